@@ -1,0 +1,96 @@
+# Every task creates the environment it needs: Python 3.11+ with pip and venv, gcc and make are enough.
+# Another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+# Parallel test processes, and further arguments of pytest: make test ARGS='-k keys'
+TEST_WORKERS ?= 2
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Both Pillows fill a folder `PIL`: Pillow-SIMD gets a place of its own, which comes first on the path when it is to run.
+SIMD_VERSION := 12.1.1.post0
+SIMD := $(VENV)/pillow-simd-$(SIMD_VERSION)
+SIMD_TRIED := $(SIMD)/.tried
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
+PYTEST := $(BIN)/python -m pytest
+SITE_PACKAGES = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
+WHICH_PILLOW = $(BIN)/python -c 'import PIL; print(f"PIL is now {PIL.__version__}: {PIL.__path__[0]}")'
+# Tests that use Pillow themselves run with both: Pillow-SIMD, and the Pillow that most people have.
+PILLOW_TESTS = $(shell grep -lE '^ *(import|from) (PIL|pictures)' tests/test_*.py)
+
+# A notice of the theme's makers at every build; nothing to do with these pages.
+export NO_MKDOCS_2_WARNING := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format bench docs pillow-simd pillow clean
+
+help: ## show the tasks
+	@grep -hE '^[a-z-]+:.* ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.* ## /\1\t/' | expand -t 14
+
+demo: $(READY) ## shard a small real dataset, verify and inspect it, say where it is
+	@$(BIN)/python docs/demo.py $(ARGS)
+
+test: $(READY) $(SIMD_TRIED) ## run the tests, with Pillow-SIMD where it builds and with Pillow
+	@if test -d $(SIMD)/PIL; then \
+	    PYTHONPATH="$(CURDIR)/$(SIMD)" $(PYTEST) -n $(TEST_WORKERS) $(ARGS) && \
+	    echo "Again with Pillow: the tests that use it" && \
+	    IMGDATA_PILLOW=plain $(PYTEST) -n $(TEST_WORKERS) -m "not slow" $(PILLOW_TESTS); \
+	else \
+	    $(PYTEST) -n $(TEST_WORKERS) $(ARGS); \
+	fi
+
+check: $(READY) ## format, lint, types, layers, documentation
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo "check: all passed"
+
+format: $(READY) ## format the code and fix what ruff can fix
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+
+bench: $(READY) ## run the benchmarks, each beside its peers
+	@$(PYTEST) benchmarks --benchmark-only --benchmark-sort=name $(ARGS)
+
+docs: $(READY) ## build the documentation into site/
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo "Documentation: site/index.html"
+
+pillow-simd: $(READY) $(SIMD_TRIED) ## let Pillow-SIMD run instead of Pillow in .venv
+	@test -d $(SIMD)/PIL || { cat $(SIMD_TRIED); exit 1; }
+	@printf 'import os, sys; os.environ.get("IMGDATA_PILLOW") == "plain" or sys.path.insert(0, "%s")\n' \
+	    "$(CURDIR)/$(SIMD)" > "$(SITE_PACKAGES)/pillow-simd.pth"
+	@$(WHICH_PILLOW)
+
+pillow: $(READY) ## let Pillow run again
+	@rm -f "$(SITE_PACKAGES)/pillow-simd.pth"
+	@$(WHICH_PILLOW)
+
+clean: ## remove the environment and everything that was built
+	@rm -rf $(VENV) *.egg-info .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+	    build demo dist site
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("imgdata needs Python 3.11 or later: make PYTHON=python3.x" if sys.version_info < (3, 11) else 0)'
+	@echo "Installing the environment into $(VENV): 7.5 GB, a few minutes the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --constraint constraints.txt setuptools
+	@$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+# A failed build is remembered, with its reason; `make clean` forgets it.
+$(SIMD_TRIED): | $(READY)
+	@echo "Building Pillow-SIMD $(SIMD_VERSION): half a minute, once"
+	@rm -rf $(SIMD) && mkdir -p $(SIMD)
+	@$(PIP) install --no-deps --target $(SIMD) pillow-simd==$(SIMD_VERSION) > $(SIMD)/build.log 2>&1 \
+	    && PYTHONPATH=$(SIMD) $(BIN)/python -c 'from PIL import _imaging' >> $(SIMD)/build.log 2>&1 \
+	    || rm -rf $(SIMD)/PIL
+	@if test -d $(SIMD)/PIL; then echo "Pillow-SIMD $(SIMD_VERSION) built"; \
+	    else echo "Pillow-SIMD does not build here (it needs gcc and the headers of libjpeg and zlib), Pillow runs: $(SIMD)/build.log"; \
+	    fi | tee $@

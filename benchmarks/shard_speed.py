@@ -1,0 +1,150 @@
+"""How fast images become shards, beside peers on the same files: `python -m benchmarks.shard_speed`.
+
+The writers take turns, so that a machine that slows down slows all of them; figures are medians over the
+rounds. Prints a table and writes `benchmarks/results/shard_speed.json`.
+"""
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from PIL import __version__ as pillow_version
+from rich.console import Console
+from rich.table import Table
+
+import imgdata
+from benchmarks import data
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+NEEDS_PEERS = ("ArrayRecord", "TFRecord", "MDS", "LitData", "HF parquet")
+"""Writers that live in the peers' own environment; left out where `make bench-peers` was not run."""
+
+GROUPS = {
+    "copy": (
+        "imgdata check=header",
+        "tar cf",
+        "webdataset ShardWriter",
+        "ArrayRecord",
+        "HF parquet",
+        "TFRecord",
+        "MDS",
+        "LitData",
+    ),
+    "decode": ("imgdata check=decode", "libjpeg-turbo full decode"),
+    "resize": ("imgdata resize=256", "ShardWriter + Pillow pool"),
+}
+"""The first of each group is ours."""
+
+
+@click.command()
+@click.option("--images", default=6000, show_default=True, help="JPEGs of 500x375 to write.")
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), help="Where to work.  [default: a temporary folder]")
+@click.option("--group", "groups", multiple=True, type=click.Choice(list(GROUPS)), default=list(GROUPS))
+def main(images: int, rounds: int, folder: Path | None, groups: tuple[str, ...]) -> None:
+    """Measure, print, save."""
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        source = Path(work) / "source"
+        data.write_class_folders(source, {"": images // 10}, classes=10, size=(500, 375))
+        num_images = sum(1 for _ in source.rglob("*.jpg"))
+        num_bytes = sum(path.stat().st_size for path in source.rglob("*.jpg"))
+        results = {group: _measure(GROUPS[group], source, Path(work) / "out", rounds, num_images) for group in groups}
+    report = {
+        "command": f"python -m benchmarks.shard_speed --images {images} --rounds {rounds}",
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
+        ).stdout.strip(),
+        "machine": {"cpu": _cpu_model(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()},
+        "versions": {"imgdata": imgdata.__version__, "pillow": pillow_version},
+        "images": num_images,
+        "mean_bytes": num_bytes // num_images,
+        "rounds": rounds,
+        "results": results,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "shard_speed.json").write_text(json.dumps(report, indent=2) + "\n")
+    _print(report)
+
+
+def _measure(names: tuple[str, ...], source: Path, out: Path, rounds: int, images: int) -> dict[str, dict[str, float]]:
+    present = [name for name in names if name not in NEEDS_PEERS or PEERS_PYTHON.exists()]
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in present}
+    for _ in range(rounds + 1):
+        for name in present:
+            runs[name].append(_run(name, source, out))
+    figures = {}
+    for name, found in runs.items():
+        # The first round only warms the page cache.
+        seconds = statistics.median(run["seconds"] for run in found[1:])
+        cpu_s = statistics.median(run["cpu_s"] for run in found[1:])
+        figures[name] = {
+            "images_per_s": round(images / seconds, 1),
+            "cpu_ms_per_image": round(1000 * cpu_s / images, 4),
+            "peak_mb": max(run["peak_mb"] for run in found),
+            # Pair by pair, ours against the peer of the same round.
+            "ours_against_it": round(
+                statistics.median(
+                    run["seconds"] / own["seconds"] for run, own in zip(found, runs[names[0]], strict=True)
+                ),
+                3,
+            ),
+        }
+    return figures
+
+
+def _run(name: str, source: Path, out: Path) -> dict[str, float]:
+    python = PEERS_PYTHON if name in NEEDS_PEERS else Path(sys.executable)
+    try:
+        done = subprocess.run(
+            [python, "-m", "benchmarks.writers", name, source, out],
+            cwd=ROOT,
+            capture_output=True,
+        )
+        if done.returncode:
+            raise click.ClickException(f"{name} failed:\n{done.stderr.decode()[-2000:]}")
+        figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        return figures
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+        # What one writer left for the disk to do must not slow down the next.
+        os.sync()
+
+
+def _cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _print(report: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    machine = report["machine"]
+    console.print(
+        f"{report['images']:,} JPEGs of {report['mean_bytes']:,} bytes; {machine['cores']} cores of {machine['cpu']}"
+    )
+    for group, figures in report["results"].items():
+        table = Table(title=group, title_justify="left", box=None, header_style="bold")
+        table.add_column("writer")
+        for column in ("images/s", "CPU-ms/image", "peak MB", "ours against it"):
+            table.add_column(column, justify="right")
+        for name, row in figures.items():
+            ratio = f"{row['ours_against_it']:.2f}x"
+            table.add_row(
+                name, f"{row['images_per_s']:,.0f}", f"{row['cpu_ms_per_image']:.3f}", f"{row['peak_mb']:.0f}", ratio
+            )
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main()

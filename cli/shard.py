@@ -1,0 +1,180 @@
+"""`imgdata shard`: a raw dataset into a dataset folder."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def byte_size(text: str) -> int:
+    """A number of bytes, with a unit if wanted: `256MB`, `1GiB`, `500000`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", text.strip().upper())
+    if not found or found[2] not in _UNITS:
+        raise click.BadParameter(f"{text!r} is not a size: give bytes, or a number with a unit such as 256MB or 1GiB")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+@click.command(short_help="Turn an image dataset into shards.")
+@click.argument("source")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--source", "kind", help="Which layout SOURCE has, when several fit: cifar, imagenet, folder, table, ...")
+@click.option(
+    "--labels", type=click.Choice(["fine", "coarse"]), default="fine", show_default=True, help="Labels of CIFAR-100."
+)
+@click.option(
+    "--devkit",
+    type=click.Path(path_type=Path, exists=True),
+    help="ImageNet's devkit or LOC_val_solution.csv, when not inside SOURCE.",
+)
+@click.option(
+    "--table", type=click.Path(path_type=Path), help="CSV, TSV, JSON-lines or Parquet file of paths and labels."
+)
+@click.option("--path-column", help="Column of the image paths.")
+@click.option("--label-column", help="Column of the labels.")
+@click.option("--split-column", help="Column of the splits.")
+@click.option("--image-column", help="Column of a Parquet dataset that holds the images.")
+@click.option("--image-ext", multiple=True, help="Extension of the image in existing tars; may be repeated.")
+@click.option(
+    "--label-from", default="auto", show_default=True, help="Labels of existing tars: cls, txt, json:FIELD, folder."
+)
+@click.option(
+    "--split", "fractions", help="Cut a source without splits: train=0.9,val=0.1 (stratified by class, seeded)."
+)
+@click.option("--name", help="First part of the file names.  [default: from the source]")
+@click.option("--shard-size", type=byte_size, metavar="SIZE", default="256MB", show_default=True, help="Largest tar.")
+@click.option("--shard-samples", type=click.IntRange(min=1), help="Samples per tar, instead of a size.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides the shuffled order and the split."
+)
+@click.option("--no-shuffle", is_flag=True, help="Keep the source's order in the training shards too.")
+@click.option(
+    "--format",
+    "image_format",
+    type=click.Choice(["keep", "jpg", "png", "webp"]),
+    default="keep",
+    show_default=True,
+    help="Format to store; images that have it keep their bytes.",
+)
+@click.option("--resize", type=click.IntRange(min=1), help="Resize images to so many pixels (antialiased).")
+@click.option(
+    "--resize-mode",
+    type=click.Choice(["shorter", "longer", "exact"]),
+    default="shorter",
+    show_default=True,
+    help="Which side --resize sets.",
+)
+@click.option("--upscale", is_flag=True, help="Let --resize enlarge small images too.")
+@click.option(
+    "--quality",
+    type=click.IntRange(1, 100),
+    default=90,
+    show_default=True,
+    help="JPEG and WebP quality of re-encoded images.",
+)
+@click.option("--json-members", is_flag=True, help="Add a .json member with source, size and class to each sample.")
+@click.option(
+    "--check",
+    type=click.Choice(["decode", "header", "none"]),
+    default="decode",
+    show_default=True,
+    help="How far each image is checked.",
+)
+@click.option(
+    "--on-bad",
+    type=click.Choice(["reject", "fail", "repair"]),
+    default="reject",
+    show_default=True,
+    help="Leave bad images out, stop, or also make odd ones upright 8-bit RGB.",
+)
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    default=200_000_000,
+    show_default=True,
+    help="Larger images are bad, and never decoded.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
+@click.option(
+    "--engine", type=click.Choice(["local"]), default="local", show_default=True, help="What runs the workers."
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace a dataset that was made with other options.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
+def command(source: str, out: Path, **options: Any) -> None:
+    """Turn the raw dataset SOURCE into WebDataset shards, with an index, in the folder OUT.
+
+    SOURCE is what you have: CIFAR or ImageNet as downloaded, class folders, a folder with a table of labels,
+    Parquet files with images, WebDataset tars, or synthetic:samples=1000,classes=10. Its layout is
+    recognised.
+
+    \b
+      imgdata shard imagenet/ out/
+      imgdata shard photos/ out/ --split train=0.9,val=0.1 --resize 256
+      imgdata shard cifar-10-python.tar.gz out/
+
+    A run that was cut off goes on when the same command is given again.
+    """  # noqa: D301 - click wants a real backspace
+    from imgdata.images import Encoding
+    from imgdata.shards.job import plan_shards, shard
+    from imgdata.shards.options import ShardOptions
+    from imgdata.sources.options import SourceOptions
+    from imgdata.split import parse_fractions
+
+    from .progress import ShardDisplay, print_plan, print_summary
+
+    read = SourceOptions(
+        kind=options["kind"],
+        labels=options["labels"],
+        devkit=options["devkit"],
+        table=options["table"],
+        path_column=options["path_column"],
+        label_column=options["label_column"],
+        split_column=options["split_column"],
+        image_column=options["image_column"],
+        image_ext=options["image_ext"],
+        label_from=options["label_from"],
+    )
+    write = ShardOptions(
+        name=options["name"],
+        shard_bytes=options["shard_size"],
+        shard_samples=options["shard_samples"],
+        split=parse_fractions(options["fractions"]) if options["fractions"] else {},
+        seed=options["seed"],
+        shuffle=not options["no_shuffle"],
+        encoding=Encoding(
+            format=options["image_format"],
+            resize=options["resize"],
+            resize_mode=options["resize_mode"],
+            upscale=options["upscale"],
+            quality=options["quality"],
+        ),
+        check=options["check"],
+        on_bad=options["on_bad"],
+        max_pixels=options["max_pixels"],
+        json_members=options["json_members"],
+    )
+    quiet, as_json = options["quiet"], options["as_json"]
+    if options["dry_run"]:
+        plan = plan_shards(source, write, read=read, workers=options["workers"])
+        if as_json:
+            click.echo(json.dumps(plan))
+        elif not quiet:
+            print_plan(plan)
+        return
+    with ShardDisplay(quiet=quiet) as display:
+        try:
+            summary = shard(
+                source, out, write, read=read, workers=options["workers"], overwrite=options["overwrite"], watch=display
+            )
+        except KeyboardInterrupt:
+            display.interrupted()
+            raise
+    if not quiet:
+        print_summary(summary)
+    if as_json:
+        click.echo(json.dumps(summary.to_dict()))

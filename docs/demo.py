@@ -1,0 +1,100 @@
+"""`make demo`: real photographs in four usual layouts -> shards, verified and inspected; all below `demo/`."""
+
+import csv
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import data  # noqa: E402 - found through the line above
+
+DEMO = Path("demo")
+CONSOLE = Console(highlight=False)
+
+
+def main() -> None:
+    """Build the raw data, then do what a user would do, and show each command."""
+    shutil.rmtree(DEMO, ignore_errors=True)
+    CONSOLE.rule("[bold]Raw data from photographs that installed packages ship")
+    sources = build(DEMO / "raw")
+    for name, what in sources.items():
+        CONSOLE.print(f"  demo/raw/{name:23} {what}")
+
+    step("ImageNet as downloaded: tars inside a tar, read in place, with the devkit")
+    imgdata("shard", "demo/raw/imagenet", "demo/imagenet", "--shard-samples", "100")
+    imgdata("verify", "demo/imagenet", "--deep")
+    imgdata("inspect", "demo/imagenet")
+
+    step("CIFAR-10 as downloaded")
+    imgdata("shard", "demo/raw/cifar-10-python.tar.gz", "demo/cifar10")
+    imgdata("verify", "demo/cifar10", "--deep")
+
+    step("A folder of photographs with a table of labels, made smaller on the way")
+    imgdata("shard", "demo/raw/photos", "demo/photos", "--resize", "160", "--json-members")
+
+    step("Class folders with damaged files in them, cut into train and val")
+    imgdata("shard", "demo/raw/folders", "demo/folders", "--split", "train=0.8,val=0.2", "--on-bad", "repair")
+    imgdata("verify", "demo/folders", "--deep")
+    imgdata("export", "demo/folders", "demo/folders-again")
+
+    CONSOLE.rule("[bold]Done")
+    for name in ("imagenet", "cifar10", "photos", "folders"):
+        files = sorted((DEMO / name).iterdir())
+        size = sum(path.stat().st_size for path in files)
+        CONSOLE.print(f"  demo/{name:10} {len(files):3} files, {size / 1e6:6.1f} MB")
+    CONSOLE.print("\nLook around: .venv/bin/imgdata inspect demo/imagenet")
+
+
+def build(raw: Path) -> dict[str, str]:
+    """Write the raw datasets below `raw`; returns what each is."""
+    data.write_imagenet_official(raw / "imagenet", data.imagenet(classes=10, per_class=50, val=100, size=(500, 375)))
+    data.write_cifar10_python(raw / "cifar-10-python.tar.gz", data.cifar10(train=2000, test=400))
+    photos = raw / "photos"
+    photos.mkdir()
+    with open(photos / "labels.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["file", "label"])
+        for path, label in data.labelled_photographs("imagenet"):
+            shutil.copy(path, photos)
+            table.writerow([path.name, label])
+    data.write_class_folders(raw / "folders", {"": 40}, classes=["cat", "coffee", "rocket"], size=(320, 240))
+    spoil(raw / "folders" / "cat")
+    return {
+        "imagenet/": "600 photographs in the official tars",
+        "cifar-10-python.tar.gz": "2,400 images of 32x32, 10 classes",
+        "photos/": "20 photographs and labels.csv",
+        "folders/": "one is cut short, one a web page, one CMYK",
+    }
+
+
+def spoil(folder: Path) -> None:
+    """Make three files what one meets in the wild."""
+    from PIL import Image
+
+    files = sorted(folder.iterdir())
+    files[0].write_bytes(files[0].read_bytes()[:5000])
+    files[1].write_bytes(b"<!DOCTYPE html><html><body>Not found</body></html>")
+    with Image.open(files[2]) as image:
+        image.convert("CMYK").save(files[2])
+
+
+def step(title: str) -> None:
+    """A heading."""
+    CONSOLE.print()
+    CONSOLE.rule(f"[bold]{title}")
+
+
+def imgdata(*arguments: str) -> None:
+    """Show the command, then run it."""
+    CONSOLE.print(f"\n[bold cyan]$ imgdata {' '.join(arguments)}[/]", soft_wrap=True)
+    sys.stdout.flush()
+    subprocess.run([sys.executable, "-m", "imgdata_cli.main", *arguments], check=True)
+
+
+if __name__ == "__main__":
+    main()

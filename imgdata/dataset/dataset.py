@@ -1,0 +1,207 @@
+"""A finished dataset folder -> splits of samples with random access."""
+
+import difflib
+import json
+import operator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+import pyarrow.compute as pc
+import xxhash
+
+from imgdata.dataset.index import Index
+from imgdata.errors import ShardError
+from imgdata.files import FilePool
+from imgdata.manifest import MANIFEST, Manifest, SplitEntry, read_manifest
+from imgdata.sample import ClassName, Sample
+
+if TYPE_CHECKING:
+    import webdataset
+
+_READ_COLUMNS = ("shard", "offset", "size", "label", "format", "key")
+_JSON_COLUMNS = ("json_offset", "json_size")
+_CLOSE_CANDIDATES = 2_000
+
+
+class Split:
+    """One split: a sequence of samples, each read from its tar when asked for.
+
+    Works as a map-style dataset of `torch.utils.data.DataLoader`: picklable, and safe after a fork.
+    """
+
+    def __init__(self, folder: Path, entry: SplitEntry) -> None:
+        """Open the index. Raises `ShardError` when it doesn't fit `dataset.json`."""
+        self.name = entry.name
+        self.index = Index(folder / entry.index)
+        self.shards = [folder / shard.file for shard in entry.shards]
+        if len(self.index) != entry.samples:
+            raise ShardError(
+                f"{self.index.path}: rows must be {entry.samples} as {MANIFEST} says, got {len(self.index)}; "
+                f"rebuild the index with `imgdata index {folder}`"
+            )
+        self._files: FilePool | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": None}
+
+    def __repr__(self) -> str:
+        return f"<Split {self.name}: {len(self)} samples in {len(self.shards)} shards>"
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, position: SupportsIndex) -> Sample:
+        """The sample at `position`; negative ones count from the end. Raises `IndexError`, `ShardError`."""
+        i = self._row(position)
+        image = self._read(i, "offset", "size")
+        index = self.index
+        return Sample(
+            key=index.column("key")[i].as_py(),
+            image=image,
+            format=index.words("format")[index.array("format")[i]],
+            label=int(index.label_N[i]),
+            fields=self._fields(i),
+        )
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def read(self, position: SupportsIndex) -> bytes:
+        """The encoded image at `position`, as stored. Raises `IndexError`, `ShardError`."""
+        return self._read(self._row(position), "offset", "size")
+
+    def find(self, key: str) -> int:
+        """Position of the sample with `key`. Raises `KeyError` that names keys like it."""
+        position = self.index.find(key)
+        if position < 0:
+            close = self.close_keys(key)
+            raise KeyError(
+                f"no sample {key!r} in split {self.name!r}" + (f"; near: {', '.join(close)}" if close else "")
+            )
+        return position
+
+    def close_keys(self, key: str, count: int = 5) -> list[str]:
+        """Up to `count` keys that look like `key`, the closest first."""
+        column = self.index.column("key")
+        base = key.rsplit("/", 1)[-1].split(".", 1)[0]
+        # Comparing with a million keys one by one takes minutes: narrow down by ever shorter beginnings.
+        candidates: list[str] = []
+        for part in (base, *(base[:length] for length in range(len(base) - 1, 2, -2))):
+            if not part:
+                break
+            found = column.filter(pc.match_substring(column, part, ignore_case=True))
+            candidates = [str(found_key) for found_key in found.slice(0, _CLOSE_CANDIDATES).to_pylist()]
+            if candidates:
+                break
+        if not candidates:
+            candidates = [str(any_key) for any_key in column.slice(0, _CLOSE_CANDIDATES).to_pylist()]
+        return difflib.get_close_matches(key, candidates, count, cutoff=0.5)
+
+    def webdataset(self, **options: Any) -> "webdataset.WebDataset":
+        """A `webdataset.WebDataset` pipeline over the same shards, in order; `options` are passed to it."""
+        import webdataset
+
+        settings = {"shardshuffle": False, **options}
+        return webdataset.WebDataset([str(path) for path in self.shards], **settings).with_length(len(self))
+
+    def verified(self, position: SupportsIndex) -> bytes:
+        """`read`, with the bytes compared with the hash in the index. Raises `ShardError` when they differ."""
+        i = self._row(position)
+        data = self._read(i, "offset", "size")
+        if xxhash.xxh64_intdigest(data) != int(self.index.xxh64_N[i]):
+            row = self.index.row(i)
+            raise ShardError(f"{self._path(i)}: {row.key} at byte {row.offset} differs from the index; check the copy")
+        return data
+
+    def _row(self, position: SupportsIndex) -> int:
+        i = operator.index(position)
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"position must be from {-len(self)} to {len(self) - 1}, got {i}")
+        return i % len(self)
+
+    def _open(self) -> FilePool:
+        self.index.load(_READ_COLUMNS + _JSON_COLUMNS * self.index.has_json)
+        folder = self.index.path.parent
+        return FilePool([folder / shard for shard in self.index.words("shard")])
+
+    def _path(self, i: int) -> Path:
+        return self.index.path.parent / self.index.words("shard")[int(self.index.shard_N[i])]
+
+    def _read(self, i: int, offset_column: str, size_column: str) -> bytes:
+        if self._files is None:
+            self._files = self._open()
+        index = self.index
+        offset, size = int(index.array(offset_column)[i]), int(index.array(size_column)[i])
+        try:
+            data = self._files.read(int(index.shard_N[i]), offset, size)
+        except OSError as error:
+            raise ShardError(f"{self._path(i)}: {error.strerror or error}; copy the shard again") from error
+        if len(data) != size:
+            key = index.column("key")[i].as_py()
+            raise ShardError(
+                f"{self._path(i)}: cut short at byte {offset + len(data)}, inside {key}; copy the shard again"
+            )
+        return data
+
+    def _fields(self, i: int) -> dict[str, object]:
+        if not self.index.has_json or not self.index.array("json_size")[i]:
+            return {}
+        data = self._read(i, "json_offset", "json_size")
+        try:
+            fields = json.loads(data)
+        except ValueError:
+            fields = None
+        if not isinstance(fields, dict):
+            offset = int(self.index.array("json_offset")[i])
+            raise ShardError(
+                f"{self._path(i)}: json member at byte {offset} is no JSON object; `imgdata verify` the folder"
+            )
+        return fields
+
+
+class Dataset(Mapping[str, Split]):
+    """A finished dataset folder: its classes and its splits, by name and in order."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        """Open every split's index. Raises `ShardError`."""
+        self.path = folder
+        self.manifest = manifest
+        self.splits: dict[str, Split] = {entry.name: Split(folder, entry) for entry in manifest.splits}
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset, the first part of its shards' names."""
+        return self.manifest.name
+
+    @property
+    def classes(self) -> tuple[ClassName, ...]:
+        """Class index -> id and name."""
+        return self.manifest.classes
+
+    def __getitem__(self, split: str) -> Split:
+        try:
+            return self.splits[split]
+        except KeyError:
+            raise KeyError(f"no split {split!r} in {self.path}; it has {', '.join(self.splits)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.splits)
+
+    def __len__(self) -> int:
+        return len(self.splits)
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{name} {len(split)}" for name, split in self.splits.items())
+        return f"<Dataset {self.name}: {len(self.classes)} classes; {splits}>"
+
+
+def open(path: str | Path) -> Dataset:
+    """The dataset in the folder `path` (or the folder of its `dataset.json`).
+
+    Raises `ShardError` when the folder is no finished dataset, and says what to do.
+    """
+    folder = Path(path)
+    if folder.name == MANIFEST:
+        folder = folder.parent
+    return Dataset(folder, read_manifest(folder))

@@ -1,0 +1,235 @@
+"""The index: one Parquet file per split, one row per sample -> columns as NumPy and Arrow arrays."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from imgdata.errors import ShardError
+from imgdata.files import write_atomic
+
+_WORD = pa.dictionary(pa.int32(), pa.string())
+
+INDEX_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("shard", _WORD, nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("label", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("mode", _WORD, nullable=False),
+        pa.field("format", _WORD, nullable=False),
+        pa.field("orientation", pa.uint8(), nullable=False),
+        pa.field("xxh64", pa.uint64(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+    ]
+)
+"""Columns of every index: `offset` is the image's first byte in its tar, `label` -1 means none,
+`orientation` is EXIF's (1 upright), `xxh64` the hash of the image's bytes, `source` the name in the raw dataset."""
+
+JSON_FIELDS = (
+    pa.field("json_offset", pa.int64(), nullable=False),
+    pa.field("json_size", pa.int64(), nullable=False),
+    pa.field("json_xxh64", pa.uint64(), nullable=False),
+)
+"""Further columns when the samples have a `json` member: where it lies and its hash; size 0 where it is absent."""
+
+_ROW_GROUP = 1 << 20
+
+
+def index_schema(*, has_json: bool) -> pa.Schema:
+    """`INDEX_SCHEMA`, with `JSON_FIELDS` behind it when samples have a `json` member."""
+    return pa.schema([*INDEX_SCHEMA, *JSON_FIELDS]) if has_json else INDEX_SCHEMA
+
+
+def index_bytes(table: pa.Table) -> bytes:
+    """`table` as the Parquet file of an index: the same bytes for the same rows, however they are chunked.
+
+    Raises `ShardError` when the columns are not those of `index_schema`.
+    """
+    schema = index_schema(has_json="json_offset" in table.column_names)
+    if table.column_names != schema.names:
+        raise ShardError(f"columns of an index must be {schema.names}, got {table.column_names}")
+    columns = [_canonical(table.column(field.name), field.type) for field in schema]
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        pa.table(columns, schema=schema),
+        sink,
+        row_group_size=_ROW_GROUP,
+        compression="zstd",
+        use_dictionary=[field.name for field in schema if field.type == _WORD],
+        write_statistics=["label", "width", "height"],
+    )
+    return bytes(sink.getvalue())
+
+
+def _canonical(column: "pa.ChunkedArray[Any]", kind: pa.DataType) -> "pa.Array[Any]":
+    if kind != _WORD:
+        return column.cast(kind).combine_chunks()
+    # Dictionaries depend on who built a chunk; encoding the words anew orders them by first row.
+    return column.cast(pa.string()).combine_chunks().dictionary_encode()
+
+
+def write_index(path: Path, table: pa.Table) -> None:
+    """Write `table` to `path`, whole or not at all."""
+    write_atomic(path, index_bytes(table))
+
+
+class IndexRow(NamedTuple):
+    """One row of the index."""
+
+    key: str
+    shard: str
+    offset: int
+    size: int
+    label: int
+    width: int
+    height: int
+    mode: str
+    format: str
+    orientation: int
+    xxh64: int
+    source: str
+
+
+class Index:
+    """The columns of one split, each read from the file on its first use. Picklable: a copy reads anew."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file's footer and check its columns. Raises `ShardError`."""
+        self.path = path
+        metadata = self._metadata()
+        self._num_rows: int = metadata.num_rows
+        self.has_json = "json_offset" in metadata.schema.to_arrow_schema().names
+        self._columns: dict[str, pa.ChunkedArray[Any]] = {}
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._words: dict[str, list[str]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_columns": {}, "_arrays": {}, "_words": {}}
+
+    def __len__(self) -> int:
+        return self._num_rows
+
+    def _metadata(self) -> pq.FileMetaData:
+        try:
+            metadata = pq.read_metadata(self.path, memory_map=True)
+        except FileNotFoundError:
+            raise ShardError(f"{self.path}: no such index; {self._rebuild()}") from None
+        except (pa.ArrowException, OSError) as error:
+            raise ShardError(f"{self.path}: damaged index ({error}); {self._rebuild()}") from error
+        found = metadata.schema.to_arrow_schema()
+        expected = index_schema(has_json="json_offset" in found.names)
+        if not found.equals(expected):
+            raise ShardError(
+                f"{self.path}: columns of an index must be {expected.names}, got {found.names}; {self._rebuild()}"
+            )
+        return metadata
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return list(index_schema(has_json=self.has_json).names)
+
+    def _rebuild(self) -> str:
+        return f"rebuild it with `imgdata index {self.path.parent}`"
+
+    def load(self, names: Sequence[str]) -> None:
+        """Read the columns `names` at once; those already read are left alone."""
+        missing = [name for name in names if name not in self._columns]
+        if not missing:
+            return
+        try:
+            table = pq.read_table(self.path, columns=missing, memory_map=True, partitioning=None)
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise ShardError(f"{self.path}: damaged index ({error}); {self._rebuild()}") from error
+        if table.num_rows != len(self):
+            raise ShardError(f"{self.path}: changed while it was open; open the dataset again")
+        for name, column in zip(table.column_names, table.unify_dictionaries().columns, strict=True):
+            self._columns[name] = column
+
+    def column(self, name: str) -> "pa.ChunkedArray[Any]":
+        """Column `name` as Arrow array of N values."""
+        if name not in self._columns:
+            self.load([name])
+        return self._columns[name]
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Column `name` as read-only array of N numbers; words as int32 positions in `words(name)`."""
+        if name not in self._arrays:
+            column = self.column(name)
+            if pa.types.is_string(column.type):
+                raise TypeError(f"column {name!r} is text: use column({name!r})")
+            if column.type == _WORD:
+                chunks = cast("list[pa.DictionaryArray[Any, Any]]", column.chunks)
+                parts = [chunk.indices.to_numpy() for chunk in chunks]
+                array = np.concatenate(parts) if parts else np.empty(0, np.int32)
+            else:
+                array = column.to_numpy()
+            array.flags.writeable = False
+            self._arrays[name] = array
+        return self._arrays[name]
+
+    def words(self, name: str) -> list[str]:
+        """The distinct values of a word column (`shard`, `mode`, `format`), in order of their first row."""
+        if name not in self._words:
+            chunks = cast("list[pa.DictionaryArray[Any, Any]]", self.column(name).chunks)
+            self._words[name] = [str(word) for word in chunks[0].dictionary.to_pylist()] if chunks else []
+        return self._words[name]
+
+    @property
+    def label_N(self) -> NDArray[np.int32]:  # noqa: N802
+        """Class indices; -1 for none."""
+        return self.array("label")
+
+    @property
+    def shard_N(self) -> NDArray[np.int32]:  # noqa: N802
+        """Positions in `words("shard")`."""
+        return self.array("shard")
+
+    @property
+    def offset_N(self) -> NDArray[np.int64]:  # noqa: N802
+        """First byte of each image in its tar."""
+        return self.array("offset")
+
+    @property
+    def size_N(self) -> NDArray[np.int64]:  # noqa: N802
+        """Bytes of each image."""
+        return self.array("size")
+
+    @property
+    def width_N(self) -> NDArray[np.int32]:  # noqa: N802
+        """Pixels across, as stored (EXIF orientation not applied)."""
+        return self.array("width")
+
+    @property
+    def height_N(self) -> NDArray[np.int32]:  # noqa: N802
+        """Pixels down, as stored."""
+        return self.array("height")
+
+    @property
+    def orientation_N(self) -> NDArray[np.uint8]:  # noqa: N802
+        """EXIF orientation, 1 to 8."""
+        return self.array("orientation")
+
+    @property
+    def xxh64_N(self) -> NDArray[np.uint64]:  # noqa: N802
+        """Hash of each image's bytes."""
+        return self.array("xxh64")
+
+    def row(self, position: int) -> IndexRow:
+        """The row at `position`, counted from 0."""
+        self.load(IndexRow._fields)
+        return IndexRow(*(self._columns[name][position].as_py() for name in IndexRow._fields))
+
+    def find(self, key: str) -> int:
+        """Position of the first sample with `key`; -1 when there is none."""
+        position: int = pc.index(self.column("key"), key).as_py()
+        return position

@@ -1,0 +1,171 @@
+"""Dataset folder -> `Summary`: what is in it, from the index alone."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgdata.dataset.dataset import Split, open
+from imgdata.dataset.index import Index
+
+SIDE_EDGES = (0, 32, 64, 128, 256, 384, 512, 768, 1024, 2048, 4096)
+"""Lower ends in pixels of the histogram's bins of the shorter side; the last bin is open."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """How evenly samples are spread over the classes."""
+
+    largest: int
+    smallest: int
+    """Samples of the largest and of the smallest class; classes without samples count."""
+    ratio: float | None
+    """Largest over smallest; None when a class is empty."""
+    empty_classes: int
+    effective_classes: float
+    """exp(H), H the Shannon entropy of the class shares: Hill's number of order 1 (Ecology 54(2), 1973).
+
+    As many equally large classes would be as diverse.
+    """
+    evenness: float
+    """H / ln(number of classes), 0 to 1: Pielou's index (J. Theor. Biol. 13, 1966); 1 for one class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Smallest, middle and largest value."""
+
+    min: int
+    median: float
+    max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitSummary:
+    """One split."""
+
+    samples: int
+    shards: int
+    bytes: int
+    """Size of the tars."""
+    image_bytes: int
+    mean_image_bytes: float
+    unlabelled: int
+    class_counts: tuple[int, ...]
+    """Samples of each class, by class index."""
+    formats: dict[str, int]
+    modes: dict[str, int]
+    width: Spread | None
+    """None when the split is empty."""
+    height: Spread | None
+    shorter_side: dict[str, int]
+    """Pixels of the shorter side, as `from-to` -> samples; empty bins at both ends are left out."""
+    rotated: int
+    """Samples whose EXIF orientation isn't upright."""
+    balance: Balance | None
+    """None when nothing is labelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """A dataset in figures."""
+
+    name: str
+    path: str
+    samples: int
+    bytes: int
+    rejected: int
+    classes: tuple[tuple[str, str], ...]
+    """`(id, name)` by class index."""
+    splits: dict[str, SplitSummary]
+    source: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as values that `json.dumps` takes."""
+        return asdict(self)
+
+
+def inspect(path: str | Path) -> Summary:
+    """Figures of the dataset in the folder `path`; no shard is opened. Raises `ShardError`."""
+    dataset = open(path)
+    entries = {entry.name: entry for entry in dataset.manifest.splits}
+    return Summary(
+        name=dataset.name,
+        path=str(path),
+        samples=dataset.manifest.samples,
+        bytes=sum(entry.bytes for entry in entries.values()),
+        rejected=dataset.manifest.rejected,
+        classes=tuple((name.id, name.name) for name in dataset.classes),
+        splits={
+            name: summarise_split(split, entries[name].bytes, len(dataset.classes)) for name, split in dataset.items()
+        },
+        source=dict(dataset.manifest.source),
+    )
+
+
+def summarise_split(split: Split, num_bytes: int, num_classes: int) -> SplitSummary:
+    """Figures of one split."""
+    index = split.index
+    index.load(("label", "size", "width", "height", "format", "mode", "orientation"))
+    label_N = index.label_N
+    counts_C = np.bincount(label_N[label_N >= 0], minlength=num_classes)
+    image_bytes = int(index.size_N.sum())
+    return SplitSummary(
+        samples=len(split),
+        shards=len(split.shards),
+        bytes=num_bytes,
+        image_bytes=image_bytes,
+        mean_image_bytes=image_bytes / len(split) if len(split) else 0.0,
+        unlabelled=int((label_N < 0).sum()),
+        class_counts=tuple(counts_C.tolist()),
+        formats=_word_counts(index, "format"),
+        modes=_word_counts(index, "mode"),
+        width=_spread(index.width_N),
+        height=_spread(index.height_N),
+        shorter_side=_side_histogram(np.minimum(index.width_N, index.height_N)),
+        rotated=int((index.orientation_N > 1).sum()),
+        balance=balance(counts_C.tolist()),
+    )
+
+
+def balance(counts: Sequence[int]) -> Balance | None:
+    """Imbalance of classes with so many samples each; None when there are no samples."""
+    counts_C = np.asarray(counts, np.float64)
+    if not counts_C.sum():
+        return None
+    share_C = counts_C[counts_C > 0] / counts_C.sum()
+    entropy = float(-(share_C * np.log(share_C)).sum())
+    smallest, largest = int(counts_C.min()), int(counts_C.max())
+    return Balance(
+        largest=largest,
+        smallest=smallest,
+        ratio=largest / smallest if smallest else None,
+        empty_classes=int((counts_C == 0).sum()),
+        effective_classes=math.exp(entropy),
+        evenness=entropy / math.log(len(counts_C)) if len(counts_C) > 1 else 1.0,
+    )
+
+
+def _word_counts(index: Index, name: str) -> dict[str, int]:
+    counts = np.bincount(index.array(name), minlength=len(index.words(name))).tolist()
+    return dict(sorted(zip(index.words(name), counts, strict=True), key=lambda item: (-item[1], item[0])))
+
+
+def _spread(pixels_N: NDArray[np.int32]) -> Spread | None:
+    if not len(pixels_N):
+        return None
+    return Spread(min=int(pixels_N.min()), median=float(np.median(pixels_N)), max=int(pixels_N.max()))
+
+
+def _side_histogram(side_N: NDArray[np.int32]) -> dict[str, int]:
+    counts = np.bincount(np.searchsorted(SIDE_EDGES, side_N, side="right") - 1, minlength=len(SIDE_EDGES))
+    used = np.flatnonzero(counts)
+    if not len(used):
+        return {}
+    ends = [*(f"{low}-{high - 1}" for low, high in itertools.pairwise(SIDE_EDGES)), f"{SIDE_EDGES[-1]}-"]
+    return {ends[i]: int(counts[i]) for i in range(used[0], used[-1] + 1)}

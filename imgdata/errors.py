@@ -1,0 +1,51 @@
+"""Everything that imgdata raises on purpose.
+
+ImgdataError
+├── OptionError         an option, or a combination of options, has no meaning
+├── SourceError         the raw dataset can't be found, recognised or read
+├── ImageError          one image can't be used; carries a short reason code
+├── ShardError          a shard, an index or a sidecar is damaged or missing
+├── OutputError         the output folder can't be written: busy, other options, full, read-only
+└── MissingExtraError   an optional package is not installed; names the extra
+"""
+
+
+class ImgdataError(Exception):
+    """Base of all errors that tell a user where, what is wrong and what to do."""
+
+
+class OptionError(ImgdataError):
+    """An option, or a combination of options, has no meaning."""
+
+
+class SourceError(ImgdataError):
+    """The raw dataset can't be found, recognised or read."""
+
+
+class ImageError(ImgdataError):
+    """One image can't be used.
+
+    `reason` is a short stable code (`empty`, `truncated`, `corrupt`, `not-an-image`, `too-large`,
+    `unsupported`, `unreadable`) that is counted and written to `rejects.jsonl`; `detail` is for people.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
+        """Exceptions pickle by their message; two arguments need two values on the way back."""
+        return type(self), (self.reason, self.detail)
+
+
+class ShardError(ImgdataError):
+    """A shard, an index or a sidecar is damaged or missing."""
+
+
+class OutputError(ImgdataError):
+    """The output folder can't be written: busy, made with other options, full or read-only."""
+
+
+class MissingExtraError(ImgdataError):
+    """An optional package is not installed."""

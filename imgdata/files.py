@@ -1,0 +1,90 @@
+"""Paths -> bytes at offsets, and bytes -> files that are whole or not there."""
+
+import errno
+import os
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+
+from imgdata.errors import OutputError
+
+JOB_FOLDER = ".imgdata"
+"""Folder inside the output in which a running job keeps its state and temporary files."""
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a crash leaves the old file or the new one, never a part.
+
+    The temporary file lies in the job folder where there is one, else hidden beside `path`.
+    Raises `OutputError`.
+    """
+    job = path.parent / JOB_FOLDER
+    temporary = job / f"{path.name}.tmp" if job.is_dir() else path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise output_error(error, path) from error
+
+
+def output_error(error: OSError, path: Path) -> OutputError:
+    """What an `OSError` while writing `path` means, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(f"{path}: no space left on the disk; free some and run the same command again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError(f"{path}: can't be written ({error.strerror}); choose a folder you may write to")
+    return OutputError(f"{path}: can't be written: {error.strerror or error}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class FilePool:
+    """Random reads from many files. Picklable, and safe to use from threads and after a fork.
+
+    Keeps up to half the process's file limit open; files beyond that are opened for each read, so no
+    descriptor is ever closed under a thread that still reads from it.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = tuple(paths)
+        self._descriptors: dict[int, int] = {}
+        self._limit = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+
+    def __reduce__(self) -> tuple[type["FilePool"], tuple[tuple[Path, ...]]]:
+        """Descriptors stay in the process that opened them."""
+        return type(self), (self.paths,)
+
+    def read(self, file: int, offset: int, size: int) -> bytes:
+        """`size` bytes at `offset` of `paths[file]`; fewer when the file ends before. Raises `OSError`."""
+        descriptor = self._descriptors.get(file)
+        if descriptor is not None:
+            return os.pread(descriptor, size, offset)
+        descriptor = os.open(self.paths[file], os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.pread(descriptor, size, offset)
+        except OSError:
+            os.close(descriptor)
+            raise
+        if len(self._descriptors) >= self._limit or self._descriptors.setdefault(file, descriptor) != descriptor:
+            os.close(descriptor)
+        return data
+
+    def close(self) -> None:
+        """Close what is open; a later read opens again."""
+        while self._descriptors:
+            os.close(self._descriptors.popitem()[1])
+
+    def __del__(self) -> None:
+        self.close()

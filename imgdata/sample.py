@@ -1,0 +1,52 @@
+"""The units that flow: a reference to a raw sample, and a sample with its bytes.
+
+Axis suffixes of array names, here and everywhere: N samples, H height, W width, C channels.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class ClassName(NamedTuple):
+    """One class: its `id` in the raw dataset (a folder name, a wnid) and a readable `name`.
+
+    The class index is the position in the tuple of classes.
+    """
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRef:
+    """Where the bytes of one raw sample lie, and what is known of it without reading them."""
+
+    name: str
+    """Unique, readable name inside the source, such as `train/n01440764/n01440764_10026.JPEG`."""
+    key: str
+    """Key in the shards: `[A-Za-z0-9_/-]+`, unique inside its split."""
+    label: int
+    """Class index; -1 when the sample has no label."""
+    size: int
+    """Bytes of the encoded image; an estimate where the listing says so."""
+    container: int = 0
+    """Which of the reader's container files holds the sample; 0 for one file a sample."""
+    offset: int = 0
+    """Where the sample starts in its container: a byte, or a row for arrays and tables."""
+    fields: str = ""
+    """Further columns as one JSON object (`json` member); empty when there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sample of a finished dataset, with its encoded image."""
+
+    key: str
+    image: bytes
+    """The encoded image, as stored in the shard."""
+    format: str
+    """What the bytes are: `jpeg`, `png`, `webp`, ..."""
+    label: int
+    """Class index; -1 when the sample has no label."""
+    fields: dict[str, object]
+    """The `json` member; empty when the shards have none."""

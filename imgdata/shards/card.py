@@ -1,0 +1,201 @@
+"""Manifest -> `README.md`: the dataset card that hubs show and that says how to load the shards."""
+
+import json
+
+from imgdata.manifest import Manifest, ShardRecord, SplitEntry
+
+CARD = "README.md"
+
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_MORE_SIZES = ((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))
+_CLASSES_SHOWN = 20
+_BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def card(manifest: Manifest) -> bytes:
+    """The card: YAML front matter of Hugging Face's hub, then tables and loading code in Markdown."""
+    parts = [_front_matter(manifest), _overview(manifest), _loading(manifest), _files(manifest)]
+    return ("\n".join(parts).rstrip() + "\n").encode()
+
+
+def _front_matter(manifest: Manifest) -> str:
+    size = next((name for limit, name in (*_SIZES, *_MORE_SIZES) if manifest.samples < limit), "n>1B")
+    lines = [
+        "---",
+        f"pretty_name: {_quoted(manifest.name)}",
+        "task_categories:",
+        "- image-classification",
+        "tags:",
+        "- webdataset",
+        "- imgdata",
+        "size_categories:",
+        f"- {size}",
+        "configs:",
+        "- config_name: default",
+        "  data_files:",
+    ]
+    for split in manifest.splits:
+        lines += [f"  - split: {split.name}", "    path:"]
+        lines += [f"    - {_quoted(file)}" for file in _data_files(split.shards)]
+    return "\n".join([*lines, "---", ""])
+
+
+def _quoted(text: str) -> str:
+    # Any JSON string is a YAML string.
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _overview(manifest: Manifest) -> str:
+    lines = [
+        f"# {manifest.name}",
+        "",
+        f"{manifest.samples:,} images in {len(manifest.classes):,} classes, as WebDataset tar shards with an index "
+        f"of every sample. Images are stored as `.{manifest.image_extension.replace(';', '`, `.')}`.",
+        "",
+        "| split | samples | shards | size |",
+        "|---|---:|---:|---:|",
+    ]
+    lines += [f"| {s.name} | {s.samples:,} | {len(s.shards):,} | {_size(s.bytes)} |" for s in manifest.splits]
+    if manifest.rejected:
+        lines += ["", f"{manifest.rejected:,} images were left out; `rejects.jsonl` says why."]
+    warnings = manifest.source.get("warnings", ())
+    if warnings:
+        lines += ["", *(f"- Note: {warning}" for warning in warnings)]
+    if manifest.classes:
+        lines += ["", "## Classes", "", "| index | id | name |", "|---:|---|---|"]
+        shown = list(enumerate(manifest.classes))[:_CLASSES_SHOWN]
+        lines += [f"| {i} | {_cell(c.id)} | {_cell(c.name)} |" for i, c in shown]
+        if len(manifest.classes) > _CLASSES_SHOWN:
+            lines += ["", f"The other {len(manifest.classes) - _CLASSES_SHOWN:,} stand in `dataset.json`."]
+    return "\n".join([*lines, ""])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _size(num_bytes: int) -> str:
+    size, unit = float(num_bytes), 0
+    while size >= 1024 and unit < len(_BINARY_UNITS) - 1:
+        size, unit = size / 1024, unit + 1
+    return f"{size:.0f} {_BINARY_UNITS[unit]}" if unit == 0 else f"{size:.1f} {_BINARY_UNITS[unit]}"
+
+
+def _loading(manifest: Manifest) -> str:
+    split = manifest.splits[0]
+    labelled = manifest.label_from == "cls"
+    member = "cls" if labelled else "json" if manifest.has_json else None
+    second = f', "{member}"' if member else ""
+    alternatives = manifest.image_extension.split(";")
+    patterns = _data_files(split.shards)
+    parts = [
+        "## Loading",
+        "",
+        "imgdata, any sample at once:",
+        "",
+        "```python",
+        "import imgdata",
+        "",
+        'dataset = imgdata.open(".")',
+        f'sample = dataset["{split.name}"][0]  # key, image (encoded bytes), label, format',
+        "```",
+        "",
+        "webdataset:",
+        "",
+        "```python",
+        "import webdataset as wds",
+        "",
+        f'samples = wds.WebDataset("{_braces(split.shards)}", shardshuffle=False).decode("pil")',
+        f'pairs = samples.to_tuple("{manifest.image_extension}"{second})',
+        "```",
+        "",
+        "NVIDIA DALI, inside a pipeline:",
+        "",
+        "```python",
+        "import glob",
+        "",
+        f"tars = {_tar_list(patterns, 'sorted(glob.glob({}))')}",
+        "images, *rest = fn.readers.webdataset(",
+        f'    paths=tars, index_paths=[t[:-4] + ".idx" for t in tars], ext=["{manifest.image_extension}"{second}]',
+        ")",
+        "```",
+        "",
+    ]
+    if labelled and set(alternatives) <= {"jpg", "png", "webp"}:
+        parts += [
+            "timm (`train.py`):",
+            "",
+            "```",
+            f"python train.py --dataset wds/{manifest.name} --data-dir . --train-split {split.name}",
+            "```",
+            "",
+        ]
+    return "\n".join(
+        [
+            *parts,
+            "Hugging Face datasets:",
+            "",
+            "```python",
+            "from datasets import load_dataset",
+            "",
+            f'dataset = load_dataset("webdataset", data_files={{"{split.name}": {_tar_list(patterns)}}})',
+            "```",
+            "",
+        ]
+    )
+
+
+def _counted(shards: tuple[ShardRecord, ...]) -> tuple[str, str, str] | None:
+    """What the names share, the first and the last number, when the names count up without a gap."""
+    first, last = shards[0].file.removesuffix(".tar"), shards[-1].file.removesuffix(".tar")
+    stem = first.rstrip("0123456789")
+    start, end = first[len(stem) :], last[len(stem) :]
+    if not start:
+        return None
+    names = [f"{stem}{int(start) + step:0{len(start)}d}.tar" for step in range(len(shards))]
+    return (stem, start, end) if names == [shard.file for shard in shards] else None
+
+
+def _braces(shards: tuple[ShardRecord, ...]) -> str:
+    """Names as a brace pattern where they count up, else joined as webdataset takes several."""
+    counted = _counted(shards)
+    if len(shards) == 1 or counted is None:
+        return "::".join(shard.file for shard in shards)
+    stem, start, end = counted
+    return f"{stem}{{{start}..{end}}}.tar"
+
+
+def _data_files(shards: tuple[ShardRecord, ...]) -> list[str]:
+    counted = _counted(shards)
+    # A digit first: `x-train-*` would take the shards of a split `train-extra` too.
+    return [f"{counted[0]}[0-9]*.tar"] if counted else [shard.file for shard in shards]
+
+
+def _tar_list(patterns: list[str], expand: str = "{}") -> str:
+    return expand.format(json.dumps(patterns[0])) if len(patterns) == 1 else json.dumps(patterns)
+
+
+def _files(manifest: Manifest) -> str:
+    indices = ", ".join(f"`{split.index}`" for split in manifest.splits)
+    return "\n".join(
+        [
+            "## Files",
+            "",
+            f"- {', '.join(_names(split) for split in manifest.splits)}: the shards. Each sample has its image"
+            + (", `cls` (class index in ASCII decimal)" if manifest.label_from == "cls" else "")
+            + (" and `json`" if manifest.has_json else "")
+            + ".",
+            f"- {indices}: the index, one row per sample (shard, offset, size, label, width, height, hash, source).",
+            "- `.idx`: NVIDIA DALI's index of each shard. `_info.json`: timm. `.wids.json`: webdataset's indexed form.",
+            "- `dataset.json`: classes, splits, options and the sha256 of every shard.",
+            "- `croissant.json`: Croissant metadata.",
+            "",
+            "`imgdata verify .` checks all of it.",
+            "",
+        ]
+    )
+
+
+def _names(split: SplitEntry) -> str:
+    first, last = split.shards[0].file, split.shards[-1].file
+    return f"`{first}`" if first == last else f"`{first}` to `{last}`"

@@ -1,0 +1,169 @@
+"""Manifest -> `croissant.json`: the dataset's files and columns in the Croissant 1.0 format of MLCommons."""
+
+import re
+from typing import Any
+
+from imgdata.manifest import Manifest, SplitEntry, json_bytes
+
+CROISSANT = "croissant.json"
+
+# The context that the standard prescribes, word for word.
+_CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileProperty": "cr:fileProperty",
+    "fileObject": "cr:fileObject",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+
+_IMAGE_TYPES = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "tif": "image/tiff", "ppm": "image/x-portable-pixmap"}
+_INDEX_COLUMNS = {"label": "sc:Integer", "width": "sc:Integer", "height": "sc:Integer", "source": "sc:Text"}
+_DESCRIPTIONS = {
+    "label": "Class index; -1 for none.",
+    "width": "Pixels across, as stored.",
+    "height": "Pixels down, as stored.",
+    "source": "Name in the raw dataset.",
+}
+
+
+def croissant(manifest: Manifest) -> bytes:
+    """The file. It names every tar and index with its sha256, and one record set per split.
+
+    A record is a row of the index joined with its image by the key.
+    """
+    distribution: list[dict[str, Any]] = []
+    for split in manifest.splits:
+        distribution += _distribution(manifest, split)
+    return json_bytes(
+        {
+            "@context": _CONTEXT,
+            "@type": "sc:Dataset",
+            "name": manifest.name,
+            "description": f"{manifest.samples} images in {len(manifest.classes)} classes, as WebDataset tar shards.",
+            "conformsTo": "http://mlcommons.org/croissant/1.0",
+            "distribution": distribution,
+            "recordSet": [_classes(manifest), *(_records(manifest, split) for split in manifest.splits)],
+        }
+    )
+
+
+def _distribution(manifest: Manifest, split: SplitEntry) -> list[dict[str, Any]]:
+    tars = [
+        {
+            "@type": "cr:FileObject",
+            "@id": shard.file,
+            "name": shard.file,
+            "contentUrl": shard.file,
+            "contentSize": f"{shard.bytes} B",
+            "encodingFormat": "application/x-tar",
+            "sha256": shard.sha256,
+        }
+        for shard in split.shards
+    ]
+    index = {
+        "@type": "cr:FileObject",
+        "@id": split.index,
+        "name": split.index,
+        "contentUrl": split.index,
+        "encodingFormat": "application/x-parquet",
+        "sha256": split.index_sha256,
+    }
+    extensions = manifest.image_extension.split(";")
+    types = list(dict.fromkeys(_IMAGE_TYPES.get(ext, f"image/{ext.rsplit('.', 1)[-1]}") for ext in extensions))
+    images = {
+        "@type": "cr:FileSet",
+        "@id": _image_set(split),
+        "name": _image_set(split),
+        "containedIn": [{"@id": shard.file} for shard in split.shards],
+        "encodingFormat": types[0] if len(types) == 1 else types,
+        "includes": [f"*.{ext}" for ext in extensions] if len(extensions) > 1 else f"*.{extensions[0]}",
+    }
+    return [*tars, index, images]
+
+
+def _image_set(split: SplitEntry) -> str:
+    return f"{split.name}-images"
+
+
+def _classes(manifest: Manifest) -> dict[str, Any]:
+    rows = [
+        {"classes/index": number, "classes/id": name.id, "classes/name": name.name}
+        for number, name in enumerate(manifest.classes)
+    ]
+    fields = [("index", "sc:Integer", "Class index."), ("id", "sc:Text", "Id."), ("name", "sc:Text", "Readable name.")]
+    return {
+        "@type": "cr:RecordSet",
+        "@id": "classes",
+        "name": "classes",
+        "description": "Class index, id in the raw dataset and readable name.",
+        "dataType": "sc:Enumeration",
+        "key": {"@id": "classes/index"},
+        "field": [_field(f"classes/{name}", name, kind, text) for name, kind, text in fields],
+        **({"data": rows} if rows else {}),
+    }
+
+
+def _records(manifest: Manifest, split: SplitEntry) -> dict[str, Any]:
+    extensions = "|".join(re.escape(ext) for ext in manifest.image_extension.split(";"))
+    key = {
+        **_field(f"{split.name}/key", "key", "sc:Text", "Key in the shards."),
+        "source": {
+            "fileSet": {"@id": _image_set(split)},
+            "extract": {"fileProperty": "fullpath"},
+            "transform": {"regex": rf"^(.*)\.(?:{extensions})$"},
+        },
+        "references": {"fileObject": {"@id": split.index}, "extract": {"column": "key"}},
+    }
+    image = {
+        **_field(f"{split.name}/image", "image", "sc:ImageObject", "The image."),
+        "source": {"fileSet": {"@id": _image_set(split)}, "extract": {"fileProperty": "content"}},
+    }
+    columns = [
+        {
+            **_field(f"{split.name}/{name}", name, kind, _DESCRIPTIONS[name]),
+            "source": {"fileObject": {"@id": split.index}, "extract": {"column": name}},
+        }
+        for name, kind in _INDEX_COLUMNS.items()
+    ]
+    return {
+        "@type": "cr:RecordSet",
+        "@id": split.name,
+        "name": split.name,
+        "description": f"The {split.samples} samples of split {split.name}.",
+        "field": [key, image, *columns],
+    }
+
+
+def _field(identifier: str, name: str, kind: str, description: str) -> dict[str, Any]:
+    return {"@type": "cr:Field", "@id": identifier, "name": name, "description": description, "dataType": kind}

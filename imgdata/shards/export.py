@@ -1,0 +1,145 @@
+"""Dataset folder -> class folders with one file per image, bytes as stored."""
+
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from imgdata.dataset.dataset import Split
+from imgdata.dataset.dataset import open as open_dataset
+from imgdata.errors import OptionError
+from imgdata.files import output_error
+from imgdata.sample import ClassName
+from imgdata.sources.listing import unescape_name
+
+UNLABELLED = "unlabelled"
+"""Folder of the images without a label."""
+
+_EXTENSIONS = {"jpeg": ("jpg", "jpeg", "jpe", "jfif"), "tiff": ("tif", "tiff"), "ppm": ("ppm", "pgm", "pbm", "pnm")}
+_ALL_EXTENSIONS = {"png", "webp", "gif", "bmp", "avif", *(ext for kinds in _EXTENSIONS.values() for ext in kinds)}
+_FORBIDDEN = re.compile(r"[\x00-\x1f/]")
+_MAX_NAME_BYTES = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written."""
+
+    folder: Path
+    files: int
+    bytes: int
+    left_json: bool
+    """Whether samples have `json` members, which have no place among image files."""
+
+
+def export(
+    out: str | Path,
+    folder: str | Path,
+    *,
+    split: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Exported:
+    """Write the images of the dataset in `out` to `folder/<split>/<class id>/<name>`.
+
+    A file has its name in the raw dataset where that is unique in its class, else its key. Every image is
+    compared with its hash on the way. `progress(done, total)` hears of every thousandth file and the last. Raises
+    `OptionError` for an unknown split or a folder that isn't empty, `ShardError` for a damaged dataset,
+    `OutputError` when a file can't be written; then `folder` is as it was before.
+    """
+    dataset = open_dataset(out)
+    if split is not None and split not in dataset:
+        raise OptionError(f"split must be one of {', '.join(dataset)}, got {split!r}")
+    target = Path(os.path.abspath(folder))
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OptionError(f"{folder}: must be a new or an empty folder")
+    splits = [dataset[name] for name in dataset if split in (None, name)]
+    total = sum(len(one) for one in splits)
+    temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
+    done = num_bytes = 0
+    try:
+        temporary.mkdir(parents=True)
+        for one in splits:
+            for name, data in _files(one, dataset.classes, temporary / one.name):
+                # Never over another: two class ids may have become one folder.
+                with open(temporary / one.name / name, "xb") as file:
+                    file.write(data)
+                done, num_bytes = done + 1, num_bytes + len(data)
+                if progress is not None and (done % 1000 == 0 or done == total):
+                    progress(done, total)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise output_error(error, target) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Exported(target, done, num_bytes, any(one.index.has_json for one in splits))
+
+
+def _files(split: Split, classes: tuple[ClassName, ...], folder: Path) -> Iterator[tuple[Path, bytes]]:
+    """Path below `folder`, which exists by then, and bytes of every image; class by class, to keep few names."""
+    label_N = split.index.label_N
+    order_N = np.argsort(label_N, kind="stable")
+    ends = np.flatnonzero(np.diff(label_N[order_N], append=-2)) + 1
+    for rows in np.split(order_N, ends[:-1]) if len(order_N) else ():
+        label = int(label_N[rows[0]])
+        of_class = class_folder(classes[label].id) if label >= 0 else Path(UNLABELLED)
+        (folder / of_class).mkdir(parents=True, exist_ok=True)
+        for row, name in zip(rows.tolist(), file_names(split, rows), strict=True):
+            yield of_class / name, split.verified(row)
+
+
+def class_folder(class_id: str) -> Path:
+    """Folder of a class: its id, with `/` kept as nested folders and what file systems refuse as `_`."""
+    parts = [_clean(part) for part in class_id.split("/") if part not in ("", ".", "..")]
+    return Path(*parts) if parts else Path("_")
+
+
+def file_names(split: Split, rows: Sequence[int] | np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[str]:
+    """A file name for each of `rows`, different from the others even where case doesn't count.
+
+    The base name in the raw dataset, with an extension that fits the bytes, where no other of `rows` has it;
+    else the key with `_` for `/`, and a number if even that is taken.
+    """
+    positions = pa.array(rows)
+    sources = split.index.column("source").take(positions).to_pylist()
+    keys = split.index.column("key").take(positions).to_pylist()
+    formats = [split.index.words("format")[code] for code in split.index.array("format")[np.asarray(rows)].tolist()]
+    names = [_source_name(source, kind) for source, kind in zip(sources, formats, strict=True)]
+    counts = Counter(name.casefold() for name in names)
+    taken = {name for name, count in counts.items() if count == 1}
+    for i, (key, kind) in enumerate(zip(keys, formats, strict=True)):
+        if names[i] and counts[names[i].casefold()] == 1:
+            continue
+        stem, number = _clean(key.replace("/", "_")), 0
+        names[i] = f"{stem}.{_extensions(kind)[0]}"
+        while names[i].casefold() in taken:
+            number += 1
+            names[i] = f"{stem}-{number}.{_extensions(kind)[0]}"
+        taken.add(names[i].casefold())
+    return names
+
+
+def _source_name(source: str, kind: str) -> str:
+    """Base name of `source`; the extension stays if it fits the format. Empty when it can't be a file's name."""
+    base = _clean(unescape_name(source).rsplit("/", 1)[-1])
+    stem, dot, suffix = base.rpartition(".")
+    if not (stem and dot and suffix.lower() in _extensions(kind)):
+        # Behind the last dot there may be a part of the name, or an extension of bytes that were re-encoded.
+        stem = stem if stem and suffix.lower() in _ALL_EXTENSIONS else base
+        base = f"{stem}.{_extensions(kind)[0]}"
+    too_long = len(base.encode("utf-8", "surrogateescape")) > _MAX_NAME_BYTES
+    return "" if too_long or base.startswith(".") else base
+
+
+def _extensions(kind: str) -> tuple[str, ...]:
+    return _EXTENSIONS.get(kind, (kind if kind != "unknown" else "bin",))
+
+
+def _clean(part: str) -> str:
+    cleaned = _FORBIDDEN.sub("_", part)
+    return cleaned if cleaned not in ("", ".", "..") else "_"

@@ -1,0 +1,169 @@
+"""Finished shards + their records -> the sidecars that make them a dataset."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imgdata.errors import SourceError
+from imgdata.files import output_error, sync_folder, write_atomic
+from imgdata.images import extension_of
+from imgdata.shards.plan import Plan, shard_file
+from imgdata.shards.record import Reject, Repair, ShardReport, job_folder, read_rows
+from imgdata.shards.sidecars import ShardRecord, SplitRecord, write_sidecars
+from imgdata.tar import members
+
+REJECTS = "rejects.jsonl"
+REPAIRS = "repairs.jsonl"
+GAPS_MARK = "closing-gaps"
+"""File in the job folder: every shard is written, and some may have been renumbered."""
+
+
+def finish(out: Path, plan: Plan, reports: Sequence[ShardReport], identity: Mapping[str, Any]) -> tuple[str, ...]:
+    """Write every sidecar of the dataset, `dataset.json` last, and take the job folder away.
+
+    `reports` has one entry for each planned shard, in order. Returns the warnings. Can be cut off and called
+    again at any point.
+    """
+    splits = []
+    for split in plan.splits:
+        of_split = [report for report in reports if report.split == split.name]
+        kept = [report for report in of_split if report.samples]
+        if not kept:
+            first = of_split[0].rejects[0]
+            raise SourceError(
+                f"split {split.name}: not one of its {len(split.row_N)} images can be used "
+                f"(the first: {first.source}: {first.detail})"
+            )
+        files = _close_gaps(out, plan.name, split.name, kept)
+        tables = [_rows(out, report.file, file) for report, file in zip(kept, files, strict=True)]
+        splits.append(
+            SplitRecord(
+                name=split.name,
+                index_file=f"{plan.name}-{split.name}.index.parquet",
+                shards=tuple(
+                    ShardRecord(file=file, samples=report.samples, bytes=report.bytes, sha256=report.sha256)
+                    for report, file in zip(kept, files, strict=True)
+                ),
+                table=pa.concat_tables(tables).unify_dictionaries(),
+            )
+        )
+    rejects = [reject for report in reports for reject in report.rejects]
+    repairs = [repair for report in reports for repair in report.repairs]
+    _write_lines(out / REJECTS, rejects)
+    _write_lines(out / REPAIRS, repairs)
+    warnings = (*plan.listing.warnings, *_warnings(plan, splits))
+    write_sidecars(
+        out,
+        name=plan.name,
+        classes=plan.listing.classes,
+        splits=splits,
+        options=identity["options"],
+        source={
+            **identity["source"],
+            "title": plan.listing.title,
+            "skipped": dict(plan.listing.skipped),
+            "warnings": list(warnings),
+        },
+        image_extension=plan.extension,
+        rejected=len(rejects),
+        has_json=plan.has_json,
+    )
+    # Without its plan the job counts as finished, should this be cut off here.
+    (job_folder(out) / "plan.json").unlink()
+    shutil.rmtree(job_folder(out))
+    return warnings
+
+
+def _close_gaps(out: Path, name: str, split: str, kept: Sequence[ShardReport]) -> list[str]:
+    """Number the shards without gaps, where all images of one were bad; `{000000..000009}` then finds all.
+
+    Renames upwards from the first, and leaves a mark before: a run that is cut off here goes on here, and
+    knows the shards that were moved already by their first member.
+    """
+    files = [shard_file(name, split, number) for number in range(len(kept))]
+    moves = [(report.file, file) for report, file in zip(kept, files, strict=True) if report.file != file]
+    if not moves:
+        return files
+    write_atomic(job_folder(out) / GAPS_MARK, b"")
+    for old, new in moves:
+        if _first_key(out / new) == _first_row_key(out, old):
+            continue
+        try:
+            if (out / _idx(old)).exists():
+                os.replace(out / _idx(old), out / _idx(new))
+            os.replace(out / old, out / new)
+        except OSError as error:
+            raise output_error(error, out / new) from error
+    sync_folder(out)
+    return files
+
+
+def _idx(file: str) -> str:
+    return file.removesuffix(".tar") + ".idx"
+
+
+def _first_key(path: Path) -> str | None:
+    return next(members(path)).name.rsplit(".", 1)[0] if path.exists() else None
+
+
+def _first_row_key(out: Path, file: str) -> str:
+    return str(read_rows(out, file)["key"][0].as_py())
+
+
+def _rows(out: Path, recorded: str, file: str) -> pa.Table:
+    table = read_rows(out, recorded)
+    if recorded == file:
+        return table
+    position = table.schema.get_field_index("shard")
+    column = pa.array([file] * len(table), table.schema.field(position).type)
+    return table.set_column(position, table.schema.field(position), column)
+
+
+def _write_lines(path: Path, rows: Iterable[Reject | Repair]) -> None:
+    """One JSON object a line; no file when there are none."""
+    lines = [json.dumps(asdict(row), ensure_ascii=False) for row in rows]
+    if lines:
+        write_atomic(path, ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"))
+
+
+def _warnings(plan: Plan, splits: Sequence[SplitRecord]) -> list[str]:
+    """What the finished images are that training code may stumble on."""
+    table = pa.concat_tables([split.table for split in splits])
+    formats = _counts(table["format"])
+    modes = _counts(table["mode"])
+    misnamed = {name: count for name, count in formats.items() if extension_of(name) != plan.extension}
+    warnings = []
+    if misnamed:
+        what = ", ".join(f"{count} {name}" for name, count in sorted(misnamed.items()))
+        warnings.append(
+            f"{what} images are stored as .{plan.extension}, like the others, so that every reader finds them; "
+            f"--format {plan.extension} makes them {plan.extension}"
+        )
+    odd = {
+        "CMYK": modes.get("CMYK", 0) + modes.get("YCCK", 0),
+        "16-bit": sum(count for mode, count in modes.items() if "16" in mode),
+        "EXIF-rotated": pc.sum(pc.greater(table["orientation"], 1)).as_py() or 0,
+    }
+    if any(odd.values()):
+        what = ", ".join(f"{count} {name}" for name, count in odd.items() if count)
+        warnings.append(f"{what} images were kept as they are; --on-bad repair makes them upright 8-bit RGB")
+    for split in splits:
+        number = plan.listing.splits.index(split.name)
+        listed = np.unique(plan.listing.label_N[plan.listing.split_N == number])
+        lost = np.setdiff1d(listed, split.table["label"].to_numpy())
+        warnings += [
+            f"class {plan.listing.classes[label].id} has no usable image left in {split.name}" for label in lost
+        ]
+    return warnings
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return {pair["values"]: pair["counts"] for pair in pc.value_counts(column.cast(pa.string())).to_pylist()}

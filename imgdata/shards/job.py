@@ -1,0 +1,324 @@
+"""Raw dataset + options -> finished dataset folder: plans, resumes, runs the workers, writes the sidecars."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imgdata.errors import ImageError, OptionError, OutputError, ShardError
+from imgdata.files import output_error, write_atomic
+from imgdata.manifest import MANIFEST, read_manifest
+from imgdata.shards.engines import LocalEngine
+from imgdata.shards.finish import GAPS_MARK, REJECTS, REPAIRS, finish
+from imgdata.shards.lock import folder_lock
+from imgdata.shards.options import ShardOptions, differences
+from imgdata.shards.plan import Plan, describe, make_plan
+from imgdata.shards.prepare import prepare
+from imgdata.shards.record import ShardReport, job_folder, read_record
+from imgdata.sources.detect import list_source
+from imgdata.sources.listing import Listing
+from imgdata.sources.options import SourceOptions
+from imgdata.sources.parquet import spool
+from imgdata.split import apply_split
+
+SPOOL_BYTES = 1 << 30
+"""Parquet sources with more image bytes are first copied out in their own order: rows in shuffled order
+would read a whole row group for each image."""
+RATE_SAMPLES = 32
+
+
+class Watcher:
+    """Hears how a run goes on; this one does nothing. Override what you want to show."""
+
+    def stage(self, what: str) -> None:
+        """A new stage begins: `listing`, `planning`, `writing`, `finishing`."""
+
+    def planned(self, plan: Plan, samples_done: int) -> None:
+        """The plan stands; `samples_done` were finished by an earlier run."""
+
+    def advanced(self, samples: int, num_bytes: int, rejects: int) -> None:
+        """So much more was written since the last call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSummary:
+    """What a run made."""
+
+    out: Path
+    name: str
+    splits: Mapping[str, Mapping[str, int]]
+    """For each split `samples`, `shards` and `bytes`."""
+    rejected: Mapping[str, int]
+    """Images left out, by reason."""
+    repaired: int
+    skipped: Mapping[str, int]
+    """Files passed over while listing."""
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+    samples_written: int = 0
+    """By this run; fewer than all when an earlier run had finished some shards."""
+    resumed_shards: int = 0
+    already_complete: bool = False
+
+    @property
+    def samples(self) -> int:
+        """Samples of all splits."""
+        return sum(split["samples"] for split in self.splits.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        values = dataclasses.asdict(self) | {"out": str(self.out), "samples": self.samples}
+        values["images_per_s"] = round(self.samples_written / self.seconds, 1) if self.seconds else 0.0
+        values["seconds"] = round(self.seconds, 3)
+        return values
+
+
+def shard(
+    source: str | Path,
+    out: str | Path,
+    options: ShardOptions | None = None,
+    *,
+    read: SourceOptions | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    watch: Watcher | None = None,
+) -> ShardSummary:
+    """Turn the raw dataset `source` into the dataset folder `out`.
+
+    A run that was cut off goes on where it stopped when it is called again with the same arguments; shards
+    that are finished are not written again, and the result is the same to the byte. `workers` (default: one
+    for each core this process may use) does not change the bytes either.
+
+    Raises `SourceError` for a source that can't be read, `OptionError` for options without a meaning,
+    `OutputError` when `out` is busy, full, not writable, or holds something else, and `ImageError` for the
+    first bad image with `on_bad="fail"`.
+    """
+    options = options or ShardOptions()
+    watch = watch or Watcher()
+    workers = check_workers(workers)
+    out = Path(out)
+    _refuse_output_in_the_way(source, out)
+    started = time.perf_counter()
+    with _job(out), LocalEngine(workers) as engine:
+        watch.stage("listing")
+        listing = _list(source, read, options)
+        identity = {
+            "options": options.to_dict(),
+            "source": {"kind": listing.kind, "fingerprint": listing.fingerprint()},
+        }
+        if _is_finished(out, identity, overwrite=overwrite):
+            return _finished_summary(out)
+        watch.stage("planning")
+        plan = make_plan(listing, options)
+        _save_identity(out, identity, plan)
+        # Once shards are being renumbered, all are written, though not under the names of their records.
+        need_tar = not (job_folder(out) / GAPS_MARK).exists()
+        records = {file: read_record(out, file, need_tar=need_tar) for file in plan.shard_files()}
+        reports = {file: report for file, report in records.items() if report is not None}
+        resumed = len(reports)
+        samples_done = sum(report.samples + len(report.rejects) for report in reports.values())
+        if listing.kind == "parquet" and int(listing.size_N.sum()) > SPOOL_BYTES:
+            watch.stage("copying images out of Parquet")
+            plan = dataclasses.replace(plan, listing=spool(listing, job_folder(out) / "images.spool"))
+        watch.stage("writing")
+        watch.planned(plan, samples_done)
+        tasks = plan.tasks(out, skip=reports)
+        try:
+            for report in engine.run(tasks, plan.num_shards - resumed, watch.advanced):
+                reports[report.file] = report
+        except ImageError as error:
+            raise ImageError(
+                error.reason, f"{error.detail}; on-bad 'reject' leaves such images out, 'fail' stops here"
+            ) from error
+        watch.stage("finishing")
+        ordered = [reports[file] for file in plan.shard_files()]
+        warnings = finish(out, plan, ordered, identity)
+    return ShardSummary(
+        out=out,
+        name=plan.name,
+        splits=_split_totals(ordered),
+        rejected=_reasons({"reason": reject.reason} for report in ordered for reject in report.rejects),
+        repaired=sum(len(report.repairs) for report in ordered),
+        skipped=listing.skipped,
+        warnings=warnings,
+        seconds=time.perf_counter() - started,
+        samples_written=plan.num_samples - samples_done,
+        resumed_shards=resumed,
+    )
+
+
+def plan_shards(
+    source: str | Path,
+    options: ShardOptions | None = None,
+    *,
+    read: SourceOptions | None = None,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """What `shard` would do, as JSON values: splits, shards, bytes, and seconds judged from a few images."""
+    options = options or ShardOptions()
+    workers = check_workers(workers)
+    plan = make_plan(_list(source, read, options), options)
+    seconds = 0.0
+    rows = plan.splits[0].row_N[:RATE_SAMPLES]
+    for ref in plan.listing.refs(rows):
+        started = time.perf_counter()
+        # A bad image costs its time as well; it is reported when the shards are written.
+        with contextlib.suppress(ImageError):
+            prepare(plan.listing.reader.read(ref), options, plan.extension)
+        seconds += time.perf_counter() - started
+    return describe(plan, images_per_s=len(rows) / max(seconds, 1e-6) * workers)
+
+
+def check_workers(workers: int | None) -> int:
+    """The number of worker processes; by default the cores that this process may use."""
+    if workers is None:
+        return len(os.sched_getaffinity(0))
+    if workers < 1:
+        raise OptionError(f"workers must be at least 1, got {workers}")
+    return workers
+
+
+def _list(source: str | Path, read: SourceOptions | None, options: ShardOptions) -> Listing:
+    listing = list_source(source, read or SourceOptions())
+    return apply_split(listing, options.split, options.seed) if options.split else listing
+
+
+def _refuse_output_in_the_way(source: str | Path, out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out}: is a file; give a folder to write the dataset to")
+    if Path(source).resolve() == out.resolve():
+        raise OutputError(f"{out}: is the source itself; write the shards to another folder")
+
+
+@contextlib.contextmanager
+def _job(out: Path) -> Iterator[None]:
+    """Own the folder `out` for the block; what an unsuccessful start created is taken away again."""
+    job = job_folder(out)
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        job.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(error, out) from error
+    with folder_lock(job / "lock"):
+        # What a killed run, or the killed workers of this one, left half-written.
+        _sweep(out)
+        try:
+            yield
+        finally:
+            _sweep(out)
+            if job.exists() and not (job / "plan.json").exists():
+                shutil.rmtree(job)
+                for folder in missing:
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
+
+
+def _sweep(out: Path) -> None:
+    for leftover in (*job_folder(out).glob("*.tmp"), *out.glob(".*.tmp")):
+        leftover.unlink()
+
+
+def _is_finished(out: Path, identity: Mapping[str, Any], *, overwrite: bool) -> bool:
+    """Whether `out` holds this very dataset; refuses other content, or clears it away if told so."""
+    manifest, plan = out / MANIFEST, job_folder(out) / "plan.json"
+    known = plan if plan.exists() else manifest
+    if not known.exists():
+        if any(entry.name != job_folder(out).name for entry in out.iterdir()):
+            raise OutputError(f"{out}: not empty, and not made by imgdata; choose an empty or a new folder")
+        return False
+    before = _read_json(known)
+    if overwrite:
+        _remove_dataset(out, before)
+        return False
+    changed = differences(before["options"], identity["options"])
+    if before["source"]["fingerprint"] != identity["source"]["fingerprint"]:
+        changed.append("source: its list of images has changed")
+    if changed:
+        state = "was begun" if known is plan else "was made"
+        raise OutputError(
+            f"{out}: {state} with other options or another source ({'; '.join(changed)}); "
+            "use the same, another folder, or --overwrite to start afresh"
+        )
+    return known is manifest
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_bytes())
+        if not (isinstance(values["options"], dict) and isinstance(values["source"]["fingerprint"], str)):
+            raise TypeError
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{path}: damaged, or not written by `imgdata shard`; choose another folder, or delete this one"
+        ) from error
+    return dict(values)
+
+
+def _remove_dataset(out: Path, before: Mapping[str, Any]) -> None:
+    """Delete what an earlier run wrote into `out`, and nothing else."""
+    # The manifest goes first: without it the folder no longer claims to be a dataset.
+    for name in (MANIFEST, "_info.json", "croissant.json", "README.md", REJECTS, REPAIRS):
+        (out / name).unlink(missing_ok=True)
+    for split in before["splits"]:
+        for pattern in ("-[0-9][0-9][0-9][0-9][0-9][0-9].tar", "-[0-9][0-9][0-9][0-9][0-9][0-9].idx"):
+            for path in out.glob(f"{before['name']}-{split}{pattern}"):
+                path.unlink()
+        for suffix in (".index.parquet", ".wids.json"):
+            (out / f"{before['name']}-{split}{suffix}").unlink(missing_ok=True)
+    for path in job_folder(out).iterdir():
+        if path.name != "lock":
+            path.unlink()
+
+
+def _save_identity(out: Path, identity: Mapping[str, Any], plan: Plan) -> None:
+    """Write `plan.json`, by which a later run knows this one."""
+    values = {**identity, "name": plan.name, "splits": [split.name for split in plan.splits]}
+    write_atomic(job_folder(out) / "plan.json", json.dumps(values, indent=2).encode())
+
+
+def _split_totals(reports: list[ShardReport]) -> dict[str, dict[str, int]]:
+    totals: dict[str, dict[str, int]] = {}
+    for report in reports:
+        split = totals.setdefault(report.split, {"samples": 0, "shards": 0, "bytes": 0})
+        split["samples"] += report.samples
+        split["shards"] += bool(report.samples)
+        split["bytes"] += report.bytes
+    return totals
+
+
+def _finished_summary(out: Path) -> ShardSummary:
+    """The summary of a dataset that stood there already, from its manifest."""
+    manifest = read_manifest(out)
+    for split in manifest.splits:
+        for shard in split.shards:
+            path = out / shard.file
+            if not path.exists() or path.stat().st_size != shard.bytes:
+                raise ShardError(f"{path}: missing, or not of {shard.bytes} bytes; --overwrite writes all anew")
+    return ShardSummary(
+        out=out,
+        name=manifest.name,
+        splits={
+            split.name: {"samples": split.samples, "shards": len(split.shards), "bytes": split.bytes}
+            for split in manifest.splits
+        },
+        rejected=_reasons(json.loads(line) for line in _lines(out / REJECTS)),
+        repaired=len(_lines(out / REPAIRS)),
+        skipped=manifest.source["skipped"],
+        warnings=tuple(manifest.source["warnings"]),
+        already_complete=True,
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text("utf-8").splitlines() if path.exists() else []
+
+
+def _reasons(rejects: Iterable[Mapping[str, str]]) -> dict[str, int]:
+    return dict(sorted(Counter(reject["reason"] for reject in rejects).items()))

@@ -1,0 +1,70 @@
+"""What decides the bytes of the shards: the same source and the same options give the same files."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from imgdata.errors import OptionError
+from imgdata.images import Encoding
+
+MIN_SHARD_BYTES = 10_240
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardOptions:
+    """How samples become shards. Checked when built; raises `OptionError`."""
+
+    name: str | None = None
+    """First part of every file name; None: taken from the source."""
+    shard_bytes: int = 256_000_000
+    """Most bytes of one tar, headers included; estimated when images are re-encoded."""
+    shard_samples: int | None = None
+    """Samples in one tar, instead of a size in bytes."""
+    split: Mapping[str, float] = field(default_factory=dict)
+    """Fractions that cut a source without splits, such as `{"train": 0.9, "val": 0.1}`."""
+    seed: int = 0
+    """Decides the order of shuffled splits and the cut into splits."""
+    shuffle: bool = True
+    """Shuffle globally every split but `val` and `test`."""
+    encoding: Encoding = field(default_factory=Encoding)
+    """Format, size and quality of the stored images; by default the bytes are copied unchanged."""
+    check: Literal["decode", "header", "none"] = "decode"
+    """How far each image is looked at: decoded whole, its header read, or trusted."""
+    on_bad: Literal["reject", "fail", "repair"] = "reject"
+    """Leave damaged images out, stop at the first, or also turn odd ones into upright 8-bit RGB."""
+    max_pixels: int = 200_000_000
+    """Images with more pixels (width x height in the header) are bad, and never decoded."""
+    json_members: bool = False
+    """Add a `json` member to each sample; always on when the source has further columns."""
+
+    def __post_init__(self) -> None:
+        if self.name is not None and not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", self.name):
+            raise OptionError(f"name must be 1 to 60 letters, digits, '_' or '-', got {self.name!r}")
+        if self.shard_bytes < MIN_SHARD_BYTES:
+            raise OptionError(f"shard size must be at least {MIN_SHARD_BYTES} bytes, got {self.shard_bytes}")
+        if self.shard_samples is not None and self.shard_samples < 1:
+            raise OptionError(f"samples per shard must be at least 1, got {self.shard_samples}")
+        if not 0 <= self.seed < 2**63:
+            raise OptionError(f"seed must be between 0 and 2**63 - 1, got {self.seed}")
+        if self.max_pixels < 1:
+            raise OptionError(f"max pixels must be at least 1, got {self.max_pixels}")
+        if self.check == "none" and (self.on_bad == "repair"):
+            raise OptionError("on_bad='repair' looks at every image; it can't be combined with check='none'")
+
+    def to_dict(self) -> dict[str, object]:
+        """The options as plain JSON values, for `dataset.json` and for comparing two runs."""
+        values = dataclasses.asdict(self)
+        values.update(values.pop("encoding"))
+        values["split"] = dict(self.split)
+        return values
+
+
+def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """Lines `option: old -> new` for every option whose values differ."""
+    return [
+        f"{option}: {old.get(option)!r} -> {new.get(option)!r}"
+        for option in sorted(old.keys() | new.keys())
+        if old.get(option) != new.get(option)
+    ]

@@ -1,0 +1,215 @@
+"""Listing + options -> which sample stands in which shard, before a byte is written."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from imgdata.errors import ImageError
+from imgdata.headers import probe
+from imgdata.images import STORED_FORMATS, extension_of
+from imgdata.order import permutation
+from imgdata.sample import ClassName, SampleRef
+from imgdata.shards.options import ShardOptions
+from imgdata.shards.prepare import prepare
+from imgdata.sources.listing import Listing, Reader
+from imgdata.tar import BLOCK, END_OF_ARCHIVE, padded
+
+SURVEY_SAMPLES = 64
+"""How many images are looked at before planning: their formats, and their size once encoded."""
+UNSHUFFLED_SPLITS = ("val", "test")
+JSON_MEMBER_BYTES = 1024
+"""Header and usual data of a `json` member, for the plan's estimate."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """One shard to write: all that a worker needs, picklable, independent of every other shard."""
+
+    folder: Path
+    file: str
+    split: str
+    refs: tuple[SampleRef, ...]
+    reader: Reader
+    options: ShardOptions
+    extension: str
+    """Extension of every image member: `jpg`, `png` or `webp`."""
+    json_classes: tuple[ClassName, ...] | None
+    """Classes to name in the `json` member of each sample; None when samples have no such member."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPlan:
+    """One split: its samples in the order of the shards, and where each shard starts."""
+
+    name: str
+    row_N: NDArray[np.int64]
+    """Rows of the listing, in shard order."""
+    start_K: NDArray[np.int64]
+    """First position in `row_N` of each shard."""
+    estimated_bytes: int
+    """Size of all tars of the split."""
+
+    def rows(self, shard: int) -> NDArray[np.int64]:
+        """Rows of the listing that shard number `shard` holds."""
+        end = self.start_K[shard + 1] if shard + 1 < len(self.start_K) else len(self.row_N)
+        return self.row_N[self.start_K[shard] : end]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every shard of a dataset."""
+
+    name: str
+    listing: Listing
+    options: ShardOptions
+    extension: str
+    splits: tuple[SplitPlan, ...]
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of all splits."""
+        return sum(len(split.row_N) for split in self.splits)
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of all splits."""
+        return sum(len(split.start_K) for split in self.splits)
+
+    @property
+    def has_json(self) -> bool:
+        """Whether samples have a `json` member."""
+        return self.options.json_members or self.listing.has_fields
+
+    def shard_file(self, split: SplitPlan, shard: int) -> str:
+        """File name of a shard: `NAME-SPLIT-000000.tar`."""
+        return shard_file(self.name, split.name, shard)
+
+    def shard_files(self) -> list[str]:
+        """File names of all shards, in order."""
+        return [self.shard_file(split, shard) for split in self.splits for shard in range(len(split.start_K))]
+
+    def tasks(self, folder: Path, *, skip: Container[str] = ()) -> Iterator[ShardTask]:
+        """The tasks in order but those of the files in `skip`; made as they are asked for, to save memory."""
+        json_classes = self.listing.classes if self.has_json else None
+        for split in self.splits:
+            for shard in range(len(split.start_K)):
+                file = self.shard_file(split, shard)
+                if file in skip:
+                    continue
+                yield ShardTask(
+                    folder=folder,
+                    file=file,
+                    split=split.name,
+                    refs=tuple(self.listing.refs(split.rows(shard))),
+                    reader=self.listing.reader,
+                    options=self.options,
+                    extension=self.extension,
+                    json_classes=json_classes,
+                )
+
+
+def shard_file(name: str, split: str, shard: int) -> str:
+    """File name of a shard: `NAME-SPLIT-000000.tar`."""
+    return f"{name}-{split}-{shard:06d}.tar"
+
+
+def make_plan(listing: Listing, options: ShardOptions) -> Plan:
+    """Order and cut every split. Reads up to `SURVEY_SAMPLES` images to learn their format and size."""
+    extension, mean_bytes = _survey(listing, options)
+    has_json = options.json_members or listing.has_fields
+    image_N = listing.size_N if mean_bytes is None else np.full(len(listing), mean_bytes, np.int64)
+    sample_N = _sample_bytes(image_N, listing.label_N, has_json)
+    splits = []
+    for number, name in enumerate(listing.splits):
+        row_N = np.flatnonzero(listing.split_N == number)
+        if options.shuffle and name not in UNSHUFFLED_SPLITS:
+            # Keyed by the split's name, so that one split's order does not depend on the others.
+            row_N = row_N[permutation(len(row_N), seed=options.seed, stream=xxhash.xxh64_intdigest(name.encode()))]
+        start_K = _cut(sample_N[row_N], options)
+        total = int(sample_N[row_N].sum()) + len(start_K) * len(END_OF_ARCHIVE)
+        splits.append(SplitPlan(name, row_N, start_K, total))
+    return Plan(options.name or listing.title, listing, options, extension, tuple(splits))
+
+
+def _survey(listing: Listing, options: ShardOptions) -> tuple[str, int | None]:
+    """Extension of the images, and their mean encoded size where the listing can't know it, from a few of them."""
+    encoding = options.encoding
+    found: list[bytes] = []
+    formats: Counter[str] = Counter()
+    for ref in listing.refs(np.unique(np.linspace(0, len(listing) - 1, SURVEY_SAMPLES).astype(np.int64))):
+        # Bad images are dealt with, one by one, when the shards are written.
+        with contextlib.suppress(ImageError):
+            data = listing.reader.read(ref)
+            formats[probe(data).format] += 1
+            found.append(data)
+    extension = _usual_extension(formats) if encoding.format == "keep" else encoding.format
+    if listing.exact_sizes and encoding.format == "keep" and encoding.resize is None:
+        return extension, None
+    sizes = []
+    for data in found:
+        with contextlib.suppress(ImageError):
+            sizes.append(len(prepare(data, options, extension)[0]))
+    return extension, int(np.mean(sizes)) if sizes else None
+
+
+def _usual_extension(formats: Counter[str]) -> str:
+    """Extension of the commonest format; every sample of a dataset has the same members."""
+    extensions: Counter[str] = Counter()
+    for name, count in formats.items():
+        extensions[extension_of(name) if name in STORED_FORMATS else "png"] += count
+    return min(extensions, key=lambda ext: (-extensions[ext], ext), default="jpg")
+
+
+def _sample_bytes(image_N: NDArray[np.int64], label_N: NDArray[np.int32], has_json: bool) -> NDArray[np.int64]:
+    """Bytes that each sample takes in a tar: headers, data and padding of all its members."""
+    image = BLOCK + -(-image_N // BLOCK) * BLOCK
+    label = np.where(label_N >= 0, BLOCK + padded(1), 0)
+    return np.asarray(image + label + (JSON_MEMBER_BYTES if has_json else 0), np.int64)
+
+
+def _cut(sample_N: NDArray[np.int64], options: ShardOptions) -> NDArray[np.int64]:
+    """Where each shard starts: as many samples as fit, at least one."""
+    if options.shard_samples is not None:
+        return np.arange(0, len(sample_N), options.shard_samples, dtype=np.int64)
+    room = options.shard_bytes - len(END_OF_ARCHIVE)
+    end_N = np.cumsum(sample_N)
+    starts: list[int] = []
+    start = 0
+    while start < len(sample_N):
+        starts.append(start)
+        before = int(end_N[start - 1]) if start else 0
+        start = max(start + 1, int(np.searchsorted(end_N, before + room, side="right")))
+    return np.array(starts, np.int64)
+
+
+def describe(plan: Plan, images_per_s: float) -> dict[str, Any]:
+    """The plan as JSON values, for `--dry-run`: splits, shards, bytes and seconds."""
+    return {
+        "name": plan.name,
+        "source": plan.listing.kind,
+        "classes": len(plan.listing.classes),
+        "image_extension": plan.extension,
+        "samples": plan.num_samples,
+        "shards": plan.num_shards,
+        "bytes": sum(split.estimated_bytes for split in plan.splits),
+        "seconds": plan.num_samples / images_per_s,
+        "splits": {
+            split.name: {
+                "samples": len(split.row_N),
+                "shards": len(split.start_K),
+                "bytes": split.estimated_bytes,
+                "first": plan.shard_file(split, 0),
+                "last": plan.shard_file(split, len(split.start_K) - 1),
+            }
+            for split in plan.splits
+        },
+        "skipped": dict(plan.listing.skipped),
+        "warnings": list(plan.listing.warnings),
+    }

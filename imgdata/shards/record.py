@@ -1,0 +1,151 @@
+"""What is remembered of each finished shard until the whole dataset is finished."""
+
+import json
+from array import array
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from imgdata.dataset.index import index_schema
+from imgdata.errors import ShardError
+from imgdata.files import JOB_FOLDER, write_atomic
+from imgdata.headers import ImageInfo
+from imgdata.sample import SampleRef
+
+_RECORD_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """An image that was left out."""
+
+    split: str
+    source: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """An image whose pixels were re-encoded because its form was odd."""
+
+    split: str
+    key: str
+    source: str
+    repaired: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardReport:
+    """What one finished shard is; `samples` 0 and no tar when every image was bad."""
+
+    file: str
+    split: str
+    samples: int
+    bytes: int
+    sha256: str
+    rejects: tuple[Reject, ...] = ()
+    repairs: tuple[Repair, ...] = ()
+
+
+@dataclass
+class ShardRows:
+    """The index rows of one shard while it is written, as columns."""
+
+    refs: list[SampleRef] = field(default_factory=list)
+    infos: list[ImageInfo] = field(default_factory=list)
+    offset: "array[int]" = field(default_factory=lambda: array("q"))
+    size: "array[int]" = field(default_factory=lambda: array("q"))
+    xxh64: "array[int]" = field(default_factory=lambda: array("Q"))
+    members: list[Sequence[tuple[str, int, int, str]]] = field(default_factory=list)
+    """Of each sample its members: extension, offset of the first data byte, size, name."""
+    json: list[tuple[int, int, int]] = field(default_factory=list)
+    """Of each sample's `json` member the offset, the size and the xxh64 of its bytes; empty without one."""
+
+    def __len__(self) -> int:
+        return len(self.refs)
+
+    def add(self, ref: SampleRef, info: ImageInfo, offset: int, size: int, xxh64: int) -> None:
+        """Append the row of one sample, whose image has `size` bytes from `offset` on."""
+        self.refs.append(ref)
+        self.infos.append(info)
+        self.offset.append(offset)
+        self.size.append(size)
+        self.xxh64.append(xxh64)
+
+    def table(self, file: str) -> pa.Table:
+        """The rows as `index_schema` has them."""
+        columns: dict[str, Sequence[object]] = {
+            "key": [ref.key for ref in self.refs],
+            "shard": [file] * len(self),
+            "offset": self.offset,
+            "size": self.size,
+            "label": [ref.label for ref in self.refs],
+            "width": [info.width for info in self.infos],
+            "height": [info.height for info in self.infos],
+            "mode": [info.mode for info in self.infos],
+            "format": [info.format for info in self.infos],
+            "orientation": [info.orientation for info in self.infos],
+            "xxh64": self.xxh64,
+            "source": [ref.name for ref in self.refs],
+        }
+        if self.json:
+            for number, name in enumerate(("json_offset", "json_size", "json_xxh64")):
+                columns[name] = [member[number] for member in self.json]
+        schema = index_schema(has_json=bool(self.json))
+        return pa.table([pa.array(columns[column.name], column.type) for column in schema], schema=schema)
+
+
+def job_folder(folder: Path) -> Path:
+    """Where an unfinished dataset keeps its plan, its records and everything temporary."""
+    return folder / JOB_FOLDER
+
+
+def record_path(folder: Path, file: str) -> Path:
+    """The record of the shard `file`."""
+    return job_folder(folder) / f"{file}.record"
+
+
+def write_record(folder: Path, report: ShardReport, rows: ShardRows) -> None:
+    """Save the report and the index rows of one shard: an Arrow file with the report as metadata."""
+    values = {"version": _RECORD_VERSION, **asdict(report)}
+    table = rows.table(report.file).replace_schema_metadata({"report": json.dumps(values)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    write_atomic(record_path(folder, report.file), sink.getvalue())
+
+
+def read_record(folder: Path, file: str, *, need_tar: bool = True) -> ShardReport | None:
+    """The report of a finished shard; None when it is not finished: no record, or no tar to go with it."""
+    path = record_path(folder, file)
+    if not path.exists():
+        return None
+    values = json.loads(_open_record(path).schema.metadata[b"report"])
+    if values.pop("version") != _RECORD_VERSION:
+        raise ShardError(f"{path}: written by another version of imgdata; start again with --overwrite")
+    report = ShardReport(
+        **values
+        | {
+            "rejects": tuple(Reject(**reject) for reject in values["rejects"]),
+            "repairs": tuple(Repair(**{**r, "repaired": tuple(r["repaired"])}) for r in values["repairs"]),
+        }
+    )
+    tar = folder / file
+    if need_tar and report.samples and not (tar.exists() and tar.stat().st_size == report.bytes):
+        return None
+    return report
+
+
+def read_rows(folder: Path, file: str) -> pa.Table:
+    """The index rows of a finished shard, memory-mapped."""
+    return _open_record(record_path(folder, file)).read_all().replace_schema_metadata(None)
+
+
+def _open_record(path: Path) -> pa.ipc.RecordBatchFileReader:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path)))
+    except pa.ArrowInvalid as error:
+        raise ShardError(f"{path}: damaged; delete it and run the same command again") from error

@@ -1,0 +1,264 @@
+"""One tar + its rows of the index -> faults, each with its key and byte."""
+
+import difflib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from imgdata.dataset.index import Index
+from imgdata.errors import ImageError, ShardError
+from imgdata.headers import probe
+from imgdata.images import check
+from imgdata.sample import ClassName
+from imgdata.shards.fault import Fault
+from imgdata.shards.sidecars import DaliMember, dali_index, dali_index_path
+from imgdata.sources.listing import escape_name
+from imgdata.sources.tar_labels import LabelReader
+from imgdata.sources.tar_samples import TarSample, group_members, image_member
+from imgdata.tar import BLOCK, Member, members, padded, ustar_header
+
+
+class ShardRows:
+    """The rows `start` to `end` of an index: those of one tar."""
+
+    def __init__(self, index: Index, start: int, end: int) -> None:
+        self.keys: list[str] = index.column("key").slice(start, end - start).to_pylist()
+        self.offset_N = index.offset_N[start:end]
+        self.size_N = index.size_N[start:end]
+        self.label_N = index.label_N[start:end]
+        self.xxh64_N = index.xxh64_N[start:end]
+        self.json = (
+            [index.array(name)[start:end] for name in ("json_offset", "json_size", "json_xxh64")]
+            if index.has_json
+            else None
+        )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass
+class _Walk:
+    """What reading the tar from its start gave."""
+
+    members: list[Member] = field(default_factory=list)
+    dali: list[list[DaliMember]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    whole: bool = True
+    """Whether every header could be read."""
+    resumed: set[int] = field(default_factory=set)
+    """Where reading went on behind damaged headers; members before these places are unknown."""
+
+
+def check_shard(
+    path: Path,
+    rows: ShardRows,
+    *,
+    label_from: str,
+    classes: Sequence[ClassName],
+    own: bool,
+    deep: bool,
+    intact: bool,
+) -> list[Fault]:
+    """Compare the tar `path` with its rows: structure, labels, images, json members and the DALI index.
+
+    `own`: the tar was written by imgdata, so headers are known to the byte. `deep`: decode the images.
+    `intact`: the sha256 of the tar is right; otherwise padding and headers are searched for the fault too.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(descriptor).st_size
+        walk = _walk(path, descriptor, size, rows, LabelReader(label_from), classes)
+        faults = walk.faults + _check_images(path.name, descriptor, size, rows, deep)
+        if rows.json is not None:
+            faults += _check_json(path.name, descriptor, size, rows)
+        if not intact and not faults:
+            faults += _search_padding(path.name, descriptor, size, walk.members, rows, own)
+    finally:
+        os.close(descriptor)
+    if walk.whole:
+        faults += _check_dali(path, walk.dali)
+    return faults
+
+
+def _walk(
+    path: Path, descriptor: int, size: int, rows: ShardRows, labels: LabelReader, classes: Sequence[ClassName]
+) -> _Walk:
+    walk = _Walk()
+    row_at = {offset: row for row, offset in enumerate(rows.offset_N.tolist())}
+    known, seen = set(rows.keys), set[int]()
+    try:
+        for sample in group_members(_members(path, size, rows, walk), path):
+            first = next(iter(sample.members.values()))
+            image = next((member for member in sample.members.values() if member.offset in row_at), None)
+            if image is None:
+                # What a damaged header has torn off is told already.
+                if escape_name(sample.key) in known and all(fault.key != sample.key for fault in walk.faults):
+                    walk.faults.append(
+                        Fault(path.name, sample.key, first.offset, "image is not where the index has it")
+                    )
+                elif escape_name(sample.key) not in known and image_member(sample) is not None:
+                    walk.faults.append(Fault(path.name, sample.key, first.offset, "sample is not in the index"))
+                continue
+            row = row_at[image.offset]
+            seen.add(row)
+            if escape_name(sample.key) != rows.keys[row]:
+                what = f"key is {sample.key!r} in the tar, {rows.keys[row]!r} in the index"
+                walk.faults.append(Fault(path.name, rows.keys[row], image.offset - BLOCK, what))
+            if image.size != int(rows.size_N[row]):
+                what = f"image has {image.size} bytes in the tar, {rows.size_N[row]} in the index"
+                walk.faults.append(Fault(path.name, rows.keys[row], image.offset, what))
+            if first.offset - BLOCK not in walk.resumed:
+                walk.faults += _check_label(path, descriptor, sample, int(rows.label_N[row]), labels, classes)
+            walk.dali.append([(ext, m.offset, m.size, m.name) for ext, m in sample.members.items()])
+    except ShardError as error:
+        walk.whole = False
+        walk.faults.append(Fault(path.name, "", -1, str(error).removeprefix(f"{path}: ")))
+    if walk.whole and len(seen) < len(rows):
+        lost = [row for row in range(len(rows)) if row not in seen]
+        what = f"the tar has no member here{f', nor {len(lost) - 1} others of the index' if len(lost) > 1 else ''}"
+        walk.faults.append(Fault(path.name, rows.keys[lost[0]], int(rows.offset_N[lost[0]]), what))
+    return walk
+
+
+def _members(path: Path, size: int, rows: ShardRows, walk: _Walk) -> Iterator[Member]:
+    """The tar's members; behind a damaged header it goes on with the next image of the index."""
+    start = 0
+    while True:
+        position = start
+        try:
+            for member in members(path, start=start):
+                walk.members.append(member)
+                position = member.offset + padded(member.size)
+                yield member
+            return
+        except ShardError as error:
+            walk.whole = False
+            if position < size:
+                key = rows.keys[_row_of_header(path, position, rows)]
+                walk.faults.append(Fault(path.name, key, position, str(error).removeprefix(f"{path}: ")))
+            following = rows.offset_N[rows.offset_N - BLOCK > position]
+            if not len(following) or int(following[0]) > size:
+                return
+            start = int(following[0]) - BLOCK
+            walk.resumed.add(start)
+
+
+def _row_of_header(path: Path, position: int, rows: ShardRows) -> int:
+    """The sample whose member has its header at `position`: the one with the next image, or the one before it."""
+    following = int(np.searchsorted(rows.offset_N, position))
+    if following == len(rows) or following == 0:
+        return min(following, len(rows) - 1)
+    if int(rows.offset_N[following]) == position + BLOCK:
+        return following
+    with open(path, "rb") as file:
+        file.seek(position)
+        name = file.read(100).split(b"\0")[0].decode("utf-8", "replace")
+    # The name may be what is damaged, so the nearer key counts.
+    return max((following, following - 1), key=lambda row: difflib.SequenceMatcher(None, name, rows.keys[row]).ratio())
+
+
+def _check_label(
+    path: Path,
+    descriptor: int,
+    sample: TarSample,
+    label: int,
+    labels: LabelReader,
+    classes: Sequence[ClassName],
+) -> list[Fault]:
+    kind = labels.source.partition(":")[0]
+    place = sample.members.get(kind) or next(iter(sample.members.values()))
+    try:
+        value = labels.value(sample, descriptor, path)
+    except ShardError as error:
+        return [Fault(path.name, sample.key, place.offset, str(error).removeprefix(f"{path}: "))]
+    if value is None:
+        right = label < 0
+    elif isinstance(value, int):
+        right = value == label
+    else:
+        right = 0 <= label < len(classes) and (
+            classes[label].id == value or (value.isdecimal() and int(value) == label)
+        )
+    if right:
+        return []
+    return [Fault(path.name, sample.key, place.offset, f"label is {value!r} in the tar, {label} in the index")]
+
+
+def _check_images(file: str, descriptor: int, size: int, rows: ShardRows, deep: bool) -> list[Fault]:
+    faults: list[Fault] = []
+    for i, (key, offset, length, expected) in enumerate(
+        zip(rows.keys, rows.offset_N.tolist(), rows.size_N.tolist(), rows.xxh64_N.tolist(), strict=True)
+    ):
+        if offset + length > size:
+            further = len(rows) - i - 1
+            what = "image lies behind the end of the file" + (f", and {further} more do" if further else "")
+            return [*faults, Fault(file, key, offset, what)]
+        data = os.pread(descriptor, length, offset)
+        if xxhash.xxh64_intdigest(data) != expected:
+            faults.append(
+                Fault(file, key, offset, f"image differs from the one indexed (its {length} bytes from here)")
+            )
+        elif deep:
+            try:
+                check(data, probe(data))
+            except ImageError as error:
+                faults.append(Fault(file, key, offset, f"image can't be decoded: {error}"))
+    return faults
+
+
+def _check_json(file: str, descriptor: int, size: int, rows: ShardRows) -> list[Fault]:
+    assert rows.json is not None
+    return [
+        Fault(file, key, offset, "json member differs from the one indexed")
+        for key, offset, length, expected in zip(rows.keys, *(column.tolist() for column in rows.json), strict=True)
+        if length
+        and offset + length <= size
+        and xxhash.xxh64_intdigest(os.pread(descriptor, length, offset)) != expected
+    ]
+
+
+def _search_padding(
+    file: str, descriptor: int, size: int, found: Sequence[Member], rows: ShardRows, own: bool
+) -> list[Fault]:
+    """Bytes that no reader uses, yet change the hash: padding, owner and time in headers, the end."""
+    end = 0
+    for member in found:
+        key = rows.keys[min(int(np.searchsorted(rows.offset_N, member.offset)), len(rows) - 1)]
+        if own and member.name.isascii():
+            header = os.pread(descriptor, BLOCK, member.offset - BLOCK)
+            byte = _first_difference(header, bytes(ustar_header(member.name.encode(), member.size)))
+            if byte is not None:
+                return [Fault(file, key, member.offset - BLOCK + byte, "header is not as it was written")]
+        end = member.offset + padded(member.size)
+        padding = os.pread(descriptor, end - member.offset - member.size, member.offset + member.size)
+        byte = _first_difference(padding, bytes(len(padding)))
+        if byte is not None:
+            return [Fault(file, key, member.offset + member.size + byte, "padding is not zero")]
+    tail = os.pread(descriptor, size - end, end)
+    byte = _first_difference(tail, bytes(len(tail)))
+    return [] if byte is None else [Fault(file, "", end + byte, "end of the archive is not zero")]
+
+
+def _first_difference(left: bytes, right: bytes) -> int | None:
+    if left == right:
+        return None
+    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+
+
+def _check_dali(path: Path, expected: Sequence[Sequence[DaliMember]]) -> list[Fault]:
+    index = dali_index_path(path)
+    try:
+        found = index.read_bytes()
+    except OSError as error:
+        what = "missing" if isinstance(error, FileNotFoundError) else f"can't be read: {error.strerror or error}"
+        return [Fault(index.name, "", -1, f"{what}; rebuild the sidecars with `imgdata index` on the folder")]
+    if not expected or found == dali_index(expected):
+        return []
+    pairs = zip(found.split(b"\n"), dali_index(expected).split(b"\n"), strict=False)
+    line = next((i for i, (a, b) in enumerate(pairs) if a != b), 0)
+    return [Fault(index.name, "", -1, f"line {line + 1} is not what the tar has; rebuild with `imgdata index`")]

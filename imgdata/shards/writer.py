@@ -1,0 +1,234 @@
+"""One shard task -> one tar, its DALI index and its record; a pure function of the task."""
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import xxhash
+
+from imgdata.errors import ImageError, ShardError
+from imgdata.files import output_error, sync_folder
+from imgdata.headers import ImageInfo
+from imgdata.sample import ClassName, SampleRef
+from imgdata.shards.plan import ShardTask
+from imgdata.shards.prepare import prepare
+from imgdata.shards.record import Reject, Repair, ShardReport, ShardRows, job_folder, write_record
+from imgdata.shards.sidecars import dali_index_path, write_dali_index
+from imgdata.tar import BLOCK, END_OF_ARCHIVE, members, ustar_header
+
+PROGRESS_SAMPLES = 32
+"""How often a worker tells how far it is."""
+FLUSH_BYTES = 4 << 20
+MAX_CHUNKS = 900
+"""One `writev` takes at most 1,024 pieces."""
+
+AHEAD_PER_THREAD = 4
+"""Images in memory for each thread that prepares them."""
+
+Progress = Callable[[int, int, int], None]
+"""Hears what was done since the last call: samples, bytes, rejects."""
+Prepared = tuple[bytes, ImageInfo, tuple[str, ...]]
+"""The bytes to store, what they are, and what was repaired."""
+
+_PADDING = bytes(BLOCK)
+
+
+def _unheard(samples: int, num_bytes: int, rejects: int) -> None:
+    """The progress of a shard that no one watches."""
+
+
+def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int = 1) -> ShardReport:
+    """Write the shard under a temporary name, sync it, check it, and only then give it its name.
+
+    `progress(samples, bytes, rejects)` hears what has been done since it was last called. `threads` prepare
+    images at the same time; they change nothing in the result. Raises `ImageError` for the first bad image
+    when the options say so, `OutputError` when the disk is full. A shard of which nothing is left, because
+    every image was bad, gets a record but no tar.
+    """
+    temporary = job_folder(task.folder) / f"{task.file}.{os.getpid()}.tmp"
+    final = task.folder / task.file
+    rows = ShardRows()
+    rejects: list[Reject] = []
+    repairs: list[Repair] = []
+    try:
+        with TarFile(temporary) as tar:
+            told = (0, 0, 0)
+            for number, (ref, prepared) in enumerate(_prepare_all(task, threads), 1):
+                if isinstance(prepared, ImageError):
+                    if task.options.on_bad == "fail":
+                        raise ImageError(prepared.reason, f"{ref.name}: {prepared.detail}") from prepared
+                    rejects.append(Reject(task.split, ref.name, prepared.reason, prepared.detail))
+                else:
+                    _add(tar, rows, task, ref, prepared)
+                    if prepared[2]:
+                        repairs.append(Repair(task.split, ref.key, ref.name, prepared[2]))
+                if number % PROGRESS_SAMPLES == 0 or number == len(task.refs):
+                    now = (number, tar.position, len(rejects))
+                    progress(now[0] - told[0], now[1] - told[1], now[2] - told[2])
+                    told = now
+            sha256 = tar.finish()
+        report = ShardReport(
+            file=task.file,
+            split=task.split,
+            samples=len(rows),
+            bytes=tar.position if len(rows) else 0,
+            sha256=sha256 if len(rows) else "",
+            rejects=tuple(rejects),
+            repairs=tuple(repairs),
+        )
+        if len(rows):
+            _check_written(temporary, rows)
+            write_dali_index(dali_index_path(final), rows.members)
+        # The record comes first: a tar under its final name then always has one, and a record
+        # whose tar is missing or of another size counts for nothing.
+        write_record(task.folder, report, rows)
+        if len(rows):
+            os.replace(temporary, final)
+            sync_folder(task.folder)
+    except OSError as error:
+        raise output_error(error, final) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return report
+
+
+def _prepare_all(task: ShardTask, threads: int) -> Iterator[tuple[SampleRef, Prepared | ImageError]]:
+    """Every reference of the task, in order, with its image as it is to be stored, or why that is bad."""
+
+    def read(ref: SampleRef) -> bytes | ImageError:
+        try:
+            return task.reader.read(ref)
+        except ImageError as error:
+            return error
+
+    def prepared(data: bytes | ImageError) -> Prepared | ImageError:
+        if isinstance(data, ImageError):
+            return data
+        try:
+            return prepare(data, task.options, task.extension)
+        except ImageError as error:
+            return error
+
+    if threads == 1:
+        for ref in task.refs:
+            yield ref, prepared(read(ref))
+        return
+    # Readers need not be safe for threads: this one reads, the others decode.
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[tuple[SampleRef, Future[Prepared | ImageError]]] = deque()
+        for ref in task.refs:
+            ahead.append((ref, pool.submit(prepared, read(ref))))
+            if len(ahead) > AHEAD_PER_THREAD * threads:
+                first, future = ahead.popleft()
+                yield first, future.result()
+        for ref, future in ahead:
+            yield ref, future.result()
+
+
+def _add(tar: "TarFile", rows: ShardRows, task: ShardTask, ref: SampleRef, prepared: Prepared) -> None:
+    """Append one sample: its members in the order of their names, as webdataset's writer has them."""
+    data, info, _ = prepared
+    parts = [(task.extension, data)]
+    if ref.label >= 0:
+        parts.insert(0, ("cls", b"%d" % ref.label))
+    if task.json_classes is not None:
+        parts.append(("json", _json_member(task.json_classes, ref, info)))
+        parts.sort()
+    written = []
+    for extension, part in parts:
+        name = f"{ref.key}.{extension}"
+        offset = tar.add(name.encode("ascii"), part)
+        written.append((extension, offset, len(part), name))
+        if extension == task.extension:
+            rows.add(ref, info, offset, len(part), xxhash.xxh64_intdigest(part))
+        elif extension == "json":
+            rows.json.append((offset, len(part), xxhash.xxh64_intdigest(part)))
+    rows.members.append(written)
+
+
+def _json_member(classes: Sequence[ClassName], ref: SampleRef, info: ImageInfo) -> bytes:
+    values: dict[str, object] = {"source": ref.name, "width": info.width, "height": info.height}
+    if ref.label >= 0:
+        values["class_id"], values["class_name"] = classes[ref.label]
+    if ref.fields:
+        values |= json.loads(ref.fields)
+    return json.dumps(values, ensure_ascii=True, separators=(",", ":")).encode("ascii")
+
+
+def _check_written(path: Path, rows: ShardRows) -> None:
+    """Walk the finished tar with the reader's own eyes: every member where the index will say it is."""
+    try:
+        found = [(member.name, member.offset, member.size) for member in members(path)]
+    except ShardError as error:
+        raise ShardError(f"{error}; the disk or the memory of this machine may be faulty") from error
+    expected = [(name, offset, size) for sample in rows.members for _, offset, size, name in sample]
+    if found != expected:
+        raise ShardError(f"{path}: what was written is not what was meant; the disk may be faulty")
+
+
+class TarFile:
+    """A USTAR archive written from start to end; hashes as it goes."""
+
+    def __init__(self, path: Path) -> None:
+        self.position = 0
+        self._chunks: list[bytes | bytearray] = []
+        self._pending = 0
+        self._sha256 = hashlib.sha256()
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+
+    def __enter__(self) -> "TarFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def add(self, name: bytes, data: bytes) -> int:
+        """Append a member; returns the position of its first data byte."""
+        offset = self.position + BLOCK
+        header = ustar_header(name, len(data))
+        padding = _PADDING[: -len(data) % BLOCK]
+        # Hashed now, while the bytes are still in the processor's cache.
+        self._sha256.update(header)
+        self._sha256.update(data)
+        self._sha256.update(padding)
+        self._chunks += (header, data, padding)
+        size = BLOCK + len(data) + len(padding)
+        self.position += size
+        self._pending += size
+        if self._pending >= FLUSH_BYTES or len(self._chunks) >= MAX_CHUNKS:
+            self._flush()
+        return offset
+
+    def finish(self) -> str:
+        """Write the end marker, sync the file; returns the sha256 of all its bytes in hexadecimal."""
+        self._sha256.update(END_OF_ARCHIVE)
+        self._chunks.append(END_OF_ARCHIVE)
+        self._pending += len(END_OF_ARCHIVE)
+        self.position += len(END_OF_ARCHIVE)
+        self._flush()
+        os.fsync(self._descriptor)
+        return self._sha256.hexdigest()
+
+    def _flush(self) -> None:
+        chunks: Sequence[bytes | bytearray | memoryview] = self._chunks
+        left = self._pending
+        while left:
+            written = os.writev(self._descriptor, chunks)
+            left -= written
+            if left:
+                chunks = _after(chunks, written)
+        self._chunks = []
+        self._pending = 0
+
+
+def _after(chunks: Sequence[bytes | bytearray | memoryview], written: int) -> list[bytes | bytearray | memoryview]:
+    """What remains of `chunks` once `written` bytes of them are on the disk."""
+    for number, chunk in enumerate(chunks):
+        if written < len(chunk):
+            return [memoryview(chunk)[written:], *chunks[number + 1 :]]
+        written -= len(chunk)
+    return []

@@ -1,0 +1,1 @@
+"""Raw datasets -> listings: one module for each layout; `detect` chooses."""

@@ -1,0 +1,62 @@
+"""A listing with labels numbered as they came -> the same with classes sorted, splits in order, and warnings."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgdata.sample import ClassName
+from imgdata.sources.listing import Listing, escape_name
+from imgdata.sources.words import in_usual_order
+
+_SHOWN = 5
+
+
+def with_sorted_classes(listing: Listing, ids: Sequence[str], *, numeric: bool = False) -> Listing:
+    """`listing`, whose labels are positions in `ids`, with the rank of the id as label, and splits in usual order.
+
+    Ranks are those of the ids as strings, or as integers where `numeric`. Class ids become class names.
+    """
+    order = sorted(range(len(ids)), key=lambda code: int(ids[code]) if numeric else ids[code])
+    rank_C = np.empty(len(ids), np.int32)
+    rank_C[order] = np.arange(len(ids), dtype=np.int32)
+    names = [escape_name(ids[code]) for code in order]
+    return with_usual_splits(
+        dataclasses.replace(
+            listing,
+            classes=tuple(ClassName(name, name) for name in names),
+            label_N=rank_C[listing.label_N],
+        )
+    )
+
+
+def with_usual_splits(listing: Listing) -> Listing:
+    """`listing` with its splits in the order train, val, test, others; and a warning of classes that train lacks."""
+    splits = tuple(in_usual_order(listing.splits))
+    place_S = np.array([splits.index(split) for split in listing.splits], np.uint8)
+    split_N = place_S[listing.split_N]
+    warnings = warn_of_classes(splits, split_N, listing.label_N, listing.classes)
+    return dataclasses.replace(listing, splits=splits, split_N=split_N, warnings=(*listing.warnings, *warnings))
+
+
+def warn_of_classes(
+    splits: Sequence[str], split_N: NDArray[np.uint8], label_N: NDArray[np.int32], classes: Sequence[ClassName]
+) -> Iterator[str]:
+    """One sentence for each split with classes that the split `train` lacks."""
+    if "train" not in splits:
+        return
+    seen = [set(np.unique(label_N[split_N == place]).tolist()) for place in range(len(splits))]
+    for split, labels in zip(splits, seen, strict=True):
+        extra = sorted(labels - seen[splits.index("train")] - {-1})
+        if extra:
+            yield (
+                f"{len(extra)} of the classes in {split} are not in train: "
+                f"{some([classes[label].id for label in extra])}"
+            )
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of `names`, for a message."""
+    shown = ", ".join(escape_name(name) for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -1,0 +1,117 @@
+"""A path and options -> the source that fits what lies there, and its listing.
+
+Every source is asked whether it recognises the layout. Where several do, the one that knows more wins: CIFAR and
+ImageNet before all general layouts, WebDataset before a table beside it, a table that names files and labels before
+the folders that the files lie in. Other combinations are for the user to decide with `--source`.
+"""
+
+import importlib
+import os
+from pathlib import Path
+from typing import Protocol, cast
+
+from imgdata.errors import OptionError, SourceError
+from imgdata.sources.classes import some
+from imgdata.sources.listing import Listing
+from imgdata.sources.options import SourceOptions
+from imgdata.sources.walk import Entries, extension, is_hidden, visible
+
+
+class Source(Protocol):
+    """What each module of a source offers."""
+
+    NAME: str
+
+    def recognise(self, path: Path) -> str | None:
+        """One short phrase why `path` has this layout, or None."""
+        ...
+
+    def list_samples(self, path: Path, options: SourceOptions) -> Listing:
+        """All samples of the dataset at `path`."""
+        ...
+
+
+_LAYOUTS = {
+    "cifar": "CIFAR-10 or CIFAR-100: python or binary archive or folder, Kaggle's train/ with trainLabels.csv",
+    "imagenet": "ImageNet: train/<wnid>/, the official ILSVRC2012 tars, Kaggle's ILSVRC/, a tar for each class",
+    "tars": "WebDataset: tars of image and cls members, a folder or a pattern of them",
+    "parquet": "Parquet with image bytes: data/train-*.parquet",
+    "table": "a table of files and labels (.csv, .tsv, .jsonl, .parquet) beside or above the images",
+    "folder": "class folders: train/cat/1.jpg and val/cat/2.jpg, or cat/1.jpg",
+    "synthetic": "synthetic:samples=1000,classes=10",
+}
+
+KINDS = tuple(_LAYOUTS)
+"""Names of all sources, as `--source` takes them."""
+
+_GENERAL = frozenset({"tars", "parquet", "table", "folder"})
+_BEATS: dict[str, frozenset[str]] = {
+    "cifar": _GENERAL,
+    "imagenet": _GENERAL,
+    "tars": frozenset({"table"}),
+    "table": frozenset({"folder"}),
+}
+_WITHOUT_PATH = ("synthetic", "tars")
+"""Sources that also take descriptions and patterns."""
+_PACKED = frozenset({".zip", ".7z", ".rar", ".gz", ".tgz", ".bz2", ".xz", ".zst"})
+
+
+def list_source(path: str | os.PathLike[str], options: SourceOptions) -> Listing:
+    """The listing of the raw dataset at `path`. Raises `SourceError` or `OptionError`, each with the way out."""
+    return detect(path, options).list_samples(Path(path), options)
+
+
+def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
+    """The source to read `path` with: the one that `options.kind` names, else the one that recognises the layout.
+
+    Raises `OptionError` for an unknown kind, `SourceError` when no source fits or several do.
+    """
+    if options.kind is not None:
+        return source(options.kind)
+    path = Path(path)
+    if path.is_dir() and (options.table is not None or options.path_column is not None):
+        return source("table")
+    asked = KINDS if path.exists() else _WITHOUT_PATH
+    reasons = {kind: reason for kind in asked if (reason := source(kind).recognise(path)) is not None}
+    if options.label_column is not None and path.is_dir():
+        # Folders have no columns; a table that lies there with unusual ones is not recognised by its names.
+        reasons.pop("folder", None)
+        reasons = reasons or {"table": "--label-column"}
+    beaten = frozenset[str]().union(*(_BEATS.get(kind, frozenset()) for kind in reasons))
+    left = [kind for kind in reasons if kind not in beaten]
+    if len(left) == 1:
+        return source(left[0])
+    if left:
+        found = "; ".join(f"--source {kind}: {reasons[kind]}" for kind in left)
+        raise SourceError(f"{path}: several layouts fit, choose one with --source ({found})")
+    raise SourceError(_nothing_fits(path))
+
+
+def source(kind: str) -> Source:
+    """The module of the source called `kind`. Raises `OptionError` when there is none."""
+    if kind not in KINDS:
+        raise OptionError(f"--source must be one of {', '.join(KINDS)}, got {kind!r}")
+    # Imported when asked for: a source that is named needs none of the others.
+    return cast(Source, importlib.import_module(f"imgdata.sources.{kind}"))
+
+
+def _nothing_fits(path: Path) -> str:
+    if not path.exists():
+        return f"{path}: no such file or folder"
+    if path.is_file():
+        ending = extension(path.name)
+        advice = "unpack it first, then give the folder" if ending in _PACKED else "give a folder of images"
+        return f"{path}: this file is no archive or table of a known dataset; {advice}. {_looked_for()}"
+    entries = visible(path)
+    if not any(entries):
+        hidden = sum(map(is_hidden, os.listdir(path)))
+        return f"{path}: the folder is empty" + (f" but for {hidden} hidden entries" if hidden else "")
+    return f"{path}: no known layout. {_looked_for()}. Found there: {_seen(entries)}. --source names the layout"
+
+
+def _looked_for() -> str:
+    return "Looked for: " + "; ".join(f"({kind}) {layout}" for kind, layout in _LAYOUTS.items())
+
+
+def _seen(entries: Entries) -> str:
+    return some([*(name + "/" for name in entries.folders), *entries.files])

@@ -1,0 +1,240 @@
+"""What every source returns: all samples of a raw dataset as columns, and a reader of their bytes."""
+
+import re
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+from imgdata.errors import SourceError
+from imgdata.keys import clean_key, duplicate_positions, numbered_key
+from imgdata.sample import ClassName, SampleRef
+
+_FLUSH_ROWS = 65_536
+
+
+class Reader(Protocol):
+    """Random access to the raw images. Picklable: workers get a copy and open files on first use."""
+
+    def read(self, ref: SampleRef) -> bytes:
+        """The encoded image of `ref`.
+
+        Raises `ImageError` when this one can't be read, `SourceError` when the source itself is damaged.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Listing:
+    """All samples of a raw dataset, in a fixed order; about 100 bytes of memory a sample."""
+
+    title: str
+    """Short name of the dataset, fit for a file name: `imagenet`, `cifar10`, the folder's name."""
+    kind: str
+    """Which source listed it: `folder`, `cifar`, ..."""
+    reader: Reader
+    classes: tuple[ClassName, ...]
+    splits: tuple[str, ...]
+    """Split names; a split may be empty only between two steps of planning."""
+    split_N: NDArray[np.uint8]
+    """Position in `splits`."""
+    label_N: NDArray[np.int32]
+    size_N: NDArray[np.int64]
+    container_N: NDArray[np.int32]
+    offset_N: NDArray[np.int64]
+    name_N: pa.ChunkedArray
+    key_N: pa.ChunkedArray
+    fields_N: pa.ChunkedArray | None = None
+    """JSON objects as text; None when no sample has further columns."""
+    exact_sizes: bool = True
+    """False when `size_N` only estimates the encoded images (arrays that become PNG)."""
+    given_splits: bool = True
+    """False when the source had no splits of its own, and everything is called `train`."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """What was passed over while listing, with counts: `hidden files`, `not images (.txt)`, ..."""
+    warnings: tuple[str, ...] = ()
+    """What a user should know before training on this: a class that only val has, ..."""
+
+    def __len__(self) -> int:
+        return len(self.label_N)
+
+    @property
+    def has_fields(self) -> bool:
+        """Whether samples carry further columns, kept in their `json` member."""
+        return self.fields_N is not None
+
+    def refs(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> Iterator[SampleRef]:
+        """The references at `rows`, in that order."""
+        rows = np.asarray(rows, np.int64)
+        no_fields = [""] * len(rows)
+        columns = (
+            self.name_N.take(pa.array(rows)).to_pylist(),
+            self.key_N.take(pa.array(rows)).to_pylist(),
+            self.label_N[rows].tolist(),
+            self.size_N[rows].tolist(),
+            self.container_N[rows].tolist(),
+            self.offset_N[rows].tolist(),
+            no_fields if self.fields_N is None else self.fields_N.take(pa.array(rows)).to_pylist(),
+        )
+        return map(SampleRef, *columns)
+
+    def fingerprint(self) -> str:
+        """Hash of all that decides the shards: names, keys, labels, splits, sizes, classes, fields.
+
+        The place of the source on this machine is not part of it.
+        """
+        digest = xxhash.xxh3_128()
+        digest.update(repr((self.classes, self.splits, self.kind)).encode())
+        for column in (self.split_N, self.label_N, self.size_N, self.offset_N):
+            digest.update(np.ascontiguousarray(column).tobytes())
+        for text in (self.name_N, self.key_N, self.fields_N):
+            for chunk in text.chunks if text is not None else ():
+                # Chunks differ with how a listing was built; the text in them does not.
+                digest.update("\0".join(chunk.to_pylist()).encode("utf-8", "surrogateescape") + b"\0")
+        return digest.hexdigest()
+
+
+class ListingBuilder:
+    """Collects samples one by one into the columns of a `Listing`, and makes their keys clean and unique."""
+
+    def __init__(self) -> None:
+        self._splits: dict[str, int] = {}
+        self._split = array("B")
+        self._label = array("i")
+        self._size = array("q")
+        self._container = array("i")
+        self._offset = array("q")
+        self._texts: dict[str, list[pa.Array]] = {"name": [], "key": [], "fields": []}
+        self._pending: dict[str, list[str]] = {"name": [], "key": [], "fields": []}
+        self._any_fields = False
+        self.skipped: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._label)
+
+    def add(
+        self,
+        *,
+        split: str,
+        name: str,
+        key: str,
+        label: int,
+        size: int,
+        container: int = 0,
+        offset: int = 0,
+        fields: str = "",
+    ) -> None:
+        """Append one sample; `key` is cleaned here, any path without its extension will do."""
+        self._split.append(self._splits.setdefault(split, len(self._splits)))
+        self._label.append(label)
+        self._size.append(size)
+        self._container.append(container)
+        self._offset.append(offset)
+        pending = self._pending
+        # Names that are not UTF-8 on disk carry surrogates, which Arrow refuses; they are escaped.
+        pending["name"].append(name if name.isascii() and "\\" not in name else escape_name(name))
+        pending["key"].append(clean_key(key))
+        pending["fields"].append(fields)
+        self._any_fields = self._any_fields or bool(fields)
+        if len(pending["name"]) >= _FLUSH_ROWS:
+            self._flush()
+
+    def skip(self, what: str, count: int = 1) -> None:
+        """Count something that was passed over."""
+        self.skipped[what] = self.skipped.get(what, 0) + count
+
+    def build(
+        self,
+        *,
+        title: str,
+        kind: str,
+        reader: Reader,
+        classes: Sequence[ClassName],
+        exact_sizes: bool = True,
+        given_splits: bool = True,
+        warnings: Sequence[str] = (),
+    ) -> Listing:
+        """The finished listing. Raises `SourceError` when there is no sample in it."""
+        if not len(self):
+            passed = ", ".join(f"{count} {what}" for what, count in sorted(self.skipped.items()))
+            raise SourceError(f"{title}: no images found" + (f" (passed over: {passed})" if passed else ""))
+        self._flush()
+        split_N = np.frombuffer(self._split, np.uint8)
+        return Listing(
+            title=clean_title(title),
+            kind=kind,
+            reader=reader,
+            classes=tuple(classes),
+            splits=tuple(self._splits),
+            split_N=split_N,
+            label_N=np.frombuffer(self._label, np.int32),
+            size_N=np.frombuffer(self._size, np.int64),
+            container_N=np.frombuffer(self._container, np.int32),
+            offset_N=np.frombuffer(self._offset, np.int64),
+            name_N=pa.chunked_array(self._texts["name"], pa.string()),
+            key_N=unique_in_splits(pa.chunked_array(self._texts["key"], pa.string()), split_N),
+            fields_N=pa.chunked_array(self._texts["fields"], pa.string()) if self._any_fields else None,
+            exact_sizes=exact_sizes,
+            given_splits=given_splits,
+            skipped=dict(sorted(self.skipped.items())),
+            warnings=tuple(warnings),
+        )
+
+    def _flush(self) -> None:
+        for column, texts in self._pending.items():
+            if texts:
+                self._texts[column].append(pa.array(texts, pa.string()))
+                texts.clear()
+
+
+def escape_name(name: str) -> str:
+    r"""`name` with bytes that are not UTF-8 written as `\udcXX`, which `unescape_name` turns back."""
+    # Backslashes before such a byte, or before text that looks like one, are doubled: so their number tells.
+    doubled = re.sub(r"(\\+)(?=udc[0-9a-f]{2}|[\udc80-\udcff])", r"\1\1", name)
+    return doubled.encode("utf-8", "backslashreplace").decode()
+
+
+def unescape_name(name: str) -> str:
+    """The file name that `escape_name` was given."""
+    if "\\udc" not in name:
+        return name
+    return re.sub(r"(\\+)udc([0-9a-f]{2})", _unescape, name)
+
+
+def _unescape(found: re.Match[str]) -> str:
+    slashes = "\\" * (len(found[1]) // 2)
+    return slashes + (chr(0xDC00 + int(found[2], 16)) if len(found[1]) % 2 else "udc" + found[2])
+
+
+def clean_title(title: str) -> str:
+    """`title` as the first part of shard names: lower-case letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9_]+", "-", title.lower()).strip("-") or "dataset"
+
+
+def unique_in_splits(key_N: pa.ChunkedArray, split_N: NDArray[np.uint8]) -> pa.ChunkedArray:
+    """Keys with `-1`, `-2`, ... behind those that stood before in the same split."""
+    keys: list[str] = key_N.to_pylist()
+    repeated = [
+        row
+        for split in np.unique(split_N)
+        for rows in [np.flatnonzero(split_N == split)]
+        for row in rows[duplicate_positions([keys[i] for i in rows])].tolist()
+    ]
+    if not repeated:
+        return key_N
+    taken = {(int(split), key) for split, key in zip(split_N.tolist(), keys, strict=True)}
+    counts: dict[tuple[int, str], int] = {}
+    for row in sorted(repeated):
+        place = (int(split_N[row]), keys[row])
+        number = counts.get(place, 0) + 1
+        while (place[0], numbered_key(place[1], number)) in taken:
+            number += 1
+        counts[place] = number
+        keys[row] = numbered_key(place[1], number)
+        taken.add((place[0], keys[row]))
+    return pa.chunked_array([pa.array(keys, pa.string())])

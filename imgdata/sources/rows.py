@@ -1,0 +1,164 @@
+"""A table file (CSV, TSV, JSON lines, Parquet) -> its columns and rows, one at a time."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from imgdata.errors import SourceError
+
+TABLE_EXTENSIONS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
+
+Row = Mapping[str, Any]
+
+_BATCH_ROWS = 8192
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_MAX_NUMBER_CHARS = 18
+"""Longer digits are identifiers; as numbers they would lose their end in most readers."""
+
+
+def columns(table: Path) -> list[str]:
+    """Column names of `table`; those of Parquet that hold bytes are left out."""
+    if table.suffix.lower() == ".parquet":
+        return [field.name for field in open_parquet(table).schema_arrow if not holds_bytes(field.type)]
+    for _, row in rows(table, header_only=True):
+        return list(row)
+    return []
+
+
+def rows(table: Path, *, header_only: bool = False) -> Iterator[tuple[str, Row]]:
+    """Each row with its place in the file for messages, such as `line 3`.
+
+    `header_only` yields at most one row, whose keys are the columns. Raises `SourceError` for a damaged table.
+    """
+    suffix = table.suffix.lower()
+    try:
+        if suffix == ".parquet":
+            yield from _parquet_rows(table)
+        elif suffix in (".jsonl", ".ndjson"):
+            yield from _json_rows(table)
+        else:
+            yield from _csv_rows(table, header_only)
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"{table}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise SourceError(f"{table}: can't read this table: {error.strerror or error}") from error
+
+
+def _csv_rows(table: Path, header_only: bool) -> Iterator[tuple[str, Row]]:
+    # utf-8-sig drops the byte order mark that spreadsheets write, which would become part of the first name.
+    with open(table, encoding="utf-8-sig", newline="") as file:
+        first = file.readline()
+        file.seek(0)
+        lines = csv.reader(file, delimiter=_delimiter(table, first), strict=True)
+        try:
+            header = [name.strip() for name in next(lines, [])]
+            if len(set(header)) < len(header):
+                raise SourceError(f"{table}: the first line must name each column once, got: {', '.join(header)}")
+            if header_only:
+                yield "line 1", dict.fromkeys(header)
+                return
+            for cells in lines:
+                if not cells:
+                    continue
+                if len(cells) != len(header):
+                    raise SourceError(
+                        f"{table}: line {lines.line_num} has {len(cells)} cells, the first line names {len(header)}"
+                    )
+                yield f"line {lines.line_num}", dict(zip(header, cells, strict=True))
+        except csv.Error as error:
+            raise SourceError(f"{table}: line {lines.line_num} is not CSV: {error}") from error
+
+
+def _delimiter(table: Path, first_line: str) -> str:
+    if table.suffix.lower() == ".tsv":
+        return "\t"
+    return max(",;\t", key=first_line.count)
+
+
+def _json_rows(table: Path) -> Iterator[tuple[str, Row]]:
+    with open(table, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise SourceError(f"{table}: line {number} is not JSON: {error.msg}") from error
+            if not isinstance(row, dict):
+                raise SourceError(f"{table}: line {number} must be a JSON object, got {type(row).__name__}")
+            yield f"line {number}", row
+
+
+def _parquet_rows(table: Path) -> Iterator[tuple[str, Row]]:
+    number = 0
+    with open_parquet(table) as file:
+        try:
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns(table)):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"row {number}", row
+        except pa.ArrowException as error:
+            raise SourceError(f"{table}: damaged Parquet file: {error}") from error
+
+
+def open_parquet(table: Path) -> pq.ParquetFile:
+    """The Parquet file at `table`. Raises `SourceError` when it can't be read as one."""
+    try:
+        return pq.ParquetFile(table)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{table}: can't read this as Parquet: {error}") from error
+
+
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Whether values of an Arrow type hold raw bytes, at any depth."""
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return True
+    return any(holds_bytes(kind.field(place).type) for place in range(kind.num_fields))
+
+
+def fields_json(row: Row, leave_out: frozenset[str], *, guess_numbers: bool = False) -> str:
+    """Columns of `row` as one JSON object, except those to `leave_out`; empty text when nothing is left.
+
+    `guess_numbers` turns text that looks like a number into one, and empty text into null.
+    """
+    fields = {name: value for name, value in row.items() if name not in leave_out}
+    if not fields:
+        return ""
+    if guess_numbers:
+        fields = {name: _guess(value) for name, value in fields.items()}
+    try:
+        return json.dumps(fields, separators=(",", ":"), allow_nan=False, default=str)
+    except ValueError:
+        # JSON has no NaN; a missing measurement is null.
+        return json.dumps(_without_nan(fields), separators=(",", ":"), default=str)
+
+
+def _guess(text: str) -> str | int | float | None:
+    if not text:
+        return None
+    found = _NUMBER.fullmatch(text)
+    if found is None or len(text) > _MAX_NUMBER_CHARS:
+        return text
+    if found[1] is None and found[2] is None:
+        return int(text)
+    number = float(text)
+    return number if math.isfinite(number) else text
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return value

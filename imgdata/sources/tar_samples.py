@@ -1,0 +1,98 @@
+"""Members of a tar -> samples, grouped as webdataset groups them."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from imgdata.errors import ShardError
+from imgdata.tar import Member, members
+
+IMAGE_EXTENSIONS = (
+    "jpg",
+    "jpeg",
+    "png",
+    "webp",
+    "bmp",
+    "gif",
+    "tif",
+    "tiff",
+    "ppm",
+    "pgm",
+    "jp2",
+    "avif",
+    "heic",
+    "jxl",
+)
+"""What counts as an image among the members of a sample, the commonest first."""
+
+_KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
+_META = re.compile(r"__[^/]*__($|/)")
+
+
+class TarSample(NamedTuple):
+    """Consecutive members of a tar that share a key."""
+
+    key: str
+    """As webdataset forms it: all before the first dot of the base name, folders kept."""
+    members: dict[str, Member]
+    """Extension (all after that dot, lower-case) -> member, in the tar's order."""
+
+
+def tar_samples(path: Path) -> Iterator[TarSample]:
+    """The samples of the tar `path`, in order; only headers are read.
+
+    Members that webdataset passes over (`__x__`, no extension, hidden) are passed over here as well.
+    Raises `ShardError` for a damaged tar and for two members with the same extension in a sample.
+    """
+    return group_members(members(path), path)
+
+
+def group_members(found: Iterable[Member], path: Path) -> Iterator[TarSample]:
+    """Consecutive members with the same key as samples; `path` is for messages."""
+    key, group = "", dict[str, Member]()
+    for member in found:
+        if _META.match(member.name):
+            continue
+        match = _KEY.fullmatch(member.name)
+        if match is None:
+            continue
+        prefix, extension = match[1], match[2].lower()
+        if prefix != key:
+            if group:
+                yield TarSample(key, group)
+            key, group = prefix, {}
+        if extension in group:
+            raise ShardError(
+                f"{path}: key {key!r} has a second .{extension} at byte {member.offset}, the first is at byte "
+                f"{group[extension].offset}; all after the first dot of a file name is its extension: rename the files"
+            )
+        group[extension] = member
+    if group:
+        yield TarSample(key, group)
+
+
+def image_member(sample: TarSample, image_ext: Sequence[str] = ()) -> str | None:
+    """Extension of the image in `sample`: the first of `image_ext` that is there, else the first usual one."""
+    if image_ext:
+        return next((ext for ext in image_ext if ext in sample.members), None)
+    plain = next((ext for ext in IMAGE_EXTENSIONS if ext in sample.members), None)
+    return plain or next((ext for ext in sample.members if is_image(ext)), None)
+
+
+def is_image(extension: str) -> bool:
+    """Whether a member with this extension is an image."""
+    return extension.rsplit(".", 1)[-1] in IMAGE_EXTENSIONS
+
+
+def several_images_warning(several: Counter[tuple[str, ...]]) -> list[str]:
+    """A line that says which of several images was taken, when there were several."""
+    if not several:
+        return []
+    extensions = several.most_common(1)[0][0]
+    taken = image_member(TarSample("", dict.fromkeys(extensions, Member("", 0, 0))))
+    return [
+        f"{several.total()} samples have several images ({', '.join(extensions)}); .{taken} was taken: "
+        "choose with --image-ext"
+    ]

@@ -1,0 +1,225 @@
+"""Existing WebDataset tars -> listing, read in place."""
+
+import os
+import re
+import tarfile
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import braceexpand
+import numpy as np
+
+from imgdata.errors import ShardError, SourceError
+from imgdata.files import JOB_FOLDER
+from imgdata.manifest import MANIFEST, Manifest, read_manifest
+from imgdata.sources.listing import Listing, ListingBuilder
+from imgdata.sources.options import SourceOptions
+from imgdata.sources.readers import RangeReader
+from imgdata.sources.tar_labels import LabelReader, choose_label_source, read_fields
+from imgdata.sources.tar_samples import group_members, image_member, is_image, several_images_warning, tar_samples
+from imgdata.sources.words import in_usual_order, split_in_path, split_of_word
+from imgdata.tar import Member, members
+
+NAME = "tars"
+
+_SIDE_EXTENSIONS = {"cls", "json", "txt"}
+_PEEK_MEMBERS = 64
+
+
+def expand(path: str | os.PathLike[str]) -> list[Path]:
+    """The tars that `path` means: one tar, a folder, a glob, a `{0..9}` pattern, or several of them joined by `::`.
+
+    In natural order. Raises `SourceError` when there is none.
+    """
+    found: list[Path] = []
+    for part in os.fspath(path).split("::"):
+        whole = Path(part)
+        if whole.is_dir():
+            found += sorted(whole.rglob("*.tar"), key=_natural)
+        elif whole.exists():
+            found.append(whole)
+        else:
+            found += _pattern(part)
+    tars = list(dict.fromkeys(tar for tar in found if JOB_FOLDER not in tar.parts))
+    if not tars:
+        raise SourceError(
+            f"{path}: no tar files there; give a tar, a folder of tars, or a pattern such as 'x-{{000..009}}.tar'"
+        )
+    return tars
+
+
+def _pattern(pattern: str) -> list[Path]:
+    tars: list[Path] = []
+    for one in braceexpand.braceexpand(pattern):
+        if any(mark in one for mark in "*?["):
+            base = Path(one)
+            tars += sorted(Path(base.anchor).glob(str(base.relative_to(base.anchor))), key=_natural)
+        elif Path(one).exists():
+            tars.append(Path(one))
+        else:
+            raise SourceError(f"{one}: no such file" + (f" (from the pattern {pattern})" if one != pattern else ""))
+    return tars
+
+
+def _natural(path: Path) -> list[tuple[bool, int, str]]:
+    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def recognise(path: Path) -> str | None:
+    """What `path` is when it is a WebDataset; None for anything else, such as a tar of plain image folders."""
+    try:
+        tars = expand(path)
+        first = tars[0]
+        with open(first, "rb") as file:
+            gzipped = file.read(2) == b"\x1f\x8b"
+        names = _peek_gzip(first) if gzipped else list(islice(members(first), _PEEK_MEMBERS))
+    except (SourceError, ShardError, OSError, ValueError):
+        return None
+    try:
+        samples = list(group_members(names, first))
+    except ShardError:
+        return None
+    pairs = [s for s in samples if image_member(s) and _SIDE_EXTENSIONS & {e.rsplit(".", 1)[-1] for e in s.members}]
+    if not pairs:
+        return None
+    return f"WebDataset ({len(tars)} {'tar' if len(tars) == 1 else 'tars'})"
+
+
+def _peek_gzip(path: Path) -> list[Member]:
+    try:
+        with tarfile.open(path, "r|gz") as tar:
+            return [
+                Member(info.name, info.offset_data, info.size) for info in islice(tar, _PEEK_MEMBERS) if info.isreg()
+            ]
+    except (tarfile.TarError, EOFError) as error:
+        raise SourceError(f"{path}: not a tar: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class TarSet:
+    """Tars that belong together, with what their names and their `dataset.json` tell."""
+
+    tars: tuple[Path, ...]
+    root: Path
+    """The folder that all of them lie in."""
+    splits: tuple[str, ...]
+    """Split of each tar."""
+    given_splits: bool
+    title: str
+    manifest: Manifest | None
+    """The `dataset.json` beside them, if they are shards of imgdata."""
+
+
+def tar_set(tars: Sequence[Path]) -> TarSet:
+    """Find the splits and the name of `tars`; they come out ordered by split. Raises `SourceError`, `ShardError`."""
+    for tar in tars:
+        with open(tar, "rb") as file:
+            if file.read(2) == b"\x1f\x8b":
+                raise SourceError(f"{tar}: compressed with gzip, which has no random access; run `gunzip` on it first")
+    root = Path(os.path.commonpath([os.path.abspath(tar.parent) for tar in tars]))
+    manifest = _manifest(root)
+    if manifest is not None:
+        known = {shard.file: split.name for split in manifest.splits for shard in split.shards}
+        foreign = next((tar for tar in tars if tar.name not in known), None)
+        if foreign is not None and manifest.source.get("kind") != "index":
+            raise SourceError(f"{foreign}: no part of the dataset in {root / MANIFEST}; move it to another folder")
+        if foreign is None:
+            order = {file: number for number, file in enumerate(known)}
+            tars = sorted(tars, key=lambda tar: order[tar.name])
+            return TarSet(
+                tars=tuple(tars),
+                root=root,
+                splits=tuple(known[tar.name] for tar in tars),
+                given_splits=True,
+                title=manifest.name,
+                manifest=manifest,
+            )
+    words = {tar: split_in_path(os.path.relpath(os.path.abspath(tar), root).removesuffix(".tar")) for tar in tars}
+    rank = {split: number for number, split in enumerate(in_usual_order(word or "train" for word in words.values()))}
+    ordered = sorted(tars, key=lambda tar: rank[words[tar] or "train"])
+    return TarSet(
+        tars=tuple(ordered),
+        root=root,
+        splits=tuple(words[tar] or "train" for tar in ordered),
+        given_splits=any(words.values()),
+        title=_title(ordered, root),
+        manifest=None,
+    )
+
+
+def _manifest(root: Path) -> Manifest | None:
+    if (root / MANIFEST).is_file():
+        return read_manifest(root)
+    if (root / JOB_FOLDER).is_dir():
+        raise SourceError(f"{root}: an unfinished dataset; run its `imgdata shard` command again first")
+    return None
+
+
+def _title(tars: Sequence[Path], root: Path) -> str:
+    """What the names have in common before numbers and split words, else the folder's name."""
+    starts = set[str]()
+    for tar in tars:
+        words = re.split(r"[-._ ]+", tar.name.removesuffix(".tar"))
+        count = next((i for i, word in enumerate(words) if word.isdigit() or split_of_word(word)), len(words))
+        starts.add("-".join(words[:count]))
+    return (starts.pop() if len(starts) == 1 else "") or root.name or "dataset"
+
+
+def list_samples(path: Path, options: SourceOptions) -> Listing:
+    """All samples of the tars that `path` means, in the order of the tars.
+
+    Raises `SourceError` or `ShardError` naming the tar, and where it matters the key and the byte.
+    """
+    tars = tar_set(expand(path))
+    builder = ListingBuilder()
+    reader = RangeReader(tars.tars)
+    labels = None
+    wanted = tars.manifest.label_from if tars.manifest and options.label_from == "auto" else options.label_from
+    several: Counter[tuple[str, ...]] = Counter()
+    provisional = array("i")
+    for container, (tar, split) in enumerate(zip(tars.tars, tars.splits, strict=True)):
+        with open(tar, "rb", buffering=0) as file:
+            for sample in tar_samples(tar):
+                extension = image_member(sample, options.image_ext)
+                if extension is None:
+                    builder.skip("samples without an image")
+                    continue
+                images = tuple(ext for ext in sample.members if is_image(ext))
+                if len(images) > 1 and not options.image_ext:
+                    several[images] += 1
+                if labels is None:
+                    labels = LabelReader(choose_label_source(sample, file.fileno(), tar, wanted))
+                image = sample.members[extension]
+                label = labels.read(sample, file.fileno(), tar)
+                provisional.append(label)
+                fields, unkept = read_fields(sample, file.fileno(), tar, labels.source)
+                for other in unkept:
+                    if not is_image(other):
+                        builder.skip(f".{other} members")
+                builder.add(
+                    split=split,
+                    name=f"{os.path.relpath(os.path.abspath(tar), tars.root)}/{image.name}",
+                    key=sample.key.removeprefix("./"),
+                    label=label,
+                    size=image.size,
+                    container=container,
+                    offset=image.offset,
+                    fields=fields,
+                )
+    labels = labels or LabelReader("none")
+    label_N, classes = labels.finish(
+        np.frombuffer(provisional, np.int32), tars.manifest.classes if tars.manifest else ()
+    )
+    listing = builder.build(
+        title=tars.title,
+        kind=NAME,
+        reader=reader,
+        classes=classes,
+        given_splits=tars.given_splits,
+        warnings=(*several_images_warning(several), *labels.warnings()),
+    )
+    return replace(listing, label_N=label_N)

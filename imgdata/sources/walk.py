@@ -1,0 +1,162 @@
+"""A folder -> its image files in a fixed order, with what was passed over counted."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from imgdata.errors import SourceError
+from imgdata.sources.listing import ListingBuilder
+
+IMAGE_EXTENSIONS = frozenset(
+    (
+        *(".apng", ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo"),
+        *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+    )
+)
+"""Lower-case, with the dot."""
+
+_JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+_MAX_EXTENSION_CHARS = 12
+
+
+class Entries(NamedTuple):
+    """The names of one folder that a person would see, each list sorted."""
+
+    folders: list[str]
+    files: list[str]
+
+
+class _Level(NamedTuple):
+    prefix: str
+    names: Iterator[str]
+    identity: tuple[int, int]
+
+
+def extension(name: str) -> str:
+    """The extension of a file name, lower-case with its dot; empty when it has none."""
+    return os.path.splitext(name)[1].lower()
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image: visible, with an image's extension."""
+    return extension(name) in IMAGE_EXTENSIONS and not is_hidden(name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether `name` starts with a dot, or is a file that an operating system leaves behind."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def visible(folder: Path) -> Entries:
+    """The visible folders and files directly in `folder`; broken links are left out.
+
+    Raises `SourceError` when the folder can't be read.
+    """
+    entries = Entries([], [])
+    for entry in _scan(os.fspath(folder)):
+        if is_hidden(entry.name):
+            continue
+        if _is_folder(entry):
+            entries.folders.append(entry.name)
+        elif os.path.exists(entry.path):
+            entries.files.append(entry.name)
+    entries.folders.sort()
+    entries.files.sort()
+    return entries
+
+
+def image_files(folder: Path, builder: ListingBuilder) -> Iterator[tuple[str, int]]:
+    """Every image below `folder`: its path relative to `folder` with `/` between, and its size in bytes.
+
+    Sorted by that path as a string, whatever the file system's order and the locale. Links to files and
+    folders are followed, a link to a folder above it is not. What is passed over is counted with
+    `builder.skip`. Raises `SourceError` naming the file or folder that can't be read.
+
+    One folder's names are held at a time, so that millions of files take little memory.
+    """
+    top = os.fspath(folder)
+    stack = [_Level("", _names(top, builder), _identity(top))]
+    while stack:
+        prefix, names, _ = stack[-1]
+        for name in names:
+            path = prefix + name
+            if name[-1] == "/":
+                identity = _identity(f"{top}/{path}")
+                if any(level.identity == identity for level in stack):
+                    builder.skip("symlinks to a folder above")
+                    continue
+                stack.append(_Level(path, _names(f"{top}/{path}", builder), identity))
+                break
+            info = _stat(f"{top}/{path}")
+            if info is None:
+                builder.skip("broken symlinks")
+            elif not stat.S_ISREG(info.st_mode):
+                builder.skip("not regular files")
+            else:
+                yield path, info.st_size
+        else:
+            stack.pop()
+
+
+def _names(folder: str, builder: ListingBuilder) -> Iterator[str]:
+    """The images and folders directly in `folder`, folders with `/` behind: so they sort as the whole paths do."""
+    names: list[str] = []
+    for entry in _scan(folder):
+        name = entry.name
+        is_folder = _is_folder(entry)
+        if is_hidden(name):
+            builder.skip("hidden folders" if is_folder else "hidden files")
+        elif is_folder:
+            names.append(name + "/")
+        elif extension(name) in IMAGE_EXTENSIONS:
+            names.append(name)
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            builder.skip("broken symlinks")
+        else:
+            builder.skip(f"not images ({_printable_extension(name)})")
+    names.sort()
+    return iter(names)
+
+
+def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except OSError as error:
+        raise SourceError(f"{folder}: can't read this folder: {error.strerror or error}") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link to itself, or through a folder that may not be entered.
+        return False
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    """What stays the same when a folder is reached by another path."""
+    try:
+        info = os.stat(folder)
+    except OSError as error:
+        raise SourceError(f"{folder}: can't read this folder: {error.strerror or error}") from error
+    return info.st_dev, info.st_ino
+
+
+def _stat(path: str) -> os.stat_result | None:
+    """Facts of the file at `path`; None when it is a link that leads nowhere."""
+    try:
+        return os.stat(path)
+    except OSError as error:
+        if os.path.islink(path):
+            return None
+        raise SourceError(f"{path}: can't read this file: {error.strerror or error}") from error
+
+
+def _printable_extension(name: str) -> str:
+    text = extension(name)
+    if not text:
+        return "no extension"
+    return text if text.isascii() and text.isprintable() and len(text) <= _MAX_EXTENSION_CHARS else "other"

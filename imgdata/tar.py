@@ -1,0 +1,163 @@
+"""Tar archives at byte level: USTAR headers out, and any usual tar's members with their offsets in."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from imgdata.errors import ShardError
+
+BLOCK = 512
+END_OF_ARCHIVE = bytes(2 * BLOCK)
+
+_NAME_BYTES = 100
+_SIZE = slice(124, 136)
+_CHECKSUM = slice(148, 156)
+_REGULAR = (b"0", b"\0", b"7")
+_MAX_EXTENDED_HEADER = 1 << 20
+
+
+class Member(NamedTuple):
+    """One regular file of a tar."""
+
+    name: str
+    offset: int
+    """First data byte, counted from the start of the file that holds the tar."""
+    size: int
+    """Bytes of data, padding left out."""
+
+
+def padded(size: int) -> int:
+    """`size` rounded up to whole tar blocks."""
+    return -(-size // BLOCK) * BLOCK
+
+
+def member_bytes(size: int) -> int:
+    """What a member of `size` data bytes takes in a tar: its header, its data, the padding."""
+    return BLOCK + padded(size)
+
+
+def _template() -> tuple[bytes, int]:
+    # Owner, time and mode are constant, so that the same input gives the same bytes everywhere.
+    header = bytearray(BLOCK)
+    header[100:108] = b"0000644\0"
+    header[108:116] = header[116:124] = b"0000000\0"
+    header[136:148] = b"00000000000\0"
+    header[_CHECKSUM] = b" " * 8
+    header[156:157] = b"0"
+    header[257:265] = b"ustar\x0000"
+    header[329:337] = header[337:345] = b"0000000\0"
+    return bytes(header), sum(header)
+
+
+_TEMPLATE, _TEMPLATE_SUM = _template()
+
+
+def ustar_header(name: bytes, size: int) -> bytearray:
+    """The 512-byte USTAR header of a regular file: owner 0, mode 0644, time 0.
+
+    `name` is at most 100 bytes of ASCII; `size` is below 8 GiB.
+    """
+    assert len(name) <= _NAME_BYTES, name
+    header = bytearray(_TEMPLATE)
+    header[: len(name)] = name
+    digits = b"%011o" % size
+    header[124:135] = digits
+    header[_CHECKSUM] = b"%06o\0 " % (_TEMPLATE_SUM + sum(name) + sum(digits))
+    return header
+
+
+def members(path: Path, *, start: int = 0, end: int | None = None) -> Iterator[Member]:
+    """The regular files of the tar in bytes `start` to `end` of `path` (default: all of it), in order.
+
+    Reads headers only. Understands USTAR prefixes, GNU long names, pax `path` and `size`, and base-256
+    sizes. Raises `ShardError` with the byte of the fault for a damaged header or an archive that is cut short.
+    """
+    with open(path, "rb", buffering=0) as file:
+        descriptor = file.fileno()
+        end = os.fstat(descriptor).st_size if end is None else end
+        head = os.pread(descriptor, 6, start)
+        if head[:2] == b"\x1f\x8b":
+            raise ShardError(f"{path}: compressed with gzip, which has no random access; gunzip it first")
+        position = start
+        long_name: str | None = None
+        pax: dict[str, str] = {}
+        global_pax: dict[str, str] = {}
+        while True:
+            header = os.pread(descriptor, BLOCK, position) if position + BLOCK <= end else b""
+            if len(header) < BLOCK:
+                # Some writers leave out the end marker; a cut is only sure when a member is incomplete.
+                if position == start or position < end:
+                    raise ShardError(f"{path}: not a tar, or cut short: no header at byte {position}")
+                return
+            if header.count(0) == BLOCK:
+                return
+            size = _check_header(header, path, position)
+            kind = header[156:157]
+            offset = position + BLOCK
+            if kind in (b"L", b"K", b"x", b"g"):
+                data = _extended_header(descriptor, offset, size, end, path)
+                if kind == b"L":
+                    long_name = data.rstrip(b"\0").decode("utf-8", "surrogateescape")
+                elif kind == b"x":
+                    pax = _pax_records(data, path, offset)
+                elif kind == b"g":
+                    global_pax |= _pax_records(data, path, offset)
+                position = offset + padded(size)
+                continue
+            fields = {**global_pax, **pax}
+            size = int(fields.get("size", size))
+            name = long_name or fields.get("path") or _header_name(header)
+            long_name, pax = None, {}
+            has_data = kind not in (b"1", b"2", b"3", b"4", b"5", b"6")
+            if has_data and offset + size > end:
+                raise ShardError(
+                    f"{path}: cut short: {name} at byte {offset} needs {size} bytes, {end - offset} are left"
+                )
+            if kind in _REGULAR and not name.endswith("/"):
+                yield Member(name, offset, size)
+            position = offset + (padded(size) if has_data else 0)
+
+
+def _check_header(header: bytes, path: Path, position: int) -> int:
+    """The size in `header`, after its checksum was found right."""
+    try:
+        stated = int(header[_CHECKSUM].replace(b"\0", b" ").strip() or b"-1", 8)
+        digits = header[_SIZE]
+        if digits[0] & 0x80:
+            size = int.from_bytes(digits, "big") & ~(0x80 << 88)
+        else:
+            size = int(digits.replace(b"\0", b" ").strip() or b"0", 8)
+    except ValueError:
+        stated = -1
+    if stated != sum(header) - sum(header[_CHECKSUM]) + 8 * 32:
+        raise ShardError(f"{path}: not a tar header at byte {position}; the file is damaged or no tar")
+    return size
+
+
+def _header_name(header: bytes) -> str:
+    name = header[:_NAME_BYTES].split(b"\0", 1)[0]
+    if header[257:263] == b"ustar\0" and header[345]:
+        name = header[345:500].split(b"\0", 1)[0] + b"/" + name
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _extended_header(descriptor: int, offset: int, size: int, end: int, path: Path) -> bytes:
+    if size > _MAX_EXTENDED_HEADER or offset + size > end:
+        raise ShardError(f"{path}: extended header of {size} bytes at byte {offset} is damaged or cut short")
+    return os.pread(descriptor, size, offset)
+
+
+def _pax_records(data: bytes, path: Path, offset: int) -> dict[str, str]:
+    r"""Records `<length> <key>=<value>\n`, the length counting the whole record."""
+    records: dict[str, str] = {}
+    position = 0
+    while position < len(data) and data[position]:
+        digits, _, _ = data[position : position + 20].partition(b" ")
+        if not digits.isdigit() or not int(digits):
+            raise ShardError(f"{path}: damaged pax header at byte {offset + position}")
+        record = data[position + len(digits) + 1 : position + int(digits)]
+        key, _, value = record.rstrip(b"\n").partition(b"=")
+        records[key.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
+        position += int(digits)
+    return records

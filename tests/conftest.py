@@ -1,0 +1,50 @@
+"""What holds for all tests: no network, caches in a temporary folder, and the Pillow in use named at the top."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import PIL
+import pytest
+from PIL import features
+
+if "IMGDATA_TEST_CACHE" not in os.environ:
+    # The first process makes the folder and removes it; pytest-xdist's workers find it in their environment.
+    _CACHE = tempfile.mkdtemp(prefix="imgdata-tests-")
+    os.environ["IMGDATA_TEST_CACHE"] = _CACHE
+    atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+
+# Read when `datasets` and `huggingface_hub` are imported, so set before any test module is.
+os.environ["HF_HOME"] = os.environ["IMGDATA_TEST_CACHE"]
+os.environ["HF_DATASETS_CACHE"] = str(Path(os.environ["IMGDATA_TEST_CACHE"], "datasets"))
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+
+def pytest_report_header() -> str:
+    """Which of the two Pillows runs, and what it can decode."""
+    name = "Pillow-SIMD" if ".post" in PIL.__version__ else "Pillow"
+    codecs = ", ".join(codec if features.check(codec) else f"no {codec}" for codec in ("jpg", "webp", "avif"))
+    return f"images: {name} {PIL.__version__} ({codecs}) from {Path(PIL.__path__[0]).parent}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` or `webp` are skipped where there is no CUDA device, or a Pillow without WebP."""
+    _skip(items, "webp", "this Pillow has no WebP", lambda: features.check("webp"))
+    _skip(items, "gpu", "needs a CUDA device", _has_cuda)
+
+
+def _skip(items: list[pytest.Item], marker: str, reason: str, can_run: Callable[[], bool | None]) -> None:
+    marked = [item for item in items if item.get_closest_marker(marker)]
+    if marked and not can_run():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _has_cuda() -> bool:
+    import torch  # Takes a second, which runs without such tests need not pay.
+
+    return torch.cuda.is_available()

@@ -1,0 +1,176 @@
+"""The package as people install it: complete, typed, and the same from a wheel, an sdist and the repository."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import imgdata
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+SOURCES = ("imgdata", "cli")
+
+
+def run(*command: str | Path, folder: Path, path: Path | None = None) -> str:
+    """Stdout of `command`, run in `folder` with nothing but `path` on PYTHONPATH."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    if path is not None:
+        environment["PYTHONPATH"] = str(path)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def python_files() -> set[str]:
+    """Every file that belongs into the wheel, by its installed name."""
+    return {
+        re.sub(r"^cli/", "imgdata_cli/", file.relative_to(REPOSITORY).as_posix())
+        for source in SOURCES
+        for file in (REPOSITORY / source).rglob("*")
+        if file.suffix == ".py" or file.name == "py.typed"
+    }
+
+
+def test_the_package_list_equals_the_tree() -> None:
+    in_tree = {name.rpartition("/")[0].replace("/", ".") for name in python_files()}
+    assert PROJECT["tool"]["setuptools"]["packages"] == sorted(in_tree)
+
+
+def test_every_folder_with_modules_is_a_package() -> None:
+    without = [name for name in python_files() if f"{name.rpartition('/')[0]}/__init__.py" not in python_files()]
+    assert without == []
+
+
+def test_the_lists_of_dependencies_are_sorted() -> None:
+    project = PROJECT["project"]
+    for names in (project["dependencies"], *project["optional-dependencies"].values()):
+        own_first = sorted(names, key=lambda name: (not name.startswith("imgdata["), name.lower()))
+        assert names == own_first
+
+
+def test_constraints_pin_every_dependency() -> None:
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[^\s=]+( ; .+)?", pin)] == []
+    pinned = {pin.partition("==")[0].lower() for pin in pins}
+    project = PROJECT["project"]
+    named = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    needed = {re.split(r"[\[<>=!~ ]", name)[0].lower() for name in named} - {"imgdata"}
+    assert needed - pinned == set()
+
+
+def test_the_public_face_is_pinned() -> None:
+    assert sorted(imgdata.__all__) == list(imgdata.__all__)
+    assert imgdata.__all__ == [
+        "ClassName",
+        "Dataset",
+        "Encoding",
+        "Fault",
+        "ImageError",
+        "ImgdataError",
+        "MissingExtraError",
+        "OptionError",
+        "OutputError",
+        "Sample",
+        "ShardError",
+        "ShardOptions",
+        "ShardSummary",
+        "SourceError",
+        "SourceOptions",
+        "Split",
+        "Watcher",
+        "__version__",
+        "export",
+        "index",
+        "inspect",
+        "open",
+        "plan_shards",
+        "shard",
+        "verify",
+    ]
+    assert [name for name in imgdata.__all__ if not hasattr(imgdata, name)] == []
+
+
+def test_the_changelog_names_the_version() -> None:
+    assert re.search(
+        rf"^## {re.escape(imgdata.__version__)}\b", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what packaging needs, so that no build folder appears in the repository."""
+    folder = tmp_path_factory.mktemp("tree")
+    for name in SOURCES:
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def archives(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, and the wheel that was built from this sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, tree, folder=folder)
+    return folder
+
+
+@pytest.fixture
+def empty_environment(tmp_path: Path) -> Path:
+    """Python of a new environment: this one's packages can be imported, but not its imgdata."""
+    venv.create(tmp_path / "env", symlinks=True, with_pip=False)
+    python = tmp_path / "env" / "bin" / "python"
+    own = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=tmp_path).strip())
+    # Folders named in a .pth file are searched, their own .pth files are not read: an editable imgdata stays out.
+    (own / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python
+
+
+def install(python: Path, *what: str | Path) -> None:
+    """`pip install` without dependencies or network."""
+    pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "install")
+    run(*pip, "--quiet", "--no-index", "--no-deps", "--no-build-isolation", *what, folder=python.parent)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wheel", "sdist", "editable"])
+def test_an_installed_imgdata_runs_away_from_the_repository(
+    kind: str, tree: Path, archives: Path, empty_environment: Path, tmp_path: Path
+) -> None:
+    ways: dict[str, list[str | Path]] = {
+        "wheel": list(archives.glob("*.whl")),
+        "sdist": list(archives.glob("*.tar.gz")),
+        "editable": ["--editable", tree],
+    }
+    install(empty_environment, *ways[kind])
+    found = "import imgdata, imgdata_cli; print(imgdata.__file__); print(imgdata_cli.__file__)"
+    places = run(empty_environment, "-c", found, folder=tmp_path).split()
+    home = tree if kind == "editable" else empty_environment.parent.parent
+    assert [Path(place).is_relative_to(home) for place in places] == [True, True]
+    command = empty_environment.parent / "imgdata"
+    assert imgdata.__version__ in run(command, "--version", folder=tmp_path)
+    assert "shard" in run(command, "--help", folder=tmp_path)
+
+
+@pytest.mark.slow
+def test_the_wheel_and_the_sdist_hold_every_module_and_nothing_else(archives: Path) -> None:
+    (wheel,) = archives.glob("*.whl")
+    (sdist,) = archives.glob("*.tar.gz")
+    with zipfile.ZipFile(wheel) as archive:
+        in_wheel = {name for name in archive.namelist() if ".dist-info/" not in name}
+    with tarfile.open(sdist) as archive:
+        in_sdist = {name.partition("/")[2] for name in archive.getnames()}
+    assert in_wheel == python_files()
+    assert {re.sub(r"^imgdata_cli/", "cli/", name) for name in python_files()} - in_sdist == set()
+    assert {"LICENSE", "README.md", "pyproject.toml"} <= in_sdist
