@@ -17,6 +17,18 @@ _REGULAR = (b"0", b"\0", b"7")
 _MAX_EXTENDED_HEADER = 1 << 20
 
 
+class TarError(ShardError):
+    """A tar is damaged, cut short or none; `byte` is where that was found, counted from the file's start."""
+
+    def __init__(self, message: str, byte: int) -> None:
+        super().__init__(message)
+        self.byte = byte
+
+    def __reduce__(self) -> tuple[type["TarError"], tuple[str, int]]:
+        """Exceptions pickle by their message; two arguments need two values on the way back."""
+        return type(self), (str(self), self.byte)
+
+
 class Member(NamedTuple):
     """One regular file of a tar."""
 
@@ -71,14 +83,14 @@ def members(path: Path, *, start: int = 0, end: int | None = None) -> Iterator[M
     """The regular files of the tar in bytes `start` to `end` of `path` (default: all of it), in order.
 
     Reads headers only. Understands USTAR prefixes, GNU long names, pax `path` and `size`, and base-256
-    sizes. Raises `ShardError` with the byte of the fault for a damaged header or an archive that is cut short.
+    sizes. Raises `TarError` with the byte of the fault for a damaged header or an archive that is cut short.
     """
     with open(path, "rb", buffering=0) as file:
         descriptor = file.fileno()
         end = os.fstat(descriptor).st_size if end is None else end
         head = os.pread(descriptor, 6, start)
         if head[:2] == b"\x1f\x8b":
-            raise ShardError(f"{path}: compressed with gzip, which has no random access; gunzip it first")
+            raise TarError(f"{path}: compressed with gzip, which has no random access; gunzip it first", start)
         position = start
         long_name: str | None = None
         pax: dict[str, str] = {}
@@ -88,7 +100,7 @@ def members(path: Path, *, start: int = 0, end: int | None = None) -> Iterator[M
             if len(header) < BLOCK:
                 # Some writers leave out the end marker; a cut is only sure when a member is incomplete.
                 if position == start or position < end:
-                    raise ShardError(f"{path}: not a tar, or cut short: no header at byte {position}")
+                    raise TarError(f"{path}: not a tar, or cut short: no header at byte {position}", position)
                 return
             if header.count(0) == BLOCK:
                 return
@@ -111,8 +123,8 @@ def members(path: Path, *, start: int = 0, end: int | None = None) -> Iterator[M
             long_name, pax = None, {}
             has_data = kind not in (b"1", b"2", b"3", b"4", b"5", b"6")
             if has_data and offset + size > end:
-                raise ShardError(
-                    f"{path}: cut short: {name} at byte {offset} needs {size} bytes, {end - offset} are left"
+                raise TarError(
+                    f"{path}: cut short: {name} at byte {offset} needs {size} bytes, {end - offset} are left", end
                 )
             if kind in _REGULAR and not name.endswith("/"):
                 yield Member(name, offset, size)
@@ -131,7 +143,7 @@ def _check_header(header: bytes, path: Path, position: int) -> int:
     except ValueError:
         stated = -1
     if stated != sum(header) - sum(header[_CHECKSUM]) + 8 * 32:
-        raise ShardError(f"{path}: not a tar header at byte {position}; the file is damaged or no tar")
+        raise TarError(f"{path}: not a tar header at byte {position}; the file is damaged or no tar", position)
     return size
 
 
@@ -144,7 +156,7 @@ def _header_name(header: bytes) -> str:
 
 def _extended_header(descriptor: int, offset: int, size: int, end: int, path: Path) -> bytes:
     if size > _MAX_EXTENDED_HEADER or offset + size > end:
-        raise ShardError(f"{path}: extended header of {size} bytes at byte {offset} is damaged or cut short")
+        raise TarError(f"{path}: extended header of {size} bytes at byte {offset} is damaged or cut short", offset)
     return os.pread(descriptor, size, offset)
 
 
@@ -155,7 +167,7 @@ def _pax_records(data: bytes, path: Path, offset: int) -> dict[str, str]:
     while position < len(data) and data[position]:
         digits, _, _ = data[position : position + 20].partition(b" ")
         if not digits.isdigit() or not int(digits):
-            raise ShardError(f"{path}: damaged pax header at byte {offset + position}")
+            raise TarError(f"{path}: damaged pax header at byte {offset + position}", offset + position)
         record = data[position + len(digits) + 1 : position + int(digits)]
         key, _, value = record.rstrip(b"\n").partition(b"=")
         records[key.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")

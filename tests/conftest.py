@@ -4,7 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import PIL
@@ -22,6 +22,23 @@ os.environ["HF_HOME"] = os.environ["IMGDATA_TEST_CACHE"]
 os.environ["HF_DATASETS_CACHE"] = str(Path(os.environ["IMGDATA_TEST_CACHE"], "datasets"))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+
+@pytest.fixture
+def unprivileged_folder() -> Iterator[Path]:
+    """A temporary folder, in a test that may not do everything, even where the tests run as root."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        user = os.geteuid()
+        if user == 0:
+            # Before privileges go: modules may lie where only root can read.
+            import imgdata.shards.job  # noqa: F401
+
+            os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(user)
 
 
 def pytest_report_header() -> str:

@@ -233,15 +233,14 @@ def test_a_folder_that_vanishes_while_listing_is_named(tmp_path: Path) -> None:
         list(files)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
-def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
-    plant(tmp_path, ["a/1.jpg", "b/2.jpg"])
-    (tmp_path / "b").chmod(0)
+def test_a_folder_without_permission_is_named(unprivileged_folder: Path) -> None:
+    plant(unprivileged_folder, ["a/1.jpg", "b/2.jpg"])
+    (unprivileged_folder / "b").chmod(0)
     try:
         with pytest.raises(SourceError, match=r"/b/: can't read this folder: Permission denied"):
-            listed(tmp_path)
+            listed(unprivileged_folder)
     finally:
-        (tmp_path / "b").chmod(0o700)
+        (unprivileged_folder / "b").chmod(0o700)
 
 
 def test_the_walk_is_in_the_order_of_whole_paths(tmp_path: Path) -> None:

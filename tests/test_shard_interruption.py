@@ -17,11 +17,14 @@ import imgdata
 from imgdata import ShardOptions
 
 SOURCE = "synthetic:samples=600,classes=5,width=96,height=64,val=100"
-OPTIONS = ["--shard-samples", "40", "--workers", "2", "--name", "syn"]
+OPTIONS = ["--shard-samples", "40", "--name", "syn"]
+THREADS, PROCESSES = 2, 3
+"""Numbers of workers that are threads, and that are processes."""
 
 
-def command(out, *more, source=SOURCE):
-    return [sys.executable, "-m", "imgdata_cli.main", "shard", str(source), str(out), *OPTIONS, *more]
+def command(out, *more, source=SOURCE, workers=THREADS):
+    arguments = ["shard", str(source), str(out), *OPTIONS, "--workers", str(workers), *more]
+    return [sys.executable, "-m", "imgdata_cli.main", *arguments]
 
 
 def digests(folder):
@@ -52,12 +55,13 @@ def assert_whole(tars):
             assert sum(member.name.endswith(".jpg") for member in archive) in (40, 20)
 
 
-@pytest.mark.parametrize("shards_before_the_kill", [0, 1, 3, 6, 9])
+@pytest.mark.parametrize("workers", [THREADS, PROCESSES])
+@pytest.mark.parametrize("shards_before_the_kill", [0, 1, 4, 9])
 def test_after_kill_9_finished_shards_are_whole_and_the_next_run_ends_with_the_same_bytes(
-    tmp_path, uninterrupted, shards_before_the_kill
+    tmp_path, uninterrupted, shards_before_the_kill, workers
 ):
     out = tmp_path / "out"
-    process = subprocess.Popen(command(out, "--quiet"), start_new_session=True)
+    process = subprocess.Popen(command(out, "--quiet", workers=workers), start_new_session=True)
     wait_for(lambda: len(finished_tars(out)) >= shards_before_the_kill and (out / ".imgdata").exists(), process)
     time.sleep(random.Random(shards_before_the_kill).uniform(0, 0.05))
     process.send_signal(signal.SIGKILL)
@@ -74,9 +78,10 @@ def test_after_kill_9_finished_shards_are_whole_and_the_next_run_ends_with_the_s
         assert len(kept) >= len(before)
 
 
-def test_ctrl_c_ends_within_two_seconds_keeps_finished_shards_and_says_how_to_go_on(tmp_path, uninterrupted):
+@pytest.mark.parametrize("workers", [1, THREADS, PROCESSES])
+def test_ctrl_c_ends_within_two_seconds_keeps_finished_shards_and_says_how_to_go_on(tmp_path, uninterrupted, workers):
     out = tmp_path / "out"
-    process = subprocess.Popen(command(out), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(command(out, workers=workers), stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: len(finished_tars(out)) >= 2, process)
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
@@ -93,9 +98,10 @@ def test_ctrl_c_ends_within_two_seconds_keeps_finished_shards_and_says_how_to_go
 
 def test_a_second_run_on_the_same_folder_is_refused(tmp_path):
     out = tmp_path / "out"
-    first = subprocess.Popen(command(out, "--quiet"))
+    source = "synthetic:samples=4000,classes=5,width=96,height=64"
+    first = subprocess.Popen(command(out, "--quiet", source=source))
     wait_for(lambda: (out / ".imgdata" / "plan.json").exists(), first)
-    second = subprocess.run(command(out), stderr=subprocess.PIPE, text=True)
+    second = subprocess.run(command(out, source=source), stderr=subprocess.PIPE, text=True)
     assert first.wait() == 0
     assert second.returncode == 1
     assert "another imgdata run is writing here" in second.stderr
@@ -122,7 +128,7 @@ def test_an_unfinished_folder_says_so_when_it_is_opened(tmp_path):
         imgdata.open(out)
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [1, THREADS, PROCESSES])
 def test_a_full_disk_is_one_clear_message_and_the_run_goes_on_once_there_is_room(tmp_path, workers):
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -130,7 +136,7 @@ def test_a_full_disk_is_one_clear_message_and_the_run_goes_on_once_there_is_room
     if mounted.returncode:
         pytest.skip("a small tmpfs can't be mounted here: needs root")
     source = "synthetic:samples=600,classes=5,width=256,height=192"
-    arguments = [str(source), str(disk / "out"), "--shard-samples", "20", "--workers", workers]
+    arguments = [str(source), str(disk / "out"), "--shard-samples", "20", "--workers", str(workers)]
     imgdata_shard = [sys.executable, "-m", "imgdata_cli.main", "shard", *arguments]
     try:
         done = subprocess.run(imgdata_shard, stderr=subprocess.PIPE, text=True)
@@ -151,7 +157,7 @@ def test_a_full_disk_is_one_clear_message_and_the_run_goes_on_once_there_is_room
 def test_a_worker_that_dies_is_one_clear_message(tmp_path):
     out = tmp_path / "out"
     source = "synthetic:samples=4000,classes=5,width=96,height=64"
-    process = subprocess.Popen(command(out, source=source), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(out, source=source, workers=PROCESSES), stderr=subprocess.PIPE, text=True)
     wait_for(lambda: len(finished_tars(out)) >= 1, process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for child in children:
@@ -162,11 +168,10 @@ def test_a_worker_that_dies_is_one_clear_message(tmp_path):
     assert "Traceback" not in said
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_output_is_refused_before_anything_is_read(tmp_path):
-    (tmp_path / "locked").mkdir(mode=0o500)
+def test_a_read_only_output_is_refused_before_anything_is_read(unprivileged_folder):
+    (unprivileged_folder / "locked").mkdir(mode=0o500)
     with pytest.raises(imgdata.OutputError, match="can't be written"):
-        imgdata.shard(SOURCE, tmp_path / "locked" / "out", workers=1)
+        imgdata.shard("no/such/source", unprivileged_folder / "locked" / "out", workers=1)
 
 
 def test_a_read_only_disk_is_refused(tmp_path):

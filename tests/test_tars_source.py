@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rawdata import encoded
 from tarsets import dataset, pairs, shard_writer, webdataset_samples, write_tar
-
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from imgdata.errors import OptionError, ShardError, SourceError
@@ -97,7 +96,7 @@ def test_tars_are_named_by_file_folder_glob_braces_or_several(tmp_path, monkeypa
 @pytest.mark.parametrize("pattern", ["missing.tar", "x-{0..3}.tar", "*.tar"])
 def test_missing_tars_are_named(tmp_path, monkeypatch, pattern):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SourceError, match="no such file|no tar files there"):
+    with pytest.raises(SourceError, match=r"no such file|no tar files there"):
         listing(pattern)
 
 
@@ -210,7 +209,7 @@ def test_samples_and_members_that_are_left_out_are_counted(tmp_path):
 
 def test_tars_without_a_sample_are_refused(tmp_path):
     write_tar(tmp_path / "a.tar", [("b.cls", b"0")])
-    with pytest.raises(SourceError, match="no images found.*1 samples without an image"):
+    with pytest.raises(SourceError, match=r"no images found.*1 samples without an image"):
         listing(tmp_path)
 
 

@@ -103,7 +103,9 @@ class Split:
         import webdataset
 
         settings = {"shardshuffle": False, **options}
-        return webdataset.WebDataset([str(path) for path in self.shards], **settings).with_length(len(self))
+        return webdataset.WebDataset([str(path) for path in self.shards], **settings).with_length(
+            len(self), silent=True
+        )
 
     def verified(self, position: SupportsIndex) -> bytes:
         """`read`, with the bytes compared with the hash in the index. Raises `ShardError` when they differ."""
@@ -139,8 +141,9 @@ class Split:
             raise ShardError(f"{self._path(i)}: {error.strerror or error}; copy the shard again") from error
         if len(data) != size:
             key = index.column("key")[i].as_py()
+            end = self._path(i).stat().st_size
             raise ShardError(
-                f"{self._path(i)}: cut short at byte {offset + len(data)}, inside {key}; copy the shard again"
+                f"{self._path(i)}: cut short at byte {end}, {key} ends at byte {offset + size}; copy the shard again"
             )
         return data
 

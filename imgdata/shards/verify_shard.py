@@ -18,8 +18,12 @@ from imgdata.shards.fault import Fault
 from imgdata.shards.sidecars import DaliMember, dali_index, dali_index_path
 from imgdata.sources.listing import escape_name
 from imgdata.sources.tar_labels import LabelReader
-from imgdata.sources.tar_samples import TarSample, group_members, image_member
-from imgdata.tar import BLOCK, Member, members, padded, ustar_header
+from imgdata.sources.tar_samples import TarSample, group_members, image_member, split_name
+from imgdata.tar import BLOCK, Member, TarError, members, padded, ustar_header
+
+_END_NOT_ZERO = "end of the archive is not zero"
+_FEW_BYTES = 8
+"""A block with fewer bytes that aren't zero is no header, but a damaged end marker."""
 
 
 class ShardRows:
@@ -50,8 +54,8 @@ class _Walk:
     faults: list[Fault] = field(default_factory=list)
     whole: bool = True
     """Whether every header could be read."""
-    resumed: set[int] = field(default_factory=set)
-    """Where reading went on behind damaged headers; members before these places are unknown."""
+    torn: set[str] = field(default_factory=set)
+    """Keys of samples that lost members to a damaged header, or before the place where reading went on."""
 
 
 def check_shard(
@@ -77,7 +81,7 @@ def check_shard(
         if rows.json is not None:
             faults += _check_json(path.name, descriptor, size, rows)
         if not intact and not faults:
-            faults += _search_padding(path.name, descriptor, size, walk.members, rows, own)
+            faults += _search_padding(path.name, descriptor, size, walk.members, own)
     finally:
         os.close(descriptor)
     if walk.whole:
@@ -93,28 +97,26 @@ def _walk(
     known, seen = set(rows.keys), set[int]()
     try:
         for sample in group_members(_members(path, size, rows, walk), path):
-            first = next(iter(sample.members.values()))
+            key, first = escape_name(sample.key), next(iter(sample.members.values()))
             image = next((member for member in sample.members.values() if member.offset in row_at), None)
             if image is None:
-                # What a damaged header has torn off is told already.
-                if escape_name(sample.key) in known and all(fault.key != sample.key for fault in walk.faults):
-                    walk.faults.append(
-                        Fault(path.name, sample.key, first.offset, "image is not where the index has it")
-                    )
-                elif escape_name(sample.key) not in known and image_member(sample) is not None:
-                    walk.faults.append(Fault(path.name, sample.key, first.offset, "sample is not in the index"))
+                if key in known and key not in walk.torn:
+                    walk.faults.append(Fault(path.name, key, first.offset, "image is not where the index has it"))
+                elif key not in known and image_member(sample) is not None:
+                    walk.faults.append(Fault(path.name, key, first.offset, "sample is not in the index"))
                 continue
             row = row_at[image.offset]
             seen.add(row)
-            if escape_name(sample.key) != rows.keys[row]:
-                what = f"key is {sample.key!r} in the tar, {rows.keys[row]!r} in the index"
-                walk.faults.append(Fault(path.name, rows.keys[row], image.offset - BLOCK, what))
+            walk.dali.append([(ext, m.offset, m.size, m.name) for ext, m in sample.members.items()])
             if image.size != int(rows.size_N[row]):
                 what = f"image has {image.size} bytes in the tar, {rows.size_N[row]} in the index"
                 walk.faults.append(Fault(path.name, rows.keys[row], image.offset, what))
-            if first.offset - BLOCK not in walk.resumed:
-                walk.faults += _check_label(path, descriptor, sample, int(rows.label_N[row]), labels, classes)
-            walk.dali.append([(ext, m.offset, m.size, m.name) for ext, m in sample.members.items()])
+            if rows.keys[row] in walk.torn:
+                continue
+            if key != rows.keys[row]:
+                what = f"key is {key!r} in the tar, {rows.keys[row]!r} in the index"
+                walk.faults.append(Fault(path.name, rows.keys[row], image.offset - BLOCK, what))
+            walk.faults += _check_label(path, descriptor, sample, int(rows.label_N[row]), labels, classes)
     except ShardError as error:
         walk.whole = False
         walk.faults.append(Fault(path.name, "", -1, str(error).removeprefix(f"{path}: ")))
@@ -129,23 +131,35 @@ def _members(path: Path, size: int, rows: ShardRows, walk: _Walk) -> Iterator[Me
     """The tar's members; behind a damaged header it goes on with the next image of the index."""
     start = 0
     while True:
-        position = start
         try:
             for member in members(path, start=start):
                 walk.members.append(member)
-                position = member.offset + padded(member.size)
                 yield member
             return
-        except ShardError as error:
-            walk.whole = False
-            if position < size:
-                key = rows.keys[_row_of_header(path, position, rows)]
-                walk.faults.append(Fault(path.name, key, position, str(error).removeprefix(f"{path}: ")))
-            following = rows.offset_N[rows.offset_N - BLOCK > position]
-            if not len(following) or int(following[0]) > size:
+        except TarError as error:
+            header = _read_at(path, error.byte)
+            if len(header) == BLOCK and header.count(0) > BLOCK - _FEW_BYTES:
+                byte = error.byte + next(i for i, value in enumerate(header) if value)
+                walk.faults.append(Fault(path.name, "", byte, _END_NOT_ZERO))
                 return
-            start = int(following[0]) - BLOCK
-            walk.resumed.add(start)
+            walk.whole = False
+            row = _row_of_header(path, error.byte, rows)
+            key = rows.keys[row]
+            walk.torn |= {key, rows.keys[max(row - 1, 0)]}
+            # Where the file is cut short, its size tells that.
+            if error.byte <= size - BLOCK:
+                walk.faults.append(Fault(path.name, key, error.byte, str(error).removeprefix(f"{path}: ")))
+            following = int(np.searchsorted(rows.offset_N, error.byte + BLOCK, side="right"))
+            if following == len(rows) or int(rows.offset_N[following]) > size:
+                return
+            start = int(rows.offset_N[following]) - BLOCK
+            walk.torn.add(rows.keys[following])
+
+
+def _read_at(path: Path, position: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(position)
+        return file.read(BLOCK)
 
 
 def _row_of_header(path: Path, position: int, rows: ShardRows) -> int:
@@ -155,9 +169,7 @@ def _row_of_header(path: Path, position: int, rows: ShardRows) -> int:
         return min(following, len(rows) - 1)
     if int(rows.offset_N[following]) == position + BLOCK:
         return following
-    with open(path, "rb") as file:
-        file.seek(position)
-        name = file.read(100).split(b"\0")[0].decode("utf-8", "replace")
+    name = _read_at(path, position).split(b"\0")[0].decode("utf-8", "replace")
     # The name may be what is damaged, so the nearer key counts.
     return max((following, following - 1), key=lambda row: difflib.SequenceMatcher(None, name, rows.keys[row]).ratio())
 
@@ -196,12 +208,12 @@ def _check_images(file: str, descriptor: int, size: int, rows: ShardRows, deep: 
     ):
         if offset + length > size:
             further = len(rows) - i - 1
-            what = "image lies behind the end of the file" + (f", and {further} more do" if further else "")
+            what = "image ends behind the end of the file" + (f", and {further} more do" if further else "")
             return [*faults, Fault(file, key, offset, what)]
         data = os.pread(descriptor, length, offset)
         if xxhash.xxh64_intdigest(data) != expected:
             faults.append(
-                Fault(file, key, offset, f"image differs from the one indexed (its {length} bytes from here)")
+                Fault(file, key, offset, f"image differs from the one indexed, somewhere in its {length} bytes")
             )
         elif deep:
             try:
@@ -222,13 +234,11 @@ def _check_json(file: str, descriptor: int, size: int, rows: ShardRows) -> list[
     ]
 
 
-def _search_padding(
-    file: str, descriptor: int, size: int, found: Sequence[Member], rows: ShardRows, own: bool
-) -> list[Fault]:
+def _search_padding(file: str, descriptor: int, size: int, found: Sequence[Member], own: bool) -> list[Fault]:
     """Bytes that no reader uses, yet change the hash: padding, owner and time in headers, the end."""
     end = 0
     for member in found:
-        key = rows.keys[min(int(np.searchsorted(rows.offset_N, member.offset)), len(rows) - 1)]
+        key = escape_name(split_name(member.name)[0])
         if own and member.name.isascii():
             header = os.pread(descriptor, BLOCK, member.offset - BLOCK)
             byte = _first_difference(header, bytes(ustar_header(member.name.encode(), member.size)))
@@ -241,7 +251,7 @@ def _search_padding(
             return [Fault(file, key, member.offset + member.size + byte, "padding is not zero")]
     tail = os.pread(descriptor, size - end, end)
     byte = _first_difference(tail, bytes(len(tail)))
-    return [] if byte is None else [Fault(file, "", end + byte, "end of the archive is not zero")]
+    return [] if byte is None else [Fault(file, "", end + byte, _END_NOT_ZERO)]
 
 
 def _first_difference(left: bytes, right: bytes) -> int | None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,8 +21,8 @@ from imgdata.shards.record import Reject, Repair, ShardReport, ShardRows, job_fo
 from imgdata.shards.sidecars import dali_index_path, write_dali_index
 from imgdata.tar import BLOCK, END_OF_ARCHIVE, members, ustar_header
 
-PROGRESS_SAMPLES = 32
-"""How often a worker tells how far it is."""
+PROGRESS_SECONDS = 0.1
+"""How often a worker tells how far it is, and can be stopped."""
 FLUSH_BYTES = 4 << 20
 MAX_CHUNKS = 900
 """One `writev` takes at most 1,024 pieces."""
@@ -56,7 +57,7 @@ def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int 
     repairs: list[Repair] = []
     try:
         with TarFile(temporary) as tar:
-            told = (0, 0, 0)
+            told, told_at = (0, 0, 0), time.monotonic()
             for number, (ref, prepared) in enumerate(_prepare_all(task, threads), 1):
                 if isinstance(prepared, ImageError):
                     if task.options.on_bad == "fail":
@@ -66,10 +67,10 @@ def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int 
                     _add(tar, rows, task, ref, prepared)
                     if prepared[2]:
                         repairs.append(Repair(task.split, ref.key, ref.name, prepared[2]))
-                if number % PROGRESS_SAMPLES == 0 or number == len(task.refs):
+                if time.monotonic() - told_at > PROGRESS_SECONDS or number == len(task.refs):
                     now = (number, tar.position, len(rejects))
                     progress(now[0] - told[0], now[1] - told[1], now[2] - told[2])
-                    told = now
+                    told, told_at = now, time.monotonic()
             sha256 = tar.finish()
         report = ShardReport(
             file=task.file,
@@ -99,29 +100,19 @@ def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int 
 def _prepare_all(task: ShardTask, threads: int) -> Iterator[tuple[SampleRef, Prepared | ImageError]]:
     """Every reference of the task, in order, with its image as it is to be stored, or why that is bad."""
 
-    def read(ref: SampleRef) -> bytes | ImageError:
+    def prepared(ref: SampleRef) -> Prepared | ImageError:
         try:
-            return task.reader.read(ref)
-        except ImageError as error:
-            return error
-
-    def prepared(data: bytes | ImageError) -> Prepared | ImageError:
-        if isinstance(data, ImageError):
-            return data
-        try:
-            return prepare(data, task.options, task.extension)
+            return prepare(task.reader.read(ref), task.options, task.extension)
         except ImageError as error:
             return error
 
     if threads == 1:
-        for ref in task.refs:
-            yield ref, prepared(read(ref))
+        yield from ((ref, prepared(ref)) for ref in task.refs)
         return
-    # Readers need not be safe for threads: this one reads, the others decode.
     with ThreadPoolExecutor(threads) as pool:
         ahead: deque[tuple[SampleRef, Future[Prepared | ImageError]]] = deque()
         for ref in task.refs:
-            ahead.append((ref, pool.submit(prepared, read(ref))))
+            ahead.append((ref, pool.submit(prepared, ref)))
             if len(ahead) > AHEAD_PER_THREAD * threads:
                 first, future = ahead.popleft()
                 yield first, future.result()

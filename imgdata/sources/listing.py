@@ -19,7 +19,7 @@ _FLUSH_ROWS = 65_536
 
 
 class Reader(Protocol):
-    """Random access to the raw images. Picklable: workers get a copy and open files on first use."""
+    """Random access to the raw images, from several threads. Picklable: processes open files on first use."""
 
     def read(self, ref: SampleRef) -> bytes:
         """The encoded image of `ref`.

@@ -8,6 +8,7 @@ metadata; without it labels are sorted as in a table. Rows without a label (-1 o
 import dataclasses
 import json
 import os
+import threading
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
@@ -49,7 +50,7 @@ class ParquetReader:
     """Each sample is a row of one of `files`: row `ref.offset`, counted from 0 over all row groups.
 
     Reads whole row groups and keeps the last used ones; cheap in the order of the rows, dear in random order (`spool`
-    is the way out). Not for several threads at once.
+    is the way out).
     """
 
     files: tuple[Path, ...]
@@ -60,13 +61,21 @@ class ParquetReader:
     _groups: "OrderedDict[tuple[int, int], pa.ChunkedArray[Any]]" = field(
         default_factory=OrderedDict, repr=False, compare=False
     )
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, object]:
         """Open files and kept row groups stay in their process."""
-        return {**self.__dict__, "_open": {}, "_groups": OrderedDict()}
+        return {"files": self.files, "column": self.column, "cache_bytes": self.cache_bytes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     def read(self, ref: SampleRef) -> bytes:
         """The encoded image; `ImageError` when the row has none, `SourceError` when the file has changed."""
+        with self._lock:
+            return self._read(ref)
+
+    def _read(self, ref: SampleRef) -> bytes:
         path = self.files[ref.container]
         try:
             if ref.container not in self._open:

@@ -49,16 +49,19 @@ def tar_samples(path: Path) -> Iterator[TarSample]:
     return group_members(members(path), path)
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """Key and lower-case extension of a member's name; two empty texts for one that webdataset passes over."""
+    match = None if _META.match(name) else _KEY.fullmatch(name)
+    return (match[1], match[2].lower()) if match else ("", "")
+
+
 def group_members(found: Iterable[Member], path: Path) -> Iterator[TarSample]:
     """Consecutive members with the same key as samples; `path` is for messages."""
     key, group = "", dict[str, Member]()
     for member in found:
-        if _META.match(member.name):
+        prefix, extension = split_name(member.name)
+        if not prefix:
             continue
-        match = _KEY.fullmatch(member.name)
-        if match is None:
-            continue
-        prefix, extension = match[1], match[2].lower()
         if prefix != key:
             if group:
                 yield TarSample(key, group)
