@@ -18,13 +18,18 @@ from imgdata import ShardOptions
 
 SOURCE = "synthetic:samples=600,classes=5,width=96,height=64,val=100"
 OPTIONS = ["--shard-samples", "40", "--name", "syn"]
-THREADS, PROCESSES = 2, 3
-"""Numbers of workers that are threads, and that are processes."""
+KINDS = ["threads", "processes"]
+"""What the workers are. Processes are meant for jobs larger than those here, so the bound is set to nothing."""
 
 
-def command(out, *more, source=SOURCE, workers=THREADS):
-    arguments = ["shard", str(source), str(out), *OPTIONS, "--workers", str(workers), *more]
-    return [sys.executable, "-m", "imgdata_cli.main", *arguments]
+def imgdata_shard(*arguments, kind="threads"):
+    bound = "imgdata.shards.engines.PROCESSES_FROM = 0;" if kind == "processes" else ""
+    script = f"import imgdata.shards.engines, imgdata_cli.main as m; {bound} m.main()"
+    return [sys.executable, "-c", script, "shard", *map(str, arguments)]
+
+
+def command(out, *more, source=SOURCE, kind="threads", workers=2):
+    return imgdata_shard(source, out, *OPTIONS, "--workers", workers, *more, kind=kind)
 
 
 def digests(folder):
@@ -55,13 +60,13 @@ def assert_whole(tars):
             assert sum(member.name.endswith(".jpg") for member in archive) in (40, 20)
 
 
-@pytest.mark.parametrize("workers", [THREADS, PROCESSES])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shards_before_the_kill", [0, 1, 4, 9])
 def test_after_kill_9_finished_shards_are_whole_and_the_next_run_ends_with_the_same_bytes(
-    tmp_path, uninterrupted, shards_before_the_kill, workers
+    tmp_path, uninterrupted, shards_before_the_kill, kind
 ):
     out = tmp_path / "out"
-    process = subprocess.Popen(command(out, "--quiet", workers=workers), start_new_session=True)
+    process = subprocess.Popen(command(out, "--quiet", kind=kind), start_new_session=True)
     wait_for(lambda: len(finished_tars(out)) >= shards_before_the_kill and (out / ".imgdata").exists(), process)
     time.sleep(random.Random(shards_before_the_kill).uniform(0, 0.05))
     process.send_signal(signal.SIGKILL)
@@ -78,10 +83,14 @@ def test_after_kill_9_finished_shards_are_whole_and_the_next_run_ends_with_the_s
         assert len(kept) >= len(before)
 
 
-@pytest.mark.parametrize("workers", [1, THREADS, PROCESSES])
-def test_ctrl_c_ends_within_two_seconds_keeps_finished_shards_and_says_how_to_go_on(tmp_path, uninterrupted, workers):
+@pytest.mark.parametrize(("kind", "workers"), [("threads", 1), ("threads", 2), ("processes", 2)])
+def test_ctrl_c_ends_within_two_seconds_keeps_finished_shards_and_says_how_to_go_on(
+    tmp_path, uninterrupted, kind, workers
+):
     out = tmp_path / "out"
-    process = subprocess.Popen(command(out, workers=workers), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command(out, kind=kind, workers=workers), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     wait_for(lambda: len(finished_tars(out)) >= 2, process)
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
@@ -128,18 +137,17 @@ def test_an_unfinished_folder_says_so_when_it_is_opened(tmp_path):
         imgdata.open(out)
 
 
-@pytest.mark.parametrize("workers", [1, THREADS, PROCESSES])
-def test_a_full_disk_is_one_clear_message_and_the_run_goes_on_once_there_is_room(tmp_path, workers):
+@pytest.mark.parametrize(("kind", "workers"), [("threads", 1), ("threads", 2), ("processes", 2)])
+def test_a_full_disk_is_one_clear_message_and_the_run_goes_on_once_there_is_room(tmp_path, kind, workers):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], stderr=subprocess.PIPE)
     if mounted.returncode:
         pytest.skip("a small tmpfs can't be mounted here: needs root")
     source = "synthetic:samples=600,classes=5,width=256,height=192"
-    arguments = [str(source), str(disk / "out"), "--shard-samples", "20", "--workers", str(workers)]
-    imgdata_shard = [sys.executable, "-m", "imgdata_cli.main", "shard", *arguments]
+    arguments = [source, disk / "out", "--shard-samples", "20", "--workers", workers]
     try:
-        done = subprocess.run(imgdata_shard, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(imgdata_shard(*arguments, kind=kind), stderr=subprocess.PIPE, text=True)
         assert done.returncode == 1
         assert "no space left on the disk" in done.stderr
         assert "Traceback" not in done.stderr
@@ -147,7 +155,7 @@ def test_a_full_disk_is_one_clear_message_and_the_run_goes_on_once_there_is_room
             with tarfile.open(tar) as archive:
                 assert len(archive.getmembers()) == 40
         subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
-        subprocess.run([*imgdata_shard, "--quiet"], check=True)
+        subprocess.run(imgdata_shard(*arguments, "--quiet", kind=kind), check=True)
         assert len(imgdata.open(disk / "out")["train"]) == 600
         assert imgdata.verify(disk / "out") == []
     finally:
@@ -157,7 +165,7 @@ def test_a_full_disk_is_one_clear_message_and_the_run_goes_on_once_there_is_room
 def test_a_worker_that_dies_is_one_clear_message(tmp_path):
     out = tmp_path / "out"
     source = "synthetic:samples=4000,classes=5,width=96,height=64"
-    process = subprocess.Popen(command(out, source=source, workers=PROCESSES), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(out, source=source, kind="processes"), stderr=subprocess.PIPE, text=True)
     wait_for(lambda: len(finished_tars(out)) >= 1, process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for child in children:

@@ -3,7 +3,7 @@
 import difflib
 import json
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -18,6 +18,9 @@ from imgdata.sample import ClassName, Sample
 
 if TYPE_CHECKING:
     import webdataset
+    from PIL.Image import Image
+
+    from imgdata.dataset.torch_images import TorchImages
 
 _READ_COLUMNS = ("shard", "offset", "size", "label", "format", "key")
 _JSON_COLUMNS = ("json_offset", "json_size")
@@ -187,6 +190,15 @@ class Dataset(Mapping[str, Split]):
             return self.splits[split]
         except KeyError:
             raise KeyError(f"no split {split!r} in {self.path}; it has {', '.join(self.splits)}") from None
+
+    def torch(self, split: str, transform: "Callable[[Image], Any] | None" = None) -> "TorchImages":
+        """The split as a map-style PyTorch dataset of `(transform(image), label)`, in place of `ImageFolder`.
+
+        `transform` takes a PIL image in RGB. Raises `KeyError` when there is no such split.
+        """
+        from imgdata.dataset.torch_images import TorchImages
+
+        return TorchImages(self[split], self.classes, transform)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.splits)

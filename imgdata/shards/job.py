@@ -106,7 +106,7 @@ def shard(
     out = Path(out)
     _refuse_output_in_the_way(source, out)
     started = time.perf_counter()
-    with _job(out), LocalEngine(workers) as engine:
+    with _job(out):
         watch.stage("listing")
         listing = _list(source, read, options)
         identity = {
@@ -131,8 +131,9 @@ def shard(
         watch.planned(plan, samples_done)
         tasks = plan.tasks(out, skip=reports)
         try:
-            for report in engine.run(tasks, plan.num_shards - resumed, watch.advanced):
-                reports[report.file] = report
+            with LocalEngine(workers=workers, samples=plan.num_samples - samples_done) as engine:
+                for report in engine.run(tasks, plan.num_shards - resumed, watch.advanced):
+                    reports[report.file] = report
         except ImageError as error:
             raise ImageError(
                 error.reason, f"{error.detail}; on-bad 'reject' leaves such images out, 'fail' stops here"
