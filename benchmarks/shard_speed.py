@@ -6,26 +6,21 @@ rounds. Prints a table and writes `benchmarks/results/shard_speed.json`.
 
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
-from PIL import __version__ as pillow_version
 from rich.console import Console
 from rich.table import Table
 
-import imgdata
 from benchmarks import data
+from benchmarks.report import ROOT, machine, save
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 NEEDS_PEERS = ("ArrayRecord", "TFRecord", "MDS", "LitData", "HF parquet")
 """Writers that live in the peers' own environment; left out where `make bench-peers` was not run."""
@@ -62,19 +57,13 @@ def main(images: int, rounds: int, folder: Path | None, groups: tuple[str, ...])
         results = {group: _measure(GROUPS[group], source, Path(work) / "out", rounds, num_images) for group in groups}
     report = {
         "command": f"python -m benchmarks.shard_speed --images {images} --rounds {rounds}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
-        ).stdout.strip(),
-        "machine": {"cpu": _cpu_model(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()},
-        "versions": {"imgdata": imgdata.__version__, "pillow": pillow_version},
+        **machine(),
         "images": num_images,
         "mean_bytes": num_bytes // num_images,
         "rounds": rounds,
         "results": results,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "shard_speed.json").write_text(json.dumps(report, indent=2) + "\n")
+    save("shard_speed", report)
     _print(report)
 
 
@@ -122,17 +111,10 @@ def _run(name: str, source: Path, out: Path) -> dict[str, float]:
         os.sync()
 
 
-def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def _print(report: dict[str, Any]) -> None:
     console = Console(highlight=False)
-    machine = report["machine"]
-    console.print(
-        f"{report['images']:,} JPEGs of {report['mean_bytes']:,} bytes; {machine['cores']} cores of {machine['cpu']}"
-    )
+    place = f"{report['machine']['cores']} cores of {report['machine']['cpu']}"
+    console.print(f"{report['images']:,} JPEGs of {report['mean_bytes']:,} bytes; {place}")
     for group, figures in report["results"].items():
         table = Table(title=group, title_justify="left", box=None, header_style="bold")
         table.add_column("writer")

@@ -1,9 +1,10 @@
 """Paths -> bytes at offsets, and bytes -> files that are whole or not there."""
 
+import contextlib
 import errno
 import os
 import resource
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from imgdata.errors import OutputError
@@ -12,24 +13,33 @@ JOB_FOLDER = ".imgdata"
 """Folder inside the output in which a running job keeps its state and temporary files."""
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a crash leaves the old file or the new one, never a part.
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary file to fill in the block; it gets the name `path` afterwards, synced, or is gone.
 
-    The temporary file lies in the job folder where there is one, else hidden beside `path`.
-    Raises `OutputError`.
+    It lies in the job folder where there is one, else hidden beside `path`. Raises `OutputError`.
     """
     job = path.parent / JOB_FOLDER
     temporary = job / f"{path.name}.tmp" if job.is_dir() else path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise output_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a crash leaves the old file or the new one, never a part.
+
+    Raises `OutputError`.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def output_error(error: OSError, path: Path) -> OutputError:

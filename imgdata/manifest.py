@@ -3,7 +3,6 @@
 The file is written last, so a folder that has it is complete.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -173,8 +172,3 @@ def _no_manifest(folder: Path) -> str:
     if any(folder.glob("*.tar")):
         return f"{folder}: tars without {MANIFEST}; build it with `imgdata index {folder}`"
     return f"{folder}: no {MANIFEST} and no tars in it; make a dataset with `imgdata shard SOURCE {folder}`"
-
-
-def sha256_hex(data: bytes) -> str:
-    """Hexadecimal sha256 of `data`."""
-    return hashlib.sha256(data).hexdigest()

@@ -7,13 +7,11 @@ import time
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rawdata import encoded
 from tarsets import dataset, flip, shard_writer, webdataset_samples
 
 import imgdata
-from imgdata.dataset.index import INDEX_SCHEMA, Index, index_bytes, write_index
+from imgdata.dataset.index import INDEX_SCHEMA, Index, write_index
 from imgdata.dataset.summary import balance
 from imgdata.errors import ShardError
 
@@ -214,12 +212,14 @@ def table(rows, chunks=1, dictionary=("b.tar", "a.tar")):
     return pa.concat_tables([whole.slice(start, size) for start in range(0, rows, size)])
 
 
-@given(st.integers(1, 7))
-def test_index_files_are_the_same_bytes_however_the_rows_are_chunked(chunks):
+@pytest.mark.parametrize("chunks", range(1, 8))
+def test_index_files_are_the_same_bytes_however_the_rows_are_chunked(tmp_path, chunks):
     other = table(20, chunks).set_column(
         1, INDEX_SCHEMA.field("shard"), table(20, 1, ("b.tar", "a.tar", "c.tar"))["shard"]
     )
-    assert index_bytes(other) == index_bytes(table(20))
+    write_index(tmp_path / "a", other)
+    write_index(tmp_path / "b", table(20))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_an_index_gives_back_what_was_written(tmp_path):

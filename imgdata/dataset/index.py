@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from imgdata.errors import ShardError
-from imgdata.files import write_atomic
+from imgdata.files import whole_file
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 
@@ -41,7 +41,7 @@ JSON_FIELDS = (
 )
 """Further columns when the samples have a `json` member: where it lies and its hash; size 0 where it is absent."""
 
-_ROW_GROUP = 1 << 20
+_ROW_GROUP = 1 << 17
 
 
 def index_schema(*, has_json: bool) -> pa.Schema:
@@ -49,37 +49,39 @@ def index_schema(*, has_json: bool) -> pa.Schema:
     return pa.schema([*INDEX_SCHEMA, *JSON_FIELDS]) if has_json else INDEX_SCHEMA
 
 
-def index_bytes(table: pa.Table) -> bytes:
-    """`table` as the Parquet file of an index: the same bytes for the same rows, however they are chunked.
+def write_index(path: Path, table: pa.Table) -> None:
+    """Write `table` to `path`, whole or not at all: the same bytes for the same rows, however they are chunked.
 
-    Raises `ShardError` when the columns are not those of `index_schema`.
+    Takes memory for `_ROW_GROUP` rows, whatever the table's length. Raises `ShardError` when the columns are
+    not those of `index_schema`, `OutputError` when the file can't be written.
     """
     schema = index_schema(has_json="json_offset" in table.column_names)
     if table.column_names != schema.names:
         raise ShardError(f"columns of an index must be {schema.names}, got {table.column_names}")
-    columns = [_canonical(table.column(field.name), field.type) for field in schema]
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        pa.table(columns, schema=schema),
-        sink,
-        row_group_size=_ROW_GROUP,
-        compression="zstd",
-        use_dictionary=[field.name for field in schema if field.type == _WORD],
-        write_statistics=["label", "width", "height"],
-    )
-    return bytes(sink.getvalue())
+    words = [field.name for field in schema if field.type == _WORD]
+    with (
+        whole_file(path) as temporary,
+        pq.ParquetWriter(
+            temporary,
+            schema,
+            compression="zstd",
+            use_dictionary=words,
+            write_statistics=["label", "width", "height"],
+        ) as writer,
+    ):
+        for start in range(0, max(len(table), 1), _ROW_GROUP):
+            writer.write_table(_row_group(table.slice(start, _ROW_GROUP), schema))
 
 
-def _canonical(column: "pa.ChunkedArray[Any]", kind: pa.DataType) -> "pa.Array[Any]":
-    if kind != _WORD:
-        return column.cast(kind).combine_chunks()
-    # Dictionaries depend on who built a chunk; encoding the words anew orders them by first row.
-    return column.cast(pa.string()).combine_chunks().dictionary_encode()
-
-
-def write_index(path: Path, table: pa.Table) -> None:
-    """Write `table` to `path`, whole or not at all."""
-    write_atomic(path, index_bytes(table))
+def _row_group(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = []
+    for field in schema:
+        column = rows.column(field.name)
+        if field.type == _WORD:
+            # Dictionaries depend on who built a chunk; encoding the words anew orders them by first row.
+            column = pa.chunked_array([column.cast(pa.string()).combine_chunks().dictionary_encode()])
+        columns.append(column.cast(field.type))
+    return pa.table(columns, schema=schema)
 
 
 class IndexRow(NamedTuple):

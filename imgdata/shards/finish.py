@@ -166,4 +166,4 @@ def _warnings(plan: Plan, splits: Sequence[SplitRecord]) -> list[str]:
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:
-    return {pair["values"]: pair["counts"] for pair in pc.value_counts(column.cast(pa.string())).to_pylist()}
+    return {pair["values"]: pair["counts"] for pair in pc.value_counts(column).to_pylist()}

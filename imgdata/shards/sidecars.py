@@ -3,6 +3,7 @@
 Each file is a function of the manifest alone: no times, no places, the same bytes for the same dataset.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from imgdata.dataset.index import index_bytes
+from imgdata.dataset.index import write_index
 from imgdata.errors import ShardError
 from imgdata.files import write_atomic
-from imgdata.manifest import MANIFEST, Manifest, ShardRecord, SplitEntry, json_bytes, sha256_hex
+from imgdata.manifest import MANIFEST, Manifest, ShardRecord, SplitEntry, json_bytes
 from imgdata.sample import ClassName
 from imgdata.shards.card import CARD, card
 from imgdata.shards.croissant import CROISSANT, croissant
@@ -72,9 +73,11 @@ def write_sidecars(
         expected = sum(shard.samples for shard in split.shards)
         if len(split.table) != expected:
             raise ShardError(f"split {split.name}: index must have {expected} rows, got {len(split.table)}")
-        data = index_bytes(split.table)
-        write_atomic(folder / split.index_file, data)
-        entries.append(SplitEntry(split.name, split.index_file, sha256_hex(data), tuple(split.shards)))
+        path = folder / split.index_file
+        write_index(path, split.table)
+        with open(path, "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        entries.append(SplitEntry(split.name, split.index_file, sha256, tuple(split.shards)))
     manifest = Manifest(
         name=name,
         classes=tuple(classes),
