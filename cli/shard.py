@@ -44,6 +44,10 @@ def byte_size(text: str) -> int:
 @click.option(
     "--split", "fractions", help="Cut a source without splits: train=0.9,val=0.1 (stratified by class, seeded)."
 )
+@click.option("--classes", help="Keep only these classes: ids with commas between, or a file with one a line.")
+@click.option(
+    "--exclude", multiple=True, help="Leave out names that match, such as 'train/cat/*.png'; may be repeated."
+)
 @click.option("--name", help="First part of the file names.  [default: from the source]")
 @click.option("--shard-size", type=byte_size, metavar="SIZE", default="256MB", show_default=True, help="Largest tar.")
 @click.option("--shard-samples", type=click.IntRange(min=1), help="Samples per tar, instead of a size.")
@@ -143,6 +147,8 @@ def command(source: str, out: Path, **options: Any) -> None:
         name=options["name"],
         shard_bytes=options["shard_size"],
         shard_samples=options["shard_samples"],
+        classes=_class_ids(options["classes"]),
+        exclude=options["exclude"],
         split=parse_fractions(options["fractions"]) if options["fractions"] else {},
         seed=options["seed"],
         shuffle=not options["no_shuffle"],
@@ -178,3 +184,11 @@ def command(source: str, out: Path, **options: Any) -> None:
         print_summary(summary)
     if as_json:
         click.echo(json.dumps(summary.to_dict()))
+
+
+def _class_ids(text: str | None) -> tuple[str, ...]:
+    """The classes of `--classes`: the lines of a file, else words with commas between."""
+    if not text:
+        return ()
+    parts = Path(text).read_text().splitlines() if Path(text).is_file() else text.split(",")
+    return tuple(part.strip() for part in parts if part.strip())

@@ -15,6 +15,7 @@ from typing import Any
 from imgdata.errors import ImageError, OptionError, OutputError, ShardError
 from imgdata.files import output_error, write_atomic
 from imgdata.manifest import MANIFEST, read_manifest
+from imgdata.select import exclude, select_classes
 from imgdata.shards.engines import LocalEngine
 from imgdata.shards.finish import GAPS_MARK, REJECTS, REPAIRS, finish
 from imgdata.shards.lock import folder_lock
@@ -188,6 +189,10 @@ def check_workers(workers: int | None) -> int:
 
 def _list(source: str | Path, read: SourceOptions | None, options: ShardOptions) -> Listing:
     listing = list_source(source, read or SourceOptions())
+    if options.classes:
+        listing = select_classes(listing, options.classes)
+    if options.exclude:
+        listing = exclude(listing, options.exclude)
     return apply_split(listing, options.split, options.seed) if options.split else listing
 
 

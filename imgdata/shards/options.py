@@ -22,6 +22,10 @@ class ShardOptions:
     """Most bytes of one tar, headers included; estimated when images are re-encoded."""
     shard_samples: int | None = None
     """Samples in one tar, instead of a size in bytes."""
+    classes: tuple[str, ...] = ()
+    """Ids of the classes to keep; empty: all."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of source names to leave out, such as `train/cat/*.png`."""
     split: Mapping[str, float] = field(default_factory=dict)
     """Fractions that cut a source without splits, such as `{"train": 0.9, "val": 0.1}`."""
     seed: int = 0
@@ -57,7 +61,7 @@ class ShardOptions:
         """The options as plain JSON values, for `dataset.json` and for comparing two runs."""
         values = dataclasses.asdict(self)
         values.update(values.pop("encoding"))
-        values["split"] = dict(self.split)
+        values |= {"split": dict(self.split), "classes": list(self.classes), "exclude": list(self.exclude)}
         return values
 
 

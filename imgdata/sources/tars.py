@@ -16,6 +16,7 @@ import numpy as np
 from imgdata.errors import ShardError, SourceError
 from imgdata.files import JOB_FOLDER
 from imgdata.manifest import MANIFEST, Manifest, read_manifest
+from imgdata.sample import ClassName
 from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.readers import RangeReader
@@ -159,6 +160,24 @@ def _manifest(root: Path) -> Manifest | None:
     return None
 
 
+def _shared_classes(tars: Sequence[Path]) -> tuple[ClassName, ...]:
+    """The classes that the datasets of these tars have in common; empty when not all are datasets of imgdata.
+
+    Raises `SourceError` when they have different classes: the same number would mean another class.
+    """
+    folders = sorted({tar.parent for tar in tars})
+    manifests = [_manifest(folder) for folder in folders]
+    classes = {manifest.classes for manifest in manifests if manifest is not None}
+    if None in manifests or not classes:
+        return ()
+    if len(classes) > 1:
+        raise SourceError(
+            f"{folders[0]} and {folders[-1]}: their classes differ, so the same label means another class; "
+            "export them to class folders and shard those"
+        )
+    return classes.pop()
+
+
 def _title(tars: Sequence[Path], root: Path) -> str:
     """What the names have in common before numbers and split words, else the folder's name."""
     starts = set[str]()
@@ -175,6 +194,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
     Raises `SourceError` or `ShardError` naming the tar, and where it matters the key and the byte.
     """
     tars = tar_set(expand(path))
+    known_classes = tars.manifest.classes if tars.manifest else _shared_classes(tars.tars)
     builder = ListingBuilder()
     reader = RangeReader(tars.tars)
     labels = None
@@ -211,9 +231,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
                     fields=fields,
                 )
     labels = labels or LabelReader("none")
-    label_N, classes = labels.finish(
-        np.frombuffer(provisional, np.int32), tars.manifest.classes if tars.manifest else ()
-    )
+    label_N, classes = labels.finish(np.frombuffer(provisional, np.int32), known_classes)
     listing = builder.build(
         title=tars.title,
         kind=NAME,
