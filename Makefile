@@ -25,7 +25,7 @@ export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench docs pillow-simd pillow clean
+.PHONY: help demo test check format bench bench-peers docs pillow-simd pillow clean
 
 help: ## show the tasks
 	@grep -hE '^[a-z-]+:.* ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.* ## /\1\t/' | expand -t 14
@@ -54,8 +54,16 @@ format: $(READY) ## format the code and fix what ruff can fix
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format --quiet .
 
-bench: $(READY) ## run the benchmarks, each beside its peers
+bench: $(READY) $(SIMD_TRIED) ## run the benchmarks, each beside its peers
 	@$(PYTEST) benchmarks --benchmark-only --benchmark-sort=name $(ARGS)
+	@PYTHONPATH="$(CURDIR)/$(SIMD)" $(BIN)/python -m benchmarks.shard_speed --images 3000 --rounds 3
+
+bench-peers: .venv-peers/.ready ## install other writers of datasets, which `make bench` then runs as well (8 GB)
+
+.venv-peers/.ready: benchmarks/peers.txt
+	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip --disable-pip-version-check --quiet install --requirement $<
+	@touch $@
 
 docs: $(READY) ## build the documentation into site/
 	@$(BIN)/mkdocs build --strict --quiet
@@ -72,7 +80,7 @@ pillow: $(READY) ## let Pillow run again
 	@$(WHICH_PILLOW)
 
 clean: ## remove the environment and everything that was built
-	@rm -rf $(VENV) *.egg-info .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+	@rm -rf $(VENV) .venv-peers *.egg-info .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
 	    build demo dist site
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

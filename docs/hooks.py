@@ -1,20 +1,59 @@
-"""Markdown of a page -> the same with each `<!-- help COMMAND -->` replaced by what `imgdata COMMAND --help` prints.
+"""Markdown of a page -> the same with its marks filled in; a hook of MkDocs.
 
-A hook of MkDocs: the pages show the options that the installed commands have, and a removed command stops the build.
+`<!-- help COMMAND -->` becomes what `imgdata COMMAND --help` prints: the pages show the options that the installed
+commands have, and a removed command stops the build. `<!-- speed GROUP -->`, `<!-- scale -->` and
+`<!-- measured NAME -->` become figures from `benchmarks/results/`.
 """
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import click
 from imgdata_cli.main import cli
 
-_MARK = re.compile(r"<!-- help( [a-z]+)? -->")
+_MARK = re.compile(r"<!-- (help|speed|scale|measured)(?: ([a-z_]+))? -->")
+_RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by MkDocs for every page."""
-    return _MARK.sub(lambda found: _help((found[1] or "").strip()), markdown)
+    fill = {"help": _help, "speed": _speed, "scale": _scale, "measured": _measured}
+    return _MARK.sub(lambda found: fill[found[1]](found[2] or ""), markdown)
+
+
+def _results(name: str) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((_RESULTS / f"{name}.json").read_text())
+    return results
+
+
+def _speed(group: str) -> str:
+    figures = _results("shard_speed")["results"][group]
+    rows = [
+        f"| {name} | {row['images_per_s']:,.0f} | {row['cpu_ms_per_image']:.3f} | {row['peak_mb']:,} "
+        f"| {'' if name == next(iter(figures)) else format(row['ours_against_it'], '.2f') + 'x'} |"
+        for name, row in figures.items()
+    ]
+    head = "| writer | images/s | CPU-ms/image | peak MB | imgdata against it |\n|---|--:|--:|--:|--:|"
+    return "\n".join([head, *rows])
+
+
+def _scale(_: str) -> str:
+    report = _results("scale")
+    rows = [f"| {name.replace('_', ' ')} | {value:,} |" for name, value in report["listing_and_plan"].items()]
+    rows += [
+        f"| peak MB after writing {int(count):,} samples | {figures['peak_mb']:,} |"
+        for count, figures in report["peak_memory_by_samples_written"].items()
+    ]
+    return "\n".join(["| | |\n|---|--:|", *rows])
+
+
+def _measured(name: str) -> str:
+    report = _results(name)
+    place = f"{report['machine']['cores']} cores of {report['machine']['cpu']}"
+    versions = ", ".join(f"{package} {version}" for package, version in report["versions"].items())
+    return f"Measured on {place}, {report['date']}, with {versions}. To repeat: `{report['command']}`."
 
 
 def _help(name: str) -> str:
