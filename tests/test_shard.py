@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -139,11 +140,16 @@ def test_the_seed_decides_the_order(raw, tmp_path):
 
 
 @settings(max_examples=50)
-@given(st.integers(0, 2000), st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1))
+@given(st.integers(0, 2000), st.integers(0, 2**63 - 1), st.integers(0, 2**64 - 1))
 def test_permutation_holds_each_position_once_and_depends_on_its_arguments_alone(num_samples, seed, stream):
     order = permutation(num_samples, seed=seed, stream=stream)
     assert np.array_equal(np.sort(order), np.arange(num_samples))
     assert np.array_equal(order, permutation(num_samples, seed=seed, stream=stream))
+
+
+def test_permutations_of_neighbouring_streams_differ_however_large_the_numbers():
+    orders = {tuple(permutation(50, seed=s, stream=2**64 - n)) for s in (2**62, 2**62 + 1) for n in (1, 2)}
+    assert len(orders) == 4
 
 
 def test_permutation_never_changes_between_versions():
@@ -316,3 +322,16 @@ def test_formats_that_readers_do_not_take_become_png_without_loss(tmp_path):
 def test_the_source_folder_itself_is_no_output(raw):
     with pytest.raises(imgdata.OutputError, match="is the source itself"):
         imgdata.shard(raw, Path(raw))
+
+
+def test_sharding_and_reading_import_neither_torch_nor_pandas(raw, tmp_path):
+    # Both take longer to import than a small dataset takes to write.
+    script = (
+        "import sys, imgdata; imgdata.shard(sys.argv[1], sys.argv[2], workers=1); "
+        "imgdata.open(sys.argv[2])['train'][0];"
+        "print([name for name in ('torch', 'pandas', 'webdataset') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, raw, tmp_path / "o"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -95,6 +95,13 @@ class Plan:
         """File names of all shards, in order."""
         return [self.shard_file(split, shard) for split in self.splits for shard in range(len(split.start_K))]
 
+    def cuts(self) -> str:
+        """Hash of which sample stands where, and under which extension."""
+        digest = xxhash.xxh3_128(self.extension.encode())
+        for split in self.splits:
+            digest.update(split.name.encode() + split.row_N.tobytes() + b"|" + split.start_K.tobytes())
+        return digest.hexdigest()
+
     def tasks(self, folder: Path, *, skip: Container[str] = ()) -> Iterator[ShardTask]:
         """The tasks in order but those of the files in `skip`; made as they are asked for, to save memory."""
         json_classes = self.listing.classes if self.has_json else None
@@ -150,13 +157,14 @@ def _survey(listing: Listing, options: ShardOptions) -> tuple[str, int | None]:
             formats[probe(data).format] += 1
             found.append(data)
     extension = _usual_extension(formats) if encoding.format == "keep" else encoding.format
-    if listing.exact_sizes and encoding.format == "keep" and encoding.resize is None:
-        return extension, None
     sizes = []
+    kept = listing.exact_sizes
     for data in found:
         with contextlib.suppress(ImageError):
-            sizes.append(len(prepare(data, options, extension)[0]))
-    return extension, int(np.mean(sizes)) if sizes else None
+            stored = prepare(data, options, extension)[0]
+            sizes.append(len(stored))
+            kept = kept and stored is data
+    return extension, int(np.mean(sizes)) if sizes and not kept else None
 
 
 def _usual_extension(formats: Counter[str]) -> str:
