@@ -5,7 +5,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from imgdata.shards.sidecars import (
     write_sidecars,
 )
 from imgdata.shards.state import REJECTS, REPAIRS
+from imgdata.shards.threads import in_threads
 from imgdata.sources.listing import clean_title, escape_name
 from imgdata.sources.tar_labels import LabelReader, choose_label_source
 from imgdata.sources.tar_samples import TarSample, image_member, is_image, several_images_warning, tar_samples
@@ -139,18 +139,7 @@ def index(
     folder = _folder(found, Path(out) if out is not None else None)
     extensions = tuple(ext.lower().lstrip(".") for ext in image_ext)
     source = _label_source(found, extensions, label_from)
-    scans: list[_Scan] = []
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        # Hashing and decoding leave the interpreter to the other threads.
-        jobs = [pool.submit(_scan, tar, extensions, source) for tar in found.tars]
-        try:
-            for done, job in enumerate(jobs, 1):
-                scans.append(job.result())
-                if progress is not None:
-                    progress(done, len(jobs))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    scans = list(in_threads(lambda tar: _scan(tar, extensions, source), found.tars, workers=workers, progress=progress))
     _write(folder, found, scans, clean_title(name or found.title), source)
     return open_dataset(folder)
 

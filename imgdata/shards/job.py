@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imgdata.errors import ImageError, OptionError, OutputError, ShardError
+from imgdata.errors import ImageError, OutputError, ShardError
 from imgdata.images import encoder
 from imgdata.manifest import read_manifest
 from imgdata.select import exclude, select_classes
@@ -23,6 +22,7 @@ from imgdata.shards.prepare import prepare
 from imgdata.shards.record import ShardReport, read_record
 from imgdata.shards.sidecars import dali_index_path
 from imgdata.shards.state import REJECTS, REPAIRS, own
+from imgdata.shards.threads import check_workers
 from imgdata.sources.detect import list_source
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
@@ -176,15 +176,6 @@ def plan_shards(
             prepare(plan.listing.reader.read(ref), options, plan.extension)
         seconds += time.perf_counter() - started
     return describe(plan, images_per_s=len(rows) / max(seconds, 1e-6) * workers)
-
-
-def check_workers(workers: int | None) -> int:
-    """The number of worker processes; by default the cores that this process may use."""
-    if workers is None:
-        return len(os.sched_getaffinity(0))
-    if workers < 1:
-        raise OptionError(f"workers must be at least 1, got {workers}")
-    return workers
 
 
 def _list(source: str | Path, read: SourceOptions | None, options: ShardOptions) -> Listing:

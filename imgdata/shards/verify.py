@@ -1,8 +1,6 @@
 """Dataset folder -> faults: tars, index and sidecars compared with each other, byte by byte."""
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256 as new_sha256
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from imgdata.shards.card import CARD
 from imgdata.shards.fault import Fault
 from imgdata.shards.sidecars import dali_index_path, file_sha256, sidecar_files
 from imgdata.shards.state import REJECTS, REPAIRS
+from imgdata.shards.threads import in_threads
 from imgdata.shards.verify_shard import ShardRows, check_shard, first_difference
 
 __all__ = ["Fault", "verify"]
@@ -56,17 +55,8 @@ def verify(
                     Fault(split.index, "", -1, f"rows of {shard.file} are not where they must be; {_REBUILD}")
                 )
             jobs.append((shard, rows))
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        # Hashing and decoding leave the interpreter to the other threads.
-        running = [pool.submit(_check, folder, shard, rows, manifest, deep) for shard, rows in jobs]
-        try:
-            for done, job in enumerate(running, 1):
-                faults += job.result()
-                if progress is not None:
-                    progress(done, len(running))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for found in in_threads(lambda job: _check(folder, *job, manifest, deep), jobs, workers=workers, progress=progress):
+        faults += found
     return faults
 
 
