@@ -81,10 +81,10 @@ pillow: $(READY) ## let Pillow run again
 
 clean: ## remove the environment and everything that was built
 	@rm -rf $(VENV) .venv-peers *.egg-info .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
-	    build demo dist site
+	    build demo dist site imgdata/native/*.so
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt setup.py $(wildcard imgdata/native/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit("imgdata needs Python 3.11 or later: make PYTHON=python3.x" if sys.version_info < (3, 11) else 0)'
 	@echo "Installing the environment into $(VENV): 7.5 GB, a few minutes the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

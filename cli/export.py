@@ -22,12 +22,13 @@ def command(out: Path, folder: Path, split: str | None, quiet: bool, as_json: bo
     from imgdata.shards.export import export
 
     from .counting import Counting
+    from .display import GOOD, note, tell
 
     with Counting("exporting", "files", quiet=quiet) as counting:
         done = export(out, folder, split=split, progress=counting.progress)
     if not quiet:
         if done.left_json:
-            counting.console.print("[yellow]note[/] json members stay in the shards", soft_wrap=True)
-        counting.console.print(f"[green]done[/] {done.files:,} files, {decimal(done.bytes)}: {folder}", soft_wrap=True)
+            note(counting.console, "json members stay in the shards")
+        tell(counting.console, GOOD, "done", f"{done.files:,} files, {decimal(done.bytes)}: {folder}")
     if as_json:
         click.echo(json.dumps({"folder": str(done.folder), "files": done.files, "bytes": done.bytes}))

@@ -39,6 +39,7 @@ def command(
     from imgdata.shards.adopt import index
 
     from .counting import Counting
+    from .display import GOOD, note, tell
 
     with Counting("indexing", "shards", quiet=quiet) as counting:
         dataset = index(
@@ -53,11 +54,10 @@ def command(
     warnings = dataset.manifest.source.get("warnings", [])
     if not quiet:
         for warning in warnings:
-            counting.console.print(f"[yellow]note[/] {warning}", soft_wrap=True)
+            note(counting.console, warning)
         splits = ", ".join(f"{split} {len(samples):,}" for split, samples in dataset.items())
-        counting.console.print(
-            f"[green]done[/] {dataset.name}: {splits}; {len(dataset.classes):,} classes: {dataset.path}", soft_wrap=True
-        )
+        found = f"{dataset.name}: {splits}; {len(dataset.classes):,} classes: {dataset.path}"
+        tell(counting.console, GOOD, "done", found)
     if as_json:
         summary = {
             "name": dataset.name,

@@ -46,14 +46,15 @@ def command(
     if as_json:
         click.echo(json.dumps(summary.to_dict()))
         return
-    from rich.console import Console
+    from .display import screen
 
-    _print_summary(Console(highlight=False), summary, all_classes)
+    _print_summary(screen(stderr=False), summary, all_classes)
 
 
 def _sample(out: Path, key: str, split: str | None, output: Path | None, as_json: bool) -> None:
     import imgdata.dataset
     from imgdata.errors import OptionError
+    from imgdata.files import output_error
 
     dataset = imgdata.dataset.open(out)
     if split is not None and split not in dataset:
@@ -68,7 +69,10 @@ def _sample(out: Path, key: str, split: str | None, output: Path | None, as_json
     file = output or Path(f"{key.rsplit('/', 1)[-1]}.{_EXTENSIONS.get(sample.format, sample.format)}")
     if output is None and file.exists():
         raise OptionError(f"{file}: exists already; choose another with -o FILE")
-    file.write_bytes(sample.image)
+    try:
+        file.write_bytes(sample.image)
+    except OSError as error:
+        raise output_error(error, file) from error
     label = dataset.classes[sample.label] if 0 <= sample.label < len(dataset.classes) else None
     facts = {
         "split": name,
@@ -89,27 +93,31 @@ def _sample(out: Path, key: str, split: str | None, output: Path | None, as_json
             click.echo(f"{fact:>12}  {json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
 
 
-def _print_summary(screen: "Console", summary: "Summary", all_classes: bool) -> None:
+def _print_summary(console: "Console", summary: "Summary", all_classes: bool) -> None:
     from rich.filesize import decimal
-    from rich.markup import escape
+    from rich.text import Text
+
+    from .display import note
 
     source = f"  from {summary.source['kind']}" if "kind" in summary.source else ""
     rejected = f", {summary.rejected:,} rejected" if summary.rejected else ""
-    screen.print(f"[bold]{escape(summary.name)}[/]{source}")
-    screen.print(f"{summary.samples:,} samples, {len(summary.classes):,} classes, {decimal(summary.bytes)}{rejected}\n")
-    screen.print(_split_table(summary))
+    console.print(Text.assemble((summary.name, "bold"), source))
+    console.print(
+        f"{summary.samples:,} samples, {len(summary.classes):,} classes, {decimal(summary.bytes)}{rejected}\n"
+    )
+    console.print(_split_table(summary))
     for name, split in summary.splits.items():
-        screen.print(f"\n[bold]{escape(name)}[/]")
+        console.print(f"\n{name}", style="bold")
         for line in _split_lines(split):
-            screen.print(line)
+            console.print(line)
         if split.shorter_side:
-            screen.print("  shorter side in pixels")
-            _print_bars(screen, split.shorter_side)
+            console.print("  shorter side in pixels")
+            _print_bars(console, split.shorter_side)
     if summary.classes:
-        screen.print()
-        screen.print(_class_table(summary, all_classes))
+        console.print()
+        console.print(_class_table(summary, all_classes))
     for warning in summary.source.get("warnings", ()):
-        screen.print(f"[yellow]note[/] {escape(warning)}", soft_wrap=True)
+        note(console, warning)
 
 
 def _split_table(summary: "Summary") -> "Table":
@@ -140,7 +148,8 @@ def _split_lines(split: "SplitSummary") -> Iterator[str]:
         yield f"  without a label  {split.unlabelled:,}"
     if split.balance:
         even = split.balance
-        ratio = f"{even.ratio:,.1f} to 1" if even.ratio is not None else f"{even.empty_classes:,} classes are empty"
+        empty = f"{even.empty_classes:,} {'classes are' if even.empty_classes > 1 else 'class is'} empty"
+        ratio = f"{even.ratio:,.1f} to 1" if even.ratio is not None else empty
         yield (
             f"  balance  {even.smallest:,} to {even.largest:,} a class ({ratio}), "
             f"as diverse as {even.effective_classes:,.1f} equal ones"
@@ -151,18 +160,19 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{word} {count:,}" for word, count in counts.items()) or "none"
 
 
-def _print_bars(screen: "Console", counts: Mapping[str, int]) -> None:
+def _print_bars(console: "Console", counts: Mapping[str, int]) -> None:
+    from rich.text import Text
+
     largest = max(counts.values())
     for label, count in counts.items():
         eighths = round(count / largest * _BAR * 8)
         # A bin that holds anything is to be seen.
         eighths = max(eighths, 1) if count else 0
         bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
-        screen.print(f"  {label:>9}  [cyan]{bar:<{_BAR}}[/] {count:,}")
+        console.print(Text.assemble(f"  {label:>9}  ", (f"{bar:<{_BAR}}", "cyan"), f" {count:,}"))
 
 
 def _class_table(summary: "Summary", all_classes: bool) -> "Table":
-    from rich.markup import escape
     from rich.table import Table
 
     totals = [sum(split.class_counts[i] for split in summary.splits.values()) for i in range(len(summary.classes))]
@@ -176,11 +186,11 @@ def _class_table(summary: "Summary", all_classes: bool) -> "Table":
     table.add_column("id", overflow="ellipsis", no_wrap=True, max_width=20)
     table.add_column("name", overflow="ellipsis", no_wrap=True, max_width=24)
     for name in summary.splits:
-        table.add_column(escape(name), justify="right")
+        table.add_column(name, justify="right")
     for i in shown:
         if i is None:
             table.add_row("...", f"{len(order) - 2 * _FEW:,} more", "(--all-classes)")
             continue
         counts = (f"{split.class_counts[i]:,}" for split in summary.splits.values())
-        table.add_row(str(i), escape(summary.classes[i][0]), escape(summary.classes[i][1]), *counts)
+        table.add_row(str(i), *summary.classes[i], *counts)
     return table

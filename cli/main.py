@@ -17,6 +17,7 @@ COMMANDS = {
 """Every command, in the order of use; each lives in the module of its name."""
 
 EXIT_FAULT = 1
+EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: list[str] | None) -> int:
-    from imgdata.errors import ImgdataError
+    from imgdata.errors import ImgdataError, OptionError
 
     try:
         result = cli.main(arguments, prog_name="imgdata", standalone_mode=False)
@@ -72,7 +73,7 @@ def _run(arguments: list[str] | None) -> int:
         return error.exit_code
     except ImgdataError as error:
         click.echo(f"imgdata: {error}", err=True)
-        return EXIT_FAULT
+        return EXIT_USAGE if isinstance(error, OptionError) else EXIT_FAULT
     except (KeyboardInterrupt, click.Abort):
         click.echo("imgdata: interrupted", err=True)
         return EXIT_INTERRUPTED

@@ -1,96 +1,71 @@
 """What `imgdata shard` shows: the plan, the progress of a run, and its result."""
 
 import time
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from imgdata.shards.job import ShardSummary, Watcher
 from imgdata.shards.plan import Plan
 
-PLAIN_LINE_SECONDS = 5.0
-"""How often a line is printed where there is no terminal."""
+from .display import GOOD, ODD, Display, note, screen, tell
 
 
-def console() -> Console:
-    """Everything but data goes to standard error, so that `--json` can be piped."""
-    return Console(stderr=True, highlight=False)
-
-
-class ShardDisplay(Watcher):
-    """Progress of a run: a live bar on a terminal, a plain line now and then elsewhere."""
+class ShardDisplay(Display, Watcher):
+    """Progress of a run."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._console = console()
-        self._quiet = quiet
-        self._live = not quiet and self._console.is_terminal
-        self._progress = Progress(
+        super().__init__(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
+            quiet=quiet,
             expand=True,
         )
         self._task: TaskID | None = None
-        self._started = self._last_line = time.monotonic()
+        self._started = time.monotonic()
         self._total = self._done_before = self._samples = self._bytes = self._rejects = 0
-
-    def __enter__(self) -> "ShardDisplay":
-        if self._live:
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop()
 
     def stage(self, what: str) -> None:
         """Show the stage by name, without a length as yet."""
-        if self._live:
+        if self.live:
             if self._task is not None:
-                self._progress.remove_task(self._task)
-            self._task = self._progress.add_task(what, total=None, figures="")
+                self.bar.remove_task(self._task)
+            self._task = self.bar.add_task(what, total=None, figures="")
 
     def planned(self, plan: Plan, samples_done: int) -> None:
         """Show the bar with its length."""
         self._total, self._done_before = plan.num_samples, samples_done
-        self._started = self._last_line = time.monotonic()
-        if self._live and self._task is not None:
-            self._progress.update(self._task, total=self._total, completed=samples_done)
-        elif not self._quiet:
-            self._console.print(f"writing {plan.num_samples:,} samples in {plan.num_shards:,} shards")
-        if samples_done and not self._quiet:
-            self._console.print(f"resuming: {samples_done:,} of {self._total:,} samples are finished")
+        self._started = time.monotonic()
+        if self.live and self._task is not None:
+            self.bar.update(self._task, total=self._total, completed=samples_done)
+        elif not self.quiet:
+            self.console.print(f"writing {plan.num_samples:,} samples in {plan.num_shards:,} shards")
+        if samples_done and not self.quiet:
+            self.console.print(f"resuming: {samples_done:,} of {self._total:,} samples are finished")
 
     def advanced(self, samples: int, num_bytes: int, rejects: int) -> None:
         """Move the bar."""
         self._samples += samples
         self._bytes += num_bytes
         self._rejects += rejects
-        if self._live and self._task is not None:
-            self._progress.update(self._task, advance=samples, figures=self._figures())
-        elif not self._quiet and time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
-            self._last_line = time.monotonic()
+        if self.live and self._task is not None:
+            self.bar.update(self._task, advance=samples, figures=self._figures())
+        elif self.line_is_due:
             done = self._done_before + self._samples
-            self._console.print(f"{done:,}/{self._total:,} samples, {self._figures()}, {self._seconds_left()}")
+            self.console.print(f"{done:,}/{self._total:,} samples, {self._figures()}, {self._seconds_left()}")
 
     def interrupted(self) -> None:
         """Say what is safe, and how to go on."""
-        self._stop()
-        self._console.print("finished shards are kept; the same command goes on from there")
-
-    def _stop(self) -> None:
-        if self._live:
-            self._progress.stop()
+        self.stop()
+        self.console.print("finished shards are kept; the same command goes on from there")
 
     def _figures(self) -> str:
         seconds = max(time.monotonic() - self._started, 1e-3)
@@ -105,38 +80,38 @@ class ShardDisplay(Watcher):
 
 def print_plan(plan: Mapping[str, Any]) -> None:
     """The plan of `--dry-run` as a table."""
-    screen = Console(highlight=False)
-    table = _split_table(plan["splits"])
+    console = screen(stderr=False)
     what = f"{plan['source']} source, {plan['classes']:,} classes, images as .{plan['image_extension']}"
-    screen.print(f"[bold]{plan['name']}[/]  {what}")
-    screen.print(table)
+    console.print(Text.assemble((plan["name"], "bold"), "  ", what))
+    console.print(_split_table(plan["splits"]))
     for split in plan["splits"].values():
         last = f" ... {split['last']}" if split["shards"] > 1 else ""
-        screen.print(f"  {split['first']}{last}", style="dim")
-    screen.print(f"about {decimal(plan['bytes'])} and {_duration(plan['seconds'])}; nothing was written")
-    _print_notes(screen, plan["skipped"], plan["warnings"])
+        console.print(f"  {split['first']}{last}", style="dim")
+    console.print(f"about {decimal(plan['bytes'])} and {_duration(plan['seconds'])}; nothing was written")
+    _print_notes(console, plan["skipped"], plan["warnings"])
 
 
 def print_summary(summary: ShardSummary) -> None:
     """The result of a run as a table."""
-    screen = console()
+    console = screen()
     if summary.already_complete:
-        screen.print(f"{summary.out} is complete already: nothing to do")
+        console.print(f"{summary.out} is complete already: nothing to do", soft_wrap=True)
         return
-    screen.print(_split_table(summary.splits))
+    console.print(_split_table(summary.splits))
     if summary.rejected:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary.rejected.items())
-        screen.print(
-            f"[yellow]rejected[/] {sum(summary.rejected.values()):,} ({reasons}); see {summary.out}/rejects.jsonl",
-            soft_wrap=True,
+        tell(
+            console, ODD, "rejected", f"{sum(summary.rejected.values()):,} ({reasons}); see {summary.out}/rejects.jsonl"
         )
     if summary.repaired:
-        screen.print(f"repaired {summary.repaired:,}; see {summary.out}/repairs.jsonl", soft_wrap=True)
-    _print_notes(screen, summary.skipped, summary.warnings)
+        console.print(f"repaired {summary.repaired:,}; see {summary.out}/repairs.jsonl", soft_wrap=True)
+    _print_notes(console, summary.skipped, summary.warnings)
     rate = summary.samples_written / summary.seconds if summary.seconds else 0.0
-    screen.print(
-        f"[green]done[/] {summary.samples:,} samples in {_duration(summary.seconds)} ({rate:,.0f}/s): {summary.out}",
-        soft_wrap=True,
+    tell(
+        console,
+        GOOD,
+        "done",
+        f"{summary.samples:,} samples in {_duration(summary.seconds)} ({rate:,.0f}/s): {summary.out}",
     )
 
 
@@ -150,11 +125,12 @@ def _split_table(splits: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
-def _print_notes(screen: Console, skipped: Mapping[str, int], warnings: Any) -> None:
+def _print_notes(console: Console, skipped: Mapping[str, int], warnings: Sequence[str]) -> None:
     if skipped:
-        screen.print("passed over " + ", ".join(f"{count:,} {what}" for what, count in skipped.items()), soft_wrap=True)
+        passed = ", ".join(f"{count:,} {what}" for what, count in skipped.items())
+        console.print(f"passed over {passed}", soft_wrap=True)
     for warning in warnings:
-        screen.print(f"[yellow]note[/] {warning}", soft_wrap=True)
+        note(console, warning)
 
 
 def _duration(seconds: float) -> str:

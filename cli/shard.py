@@ -1,6 +1,7 @@
 """`imgdata shard`: a raw dataset into a dataset folder."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -186,9 +187,29 @@ def command(source: str, out: Path, **options: Any) -> None:
         click.echo(json.dumps(summary.to_dict()))
 
 
+_LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list", ".names")
+
+
 def _class_ids(text: str | None) -> tuple[str, ...]:
-    """The classes of `--classes`: the lines of a file, else words with commas between."""
+    """The classes of `--classes`: the lines of a file, else words with commas between. Raises `OptionError`."""
+    from imgdata.errors import OptionError
+
     if not text:
         return ()
-    parts = Path(text).read_text().splitlines() if Path(text).is_file() else text.split(",")
+    # Class ids can be longer than any path, and a folder of their name may stand here; a pipe is as good as a file.
+    if os.path.exists(text) and not os.path.isdir(text):
+        try:
+            parts = Path(text).read_text("utf-8-sig").splitlines()
+        except OSError as error:
+            raise OptionError(f"classes: {text} can't be read: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise OptionError(
+                f"classes: {text} must be a text file with one class a line, got other data at byte {error.start}"
+            ) from error
+    elif "," not in text and text.lower().endswith(_LIST_SUFFIXES):
+        raise OptionError(
+            f"classes: {text}: no such file; give a file with one class a line, or ids with commas between"
+        )
+    else:
+        parts = text.split(",")
     return tuple(part.strip() for part in parts if part.strip())

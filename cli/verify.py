@@ -19,23 +19,33 @@ _SHOWN = 50
 def command(ctx: click.Context, out: Path, deep: bool, workers: int | None, quiet: bool, as_json: bool) -> None:
     """Check the dataset in OUT: tar structure, hashes, labels and every sidecar.
 
-    Each fault is printed with its shard, byte and key. The exit code is 1 when there is one.
+    Each fault is printed with its shard, byte and key. The exit code is 1 when there is one. A README.md that was
+    edited is told, and is no fault.
     """
     from imgdata.shards.verify import verify
 
     from .counting import Counting
+    from .display import BAD, GOOD, note, tell
 
     with Counting("verifying", "shards", quiet=quiet or as_json) as counting:
         faults = verify(out, deep=deep, workers=workers, progress=counting.progress)
+    serious = [fault for fault in faults if fault.serious]
     if as_json:
         click.echo(json.dumps({"out": str(out), "deep": deep, "faults": [asdict(fault) for fault in faults]}))
     else:
-        for fault in faults[:_SHOWN]:
+        for fault in serious[:_SHOWN]:
             click.echo(str(fault))
-        if len(faults) > _SHOWN:
-            click.echo(f"and {len(faults) - _SHOWN:,} more (--json prints all)")
-        if not quiet:
-            end = f"[red]{len(faults):,} faults[/]" if faults else "[green]everything is as it was written[/]"
-            counting.console.print(f"{end}: {out}", soft_wrap=True)
-    if faults:
+        if len(serious) > _SHOWN:
+            click.echo(f"and {len(serious) - _SHOWN:,} more (--json prints all)")
+    if not (quiet or as_json):
+        edited = [fault for fault in faults if not fault.serious]
+        for fault in edited:
+            note(counting.console, str(fault))
+        if serious:
+            what = f"{len(serious):,} fault{'s' if len(serious) > 1 else ''}:"
+            tell(counting.console, BAD, what, str(out))
+        else:
+            what = f"everything{' else' if edited else ''} is as it was written:"
+            tell(counting.console, GOOD, what, str(out))
+    if serious:
         ctx.exit(1)

@@ -60,6 +60,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _pread(descriptor: int, size: int, offset: int) -> bytes:
+    """`size` bytes at `offset`, fewer only at the file's end: one call reads 2 GiB at most, less on some networks."""
+    data = os.pread(descriptor, size, offset)
+    while len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
+        data += more
+    return data
+
+
 class FilePool:
     """Random reads from many files. Picklable, and safe to use from threads and after a fork.
 
@@ -80,10 +88,10 @@ class FilePool:
         """`size` bytes at `offset` of `paths[file]`; fewer when the file ends before. Raises `OSError`."""
         descriptor = self._descriptors.get(file)
         if descriptor is not None:
-            return os.pread(descriptor, size, offset)
+            return _pread(descriptor, size, offset)
         descriptor = os.open(self.paths[file], os.O_RDONLY | os.O_CLOEXEC)
         try:
-            data = os.pread(descriptor, size, offset)
+            data = _pread(descriptor, size, offset)
         except OSError:
             os.close(descriptor)
             raise

@@ -41,6 +41,10 @@ class ImageInfo:
         return (self.width, self.height) if self.orientation < 5 else (self.height, self.width)
 
 
+UNKNOWN = ImageInfo(format="unknown", width=0, height=0, mode="unknown", bits=0)
+"""What an index says of bytes that have no header known here, and are kept all the same."""
+
+
 def probe(data: bytes | bytearray | memoryview) -> ImageInfo:
     """What the header of `data` says; takes 2 to 4 us for a usual JPEG, PNG or WebP.
 
@@ -266,12 +270,8 @@ def _webp_exif(data: bytes) -> bytes:
 _MAGIC = (
     (b"GIF8", "GIF"),
     (b"BM", "BMP"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-    (b"\0\0\0\x0cjP  ", "JPEG2000"),
-    (b"\xff\x4f\xff\x51", "JPEG2000"),
+    *((magic, "TIFF") for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    *((magic, "JPEG2000") for magic in (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")),
     (b"\0\0\1\0", "ICO"),
     (b"qoif", "QOI"),
     (b"8BPS", "PSD"),

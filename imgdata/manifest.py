@@ -3,7 +3,9 @@
 The file is written last, so a folder that has it is complete.
 """
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +14,17 @@ from typing import Any
 from imgdata.errors import ShardError
 from imgdata.files import JOB_FOLDER
 from imgdata.sample import ClassName
+from imgdata.version import __version__
 
 MANIFEST = "dataset.json"
 MANIFEST_VERSION = 1
+
+MAX_PIXELS = 200_000_000
+"""Images with more pixels are bad unless `options` has another limit."""
+
+_HASH_LINE = re.compile(rb'  "sha256": "([0-9a-f]{64})",\n')
+"""The second line of the file, behind the opening brace."""
+_HASH_AT = len(b"{\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +66,8 @@ class Manifest:
 
     name: str
     classes: tuple[ClassName, ...]
-    splits: tuple[SplitEntry, ...]
+    splits: tuple[SplitEntry, ...] = ()
+    """Empty only before the sidecars are written."""
     image_extension: str
     """Extension of the images in the tars; alternatives are separated by `;`."""
     label_from: str
@@ -65,7 +76,9 @@ class Manifest:
     """Whether samples have a `json` member."""
     rejected: int
     """Samples that were left out, listed in `rejects.jsonl`."""
-    imgdata: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of every other file that was written beside the shards and indices, by name."""
+    imgdata: str = __version__
     """Version of imgdata that wrote the folder."""
     options: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
@@ -75,8 +88,14 @@ class Manifest:
         """Samples over all splits."""
         return sum(split.samples for split in self.splits)
 
+    @property
+    def max_pixels(self) -> int:
+        """Most pixels that an image of this dataset may have."""
+        limit = self.options.get("max_pixels")
+        return limit if isinstance(limit, int) else MAX_PIXELS
+
     def to_bytes(self) -> bytes:
-        """The file: the same for the same contents, without times or places."""
+        """The file: the same for the same contents, without times or places; with its own sha256 in it."""
         content = {
             "version": MANIFEST_VERSION,
             "imgdata": self.imgdata,
@@ -93,10 +112,27 @@ class Manifest:
             "json": self.has_json,
             "splits": {split.name: _split_json(split) for split in self.splits},
             "classes": [{"index": i, "id": c.id, "name": c.name} for i, c in enumerate(self.classes)],
+            "files": dict(self.files),
             "options": dict(self.options),
             "source": dict(self.source),
         }
-        return json_bytes(content)
+        data = json_bytes(content)
+        line = b'  "sha256": "%b",\n' % hashlib.sha256(data).hexdigest().encode()
+        return data[:_HASH_AT] + line + data[_HASH_AT:]
+
+
+def is_as_written(data: bytes) -> bool:
+    """Whether `dataset.json`, of whatever version, still has the bytes that it was written with.
+
+    Its second line holds the sha256 of all the others, as `sed 2d dataset.json | sha256sum` gives it.
+    """
+    line = _HASH_LINE.match(data, _HASH_AT)
+    return line is not None and hashlib.sha256(data[:_HASH_AT] + data[line.end() :]).hexdigest() == line[1].decode()
+
+
+def dataset_folder(path: str | Path) -> Path:
+    """The folder that `path` means: itself, or the one in which it is the `dataset.json`."""
+    return Path(path).parent if Path(path).name == MANIFEST else Path(path)
 
 
 def json_bytes(content: object) -> bytes:
@@ -137,29 +173,68 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
                 f"({content.get('imgdata', 'unknown')}): upgrade imgdata"
             )
         return Manifest(
-            name=content["name"],
-            classes=tuple(ClassName(entry["id"], entry["name"]) for entry in content["classes"]),
-            splits=tuple(
-                SplitEntry(
-                    name,
-                    split["index"],
-                    split["index_sha256"],
-                    tuple(ShardRecord(s["file"], s["samples"], s["bytes"], s["sha256"]) for s in split["shards"]),
-                )
-                for name, split in content["splits"].items()
-            ),
-            image_extension=content["image_extension"],
-            label_from=content["label_from"],
-            has_json=content["json"],
-            rejected=content["counts"]["rejected"],
-            imgdata=content["imgdata"],
-            options=content["options"],
-            source=content["source"],
+            name=_file_name(content["name"]),
+            classes=tuple(ClassName(_text(entry["id"]), _text(entry["name"])) for entry in content["classes"]),
+            splits=_splits(content["splits"]),
+            image_extension=_text(content["image_extension"]),
+            label_from=_text(content["label_from"]),
+            has_json=bool(content["json"]),
+            rejected=_count(content["counts"]["rejected"]),
+            files={_file_name(name): _text(sha256) for name, sha256 in content.get("files", {}).items()},
+            imgdata=_text(content["imgdata"]),
+            options=dict(content["options"]),
+            source=_source(content["source"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ShardError(
             f"{path}: damaged ({type(error).__name__}: {error}); remove it and run `imgdata index {path.parent}`"
         ) from error
+
+
+def _splits(content: Mapping[str, Any]) -> tuple[SplitEntry, ...]:
+    splits = tuple(
+        SplitEntry(
+            _file_name(name),
+            _file_name(split["index"]),
+            _text(split["index_sha256"]),
+            tuple(
+                ShardRecord(_file_name(s["file"]), _count(s["samples"]), _count(s["bytes"]), _text(s["sha256"]))
+                for s in split["shards"]
+            ),
+        )
+        for name, split in content.items()
+    )
+    if not splits or not all(split.shards for split in splits):
+        raise ValueError("there must be a split, and a shard in each")
+    return splits
+
+
+def _source(content: Mapping[str, Any]) -> dict[str, Any]:
+    if not all(isinstance(warning, str) for warning in list(content.get("warnings", []))):
+        raise TypeError("warnings must be texts")
+    return dict(content)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} must be a text")
+    # JSON can name halves of surrogate pairs, which are no text: this fails for them.
+    value.encode()
+    return value
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"{value!r} must be a whole number, 0 or more")
+    return value
+
+
+def _file_name(value: object) -> str:
+    """Nothing outside the folder is ever read or written because of what this file says."""
+    name = _text(value)
+    if not name or "/" in name or "\0" in name or name in (".", ".."):
+        raise ValueError(f"{name!r} must be the name of a file in the folder")
+    return name
 
 
 def _no_manifest(folder: Path) -> str:

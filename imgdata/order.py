@@ -25,7 +25,8 @@ def permutation(num_samples: int, *, seed: int, stream: int) -> NDArray[np.int64
     1, 2, 3", 2011). NumPy keeps the raw stream the same in all versions; what `Generator.permutation`
     makes of it may change, and with it the bytes of every shard.
     """
-    raw_N = np.random.Philox(key=[seed, stream]).random_raw(num_samples)
+    # As an array: of a list with numbers from 2**63 on NumPy would make floats, and lose bits.
+    raw_N = np.random.Philox(key=np.array([seed, stream], np.uint64)).random_raw(num_samples)
     return np.argsort(raw_N, kind="stable").astype(np.int64)
 
 

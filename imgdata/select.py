@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from imgdata.columns import number_array
 from imgdata.errors import OptionError
 from imgdata.sources.listing import Listing
 
@@ -56,7 +56,7 @@ def _rows(listing: Listing, kept_N: NDArray[np.bool_], what: str) -> Listing:
     if not kept_N.any():
         raise OptionError(f"nothing is left of the {len(listing)} images of {listing.title}")
     row_N = np.flatnonzero(kept_N)
-    row = pa.array(row_N)
+    row = number_array(row_N)
     used = np.unique(listing.split_N[row_N])
     new_split = np.zeros(len(listing.splits), np.uint8)
     new_split[used] = np.arange(len(used), dtype=np.uint8)

@@ -45,11 +45,6 @@ def padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def member_bytes(size: int) -> int:
-    """What a member of `size` data bytes takes in a tar: its header, its data, the padding."""
-    return BLOCK + padded(size)
-
-
 def _template() -> tuple[bytes, int]:
     # Owner, time and mode are constant, so that the same input gives the same bytes everywhere.
     header = bytearray(BLOCK)

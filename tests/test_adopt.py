@@ -6,11 +6,14 @@ import json
 import subprocess
 import tarfile
 
+import pyarrow as pa
 import pytest
 from rawdata import class_folders, encoded
 from tarsets import dataset, pairs, shard_writer, webdataset_samples, write_tar
 
 import imgdata
+from imgdata import ShardOptions
+from imgdata.dataset.index import write_index
 from imgdata.errors import OptionError, ShardError, SourceError
 
 JPEG = encoded(3)
@@ -97,6 +100,137 @@ def test_lost_sidecars_of_our_own_shards_are_rebuilt_with_their_classes(tmp_path
     assert [name.id for name in rebuilt.classes] == ["cat", "dog", "newt"]
     assert rebuilt.manifest.options == options
     assert imgdata.verify(out) == []
+
+
+def sharded(root, **options):
+    """Our own shards of three class folders, one image of which has a name that is no key."""
+    raw = class_folders(root / "pets", {"train": 3})
+    (raw / "train" / "cat" / "my cat é.jpg").write_bytes(encoded(77))
+    imgdata.shard(raw, root / "out", ShardOptions(shard_samples=4, **options), workers=1)
+    return root / "out"
+
+
+def sources(folder):
+    return imgdata.open(folder)["train"].index.column("source").to_pylist()
+
+
+@pytest.mark.parametrize("json_members", [False, True])
+def test_indexing_our_own_shards_again_keeps_every_byte(tmp_path, json_members):
+    out = sharded(tmp_path, json_members=json_members)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert "train/cat/my cat é.jpg" in sources(out)
+    imgdata.index(out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_bytes_that_are_no_image_look_the_same_to_shard_and_index(tmp_path):
+    raw = class_folders(tmp_path / "pets", {"train": 1})
+    (raw / "train" / "cat" / "odd.jpg").write_bytes(b"<html>")
+    imgdata.shard(raw, tmp_path / "out", ShardOptions(check="none"), workers=1)
+    before = (tmp_path / "out" / "pets-train.index.parquet").read_bytes()
+    assert imgdata.index(tmp_path / "out")["train"].index.words("mode") == ["RGB", "unknown"]
+    assert (tmp_path / "out" / "pets-train.index.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lambda out: (out / "pets-train.index.parquet").unlink(),
+        lambda out: (out / "pets-train.index.parquet").write_bytes(b"PAR1 no index"),
+        lambda out: (out / "dataset.json").unlink(),
+    ],
+)
+def test_names_in_the_raw_dataset_come_back_from_json_members(tmp_path, lose):
+    out = sharded(tmp_path, json_members=True)
+    before = sources(out)
+    lose(out)
+    imgdata.index(out)
+    assert sources(out) == before
+    assert imgdata.verify(out) == []
+
+
+def test_without_old_index_and_json_members_a_sample_is_named_by_its_image(tmp_path):
+    out = sharded(tmp_path)
+    (out / "pets-train.index.parquet").unlink()
+    imgdata.index(out)
+    assert {name for name in sources(out) if "my" in name} == {"cat/my_cat_e.jpg"}
+
+
+def test_only_images_that_are_the_same_keep_their_names(tmp_path):
+    tar = write_tar(tmp_path / "a.tar", pairs(4))
+    imgdata.index(tmp_path)
+    index = tmp_path / "a-train.index.parquet"
+    table = imgdata.open(tmp_path)["train"].index
+    rows = pa.table({name: table.column(name) for name in table.names})
+    names = pa.chunked_array([["zero", "one", "two", "three"]])
+    write_index(index, rows.set_column(rows.schema.get_field_index("source"), rows.schema.field("source"), names))
+    files = pairs(4)
+    # The second image has other bytes of the same size, the third another key.
+    files[2] = (files[2][0], files[2][1][:-1] + b"?")
+    files[4:6] = [(name.replace("s0002", "s000x"), data) for name, data in files[4:6]]
+    write_tar(tar, files)
+    imgdata.index(tmp_path)
+    assert sources(tmp_path) == ["zero", "s0001.jpg", "s000x.jpg", "three"]
+
+
+@pytest.mark.parametrize("fields", [b'{"source": "web"}', b'{"source": 1, "width": 1, "height": 1}', b'"source"', b"?"])
+def test_sources_in_json_members_of_others_are_not_ours(tmp_path, fields):
+    write_tar(tmp_path / "a.tar", [("k.jpg", JPEG), ("k.cls", b"0"), ("k.json", fields)])
+    imgdata.index(tmp_path)
+    assert sources(tmp_path) == ["k.jpg"]
+
+
+def test_labels_from_another_place_have_classes_of_their_own(tmp_path):
+    files = []
+    for i, word in enumerate(("zebra", "ant")):
+        files += [
+            (f"{word}.jpg", JPEG),
+            (f"{word}.cls", b"%d" % i),
+            (f"{word}.json", b'{"label": "%b"}' % word.encode()),
+        ]
+    write_tar(tmp_path / "a.tar", files)
+
+    def found(label_from):
+        indexed = imgdata.index(tmp_path, label_from=label_from)
+        labels = indexed["train"].index.label_N.tolist()
+        return [name.id for name in indexed.classes], labels
+
+    assert found("json:label") == (["ant", "zebra"], [1, 0])
+    assert found("auto") == (["ant", "zebra"], [1, 0])
+    assert found("cls") == (["0", "1"], [0, 1])
+    assert found("json:nope") == ([], [-1, -1])
+    assert found("cls") == (["0", "1"], [0, 1])
+
+
+def test_classes_of_our_own_shards_are_known_by_their_ids_and_not_by_other_numbers(tmp_path):
+    out = sharded(tmp_path, json_members=True)
+    labels = imgdata.open(out)["train"].index.label_N.tolist()
+
+    def found(label_from):
+        indexed = imgdata.index(out, label_from=label_from)
+        return [name.id for name in indexed.classes], indexed["train"].index.label_N.tolist()
+
+    pets = ["cat", "dog", "newt"]
+    assert found("auto") == (pets, labels)
+    assert found("json:class_id") == (pets, labels)
+    assert found("json:height") == ([str(i) for i in range(49)], [48] * len(labels))
+    # By now no one knows what 0, 1 and 2 were called.
+    assert found("cls") == (["0", "1", "2"], labels)
+
+
+@pytest.mark.parametrize("prepare", [lambda folder: None, dataset])
+def test_a_card_that_someone_else_wrote_stays(tmp_path, prepare):
+    folder = shard_writer(tmp_path, {"train": 2})
+    prepare(folder)
+    (folder / "README.md").write_text("# Mine\n")
+    imgdata.index(folder)
+    assert (folder / "README.md").read_text() == "# Mine\n"
+    assert imgdata.verify(folder) == []
+    (folder / "README.md").unlink()
+    imgdata.index(folder)
+    assert "# demo" in (folder / "README.md").read_text()
+    imgdata.index(folder, name="other")
+    assert "# other" in (folder / "README.md").read_text()
 
 
 def test_text_labels_are_numbered_alike_in_all_tars(tmp_path):

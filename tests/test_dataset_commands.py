@@ -12,7 +12,7 @@ from rawdata import encoded
 from tarsets import dataset, flip, pairs, shard_writer, write_tar
 
 import imgdata
-from imgdata.errors import OptionError
+from imgdata.errors import OptionError, OutputError
 
 
 def run(command, *arguments, code=0):
@@ -63,9 +63,36 @@ def test_verify_names_faults_and_exits_with_1(folder):
     flip(folder / row.shard, row.offset + 9)
     result = run(verify, folder, code=1)
     assert result.stdout.startswith(f"{row.shard} byte {row.offset} key train/0006: image differs")
-    assert "1 faults" in result.stderr
+    assert f"1 fault: {folder}" in result.stderr
     faults = json.loads(run(verify, folder, "--json", code=1).stdout)["faults"]
     assert [(fault["shard"], fault["key"], fault["byte"]) for fault in faults] == [(row.shard, row.key, row.offset)]
+
+
+def test_verify_tells_of_an_edited_card_and_exits_with_0(folder):
+    (folder / "README.md").write_text("# Mine\n")
+    result = run(verify, folder)
+    assert result.stdout == ""
+    assert "note README.md byte 0: edited since it was written" in result.stderr
+    assert f"everything else is as it was written: {folder}" in result.stderr
+    (fault,) = json.loads(run(verify, folder, "--json").stdout)["faults"]
+    assert (fault["shard"], fault["serious"]) == ("README.md", False)
+
+
+@pytest.mark.parametrize("command", [verify, inspect])
+def test_the_file_of_the_dataset_stands_for_its_folder(folder, command):
+    for place in (folder, folder / "dataset.json"):
+        run(command, place)
+
+
+def test_quiet_prints_nothing_at_all(folder, tmp_path):
+    for arguments in ((index, folder), (verify, folder), (export, folder, tmp_path / "back")):
+        result = run(*arguments, "--quiet")
+        assert (result.stdout, result.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("command", [index, verify])
+def test_the_first_line_off_a_terminal_is_not_empty(folder, command):
+    assert run(command, folder).stderr.splitlines()[0].strip()
 
 
 def test_inspect_shows_figures_within_80_columns(tmp_path):
@@ -94,6 +121,11 @@ def test_inspect_saves_one_sample_and_prints_its_facts(folder, tmp_path, monkeyp
     facts = json.loads(run(inspect, folder, "--sample", "val/0003", "-o", "x.bin", "--json").stdout)
     assert (facts["split"], facts["position"], facts["label"], facts["saved"]) == ("val", 3, 0, "x.bin")
     assert (tmp_path / "x.bin").exists()
+
+
+def test_inspect_names_the_file_that_it_cannot_write(folder, tmp_path):
+    with pytest.raises(OutputError, match=r"nowhere/x\.jpg: can't be written: No such file or directory"):
+        run(inspect, folder, "--sample", "val/0003", "-o", tmp_path / "nowhere" / "x.jpg")
 
 
 def test_inspect_suggests_keys_that_look_alike(folder):

@@ -51,6 +51,7 @@ def chosen(path: Path | str, **options: object) -> str:
         (["cat/1.jpg", "dog/2.jpg"], "folder"),
         (["train/cat/1.jpg", "val/cat/2.jpg", "README.md"], "folder"),
         (["a/b/c/d/1.webp"], "folder"),
+        (["a/1.heic", "b/2.jxl"], "folder"),
         (["1.jpg", "2.jpg"], "folder"),  # to say that labels are missing
         (["cat/1.jpg", "dog/2.jpg", "labels.csv"], "table"),  # a table says what folders only suggest
         (["data/train-00000-of-00001.parquet"], "parquet"),
@@ -129,6 +130,57 @@ def test_several_layouts_are_left_to_the_user(tmp_path: Path) -> None:
 def test_unknown_folders_are_refused_with_what_was_looked_for(tmp_path: Path, files: list[str], message: str) -> None:
     with pytest.raises(SourceError, match=message):
         chosen(plant(tmp_path, files))
+
+
+CUT = {
+    "x.parquet": r"x\.parquet: can't read this as Parquet",
+    "x.tar": r"x\.tar: cut short: a\.cls at byte 1536 needs 1 bytes",
+}
+
+
+@pytest.mark.parametrize("file", CUT)
+def test_damage_is_named_where_nothing_else_is_there(tmp_path: Path, file: str) -> None:
+    whole = (plant(tmp_path, [file]) / file).read_bytes()
+    (tmp_path / file).write_bytes(whole[: 1536 if file == "x.tar" else len(whole) - 20])
+    with pytest.raises(
+        SourceError, match=rf"no known layout\. Seen and not understood: [^;]*{CUT[file]}[^;]*\. Looked"
+    ):
+        chosen(tmp_path)
+    with pytest.raises(SourceError, match=CUT[file]):
+        chosen(tmp_path / file)
+    assert chosen(plant(tmp_path, ["cat/1.jpg", "dog/1.jpg"])) == "folder"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (b"1.jpg,cat\n2.jpg,dog\n", r"can't tell which column holds the path; name it with --path-column.*1\.jpg, cat"),
+        (b"", "names: none"),
+        ("path,label\n1.jpg,cat\n".encode("utf-16"), "not UTF-8 text, probably UTF-16"),
+        (
+            "path,label\n1.jpg,cat\n".encode("utf-16-le"),
+            "probably UTF-16 .zero bytes in the first line at byte 1, line 1",
+        ),
+        (b"bild,klasse\n1.jpg,cat\n", "names: bild, klasse"),
+    ],
+    ids=["no header", "empty", "UTF-16", "UTF-16 without mark", "unusual names"],
+)
+def test_a_table_that_does_not_fit_is_named_beside_images(tmp_path: Path, table: bytes, message: str) -> None:
+    plant(tmp_path / "flat", ["1.jpg", "2.jpg"])
+    (tmp_path / "flat" / "a.csv").write_bytes(table)
+    with pytest.raises(SourceError, match=rf"lies in no class folder.* Seen and not understood: .*a\.csv: .*{message}"):
+        list_source(tmp_path / "flat", SourceOptions())
+    plant(tmp_path / "deep", ["images/1.jpg", "images/2.jpg"])
+    (tmp_path / "deep" / "a.csv").write_bytes(table)
+    assert "a.csv" in list_source(tmp_path / "deep", SourceOptions()).warnings[0]
+
+
+def test_a_dataset_made_of_class_folders_and_left_among_them_is_not_taken_for_them(tmp_path: Path) -> None:
+    plant(tmp_path, ["train/cat/1.jpg", "train/dog/2.jpg", "out/x.tar", "out/dataset.json"])
+    assert chosen(tmp_path) == "folder"
+    plant(tmp_path, ["other/y.tar"])
+    with pytest.raises(SourceError, match="several layouts fit"):
+        chosen(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import io
 import random
 import tracemalloc
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,7 @@ from pictures import (
 )
 from PIL import Image, ImageOps
 
+from imgdata import native
 from imgdata.errors import ImageError, OptionError
 from imgdata.headers import ImageInfo, probe
 from imgdata.images import (
@@ -70,6 +72,22 @@ GOOD = present(
 )
 
 
+@pytest.fixture(
+    scope="module",
+    autouse=True,
+    params=[
+        pytest.param(True, marks=pytest.mark.skipif(not native.AVAILABLE, reason="the extension was not built")),
+        False,
+    ],
+    ids=["native", "python"],
+)
+def _both_ways(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test runs twice: with the compiled way from JPEG to JPEG, and without."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "AVAILABLE", request.param)
+        yield
+
+
 def checked(data: bytes) -> ImageInfo:
     info = probe(data)
     refuse_large(info, 4_000_000)
@@ -95,6 +113,7 @@ def remade_if_small(data: bytes) -> None:
     info = probe(data)
     refuse_large(info, 4_000_000)
     reencode(data, info, Encoding(), extension="png")
+    reencode(data, info, Encoding(resize=32), extension="jpg")
 
 
 # --- check --------------------------------------------------------------------------------------------

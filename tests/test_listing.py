@@ -1,6 +1,7 @@
 """Listings: columns in, references out; unique keys; names with any bytes; a fingerprint of what decides the shards."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,31 @@ def test_files_that_changed_since_are_not_read(tmp_path: Path, size: int, messag
         return
     with pytest.raises(ImageError, match=message):
         FileReader(tmp_path).read(ref)
+
+
+def test_reads_that_give_less_than_asked_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As calls for more than 2 GiB do, and network disks.
+    read, pread = os.read, os.pread
+    monkeypatch.setattr(os, "read", lambda file, size: read(file, min(size, 3)))
+    monkeypatch.setattr(os, "pread", lambda file, size, offset: pread(file, min(size, 3), offset))
+    (tmp_path / "a").write_bytes(b"0123456789")
+    assert FileReader(tmp_path).read(SampleRef("a", "a", 0, 10)) == b"0123456789"
+    for size in (8, 9, 11):
+        with pytest.raises(ImageError, match=f"size changed while sharding: {size} bytes listed"):
+            FileReader(tmp_path).read(SampleRef("a", "a", 0, size))
+    reader = RangeReader((tmp_path / "a",))
+    for _ in ("opened", "kept open"):
+        assert reader.read(SampleRef("x", "x", 0, 8, 0, 1)) == b"12345678"
+    with pytest.raises(SourceError, match=r"ends inside x \(byte 10\)"):
+        reader.read(SampleRef("x", "x", 0, 8, 0, 5))
+
+
+def test_more_splits_than_fit_are_refused() -> None:
+    assert len(build(*({"split": f"s{number}"} for number in range(255))).splits) == 255
+    with pytest.raises(
+        SourceError, match=r"last\.jpg: more than 255 splits, such as s0, s1, s2 and s255: .*--split-col"
+    ):
+        build(*({"split": f"s{number}", "name": "last.jpg"} for number in range(256)))
 
 
 def test_a_missing_file_is_one_bad_image_a_cut_container_a_bad_source(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import imgdata
+from imgdata import native
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
@@ -37,8 +38,13 @@ def python_files() -> set[str]:
         re.sub(r"^cli/", "imgdata_cli/", file.relative_to(REPOSITORY).as_posix())
         for source in SOURCES
         for file in (REPOSITORY / source).rglob("*")
-        if file.suffix == ".py" or file.name == "py.typed"
+        if file.suffix in (".py", ".pyi") or file.name == "py.typed"
     }
+
+
+def c_files() -> set[str]:
+    """The sources of the extension, by their place in the repository."""
+    return {file.relative_to(REPOSITORY).as_posix() for file in (REPOSITORY / "imgdata").rglob("*.[ch]")}
 
 
 def test_the_package_list_equals_the_tree() -> None:
@@ -112,8 +118,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what packaging needs, so that no build folder appears in the repository."""
     folder = tmp_path_factory.mktemp("tree")
     for name in SOURCES:
-        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, folder)
     return folder
 
@@ -158,6 +164,8 @@ def test_an_installed_imgdata_runs_away_from_the_repository(
     places = run(empty_environment, "-c", found, folder=tmp_path).split()
     home = tree if kind == "editable" else empty_environment.parent.parent
     assert [Path(place).is_relative_to(home) for place in places] == [True, True]
+    available = run(empty_environment, "-c", "from imgdata import native; print(native.AVAILABLE)", folder=tmp_path)
+    assert available.strip() == str(native.AVAILABLE)
     command = empty_environment.parent / "imgdata"
     assert imgdata.__version__ in run(command, "--version", folder=tmp_path)
     assert "shard" in run(command, "--help", folder=tmp_path)
@@ -171,6 +179,25 @@ def test_the_wheel_and_the_sdist_hold_every_module_and_nothing_else(archives: Pa
         in_wheel = {name for name in archive.namelist() if ".dist-info/" not in name}
     with tarfile.open(sdist) as archive:
         in_sdist = {name.partition("/")[2] for name in archive.getnames()}
-    assert in_wheel == python_files()
+    compiled = {name for name in in_wheel if re.fullmatch(r"imgdata/native/_planes\.[^/]*(so|pyd)", name)}
+    assert in_wheel - compiled == python_files()
+    assert len(compiled) == native.AVAILABLE
     assert {re.sub(r"^imgdata_cli/", "cli/", name) for name in python_files()} - in_sdist == set()
-    assert {"LICENSE", "README.md", "pyproject.toml"} <= in_sdist
+    assert c_files() <= in_sdist
+    assert {"LICENSE", "README.md", "pyproject.toml", "setup.py"} <= in_sdist
+
+
+@pytest.mark.slow
+def test_where_the_extension_cannot_be_compiled_the_rest_is_installed(
+    tree: Path, empty_environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As where libjpeg's headers are missing: the first header that comes is one that stops the compiler.
+    (tmp_path / "headers").mkdir()
+    (tmp_path / "headers" / "jpeglib.h").write_text("#error no such file\n")
+    monkeypatch.setenv("CPATH", str(tmp_path / "headers"))
+    install(empty_environment, shutil.copytree(tree, tmp_path / "tree", ignore=shutil.ignore_patterns("build", "*.so")))
+    code = "from imgdata import native, images; print(native.__file__, native.AVAILABLE, images.encoder())"
+    place, available, encoder = run(empty_environment, "-c", code, folder=tmp_path).strip().split(" ", 2)
+    assert Path(place).is_relative_to(empty_environment.parent.parent)
+    assert available == "False"
+    assert encoder.startswith("simplejpeg ")

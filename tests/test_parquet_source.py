@@ -16,6 +16,7 @@ from PIL import Image
 
 from imgdata.errors import ImageError, OutputError, SourceError
 from imgdata.sources import parquet
+from imgdata.sources.detect import list_source
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 
@@ -127,12 +128,70 @@ def test_labels_without_names_are_sorted(tmp_path: Path, labels: list[Any], ids:
 
 
 @pytest.mark.parametrize("names", [["a", "b"], None])
-def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path, names: list[str] | None) -> None:
-    write(tmp_path / "train.parquet", images=[b"1", b"22", b"333", b"4"], names=names, label=[1, None, -1, 0])
-    write(tmp_path / "test.parquet", images=[b"1", b"22"], names=names, label=[-1, -1])
+def test_a_split_has_labels_for_all_rows_or_for_none(tmp_path: Path, names: list[str] | None) -> None:
+    write(tmp_path / "train.parquet", images=[b"1", b"4"], names=names, label=[1, 0])
+    write(tmp_path / "test.parquet", images=[b"1", b"22"], names=names, label=[-1, None])
     listing = listed(tmp_path)
-    assert listing.skipped == {"rows without a label in test": 2, "rows without a label in train": 2}
-    assert contents(listing) == [b"1", b"4"]
+    assert (listing.splits, sorted(listing.label_N.tolist())) == (("train", "test"), [-1, -1, 0, 1])
+    assert len(listing.classes) == 2
+    assert listing.warnings == ("split test has no labels (2 images)",)
+    write(tmp_path / "train.parquet", images=[b"1", b"22", b"3"], names=names, label=[1, None, -1])
+    with pytest.raises(
+        SourceError,
+        match=r"train\.parquet: row 1: the label .* is empty, and so for 1 more, where others of split train",
+    ):
+        listed(tmp_path)
+
+
+def test_a_test_split_may_lack_the_label_column(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet")
+    table = pq.read_table(tmp_path / "train.parquet").drop_columns(["label"])
+    pq.write_table(table, tmp_path / "test.parquet")
+    listing = listed(tmp_path)
+    assert (listing.splits, listing.label_N.tolist()) == (("train", "test"), [-1] * 10 + [0, 1] * 5)
+
+
+@pytest.mark.parametrize(
+    "columns", [{"labels": [[0, 3], [], [1]]}, {"hat": [1, 0, 0], "smile": [0, 1, 0]}], ids=["list", "several"]
+)
+def test_several_labels_go_into_the_fields_of_unlabelled_images(tmp_path: Path, columns: dict[str, Any]) -> None:
+    pq.write_table(pa.table({"image": [b"1", b"2", b"3"], **columns}), tmp_path / "x.parquet")
+    listing = listed(tmp_path)
+    assert (listing.label_N.tolist(), listing.classes) == ([-1] * 3, ())
+    assert [json.loads(ref.fields) for ref in listing.refs([0, 2])] == [
+        {name: cells[row] for name, cells in columns.items()} for row in (0, 2)
+    ]
+    assert f"columns {', '.join(columns)} go into the json members" in listing.warnings[0]
+
+
+def test_a_column_of_splits_goes_before_the_names_of_files(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", images=[b"1", b"2", b"3"], Split=["train", "validation", "train"])
+    listing = listed(tmp_path)
+    assert (listing.splits, listing.split_N.tolist(), listing.given_splits) == (("train", "val"), [0, 1, 0], True)
+    assert listed(tmp_path, split_column="").splits == ("train",)
+
+
+@pytest.mark.parametrize("cell", [None, "", "--"])
+def test_an_empty_split_is_refused(tmp_path: Path, cell: str | None) -> None:
+    write(tmp_path / "x.parquet", images=[b"1", b"2"], split=["train", cell])
+    with pytest.raises(SourceError, match=r"row 1: the split \(column 'split'\) must be a word such as train or val"):
+        listed(tmp_path)
+
+
+def test_files_may_differ_in_further_columns(tmp_path: Path) -> None:
+    write(tmp_path / "train-0.parquet", images=[b"1"], paths=["a"], note=["x"])
+    write(tmp_path / "train-1.parquet", images=[b"2"], paths=["b"])
+    assert [ref.fields for ref in listed(tmp_path).refs([0, 1])] == ['{"note":"x"}', ""]
+
+
+@pytest.mark.parametrize("kind", [pa.null(), pa.binary()])
+def test_paths_without_bytes_are_no_images(tmp_path: Path, kind: pa.DataType) -> None:
+    cells = pa.array([{"bytes": None, "path": "0.jpg"}], pa.struct([("bytes", kind), ("path", pa.string())]))
+    pq.write_table(pa.table({"image": cells, "label": [0]}), tmp_path / "x.parquet")
+    with pytest.raises(
+        SourceError, match=r"x\.parquet: column image\.bytes holds no image \(.*\): the images lie else"
+    ):
+        list_source(tmp_path, SourceOptions())
 
 
 def test_plain_bytes_other_names_and_further_columns_are_read(tmp_path: Path) -> None:
@@ -221,10 +280,11 @@ def listed_again(listing: Listing) -> Listing:
     [
         ({"a": [b"1"], "b": [b"2"], "label": [0]}, {}, r"which column holds image bytes; name it with --image-column"),
         ({"image": [b"1"], "label": [0]}, {"image_column": "img"}, r"--image-column \(image, label\)"),
-        ({"image": [b"1"], "kind": [0]}, {}, r"no labels: no column 'label'; name it with --label-column"),
+        ({"image": [b"1"]}, {}, r"no labels: no column 'label', nor another but 'image'; name it with --label-column"),
         ({"image": [b"1"], "label": [0]}, {"label_column": "kind"}, "no column 'kind'"),
+        ({"image": [b"1"], "label": [[0]]}, {"label_column": "label"}, "'label' .*, which holds no single values"),
         ({"image": [b"1"], "label": [0]}, {"split_column": "part"}, "no column 'part'"),
-        ({"image": [b"1"], "label": [-1]}, {}, "no labels: column 'label' is empty or -1 everywhere"),
+        ({"image": [b"1"], "label": [-1]}, {}, r"row 0: the label \(column 'label'\) is -1, .*everywhere: no labels"),
         ({"image": [b"1"], "label": [-2]}, {}, "row 0: label -2 is outside of the classes"),
     ],
 )
@@ -252,9 +312,9 @@ def test_files_of_different_classes_are_not_mixed(tmp_path: Path) -> None:
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     whole = write(tmp_path / "x.parquet", images=[bytes(10_000)] * 10).read_bytes()
     (tmp_path / "x.parquet").write_bytes(whole[: len(whole) // 2])
-    assert parquet.recognise(tmp_path) is None
-    with pytest.raises(SourceError, match=r"x\.parquet: can't read this as Parquet"):
-        listed(tmp_path)
+    for read in (listed, parquet.recognise):
+        with pytest.raises(SourceError, match=r"x\.parquet: can't read this as Parquet"):
+            read(tmp_path)
     with pytest.raises(SourceError, match=r"no \.parquet files there"):
         listed(tmp_path / "nothing")
 

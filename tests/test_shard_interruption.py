@@ -107,10 +107,11 @@ def test_ctrl_c_ends_within_two_seconds_keeps_finished_shards_and_says_how_to_go
 
 def test_a_second_run_on_the_same_folder_is_refused(tmp_path):
     out = tmp_path / "out"
-    source = "synthetic:samples=4000,classes=5,width=96,height=64"
-    first = subprocess.Popen(command(out, "--quiet", source=source))
+    first = subprocess.Popen(command(out, "--quiet"))
     wait_for(lambda: (out / ".imgdata" / "plan.json").exists(), first)
-    second = subprocess.run(command(out, source=source), stderr=subprocess.PIPE, text=True)
+    first.send_signal(signal.SIGSTOP)
+    second = subprocess.run(command(out), stderr=subprocess.PIPE, text=True)
+    first.send_signal(signal.SIGCONT)
     assert first.wait() == 0
     assert second.returncode == 1
     assert "another imgdata run is writing here" in second.stderr

@@ -1,5 +1,6 @@
 """Sidecars, read by the tools they are made for: each sees the same samples, keys, bytes and labels."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from tarsets import dataset
 
 from imgdata.errors import OutputError, ShardError
 from imgdata.files import write_atomic
-from imgdata.manifest import Manifest, ShardRecord, SplitEntry, parse_manifest
+from imgdata.manifest import Manifest, ShardRecord, SplitEntry, is_as_written, parse_manifest
 from imgdata.sample import ClassName
 from imgdata.shards.card import card
 from imgdata.shards.sidecars import SplitRecord, write_dali_index, write_sidecars
@@ -44,8 +45,8 @@ def test_the_wids_index_lists_every_shard(folder):
     ]
 
 
-def manifest(files=("a-0.tar",), **changes):
-    shards = tuple(ShardRecord(file, 3, 2048, "0" * 64) for file in files)
+def manifest(tars=("a-0.tar",), **changes):
+    shards = tuple(ShardRecord(tar, 3, 2048, "0" * 64) for tar in tars)
     values = {
         "name": "a",
         "classes": (ClassName("n01|x", "cat, tabby"),),
@@ -54,6 +55,7 @@ def manifest(files=("a-0.tar",), **changes):
         "label_from": "cls",
         "has_json": False,
         "rejected": 2,
+        "files": {"rejects.jsonl": "2" * 64},
         "imgdata": "0.1.0",
         "options": {"seed": 1},
         "source": {"kind": "folder", "warnings": ["two images are odd"]},
@@ -63,6 +65,55 @@ def manifest(files=("a-0.tar",), **changes):
 
 def test_the_dataset_file_is_read_back_as_it_was():
     assert parse_manifest(manifest().to_bytes(), Path("dataset.json")) == manifest()
+
+
+def test_the_second_line_of_the_dataset_file_is_the_hash_of_the_others():
+    data = manifest().to_bytes()
+    lines = data.splitlines(keepends=True)
+    sha256 = json.loads(data)["sha256"]
+    assert lines[1] == b'  "sha256": "%b",\n' % sha256.encode()
+    assert hashlib.sha256(b"".join([lines[0], *lines[2:]])).hexdigest() == sha256
+    assert is_as_written(data)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"seed": 1', '"seed": 2'),
+        lambda text: text.replace("{\n", "{\r\n"),
+        lambda text: text + "\n",
+        lambda text: json.dumps(json.loads(text)),
+        lambda text: "",
+    ],
+)
+def test_a_dataset_file_that_was_changed_is_not_as_written(change):
+    assert not is_as_written(change(manifest().to_bytes().decode()).encode())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"splits": ()}, "there must be a split"),
+        ({"splits": (SplitEntry("train", "x.parquet", "", ()),)}, "there must be a split, and a shard in each"),
+        ({"splits": (SplitEntry("../up", "x.parquet", "", (ShardRecord("a.tar", 1, 1, ""),)),)}, "'../up' must be the"),
+        ({"splits": (SplitEntry("a", "x.parquet", "", (ShardRecord("/a.tar", 1, 1, ""),)),)}, "'/a.tar' must be the"),
+        ({"splits": (SplitEntry("a", "x.parquet", "", (ShardRecord("a.tar", 1.5, 1, ""),)),)}, "1.5 must be a whole"),
+        ({"files": {"..": ""}}, "must be the name of a file in the folder"),
+        ({"classes": (ClassName(3, "x"),)}, "3 must be a text"),
+        ({"rejected": True}, "True must be a whole number"),
+        ({"source": {"warnings": [1]}}, "warnings must be texts"),
+    ],
+)
+def test_a_dataset_file_with_other_values_than_it_may_have_is_refused(change, message):
+    with pytest.raises(ShardError, match=f"damaged.*{message}"):
+        parse_manifest(manifest(**change).to_bytes(), Path("dataset.json"))
+
+
+def test_the_dataset_file_has_the_hash_of_every_other_sidecar(folder):
+    files = json.loads((folder / "dataset.json").read_text())["files"]
+    assert list(files) == ["README.md", "_info.json", "croissant.json", "demo-train.wids.json", "demo-val.wids.json"]
+    for name, sha256 in files.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256
 
 
 def test_the_card_has_front_matter_that_hubs_read():
@@ -76,12 +127,13 @@ def test_the_card_has_front_matter_that_hubs_read():
         {"config_name": "default", "data_files": [{"split": "train", "path": ["a-[0-9]*.tar"]}]}
     ]
     assert "| 0 | n01\\|x | cat, tabby |" in text
-    assert "2 images were left out" in text
+    assert "2 images were left out; `rejects.jsonl` says why." in text
+    assert "2 images were left out." in card(manifest(files={})).decode()
     assert "- Note: two images are odd" in text
 
 
 @pytest.mark.parametrize(
-    ("files", "pattern"),
+    ("tars", "pattern"),
     [
         (["a-008.tar", "a-009.tar", "a-010.tar"], "a-{008..010}.tar"),
         (["a-0.tar", "a-2.tar"], "a-0.tar::a-2.tar"),
@@ -89,8 +141,8 @@ def test_the_card_has_front_matter_that_hubs_read():
         (["only-7.tar"], "only-7.tar"),
     ],
 )
-def test_the_card_names_shards_by_a_pattern_that_gives_exactly_them(files, pattern):
-    assert f'wds.WebDataset("{pattern}"' in card(manifest(files)).decode()
+def test_the_card_names_shards_by_a_pattern_that_gives_exactly_them(tars, pattern):
+    assert f'wds.WebDataset("{pattern}"' in card(manifest(tars)).decode()
 
 
 @pytest.mark.parametrize(
@@ -127,17 +179,7 @@ def test_tables_that_do_not_fit_the_shards_are_refused(tmp_path, folder):
     table = pq.read_table(folder / "demo-val.index.parquet")
     split = SplitRecord("val", "x-val.index.parquet", (ShardRecord("x.tar", 4, 1, ""),), table)
     with pytest.raises(ShardError, match="split val: index must have 4 rows, got 5"):
-        write_sidecars(
-            tmp_path,
-            name="x",
-            classes=(),
-            splits=[split],
-            options={},
-            source={},
-            image_extension="jpg",
-            rejected=0,
-            has_json=False,
-        )
+        write_sidecars(tmp_path, manifest(), [split])
     assert list(tmp_path.iterdir()) == []
 
 

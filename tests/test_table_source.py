@@ -214,16 +214,20 @@ def test_images_that_the_table_does_not_name_are_counted(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,colour\na.jpg,red\n", r"holds the label; name it with --label-column.*names: file, colour"),
+        ("file,split\na.jpg,train\n", r"no labels: .*holds the label; name it with --label-column.*names: file, split"),
         ("where,label\na.jpg,red\n", r"holds the path; name it with --path-column.*names: where, label"),
         ("a.jpg,cat\nb.jpg,dog\n", r"first line must name the columns, and names: a\.jpg, cat"),
         ("", "names: none"),
         ("path,label,label\na.jpg,x,y\n", "must name each column once"),
         ("path,label\na.jpg,x\nb.jpg,\n", r"t\.csv: line 3: the label \(column 'label'\) is empty"),
-        ("path,label\n,x\n", r"t\.csv: line 2: the path is empty"),
+        ("path,label\n,x\n", r"t\.csv: line 2: the path \(column 'path'\) is empty; name another column"),
         ("path,label\na.jpg\n", "line 2 has 1 cells, the first line names 2"),
         ('path,label\n"a.jpg,x\n', "not CSV: unexpected end of data"),
-        ("path,label\na.jpg,0\nb.jpg,-1\n", "line 3: label -1 is outside of the classes"),
+        (
+            "path,label\na.jpg,0\nb.jpg,-1\n",
+            r"line 3: the label \(column 'label'\) is -1, which says that there is none",
+        ),
+        ("path,label\na.jpg,0\nb.jpg,-2\n", "line 3: label -2 is outside of the classes"),
         ("path,label\n../a.jpg,0\n", r"line 2: \.\./a\.jpg lies outside"),
         ("path,label\na.jpg,0\na.jpg,1\n", r"1 rows name a file that stood before, such as a\.jpg \(labels 0 and 1\)"),
         ("path,label\na.jpg,0\na,0\n", "1 rows name a file that stood before"),
@@ -255,10 +259,19 @@ def test_faults_in_json_lines_are_named_with_their_place(tmp_path: Path, line: s
         listed(plant(tmp_path, t_jsonl='{"path":"a.jpg","label":1}\n' + line))
 
 
-def test_a_table_of_another_encoding_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        ("latin-1", r"not UTF-8 text \(invalid continuation byte at byte 40018, line 2\); save it as UTF-8"),
+        ("utf-16", "not UTF-8 text, probably UTF-16 .* at byte 0, line 1"),
+        ("utf-16-le", "not UTF-8 text, probably UTF-16 .* at byte 80036, line 2"),
+    ],
+)
+def test_a_table_of_another_encoding_is_refused(tmp_path: Path, encoding: str, message: str) -> None:
     plant(tmp_path)
-    (tmp_path / "t.csv").write_bytes("path,label\na.jpg,Käfer\n".encode("latin-1"))
-    with pytest.raises(SourceError, match=r"not UTF-8 text .* at byte"):
+    # The fault lies behind what is read at once.
+    (tmp_path / "t.csv").write_bytes(f"path,label\na.jpg,{'x' * 40_000}Käfer\n".encode(encoding))
+    with pytest.raises(SourceError, match=message):
         listed(tmp_path)
 
 
@@ -296,8 +309,31 @@ def test_which_table_or_folder_must_be_clear(tmp_path: Path) -> None:
 def test_what_is_no_table_of_images_is_not_recognised(tmp_path: Path, name: str) -> None:
     plant(tmp_path)
     (tmp_path / name).write_text("hello\nworld\n")
-    assert table.recognise(tmp_path) is None
-    assert table.recognise(tmp_path / name) is None
+    for path in (tmp_path, tmp_path / name):
+        if name == "t.txt":
+            assert table.recognise(path) is None
+        else:
+            with pytest.raises(SourceError, match=r"t\.csv: can't tell which column holds the path.*names: hello"):
+                table.recognise(path)
+
+
+def test_a_column_of_words_is_no_column_of_splits(tmp_path: Path) -> None:
+    names = [f"{number}.jpg" for number in range(300)]
+    plant(tmp_path, names, t_csv="path,label,split\n" + "".join(f"{name},x,word {name}\n" for name in names))
+    with pytest.raises(SourceError, match=r"line 257: column 'split': more than 255 splits, .*--split-column '' for"):
+        listed(tmp_path)
+    listing = listed(tmp_path, split_column="")
+    assert (listing.splits, listing.given_splits, listing.has_fields) == (("train",), False, True)
+
+
+@pytest.mark.parametrize(("cell", "split"), [("[1]", None), ("1.0", "split1"), ('" Val "', "val"), ("null", None)])
+def test_cells_of_splits_are_words_or_numbers(tmp_path: Path, cell: str, split: str | None) -> None:
+    plant(tmp_path, t_jsonl=f'{{"path":"b.jpg","label":0,"split":"x"}}\n{{"path":"a.jpg","label":0,"split":{cell}}}')
+    if split:
+        assert split in listed(tmp_path).splits
+        return
+    with pytest.raises(SourceError, match=r"line 2: the split \(column 'split'\) (holds a list|must be a word)"):
+        listed(tmp_path)
 
 
 @settings(max_examples=30, deadline=None)

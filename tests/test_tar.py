@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgdata.errors import ShardError
-from imgdata.tar import BLOCK, END_OF_ARCHIVE, member_bytes, members, padded, ustar_header
+from imgdata.tar import END_OF_ARCHIVE, members, padded, ustar_header
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 LONG = "folder/" + "n" * 150 + ".jpg"
@@ -113,9 +113,3 @@ def test_what_is_written_here_is_read_by_the_standard_library_and_by_us(tmp_path
         assert [(m.name, tar.extractfile(m).read()) for m in tar] == files
     if files:
         assert contents(path) == files
-
-
-@given(st.integers(0, 2**33))
-def test_a_member_takes_its_header_and_whole_blocks(size):
-    assert member_bytes(size) % BLOCK == 0
-    assert 0 <= member_bytes(size) - BLOCK - size < BLOCK

@@ -3,19 +3,22 @@
 import gzip
 import io
 import json
+import shutil
 import tarfile
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rawdata import encoded
+from rawdata import class_folders, encoded
 from tarsets import dataset, pairs, shard_writer, webdataset_samples, write_tar
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
+import imgdata
 from imgdata.errors import OptionError, ShardError, SourceError
 from imgdata.sources import tars
 from imgdata.sources.options import SourceOptions
-from imgdata.sources.tar_samples import tar_samples
+from imgdata.sources.tar_samples import is_image, tar_samples
+from imgdata.sources.walk import is_image as is_image_file
 
 JPEG = encoded(1)
 
@@ -239,6 +242,56 @@ def test_folders_of_imgdata_keep_their_name_splits_and_classes(tmp_path):
     assert list(listed.splits) == ["train", "val"]
     assert listed.given_splits
     assert len(listed) == 17
+
+
+def test_a_dataset_of_imgdata_is_recognised_whatever_its_first_split_holds(tmp_path):
+    folder = class_folders(tmp_path / "in", {"": 2}, ("cat",)) / "cat"
+    (folder / "t.csv").write_text("path,label,split\n000.jpg,,test\n001.jpg,x,train\n")
+    imgdata.shard(folder, tmp_path / "out", workers=1)
+    assert tars.recognise(tmp_path / "out")
+    listed = listing(tmp_path / "out")
+    assert dict(zip(listed.key_N.to_pylist(), listed.label_N.tolist(), strict=True)) == {"000": -1, "001": 0}
+    assert [one.id for one in listed.classes] == ["x"]
+
+
+def test_copies_of_tars_below_a_dataset_are_left_out_and_told(tmp_path):
+    folder = dataset(tmp_path / "out")
+    (folder / "backup").mkdir()
+    for tar in folder.glob("*.tar"):
+        shutil.copy(tar, folder / "backup")
+    for path, shown in ((folder, "backup/demo-train"), (tmp_path, "out/backup/demo-train")):
+        listed = listing(path)
+        assert len(listed) == 17
+        assert "4 tars in folders below a dataset.json are no part of it and were left out" in listed.warnings[0]
+        assert shown in listed.warnings[0]
+    assert len(imgdata.index(folder)["train"]) == 12
+
+
+def test_tars_of_a_dataset_are_known_by_their_place_not_by_their_name(tmp_path):
+    folder = tmp_path / "out"
+    imgdata.shard(class_folders(tmp_path / "in", {"train": 2}), folder, workers=1)
+    (folder / "backup").mkdir()
+    copy = shutil.copy(folder / "in-train-000000.tar", folder / "backup")
+    with pytest.raises(SourceError, match=r"backup/in-train-000000\.tar: no part of the dataset in .*dataset\.json"):
+        listing(f"{folder}::{copy}")
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.bin"])
+def test_damage_in_what_is_called_a_tar_is_told(tmp_path, name):
+    path = tmp_path / name
+    data = write_tar(tmp_path / "whole.tar", pairs(1)).read_bytes()
+    path.write_bytes(gzip.compress(data)[:-900] if name.endswith("gz") else data[:700])
+    if name == "a.bin":
+        assert tars.recognise(path) is None
+        return
+    with pytest.raises((SourceError, ShardError), match=rf"{name}: (cut short|not a tar)"):
+        tars.recognise(path)
+
+
+@pytest.mark.parametrize("extension", ["jfif", "mpo", "pnm", "apng", "heic", "jxl"])
+def test_tars_and_folders_take_the_same_files_for_images(extension):
+    assert is_image(extension)
+    assert is_image_file(f"a.{extension}")
 
 
 def test_an_unfinished_folder_is_refused(tmp_path):

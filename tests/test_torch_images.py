@@ -1,14 +1,19 @@
 """A split as a PyTorch dataset gives what torchvision's `ImageFolder` gives for the raw folders."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
-from rawdata import class_folders
+from PIL import Image
+from rawdata import class_folders, encoded
+from tarsets import write_tar
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 import imgdata
 from imgdata import ShardOptions
+from imgdata.errors import ImageError
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +49,27 @@ def test_a_data_loader_gives_every_image_once(places, num_workers):
 def test_an_unknown_split_names_those_there_are(places):
     with pytest.raises(KeyError, match="it has train, val"):
         imgdata.open(places[1]).torch("test")
+
+
+def test_the_limit_of_pixels_is_that_of_the_dataset_and_not_pillows(places, monkeypatch):
+    # Above twice this Pillow raises, above once it warns; images here have 48 x 49 pixels and more.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    dataset = imgdata.open(places[1])
+    assert len(list(dataset.torch("val"))) == 6
+    dataset.manifest = dataclasses.replace(dataset.manifest, options={"max_pixels": 1000})
+    with pytest.raises(ImageError, match=r"cat/000 in split val: \d+ x 48 pixels, the limit is 1000 \(max_pixels\)"):
+        dataset.torch("val")[0]
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"<html>", "not-an-image: k in split train: looks like HTML"),
+        (encoded(1)[:-200], "truncated: k in split train"),
+    ],
+)
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path, data, message):
+    write_tar(tmp_path / "x.tar", [("k.jpg", data), ("k.cls", b"0")])
+    with pytest.raises(ImageError, match=message):
+        imgdata.index(tmp_path).torch("train")[-1]

@@ -1,5 +1,6 @@
 """`imgdata.verify` finds what was changed, and names shard, key and byte."""
 
+import dataclasses
 import io
 import json
 import re
@@ -8,12 +9,14 @@ import tarfile
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pictures import bomb
 from rawdata import class_folders
 from tarsets import dataset, flip, pairs, write_tar
 
 import imgdata
-from imgdata import ShardOptions
+from imgdata import Fault, ShardOptions
 from imgdata.errors import ShardError
+from imgdata.manifest import read_manifest
 from imgdata.tar import BLOCK, members
 
 TAR = "demo-train-000001.tar"
@@ -28,6 +31,7 @@ def folder(tmp_path):
 def sharded(tmp_path_factory):
     root = tmp_path_factory.mktemp("own")
     raw = class_folders(root / "pets", {"train": 3})
+    (raw / "train" / "cat" / "bad.jpg").write_bytes(b"<html>")
     imgdata.shard(raw, root / "out", ShardOptions(shard_samples=5, json_members=True), workers=1)
     return root / "out"
 
@@ -156,16 +160,14 @@ def test_missing_and_extra_files_are_named(folder):
 @pytest.mark.parametrize(
     ("name", "damage", "what"),
     [
-        (
-            "_info.json",
-            lambda data: data.replace(b'"num_samples": 5', b'"num_samples": 6'),
-            "says otherwise than dataset.json",
-        ),
-        ("_info.json", lambda data: data[:50], "no JSON"),
+        ("_info.json", lambda data: data.replace(b'"num_samples": 5', b'"num_samples": 6'), "not as it was written"),
+        ("_info.json", lambda data: data[:50], "not as it was written"),
         ("_info.json", None, "missing"),
-        ("demo-val.wids.json", lambda data: data.replace(b'"nsamples": 5', b'"nsamples": 4'), "says otherwise"),
-        ("croissant.json", lambda data: data.replace(b'"sha256": "', b'"sha256": "0'), "lists other files"),
-        ("croissant.json", lambda data: b"[]", "lists other files"),
+        ("demo-val.wids.json", lambda data: data.replace(b"5", b"4", 1), "not as it was written"),
+        ("croissant.json", lambda data: data.replace(b"sc:Text", b"sc:Test", 1), "not as it was written"),
+        ("croissant.json", lambda data: b"[]", "not as it was written"),
+        ("README.md", None, "missing; rebuild the sidecars"),
+        ("dataset.json", lambda data: data.replace(b'"label_from": "cls"\n', b'"label_from": "c"\n'), "changed since"),
         ("demo-val.index.parquet", None, "missing"),
         ("demo-val.index.parquet", lambda data: data[:-20] + b"?" * 20, "sha256 is .* must be|damaged index"),
         ("demo-val-000000.idx", lambda data: data.replace(b"val/0003", b"val/0004"), "line 5 is not what the tar has"),
@@ -179,7 +181,59 @@ def test_a_damaged_sidecar_is_named(folder, name, damage, what):
         path.write_bytes(damage(path.read_bytes()))
     faults = imgdata.verify(folder)
     assert {fault.shard for fault in faults} == {name}
+    assert all(fault.serious for fault in faults)
     assert any(re.search(what, fault.what) for fault in faults)
+
+
+def test_the_list_of_what_was_left_out_is_checked_too(sharded):
+    path = sharded / "rejects.jsonl"
+    original = path.read_bytes()
+    try:
+        flip(path, 20)
+        (changed,) = imgdata.verify(sharded)
+        path.unlink()
+        (missing,) = imgdata.verify(sharded)
+    finally:
+        path.write_bytes(original)
+    assert str(changed) == "rejects.jsonl: not as it was written; copy it again"
+    assert str(missing) == "rejects.jsonl: missing; copy it again"
+
+
+def test_a_changed_sidecar_is_named_with_the_first_byte_that_differs(folder):
+    flip(folder / "croissant.json", 700)
+    (fault,) = imgdata.verify(folder)
+    assert (fault.shard, fault.byte) == ("croissant.json", 700)
+
+
+def test_an_edited_card_is_told_and_is_no_damage(folder):
+    card = folder / "README.md"
+    size = card.stat().st_size
+    card.write_bytes(card.read_bytes() + b"\nLicence: ask the photographers.\n")
+    (fault,) = imgdata.verify(folder)
+    assert not fault.serious
+    assert str(fault) == f"README.md byte {size}: edited since it was written; no reader depends on it"
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_flipped_bit_of_any_sidecar_is_found(sharded, data):
+    path = data.draw(st.sampled_from(sorted(path for path in sharded.iterdir() if path.suffix != ".tar")))
+    original = path.read_bytes()
+    changed = bytearray(original)
+    changed[data.draw(st.integers(0, len(original) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    try:
+        path.write_bytes(changed)
+        faults = imgdata.verify(sharded, workers=1)
+    except ShardError as error:
+        faults = [Fault(path.name, "", -1, str(error))] if f"{path}: " in str(error) else []
+    finally:
+        path.write_bytes(original)
+    assert path.name in {fault.shard for fault in faults}
+    assert any(fault.serious for fault in faults) == (path.name != "README.md")
+
+
+def test_the_file_of_the_dataset_stands_for_its_folder(folder):
+    assert imgdata.verify(folder / "dataset.json") == []
 
 
 def test_an_index_of_another_dataset_is_found_even_with_the_right_hash(folder, tmp_path):
@@ -249,6 +303,27 @@ def test_deep_decodes_what_the_index_calls_intact(tmp_path):
     assert [fault.key for fault in faults] == ["s0001", "z"]
     assert "can't be decoded: truncated" in faults[0].what
     assert "can't be decoded: not-an-image" in faults[1].what
+
+
+def test_deep_does_not_decode_what_is_larger_than_allowed(tmp_path):
+    write_tar(tmp_path / "x-train-0.tar", [*pairs(1), ("z.png", bomb()), ("z.cls", b"0")])
+    imgdata.index(tmp_path)
+    (fault,) = imgdata.verify(tmp_path, deep=True)
+    assert fault.key == "z"
+    assert "too-large: 60000 x 60000 pixels, the limit is 200000000" in fault.what
+
+
+def test_deep_applies_the_limit_that_the_dataset_was_made_with(folder):
+    manifest = read_manifest(folder)
+    limited = dataclasses.replace(manifest, options={**manifest.options, "max_pixels": 35 * 24})
+    (folder / "dataset.json").write_bytes(limited.to_bytes())
+    assert imgdata.verify(folder) == []
+    faults = imgdata.verify(folder, deep=True)
+    # Widths are 32 to 38.
+    assert [fault.key for fault in faults] == [
+        f"{split}/{i:04d}" for split, count in (("train", 12), ("val", 5)) for i in range(count) if i % 7 > 3
+    ]
+    assert all("too-large" in fault.what for fault in faults)
 
 
 def test_labels_from_other_members_are_compared_too(tmp_path):

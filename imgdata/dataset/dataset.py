@@ -13,7 +13,7 @@ import xxhash
 from imgdata.dataset.index import Index
 from imgdata.errors import ShardError
 from imgdata.files import FilePool
-from imgdata.manifest import MANIFEST, Manifest, SplitEntry, read_manifest
+from imgdata.manifest import MANIFEST, Manifest, SplitEntry, dataset_folder, read_manifest
 from imgdata.sample import ClassName, Sample
 
 if TYPE_CHECKING:
@@ -194,11 +194,13 @@ class Dataset(Mapping[str, Split]):
     def torch(self, split: str, transform: "Callable[[Image], Any] | None" = None) -> "TorchImages":
         """The split as a map-style PyTorch dataset of `(transform(image), label)`, in place of `ImageFolder`.
 
-        `transform` takes a PIL image in RGB. Raises `KeyError` when there is no such split.
+        `transform` takes a PIL image in RGB. The limit of pixels is the one that the dataset was made with, 200
+        million by default; Pillow's own, which is lower and of the whole process, does not apply. Raises `KeyError`
+        when there is no such split.
         """
         from imgdata.dataset.torch_images import TorchImages
 
-        return TorchImages(self[split], self.classes, transform)
+        return TorchImages(self[split], self.classes, transform, max_pixels=self.manifest.max_pixels)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.splits)
@@ -216,7 +218,5 @@ def open(path: str | Path) -> Dataset:
 
     Raises `ShardError` when the folder is no finished dataset, and says what to do.
     """
-    folder = Path(path)
-    if folder.name == MANIFEST:
-        folder = folder.parent
+    folder = dataset_folder(path)
     return Dataset(folder, read_manifest(folder))

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from imgdata.columns import numbers
 from imgdata.errors import ShardError
 from imgdata.files import whole_file
 
@@ -42,6 +43,8 @@ JSON_FIELDS = (
 """Further columns when the samples have a `json` member: where it lies and its hash; size 0 where it is absent."""
 
 _ROW_GROUP = 1 << 17
+_DAMAGE = (pa.ArrowException, OSError, KeyError, UnicodeDecodeError)
+"""What pyarrow raises while it reads a damaged file; the last one for names of columns and for words."""
 
 
 def index_schema(*, has_json: bool) -> pa.Schema:
@@ -123,11 +126,11 @@ class Index:
     def _metadata(self) -> pq.FileMetaData:
         try:
             metadata = pq.read_metadata(self.path, memory_map=True)
+            found = metadata.schema.to_arrow_schema()
         except FileNotFoundError:
             raise ShardError(f"{self.path}: no such index; {self._rebuild()}") from None
-        except (pa.ArrowException, OSError) as error:
-            raise ShardError(f"{self.path}: damaged index ({error}); {self._rebuild()}") from error
-        found = metadata.schema.to_arrow_schema()
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
         expected = index_schema(has_json="json_offset" in found.names)
         if not found.equals(expected):
             raise ShardError(
@@ -140,6 +143,9 @@ class Index:
         """The columns."""
         return list(index_schema(has_json=self.has_json).names)
 
+    def _damaged(self, error: Exception) -> ShardError:
+        return ShardError(f"{self.path}: damaged index ({error}); {self._rebuild()}")
+
     def _rebuild(self) -> str:
         return f"rebuild it with `imgdata index {self.path.parent}`"
 
@@ -149,9 +155,11 @@ class Index:
         if not missing:
             return
         try:
-            table = pq.read_table(self.path, columns=missing, memory_map=True, partitioning=None)
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise ShardError(f"{self.path}: damaged index ({error}); {self._rebuild()}") from error
+            # `pq.read_table` would import pyarrow.dataset, and that pandas: 0.3 s.
+            with pq.ParquetFile(self.path, memory_map=True) as file:
+                table = file.read(columns=missing)
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
         if table.num_rows != len(self):
             raise ShardError(f"{self.path}: changed while it was open; open the dataset again")
         for name, column in zip(table.column_names, table.unify_dictionaries().columns, strict=True):
@@ -169,12 +177,7 @@ class Index:
             column = self.column(name)
             if pa.types.is_string(column.type):
                 raise TypeError(f"column {name!r} is text: use column({name!r})")
-            if column.type == _WORD:
-                chunks = cast("list[pa.DictionaryArray[Any, Any]]", column.chunks)
-                parts = [chunk.indices.to_numpy() for chunk in chunks]
-                array = np.concatenate(parts) if parts else np.empty(0, np.int32)
-            else:
-                array = column.to_numpy()
+            array = numbers(column)
             array.flags.writeable = False
             self._arrays[name] = array
         return self._arrays[name]
@@ -183,7 +186,10 @@ class Index:
         """The distinct values of a word column (`shard`, `mode`, `format`), in order of their first row."""
         if name not in self._words:
             chunks = cast("list[pa.DictionaryArray[Any, Any]]", self.column(name).chunks)
-            self._words[name] = [str(word) for word in chunks[0].dictionary.to_pylist()] if chunks else []
+            try:
+                self._words[name] = [str(word) for word in chunks[0].dictionary.to_pylist()] if chunks else []
+            except UnicodeDecodeError as error:
+                raise self._damaged(error) from error
         return self._words[name]
 
     @property

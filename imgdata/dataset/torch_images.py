@@ -1,6 +1,5 @@
 """A split -> a map-style PyTorch dataset of decoded images and labels, in place of torchvision's `ImageFolder`."""
 
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +7,10 @@ import torch
 from PIL import Image
 
 from imgdata.dataset.dataset import Split
+from imgdata.errors import ImageError
+from imgdata.headers import open_image, pillow_errors, probe
+from imgdata.images import refuse_large
+from imgdata.manifest import MAX_PIXELS
 from imgdata.sample import ClassName
 
 
@@ -19,9 +22,15 @@ class TorchImages(torch.utils.data.Dataset[tuple[Any, int]]):
     """
 
     def __init__(
-        self, split: Split, classes: tuple[ClassName, ...], transform: Callable[[Image.Image], Any] | None
+        self,
+        split: Split,
+        classes: tuple[ClassName, ...],
+        transform: Callable[[Image.Image], Any] | None,
+        *,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.split = split
+        self.max_pixels = max_pixels
         self.classes = [one.id for one in classes]
         self.class_to_idx = {one.id: index for index, one in enumerate(classes)}
         self.transform = transform
@@ -36,8 +45,21 @@ class TorchImages(torch.utils.data.Dataset[tuple[Any, int]]):
         return len(self.split)
 
     def __getitem__(self, position: int) -> tuple[Any, int]:
-        """The image at `position`, transformed if there is a transform, and its class index."""
-        data = self.split.read(position)
-        with Image.open(io.BytesIO(data)) as opened:
-            image = opened.convert("RGB")
+        """The image at `position`, transformed if there is a transform, and its class index.
+
+        Raises `IndexError`, `ShardError`, and `ImageError` for an image that can't be decoded or has more than
+        `max_pixels`.
+        """
+        image = self._decoded(position)
         return (self.transform(image) if self.transform else image), int(self.split.index.label_N[position])
+
+    def _decoded(self, position: int) -> Image.Image:
+        data = self.split.read(position)
+        try:
+            info = probe(data)
+            refuse_large(info, self.max_pixels)
+            with pillow_errors(), open_image(data, info.format) as opened:
+                return opened.convert("RGB")
+        except ImageError as error:
+            key = self.split.index.row(position % len(self)).key
+            raise ImageError(error.reason, f"{key} in split {self.split.name}: {error.detail}") from error

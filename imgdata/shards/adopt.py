@@ -1,10 +1,10 @@
 """WebDataset tars made elsewhere -> index and sidecars beside them; the tars stay as they are."""
 
 import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,13 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from imgdata.columns import column_array, number_array, numbers
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
-from imgdata.dataset.index import index_schema
+from imgdata.dataset.index import Index, index_schema
 from imgdata.errors import ImageError, OptionError, ShardError
 from imgdata.files import JOB_FOLDER
-from imgdata.headers import ImageInfo, probe
+from imgdata.headers import UNKNOWN, probe
 from imgdata.keys import duplicate_positions
+from imgdata.manifest import Manifest
 from imgdata.sample import ClassName
 from imgdata.shards.sidecars import (
     DaliMember,
@@ -29,13 +31,16 @@ from imgdata.shards.sidecars import (
     write_dali_index,
     write_sidecars,
 )
+from imgdata.shards.state import REJECTS, REPAIRS
+from imgdata.shards.threads import in_threads
 from imgdata.sources.listing import clean_title, escape_name
 from imgdata.sources.tar_labels import LabelReader, choose_label_source
 from imgdata.sources.tar_samples import TarSample, image_member, is_image, several_images_warning, tar_samples
 from imgdata.sources.tars import TarSet, expand, tar_set
 from imgdata.tar import Member
 
-_UNKNOWN = ImageInfo(format="unknown", width=0, height=0, mode="unknown", bits=0)
+_PLACE = ("key", "offset", "xxh64")
+"""Columns that tell whether a row is of the same image in the same place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +81,7 @@ class _Rows:
         try:
             info = probe(data)
         except ImageError as error:
-            info = _UNKNOWN
+            info = UNKNOWN
             self.bad += 1
             self.first_bad = self.first_bad or f"{sample.key}: {error}"
         side = sample.members.get("json")
@@ -93,7 +98,7 @@ class _Rows:
             info.format,
             info.orientation,
             xxhash.xxh64_intdigest(data),
-            escape_name(image.name),
+            _source_in(fields) or escape_name(image.name),
             0 if side is None else side.offset,
             len(fields),
             xxhash.xxh64_intdigest(fields) if side else 0,
@@ -109,7 +114,7 @@ class _Rows:
     def table(self) -> pa.Table:
         """The columns as `index_schema` has them."""
         schema = index_schema(has_json=True)
-        return pa.table([pa.array(self.columns[column.name], column.type) for column in schema], schema=schema)
+        return pa.table([column_array(self.columns[column.name], column.type) for column in schema], schema=schema)
 
 
 def index(
@@ -124,27 +129,17 @@ def index(
 ) -> Dataset:
     """Index the tars and write all sidecars into `out`, by default the folder they lie in.
 
-    `tars` are tars, folders, globs or brace patterns. Splits are read from the names of the tars, classes from
-    `dataset.json` where there is one. `progress(done, total)` hears of every finished tar. Raises `SourceError`,
-    `ShardError` or `OptionError`; then `dataset.json` is as it was before.
+    `tars` are tars, folders, globs or brace patterns. Splits are read from the names of the tars. What the sidecars
+    of an earlier time know and the tars do not is kept: the names of the classes, and those in the raw dataset. A
+    `README.md` that imgdata did not write stays. `progress(done, total)` hears of every finished tar. Raises
+    `SourceError`, `ShardError` or `OptionError`; then `dataset.json` is as it was before.
     """
     patterns = [tars] if isinstance(tars, str | Path) else list(tars)
     found = tar_set(list(dict.fromkeys(tar for pattern in patterns for tar in expand(pattern))))
     folder = _folder(found, Path(out) if out is not None else None)
     extensions = tuple(ext.lower().lstrip(".") for ext in image_ext)
     source = _label_source(found, extensions, label_from)
-    scans: list[_Scan] = []
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        # Hashing and decoding leave the interpreter to the other threads.
-        jobs = [pool.submit(_scan, tar, extensions, source) for tar in found.tars]
-        try:
-            for done, job in enumerate(jobs, 1):
-                scans.append(job.result())
-                if progress is not None:
-                    progress(done, len(jobs))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    scans = list(in_threads(lambda tar: _scan(tar, extensions, source), found.tars, workers=workers, progress=progress))
     _write(folder, found, scans, clean_title(name or found.title), source)
     return open_dataset(folder)
 
@@ -223,10 +218,25 @@ def _read(descriptor: int, member: Member, tar: Path) -> bytes:
     return data
 
 
+def _source_in(fields: bytes) -> str:
+    """The name in the raw dataset in a `json` member as `imgdata shard` writes it; empty in any other."""
+    if b'"source"' not in fields:
+        return ""
+    try:
+        values = json.loads(fields)
+        ours = isinstance(values["width"], int) and isinstance(values["height"], int)
+        source = values["source"]
+        # Arrow takes no halves of surrogate pairs; `imgdata shard` writes none.
+        return source if ours and isinstance(source, str) and source.encode() else ""
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
 def _write(folder: Path, found: TarSet, scans: Sequence[_Scan], name: str, label_source: str) -> None:
     manifest = found.manifest
     has_json = any(pc.any(pc.greater(scan.table["json_size"], 0)).as_py() for scan in scans)
-    labels, tables, classes = _merge_labels(scans, label_source, manifest.classes if manifest else ())
+    labels, tables, classes = _merge_labels(scans, label_source, manifest)
+    tables = _keep_sources(tables, folder, manifest)
     names = index_schema(has_json=has_json).names
     splits = []
     for split in dict.fromkeys(found.splits):
@@ -240,9 +250,9 @@ def _write(folder: Path, found: TarSet, scans: Sequence[_Scan], name: str, label
             )
         )
     extensions: Counter[str] = sum((scan.extensions for scan in scans), Counter())
-    image_extension = ";".join(sorted(extensions, key=lambda ext: (-extensions[ext], ext)))
-    if manifest is not None and manifest.source.get("kind") != "index":
-        # Shards of `imgdata shard`: what made them stays on record.
+    own = manifest is not None and _is_own(manifest)
+    if manifest is not None and own:
+        # What made the shards stays on record.
         options, source, rejected = manifest.options, manifest.source, manifest.rejected
     else:
         skipped = sum(scan.without_image for scan in scans)
@@ -255,36 +265,86 @@ def _write(folder: Path, found: TarSet, scans: Sequence[_Scan], name: str, label
             "skipped": {"samples without an image": skipped} if skipped else {},
             "warnings": [*_warnings(scans, splits), *labels.warnings()],
         }
-    write_sidecars(
-        folder,
+    facts = Manifest(
         name=name,
         classes=classes,
-        splits=splits,
+        image_extension=";".join(sorted(extensions, key=lambda ext: (-extensions[ext], ext))),
+        label_from=label_source,
+        has_json=has_json,
+        rejected=rejected,
         options=options,
         source=source,
-        image_extension=image_extension,
-        rejected=rejected,
-        has_json=has_json,
-        label_from=label_source,
     )
+    write_sidecars(folder, facts, splits, lists=(REJECTS, REPAIRS) if own else (), before=manifest)
+
+
+def _is_own(manifest: Manifest) -> bool:
+    """Whether `imgdata shard` wrote the tars."""
+    return manifest.source.get("kind") != "index"
 
 
 def _merge_labels(
-    scans: Sequence[_Scan], source: str, known: Sequence[ClassName]
+    scans: Sequence[_Scan], source: str, before: Manifest | None
 ) -> tuple[LabelReader, list[pa.Table], tuple[ClassName, ...]]:
     """The tables with one numbering for the labels of all tars."""
     merged = LabelReader(source)
-    label_N, classes = merged.finish(
-        np.concatenate([merged.absorb(scan.labels, scan.table["label"].to_numpy()) for scan in scans]), known
-    )
+    label_N = np.concatenate([merged.absorb(scan.labels, numbers(scan.table["label"])) for scan in scans])
+    known: tuple[ClassName, ...] = ()
+    # Read from another place, the same number is another class; a text that is the id of a class is that class.
+    if before is not None and (before.label_from == source or (_is_own(before) and merged.texts)):
+        known = before.classes
+    label_N, classes = merged.finish(label_N, known)
     tables, start = [], 0
     for scan in scans:
         end = start + len(scan.table)
-        position = scan.table.schema.get_field_index("label")
-        labels = pa.array(label_N[start:end], pa.int32())
-        tables.append(scan.table.set_column(position, scan.table.schema.field(position), labels))
+        tables.append(_with_column(scan.table, "label", number_array(label_N[start:end].astype(np.int32))))
         start = end
     return merged, tables, classes
+
+
+def _keep_sources(tables: Sequence[pa.Table], folder: Path, before: Manifest | None) -> list[pa.Table]:
+    """The tables with the names in the raw dataset that the indices of an earlier time have for the same images."""
+    rows_of: dict[str, pa.Table] = {}
+    for split in before.splits if before is not None else ():
+        try:
+            rows_of |= _old_rows(Index(folder / split.index))
+        except ShardError:
+            # Damaged or missing, which may be why it is built anew.
+            continue
+    return [_with_sources(table, rows_of.get(table["shard"][0].as_py())) for table in tables]
+
+
+def _old_rows(index: Index) -> dict[str, pa.Table]:
+    """Shard -> its rows, of the columns that tell the image and its source."""
+    columns = ("source", *_PLACE)
+    index.load(("shard", *columns))
+    try:
+        for name in ("shard", *columns):
+            index.column(name).validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise ShardError(f"{index.path}: damaged index ({error})") from error
+    table = pa.table({name: index.column(name) for name in columns})
+    order_N = np.argsort(index.shard_N, kind="stable")
+    starts = np.searchsorted(index.shard_N[order_N], range(1, len(index.words("shard"))))
+    rows = zip(index.words("shard"), np.split(order_N, starts), strict=True)
+    return {shard: table.take(number_array(row_N)) for shard, row_N in rows}
+
+
+def _with_sources(table: pa.Table, old: pa.Table | None) -> pa.Table:
+    """`table` of one tar with the sources of `old`, where key, place and bytes of the image are the same."""
+    if old is None or not len(old):
+        return table
+    order_N = np.argsort(numbers(old["offset"]), kind="stable")
+    at_N = np.searchsorted(numbers(old["offset"])[order_N], numbers(table["offset"])).clip(max=len(old) - 1)
+    old = old.take(number_array(order_N[at_N]))
+    same = [pc.equal(old[name], table[name]) for name in _PLACE]
+    source = pc.if_else(pc.and_(pc.and_(same[0], same[1]), same[2]), old["source"], table["source"])
+    return _with_column(table, "source", source)
+
+
+def _with_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    position = table.schema.get_field_index(name)
+    return table.set_column(position, table.schema.field(position), values)
 
 
 def _warnings(scans: Sequence[_Scan], splits: Sequence[SplitRecord]) -> list[str]:

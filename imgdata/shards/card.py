@@ -57,7 +57,8 @@ def _overview(manifest: Manifest) -> str:
     ]
     lines += [f"| {s.name} | {s.samples:,} | {len(s.shards):,} | {_size(s.bytes)} |" for s in manifest.splits]
     if manifest.rejected:
-        lines += ["", f"{manifest.rejected:,} images were left out; `rejects.jsonl` says why."]
+        why = "; `rejects.jsonl` says why" if "rejects.jsonl" in manifest.files else ""
+        lines += ["", f"{manifest.rejected:,} images were left out{why}."]
     warnings = manifest.source.get("warnings", ())
     if warnings:
         lines += ["", *(f"- Note: {warning}" for warning in warnings)]
@@ -187,7 +188,7 @@ def _files(manifest: Manifest) -> str:
             + ".",
             f"- {indices}: the index, one row per sample (shard, offset, size, label, width, height, hash, source).",
             "- `.idx`: NVIDIA DALI's index of each shard. `_info.json`: timm. `.wids.json`: webdataset's indexed form.",
-            "- `dataset.json`: classes, splits, options and the sha256 of every shard.",
+            "- `dataset.json`: classes, splits, options and the sha256 of every file.",
             "- `croissant.json`: Croissant metadata.",
             "",
             "`imgdata verify .` checks all of it.",

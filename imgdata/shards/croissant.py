@@ -73,7 +73,10 @@ def croissant(manifest: Manifest) -> bytes:
             "description": f"{manifest.samples} images in {len(manifest.classes)} classes, as WebDataset tar shards.",
             "conformsTo": "http://mlcommons.org/croissant/1.0",
             "distribution": distribution,
-            "recordSet": [_classes(manifest), *(_records(manifest, split) for split in manifest.splits)],
+            "recordSet": [
+                *([_classes(manifest)] if manifest.classes else []),
+                *(_records(manifest, split) for split in manifest.splits),
+            ],
         }
     )
 

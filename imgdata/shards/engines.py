@@ -35,10 +35,14 @@ class _StoppedError(Exception):
 
 
 class LocalEngine:
-    """Workers on this machine: threads for fewer than `PROCESSES_FROM` samples, processes otherwise."""
+    """Workers on this machine: threads for fewer than `PROCESSES_FROM` samples, processes otherwise.
 
-    def __init__(self, *, workers: int, samples: int) -> None:
+    Processes inherit the descriptor `lock`: the output folder stays locked until the last of them has ended.
+    """
+
+    def __init__(self, *, workers: int, samples: int, lock: int | None = None) -> None:
         self._workers = workers
+        self._lock = lock
         self._in_processes = workers > 1 and samples >= PROCESSES_FROM
         self._processes: list[subprocess.Popen[bytes]] = []
         self._threads: list[threading.Thread] = []
@@ -48,7 +52,7 @@ class LocalEngine:
 
     def __enter__(self) -> "LocalEngine":
         if self._in_processes:
-            self._processes = [_start_process() for _ in range(self._workers)]
+            self._processes = [_start_process(self._lock) for _ in range(self._workers)]
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -139,15 +143,20 @@ class LocalEngine:
                     )
                 )
                 return
+            except Exception as error:
+                # A task that can't be pickled, say: raised again by `run`.
+                self._events.put(error)
+                return
 
 
-def _start_process() -> "subprocess.Popen[bytes]":
+def _start_process(lock: int | None) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-P", "-c", _WORKER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         # The same import path as here, whatever way this process found imgdata.
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+        pass_fds=() if lock is None else (lock,),
         # Ctrl-C reaches the parent alone, which ends the workers.
         start_new_session=True,
     )

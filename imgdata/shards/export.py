@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
+from imgdata.columns import number_array
 from imgdata.dataset.dataset import Split
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.errors import OptionError
@@ -105,7 +105,7 @@ def file_names(split: Split, rows: Sequence[int] | np.ndarray[tuple[int], np.dty
     The base name in the raw dataset, with an extension that fits the bytes, where no other of `rows` has it;
     else the key with `_` for `/`, and a number if even that is taken.
     """
-    positions = pa.array(rows)
+    positions = number_array(np.asarray(rows, np.int64))
     sources = split.index.column("source").take(positions).to_pylist()
     keys = split.index.column("key").take(positions).to_pylist()
     formats = [split.index.words("format")[code] for code in split.index.array("format")[np.asarray(rows)].tolist()]

@@ -15,6 +15,8 @@ class Fault:
     """Where in the file; -1 when it concerns the whole file. For an image that differs, its first byte."""
     what: str
     """What is wrong, for people."""
+    serious: bool = True
+    """False for what people change on purpose and no reader depends on: the dataset card, `README.md`."""
 
     def __str__(self) -> str:
         place = f" byte {self.byte}" if self.byte >= 0 else ""

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,37 +11,38 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from imgdata.columns import column_array
 from imgdata.errors import SourceError
 from imgdata.files import output_error, sync_folder, write_atomic
 from imgdata.images import extension_of
+from imgdata.manifest import Manifest
 from imgdata.shards.plan import Plan, shard_file
-from imgdata.shards.record import Reject, Repair, ShardReport, job_folder, read_rows
+from imgdata.shards.record import Reject, Repair, ShardReport, read_rows
 from imgdata.shards.sidecars import ShardRecord, SplitRecord, write_sidecars
+from imgdata.shards.state import REJECTS, REPAIRS, JobFolder
 from imgdata.tar import members
 
-REJECTS = "rejects.jsonl"
-REPAIRS = "repairs.jsonl"
-GAPS_MARK = "closing-gaps"
-"""File in the job folder: every shard is written, and some may have been renumbered."""
 
-
-def finish(out: Path, plan: Plan, reports: Sequence[ShardReport], identity: Mapping[str, Any]) -> tuple[str, ...]:
-    """Write every sidecar of the dataset, `dataset.json` last, and take the job folder away.
+def finish(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], identity: Mapping[str, Any]) -> tuple[str, ...]:
+    """Write every sidecar of the dataset, `dataset.json` last, and end the job.
 
     `reports` has one entry for each planned shard, in order. Returns the warnings. Can be cut off and called
     again at any point.
     """
+    out = job.out
     splits = []
     for split in plan.splits:
         of_split = [report for report in reports if report.split == split.name]
+        accounted = sum(report.samples + len(report.rejects) for report in of_split)
+        assert accounted == len(split.row_N), f"{split.name}: {accounted} of {len(split.row_N)} samples accounted for"
         kept = [report for report in of_split if report.samples]
         if not kept:
             first = of_split[0].rejects[0]
             raise SourceError(
                 f"split {split.name}: not one of its {len(split.row_N)} images can be used "
-                f"(the first: {first.source}: {first.detail})"
+                f"(the first: {first.source}: {first.detail}); mend them and start afresh with --overwrite"
             )
-        files = _close_gaps(out, plan.name, split.name, kept)
+        files = _close_gaps(job, plan.name, split.name, kept)
         tables = [_rows(out, report.file, file) for report, file in zip(kept, files, strict=True)]
         splits.append(
             SplitRecord(
@@ -60,11 +60,13 @@ def finish(out: Path, plan: Plan, reports: Sequence[ShardReport], identity: Mapp
     _write_lines(out / REJECTS, rejects)
     _write_lines(out / REPAIRS, repairs)
     warnings = (*plan.listing.warnings, *_warnings(plan, splits))
-    write_sidecars(
-        out,
+    facts = Manifest(
         name=plan.name,
         classes=plan.listing.classes,
-        splits=splits,
+        image_extension=plan.extension,
+        label_from="cls" if bool((plan.listing.label_N >= 0).any()) else "none",
+        has_json=plan.has_json,
+        rejected=len(rejects),
         options=identity["options"],
         source={
             **identity["source"],
@@ -72,17 +74,13 @@ def finish(out: Path, plan: Plan, reports: Sequence[ShardReport], identity: Mapp
             "skipped": dict(plan.listing.skipped),
             "warnings": list(warnings),
         },
-        image_extension=plan.extension,
-        rejected=len(rejects),
-        has_json=plan.has_json,
     )
-    # Without its plan the job counts as finished, should this be cut off here.
-    (job_folder(out) / "plan.json").unlink()
-    shutil.rmtree(job_folder(out))
+    write_sidecars(out, facts, splits, lists=(REJECTS, REPAIRS))
+    job.end()
     return warnings
 
 
-def _close_gaps(out: Path, name: str, split: str, kept: Sequence[ShardReport]) -> list[str]:
+def _close_gaps(job: JobFolder, name: str, split: str, kept: Sequence[ShardReport]) -> list[str]:
     """Number the shards without gaps, where all images of one were bad; `{000000..000009}` then finds all.
 
     Renames upwards from the first, and leaves a mark before: a run that is cut off here goes on here, and
@@ -92,7 +90,8 @@ def _close_gaps(out: Path, name: str, split: str, kept: Sequence[ShardReport]) -
     moves = [(report.file, file) for report, file in zip(kept, files, strict=True) if report.file != file]
     if not moves:
         return files
-    write_atomic(job_folder(out) / GAPS_MARK, b"")
+    job.mark_closing_gaps()
+    out = job.out
     for old, new in moves:
         if _first_key(out / new) == _first_row_key(out, old):
             continue
@@ -123,7 +122,7 @@ def _rows(out: Path, recorded: str, file: str) -> pa.Table:
     if recorded == file:
         return table
     position = table.schema.get_field_index("shard")
-    column = pa.array([file] * len(table), table.schema.field(position).type)
+    column = column_array([file] * len(table), table.schema.field(position).type)
     return table.set_column(position, table.schema.field(position), column)
 
 
@@ -150,20 +149,20 @@ def _warnings(plan: Plan, splits: Sequence[SplitRecord]) -> list[str]:
     odd = {
         "CMYK": modes.get("CMYK", 0) + modes.get("YCCK", 0),
         "16-bit": sum(count for mode, count in modes.items() if "16" in mode),
-        "EXIF-rotated": pc.sum(pc.greater(table["orientation"], 1)).as_py() or 0,
+        "EXIF-rotated": sum(count for turn, count in _counts(table["orientation"]).items() if turn > 1),
     }
     if any(odd.values()):
         what = ", ".join(f"{count} {name}" for name, count in odd.items() if count)
         warnings.append(f"{what} images were kept as they are; --on-bad repair makes them upright 8-bit RGB")
     for split in splits:
         number = plan.listing.splits.index(split.name)
-        listed = np.unique(plan.listing.label_N[plan.listing.split_N == number])
-        lost = np.setdiff1d(listed, split.table["label"].to_numpy())
+        listed = np.unique(plan.listing.label_N[(plan.listing.split_N == number) & (plan.listing.label_N >= 0)])
+        lost = np.setdiff1d(listed, list(_counts(split.table["label"])))
         warnings += [
             f"class {plan.listing.classes[label].id} has no usable image left in {split.name}" for label in lost
         ]
     return warnings
 
 
-def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+def _counts(column: pa.ChunkedArray) -> dict[Any, int]:
     return {pair["values"]: pair["counts"] for pair in pc.value_counts(column).to_pylist()}

@@ -3,30 +3,31 @@
 import contextlib
 import dataclasses
 import json
-import os
-import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imgdata.errors import ImageError, OptionError, OutputError, ShardError
-from imgdata.files import output_error, write_atomic
-from imgdata.manifest import MANIFEST, read_manifest
+from imgdata.errors import ImageError, OutputError, ShardError
+from imgdata.images import encoder
+from imgdata.manifest import read_manifest
 from imgdata.select import exclude, select_classes
 from imgdata.shards.engines import LocalEngine
-from imgdata.shards.finish import GAPS_MARK, REJECTS, REPAIRS, finish
-from imgdata.shards.lock import folder_lock
-from imgdata.shards.options import ShardOptions, differences
+from imgdata.shards.finish import finish
+from imgdata.shards.options import ShardOptions
 from imgdata.shards.plan import Plan, describe, make_plan
 from imgdata.shards.prepare import prepare
-from imgdata.shards.record import ShardReport, job_folder, read_record
+from imgdata.shards.record import ShardReport, read_record
+from imgdata.shards.sidecars import dali_index_path
+from imgdata.shards.state import REJECTS, REPAIRS, own
+from imgdata.shards.threads import check_workers
 from imgdata.sources.detect import list_source
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.parquet import spool
+from imgdata.sources.readers import RangeReader
 from imgdata.split import apply_split
 
 SPOOL_BYTES = 1 << 30
@@ -107,32 +108,31 @@ def shard(
     out = Path(out)
     _refuse_output_in_the_way(source, out)
     started = time.perf_counter()
-    with _job(out):
+    with own(out) as job:
         watch.stage("listing")
         listing = _list(source, read, options)
+        _refuse_to_replace_the_source(listing, out)
         identity = {
-            "options": options.to_dict(),
+            "options": {**options.to_dict(), **({"encoder": encoder()} if options.encodes else {})},
             "source": {"kind": listing.kind, "fingerprint": listing.fingerprint()},
         }
-        if _is_finished(out, identity, overwrite=overwrite):
+        if job.is_finished(identity, overwrite=overwrite):
             return _finished_summary(out)
         watch.stage("planning")
         plan = make_plan(listing, options)
-        _save_identity(out, identity, plan)
-        # Once shards are being renumbered, all are written, though not under the names of their records.
-        need_tar = not (job_folder(out) / GAPS_MARK).exists()
-        records = {file: read_record(out, file, need_tar=need_tar) for file in plan.shard_files()}
+        job.begin(identity, plan)
+        records = {file: read_record(out, file, need_tar=not job.closing_gaps) for file in plan.shard_files()}
         reports = {file: report for file, report in records.items() if report is not None}
         resumed = len(reports)
         samples_done = sum(report.samples + len(report.rejects) for report in reports.values())
-        if listing.kind == "parquet" and int(listing.size_N.sum()) > SPOOL_BYTES:
+        if listing.kind == "parquet" and int(listing.size_N.sum()) > SPOOL_BYTES and resumed < plan.num_shards:
             watch.stage("copying images out of Parquet")
-            plan = dataclasses.replace(plan, listing=spool(listing, job_folder(out) / "images.spool"))
+            plan = dataclasses.replace(plan, listing=spool(listing, job.spool))
         watch.stage("writing")
         watch.planned(plan, samples_done)
         tasks = plan.tasks(out, skip=reports)
         try:
-            with LocalEngine(workers=workers, samples=plan.num_samples - samples_done) as engine:
+            with LocalEngine(workers=workers, samples=plan.num_samples - samples_done, lock=job.lock) as engine:
                 for report in engine.run(tasks, plan.num_shards - resumed, watch.advanced):
                     reports[report.file] = report
         except ImageError as error:
@@ -141,7 +141,7 @@ def shard(
             ) from error
         watch.stage("finishing")
         ordered = [reports[file] for file in plan.shard_files()]
-        warnings = finish(out, plan, ordered, identity)
+        warnings = finish(job, plan, ordered, identity)
     return ShardSummary(
         out=out,
         name=plan.name,
@@ -178,15 +178,6 @@ def plan_shards(
     return describe(plan, images_per_s=len(rows) / max(seconds, 1e-6) * workers)
 
 
-def check_workers(workers: int | None) -> int:
-    """The number of worker processes; by default the cores that this process may use."""
-    if workers is None:
-        return len(os.sched_getaffinity(0))
-    if workers < 1:
-        raise OptionError(f"workers must be at least 1, got {workers}")
-    return workers
-
-
 def _list(source: str | Path, read: SourceOptions | None, options: ShardOptions) -> Listing:
     listing = list_source(source, read or SourceOptions())
     if options.classes:
@@ -199,94 +190,20 @@ def _list(source: str | Path, read: SourceOptions | None, options: ShardOptions)
 def _refuse_output_in_the_way(source: str | Path, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: is a file; give a folder to write the dataset to")
-    if Path(source).resolve() == out.resolve():
+    place, target = Path(source).resolve(), out.resolve()
+    if place == target:
         raise OutputError(f"{out}: is the source itself; write the shards to another folder")
-
-
-@contextlib.contextmanager
-def _job(out: Path) -> Iterator[None]:
-    """Own the folder `out` for the block; what an unsuccessful start created is taken away again."""
-    job = job_folder(out)
-    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        job.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(error, out) from error
-    with folder_lock(job / "lock"):
-        # What a killed run, or the killed workers of this one, left half-written.
-        _sweep(out)
-        try:
-            yield
-        finally:
-            _sweep(out)
-            if job.exists() and not (job / "plan.json").exists():
-                shutil.rmtree(job)
-                for folder in missing:
-                    with contextlib.suppress(OSError):
-                        folder.rmdir()
-
-
-def _sweep(out: Path) -> None:
-    for leftover in (*job_folder(out).glob("*.tmp"), *out.glob(".*.tmp")):
-        leftover.unlink()
-
-
-def _is_finished(out: Path, identity: Mapping[str, Any], *, overwrite: bool) -> bool:
-    """Whether `out` holds this very dataset; refuses other content, or clears it away if told so."""
-    manifest, plan = out / MANIFEST, job_folder(out) / "plan.json"
-    known = plan if plan.exists() else manifest
-    if not known.exists():
-        if any(entry.name != job_folder(out).name for entry in out.iterdir()):
-            raise OutputError(f"{out}: not empty, and not made by imgdata; choose an empty or a new folder")
-        return False
-    before = _read_json(known)
-    if overwrite:
-        _remove_dataset(out, before)
-        return False
-    changed = differences(before["options"], identity["options"])
-    if before["source"]["fingerprint"] != identity["source"]["fingerprint"]:
-        changed.append("source: its list of images has changed")
-    if changed:
-        state = "was begun" if known is plan else "was made"
+    if place in target.parents:
         raise OutputError(
-            f"{out}: {state} with other options or another source ({'; '.join(changed)}); "
-            "use the same, another folder, or --overwrite to start afresh"
+            f"{out}: lies inside the source, whose next listing would find the shards; choose a folder beside {source}"
         )
-    return known is manifest
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-        if not (isinstance(values["options"], dict) and isinstance(values["source"]["fingerprint"], str)):
-            raise TypeError
-    except (ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f"{path}: damaged, or not written by `imgdata shard`; choose another folder, or delete this one"
-        ) from error
-    return dict(values)
-
-
-def _remove_dataset(out: Path, before: Mapping[str, Any]) -> None:
-    """Delete what an earlier run wrote into `out`, and nothing else."""
-    # The manifest goes first: without it the folder no longer claims to be a dataset.
-    for name in (MANIFEST, "_info.json", "croissant.json", "README.md", REJECTS, REPAIRS):
-        (out / name).unlink(missing_ok=True)
-    for split in before["splits"]:
-        for pattern in ("-[0-9][0-9][0-9][0-9][0-9][0-9].tar", "-[0-9][0-9][0-9][0-9][0-9][0-9].idx"):
-            for path in out.glob(f"{before['name']}-{split}{pattern}"):
-                path.unlink()
-        for suffix in (".index.parquet", ".wids.json"):
-            (out / f"{before['name']}-{split}{suffix}").unlink(missing_ok=True)
-    for path in job_folder(out).iterdir():
-        if path.name != "lock":
-            path.unlink()
-
-
-def _save_identity(out: Path, identity: Mapping[str, Any], plan: Plan) -> None:
-    """Write `plan.json`, by which a later run knows this one."""
-    values = {**identity, "name": plan.name, "splits": [split.name for split in plan.splits]}
-    write_atomic(job_folder(out) / "plan.json", json.dumps(values, indent=2).encode())
+def _refuse_to_replace_the_source(listing: Listing, out: Path) -> None:
+    if isinstance(listing.reader, RangeReader):
+        for container in listing.reader.containers:
+            if out.resolve() in container.resolve().parents:
+                raise OutputError(f"{out}: holds {container.name}, which is read; write the shards to another folder")
 
 
 def _split_totals(reports: list[ShardReport]) -> dict[str, dict[str, int]]:
@@ -305,8 +222,10 @@ def _finished_summary(out: Path) -> ShardSummary:
     for split in manifest.splits:
         for shard in split.shards:
             path = out / shard.file
-            if not path.exists() or path.stat().st_size != shard.bytes:
-                raise ShardError(f"{path}: missing, or not of {shard.bytes} bytes; --overwrite writes all anew")
+            if not path.exists() or path.stat().st_size != shard.bytes or not dali_index_path(path).exists():
+                raise ShardError(
+                    f"{path}: missing, not of {shard.bytes} bytes, or without its .idx; --overwrite writes all anew"
+                )
     return ShardSummary(
         out=out,
         name=manifest.name,

@@ -54,8 +54,25 @@ class ShardOptions:
             raise OptionError(f"seed must be between 0 and 2**63 - 1, got {self.seed}")
         if self.max_pixels < 1:
             raise OptionError(f"max pixels must be at least 1, got {self.max_pixels}")
+        for option, value, words in (
+            ("check", self.check, ("decode", "header", "none")),
+            ("on_bad", self.on_bad, ("reject", "fail", "repair")),
+        ):
+            if value not in words:
+                raise OptionError(f"{option} must be {', '.join(words[:-1])} or {words[-1]}, got {value!r}")
+        for option, texts in (("classes", self.classes), ("exclude", self.exclude)):
+            if isinstance(texts, str):
+                raise OptionError(f"{option} must be a sequence of texts, got {texts!r}; write ({texts!r},)")
+        for name in self.split:
+            if not re.fullmatch(r"[a-z0-9_]+", name):
+                raise OptionError(f"split names must be lower-case letters, digits and '_', got {name!r}")
         if self.check == "none" and (self.on_bad == "repair"):
             raise OptionError("on_bad='repair' looks at every image; it can't be combined with check='none'")
+
+    @property
+    def encodes(self) -> bool:
+        """Whether images may be encoded anew, so that the bytes depend on the encoder."""
+        return self.encoding.format != "keep" or self.encoding.resize is not None or self.on_bad == "repair"
 
     def to_dict(self) -> dict[str, object]:
         """The options as plain JSON values, for `dataset.json` and for comparing two runs."""

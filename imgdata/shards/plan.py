@@ -95,6 +95,13 @@ class Plan:
         """File names of all shards, in order."""
         return [self.shard_file(split, shard) for split in self.splits for shard in range(len(split.start_K))]
 
+    def cuts(self) -> str:
+        """Hash of which sample stands where, and under which extension."""
+        digest = xxhash.xxh3_128(self.extension.encode())
+        for split in self.splits:
+            digest.update(split.name.encode() + split.row_N.tobytes() + b"|" + split.start_K.tobytes())
+        return digest.hexdigest()
+
     def tasks(self, folder: Path, *, skip: Container[str] = ()) -> Iterator[ShardTask]:
         """The tasks in order but those of the files in `skip`; made as they are asked for, to save memory."""
         json_classes = self.listing.classes if self.has_json else None
@@ -132,7 +139,7 @@ def make_plan(listing: Listing, options: ShardOptions) -> Plan:
         if options.shuffle and name not in UNSHUFFLED_SPLITS:
             # Keyed by the split's name, so that one split's order does not depend on the others.
             row_N = row_N[permutation(len(row_N), seed=options.seed, stream=xxhash.xxh64_intdigest(name.encode()))]
-        start_K = _cut(sample_N[row_N], options)
+        start_K = cut(sample_N[row_N], options)
         total = int(sample_N[row_N].sum()) + len(start_K) * len(END_OF_ARCHIVE)
         splits.append(SplitPlan(name, row_N, start_K, total))
     return Plan(options.name or listing.title, listing, options, extension, tuple(splits))
@@ -150,13 +157,14 @@ def _survey(listing: Listing, options: ShardOptions) -> tuple[str, int | None]:
             formats[probe(data).format] += 1
             found.append(data)
     extension = _usual_extension(formats) if encoding.format == "keep" else encoding.format
-    if listing.exact_sizes and encoding.format == "keep" and encoding.resize is None:
-        return extension, None
     sizes = []
+    kept = listing.exact_sizes
     for data in found:
         with contextlib.suppress(ImageError):
-            sizes.append(len(prepare(data, options, extension)[0]))
-    return extension, int(np.mean(sizes)) if sizes else None
+            stored = prepare(data, options, extension)[0]
+            sizes.append(len(stored))
+            kept = kept and stored is data
+    return extension, int(np.mean(sizes)) if sizes and not kept else None
 
 
 def _usual_extension(formats: Counter[str]) -> str:
@@ -174,19 +182,38 @@ def _sample_bytes(image_N: NDArray[np.int64], label_N: NDArray[np.int32], has_js
     return np.asarray(image + label + (JSON_MEMBER_BYTES if has_json else 0), np.int64)
 
 
-def _cut(sample_N: NDArray[np.int64], options: ShardOptions) -> NDArray[np.int64]:
-    """Where each shard starts: as many samples as fit, at least one."""
+def cut(sample_N: NDArray[np.int64], options: ShardOptions) -> NDArray[np.int64]:
+    """Where each shard starts, int64 `(K,)`: as few shards as the size allows, and as even as can be.
+
+    `sample_N` are the bytes that each sample takes; a shard holds at least one, be it too large.
+
+    Even shards keep all workers, and later all ranks, busy to the end.
+    """
     if options.shard_samples is not None:
         return np.arange(0, len(sample_N), options.shard_samples, dtype=np.int64)
-    room = options.shard_bytes - len(END_OF_ARCHIVE)
     end_N = np.cumsum(sample_N)
+    room = options.shard_bytes - len(END_OF_ARCHIVE)
+    starts = _filled(end_N, room)
+    # The least size with which no further shard is needed.
+    low, high = int(end_N[-1]) // len(starts), room
+    while low < high:
+        middle = (low + high) // 2
+        if len(_filled(end_N, middle)) > len(starts):
+            low = middle + 1
+        else:
+            high = middle
+    return np.array(_filled(end_N, high), np.int64)
+
+
+def _filled(end_N: NDArray[np.int64], room: int) -> list[int]:
+    """Starts of shards that are filled one after the other; `end_N` are the cumulated sizes of the samples."""
     starts: list[int] = []
     start = 0
-    while start < len(sample_N):
+    while start < len(end_N):
         starts.append(start)
         before = int(end_N[start - 1]) if start else 0
         start = max(start + 1, int(np.searchsorted(end_N, before + room, side="right")))
-    return np.array(starts, np.int64)
+    return starts
 
 
 def describe(plan: Plan, images_per_s: float) -> dict[str, Any]:

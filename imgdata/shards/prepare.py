@@ -1,12 +1,9 @@
 """Raw image bytes + options -> the bytes to store, or why the image is bad."""
 
 from imgdata.errors import ImageError
-from imgdata.headers import ImageInfo, probe
+from imgdata.headers import UNKNOWN, ImageInfo, probe
 from imgdata.images import check, extension_of, needs_encoding, needs_repair, oddities, reencode, refuse_large
 from imgdata.shards.options import ShardOptions
-
-UNKNOWN = ImageInfo(format="unknown", width=0, height=0, mode="", bits=0)
-"""What the index says of bytes that no one looked at and that have no header known here."""
 
 
 def prepare(data: bytes, options: ShardOptions, extension: str) -> tuple[bytes, ImageInfo, tuple[str, ...]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from imgdata.columns import column_array
 from imgdata.dataset.index import index_schema
 from imgdata.errors import ShardError
 from imgdata.files import JOB_FOLDER, write_atomic
@@ -95,7 +96,7 @@ class ShardRows:
             for number, name in enumerate(("json_offset", "json_size", "json_xxh64")):
                 columns[name] = [member[number] for member in self.json]
         schema = index_schema(has_json=bool(self.json))
-        return pa.table([pa.array(columns[column.name], column.type) for column in schema], schema=schema)
+        return pa.table([column_array(columns[column.name], column.type) for column in schema], schema=schema)
 
 
 def job_folder(folder: Path) -> Path:

@@ -3,11 +3,11 @@
 Each file is a function of the manifest alone: no times, no places, the same bytes for the same dataset.
 """
 
+import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -15,21 +15,17 @@ from imgdata.dataset.index import write_index
 from imgdata.errors import ShardError
 from imgdata.files import write_atomic
 from imgdata.manifest import MANIFEST, Manifest, ShardRecord, SplitEntry, json_bytes
-from imgdata.sample import ClassName
 from imgdata.shards.card import CARD, card
 from imgdata.shards.croissant import CROISSANT, croissant
-from imgdata.version import __version__
 
 __all__ = [
     "TIMM_INFO",
     "ShardRecord",
     "SplitRecord",
     "dali_index_path",
-    "timm_info",
-    "wids_file",
-    "wids_index",
+    "file_sha256",
+    "sidecar_files",
     "write_dali_index",
-    "write_manifest_files",
     "write_sidecars",
 ]
 
@@ -52,21 +48,18 @@ class SplitRecord:
 
 def write_sidecars(
     folder: Path,
-    *,
-    name: str,
-    classes: Sequence[ClassName],
+    facts: Manifest,
     splits: Sequence[SplitRecord],
-    options: Mapping[str, Any],
-    source: Mapping[str, Any],
-    image_extension: str,
-    rejected: int,
-    has_json: bool,
-    label_from: str = "cls",
+    *,
+    lists: Sequence[str] = (),
+    before: Manifest | None = None,
 ) -> Manifest:
     """Write every sidecar but the DALI indices, which are made with each shard; `dataset.json` comes last.
 
-    `image_extension` may name alternatives, separated by `;`. Raises `ShardError` when the tables don't fit
-    the shards, `OutputError` when a file can't be written.
+    `facts` is the manifest but for splits and hashes of files, which are found here; the finished one is returned.
+    `lists` names files that were written already, where there was something to list. A `README.md` that is not the
+    card of the dataset `before` was written by someone else, and stays. Raises `ShardError` when the tables don't
+    fit the shards, `OutputError` when a file can't be written.
     """
     entries = []
     for split in splits:
@@ -75,33 +68,47 @@ def write_sidecars(
             raise ShardError(f"split {split.name}: index must have {expected} rows, got {len(split.table)}")
         path = folder / split.index_file
         write_index(path, split.table)
-        with open(path, "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        entries.append(SplitEntry(split.name, split.index_file, sha256, tuple(split.shards)))
-    manifest = Manifest(
-        name=name,
-        classes=tuple(classes),
+        entries.append(SplitEntry(split.name, split.index_file, file_sha256(path), tuple(split.shards)))
+    manifest = dataclasses.replace(
+        facts,
         splits=tuple(entries),
-        image_extension=image_extension,
-        label_from=label_from,
-        has_json=has_json,
-        rejected=rejected,
-        imgdata=__version__,
-        options=options,
-        source=source,
+        files={name: file_sha256(folder / name) for name in lists if (folder / name).exists()},
     )
-    write_manifest_files(folder, manifest)
+    written = sidecar_files(manifest)
+    if _is_of_others(folder / CARD, written[CARD], before):
+        del written[CARD]
+    for name, data in written.items():
+        write_atomic(folder / name, data)
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in written.items()}
+    manifest = dataclasses.replace(manifest, files=dict(sorted({**manifest.files, **hashes}.items())))
+    write_atomic(folder / MANIFEST, manifest.to_bytes())
     return manifest
 
 
-def write_manifest_files(folder: Path, manifest: Manifest) -> None:
-    """Write all that follows from the manifest, and the manifest itself last."""
-    write_atomic(folder / TIMM_INFO, timm_info(manifest))
-    for split in manifest.splits:
-        write_atomic(folder / wids_file(manifest, split), wids_index(split))
-    write_atomic(folder / CROISSANT, croissant(manifest))
-    write_atomic(folder / CARD, card(manifest))
-    write_atomic(folder / MANIFEST, manifest.to_bytes())
+def sidecar_files(manifest: Manifest) -> dict[str, bytes]:
+    """Name -> bytes of all files that follow from the manifest, but for itself."""
+    return {
+        TIMM_INFO: timm_info(manifest),
+        **{wids_file(manifest, split): wids_index(split) for split in manifest.splits},
+        CROISSANT: croissant(manifest),
+        CARD: card(manifest),
+    }
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes in hexadecimal. Raises `OSError`."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_of_others(path: Path, data: bytes, before: Manifest | None) -> bool:
+    """Whether a file stands at `path` that is neither `data` nor what the dataset `before` has written there."""
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError)
+    known = before.files.get(path.name) if before else None
+    return found not in (hashlib.sha256(data).hexdigest(), known)
 
 
 def timm_info(manifest: Manifest) -> bytes:

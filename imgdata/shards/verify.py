@@ -1,22 +1,26 @@
 """Dataset folder -> faults: tars, index and sidecars compared with each other, byte by byte."""
 
-import hashlib
-import json
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from hashlib import sha256 as new_sha256
 from pathlib import Path
-from typing import Any
 
 from imgdata.dataset.index import Index
 from imgdata.errors import ShardError
-from imgdata.manifest import Manifest, ShardRecord, SplitEntry, read_manifest
-from imgdata.sample import ClassName
-from imgdata.shards.croissant import CROISSANT
+from imgdata.manifest import (
+    MANIFEST,
+    Manifest,
+    ShardRecord,
+    SplitEntry,
+    dataset_folder,
+    is_as_written,
+    read_manifest,
+)
+from imgdata.shards.card import CARD
 from imgdata.shards.fault import Fault
-from imgdata.shards.sidecars import TIMM_INFO, dali_index_path, timm_info, wids_file, wids_index
-from imgdata.shards.verify_shard import ShardRows, check_shard
+from imgdata.shards.sidecars import dali_index_path, file_sha256, sidecar_files
+from imgdata.shards.state import REJECTS, REPAIRS
+from imgdata.shards.threads import in_threads
+from imgdata.shards.verify_shard import ShardRows, check_shard, first_difference
 
 __all__ = ["Fault", "verify"]
 
@@ -28,14 +32,16 @@ def verify(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Fault]:
-    """Check the dataset in the folder `out`; an empty list means that every byte is as it was written.
+    """Check the dataset in the folder `out` (or that of its `dataset.json`).
 
-    `deep` decodes every image as well. `progress(done, total)` hears of every checked shard. Raises `ShardError`
-    when the folder is no finished dataset, so that there is nothing to compare with.
+    An empty list means that every byte of every file imgdata wrote is as it was written; a fault that is not
+    `serious` means a `README.md` that was edited since. `deep` decodes every image as well. `progress(done, total)`
+    hears of every checked shard. Raises `ShardError` when the folder is no finished dataset, so that there is
+    nothing to compare with.
     """
-    folder = Path(out)
+    folder = dataset_folder(out)
     manifest = read_manifest(folder)
-    faults = _check_sidecars(folder, manifest) + _check_extra(folder, manifest)
+    faults = _check_manifest(folder) + _check_files(folder, manifest) + _check_extra(folder, manifest)
     jobs: list[tuple[ShardRecord, ShardRows | None]] = []
     for split in manifest.splits:
         index, index_faults = _open_index(folder, split)
@@ -49,41 +55,19 @@ def verify(
                     Fault(split.index, "", -1, f"rows of {shard.file} are not where they must be; {_REBUILD}")
                 )
             jobs.append((shard, rows))
-    known = _Known(manifest.label_from, manifest.classes, manifest.source.get("kind") != "index", deep)
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        # Hashing and decoding leave the interpreter to the other threads.
-        running = [pool.submit(_check, folder, shard, rows, known) for shard, rows in jobs]
-        try:
-            for done, job in enumerate(running, 1):
-                faults += job.result()
-                if progress is not None:
-                    progress(done, len(running))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for found in in_threads(lambda job: _check(folder, *job, manifest, deep), jobs, workers=workers, progress=progress):
+        faults += found
     return faults
 
 
 _REBUILD = "rebuild the sidecars with `imgdata index` on the folder"
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What holds for all shards."""
-
-    label_from: str
-    classes: tuple[ClassName, ...]
-    own: bool
-    """Written by imgdata, so that every header byte is known."""
-    deep: bool
-
-
-def _check(folder: Path, shard: ShardRecord, rows: ShardRows | None, known: _Known) -> list[Fault]:
+def _check(folder: Path, shard: ShardRecord, rows: ShardRows | None, manifest: Manifest, deep: bool) -> list[Fault]:
     path = folder / shard.file
     try:
         size = path.stat().st_size
-        with open(path, "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = file_sha256(path)
     except OSError as error:
         return [Fault(shard.file, "", -1, f"can't be read: {error.strerror or error}")]
     faults = []
@@ -91,15 +75,7 @@ def _check(folder: Path, shard: ShardRecord, rows: ShardRows | None, known: _Kno
         what = "cut short" if size < shard.bytes else "too long"
         faults.append(Fault(shard.file, "", min(size, shard.bytes), f"{what}: {size} bytes, must be {shard.bytes}"))
     if rows is not None:
-        faults += check_shard(
-            path,
-            rows,
-            label_from=known.label_from,
-            classes=known.classes,
-            own=known.own,
-            deep=known.deep,
-            intact=sha256 == shard.sha256,
-        )
+        faults += check_shard(path, rows, manifest, deep=deep, intact=sha256 == shard.sha256)
     if sha256 != shard.sha256 and not faults:
         unnamed = "no image, label or header shows where" if rows is not None else "the index is damaged as well"
         faults.append(Fault(shard.file, "", -1, f"sha256 is {sha256}, must be {shard.sha256}; {unnamed}"))
@@ -107,26 +83,23 @@ def _check(folder: Path, shard: ShardRecord, rows: ShardRows | None, known: _Kno
 
 
 def _open_index(folder: Path, split: SplitEntry) -> tuple[Index | None, list[Fault]]:
+    """The index, and its faults; None for one that is damaged: what its rows would say is not to be trusted."""
     path = folder / split.index
     try:
-        with open(path, "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        faults = (
-            []
-            if sha256 == split.index_sha256
-            else [Fault(split.index, "", -1, f"sha256 is {sha256}, must be {split.index_sha256}; {_REBUILD}")]
-        )
+        sha256 = file_sha256(path)
+        if sha256 != split.index_sha256:
+            return None, [Fault(split.index, "", -1, f"sha256 is {sha256}, must be {split.index_sha256}; {_REBUILD}")]
         index = Index(path)
         index.load(index.names)
     except FileNotFoundError:
         return None, [Fault(split.index, "", -1, f"missing; {_REBUILD}")]
     except ShardError as error:
-        return None, [Fault(split.index, "", -1, str(error))]
+        return None, [Fault(split.index, "", -1, str(error).removeprefix(f"{path}: "))]
     except OSError as error:
         return None, [Fault(split.index, "", -1, f"can't be read: {error.strerror or error}")]
-    if len(index) != split.samples:
-        faults.append(Fault(split.index, "", -1, f"{len(index)} rows, must be {split.samples}; {_REBUILD}"))
-    return index, faults
+    if len(index) == split.samples:
+        return index, []
+    return index, [Fault(split.index, "", -1, f"{len(index)} rows, must be {split.samples}; {_REBUILD}")]
 
 
 def _rows(index: Index, shard: ShardRecord, start: int) -> ShardRows | None:
@@ -140,42 +113,37 @@ def _rows(index: Index, shard: ShardRecord, start: int) -> ShardRows | None:
     return ShardRows(index, start, end)
 
 
-def _check_sidecars(folder: Path, manifest: Manifest) -> list[Fault]:
-    expected = {TIMM_INFO: timm_info(manifest)}
-    expected |= {wids_file(manifest, split): wids_index(split) for split in manifest.splits}
+def _check_manifest(folder: Path) -> list[Fault]:
+    data = (folder / MANIFEST).read_bytes()
+    if is_as_written(data):
+        return []
+    return [Fault(MANIFEST, "", -1, f"changed since it was written: its own sha256 is another; {_REBUILD}")]
+
+
+def _check_files(folder: Path, manifest: Manifest) -> list[Fault]:
+    """Compare the sidecars with the hashes in the manifest; where it can be made again, with the file itself."""
     faults = []
-    for name, data in expected.items():
-        found = _json(folder / name)
-        if isinstance(found, Fault):
-            faults.append(found)
-        elif found != json.loads(data):
-            faults.append(Fault(name, "", -1, f"says otherwise than dataset.json; {_REBUILD}"))
-    found = _json(folder / CROISSANT)
-    if isinstance(found, Fault):
-        faults.append(found)
-    elif _croissant_hashes(found) != {
-        **{shard.file: shard.sha256 for split in manifest.splits for shard in split.shards},
-        **{split.index: split.index_sha256 for split in manifest.splits},
-    }:
-        faults.append(Fault(CROISSANT, "", -1, f"lists other files than dataset.json; {_REBUILD}"))
+    again = sidecar_files(manifest)
+    for name, sha256 in manifest.files.items():
+        way_out = "copy it again" if name in (REJECTS, REPAIRS) else _REBUILD
+        try:
+            found = (folder / name).read_bytes()
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            what = f"missing; {way_out}" if missing else f"can't be read: {error.strerror or error}"
+            faults.append(Fault(name, "", -1, what))
+            continue
+        if new_sha256(found).hexdigest() == sha256:
+            continue
+        # Another version of imgdata may have made it otherwise.
+        written = again.get(name, b"")
+        byte = first_difference(found, written) if new_sha256(written).hexdigest() == sha256 else None
+        place = -1 if byte is None else byte
+        if name == CARD:
+            faults.append(Fault(name, "", place, "edited since it was written; no reader depends on it", serious=False))
+        else:
+            faults.append(Fault(name, "", place, f"not as it was written; {way_out}"))
     return faults
-
-
-def _json(path: Path) -> Any:
-    """The parsed file, or the fault that keeps it from being one."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return Fault(path.name, "", -1, f"missing; {_REBUILD}")
-    except OSError as error:
-        return Fault(path.name, "", -1, f"can't be read: {error.strerror or error}")
-    except ValueError as error:
-        return Fault(path.name, "", -1, f"no JSON: {error}; {_REBUILD}")
-
-
-def _croissant_hashes(content: Any) -> dict[str, str]:
-    entries = content.get("distribution", ()) if isinstance(content, dict) else ()
-    return {entry["@id"]: entry["sha256"] for entry in entries if "@id" in entry and "sha256" in entry}
 
 
 def _check_extra(folder: Path, manifest: Manifest) -> list[Fault]:

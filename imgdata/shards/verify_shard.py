@@ -12,7 +12,8 @@ import xxhash
 from imgdata.dataset.index import Index
 from imgdata.errors import ImageError, ShardError
 from imgdata.headers import probe
-from imgdata.images import check
+from imgdata.images import check, refuse_large
+from imgdata.manifest import Manifest
 from imgdata.sample import ClassName
 from imgdata.shards.fault import Fault
 from imgdata.shards.sidecars import DaliMember, dali_index, dali_index_path
@@ -58,26 +59,19 @@ class _Walk:
     """Keys of samples that lost members to a damaged header, or before the place where reading went on."""
 
 
-def check_shard(
-    path: Path,
-    rows: ShardRows,
-    *,
-    label_from: str,
-    classes: Sequence[ClassName],
-    own: bool,
-    deep: bool,
-    intact: bool,
-) -> list[Fault]:
+def check_shard(path: Path, rows: ShardRows, manifest: Manifest, *, deep: bool, intact: bool) -> list[Fault]:
     """Compare the tar `path` with its rows: structure, labels, images, json members and the DALI index.
 
-    `own`: the tar was written by imgdata, so headers are known to the byte. `deep`: decode the images.
-    `intact`: the sha256 of the tar is right; otherwise padding and headers are searched for the fault too.
+    `deep`: decode the images. `intact`: the sha256 of the tar is right; otherwise padding and headers are searched
+    for the fault too.
     """
+    # Of our own tars headers are known to the byte.
+    own = manifest.source.get("kind") != "index"
     descriptor = os.open(path, os.O_RDONLY)
     try:
         size = os.fstat(descriptor).st_size
-        walk = _walk(path, descriptor, size, rows, LabelReader(label_from), classes)
-        faults = walk.faults + _check_images(path.name, descriptor, size, rows, deep)
+        walk = _walk(path, descriptor, size, rows, LabelReader(manifest.label_from), manifest.classes)
+        faults = walk.faults + _check_images(path.name, descriptor, size, rows, manifest.max_pixels if deep else None)
         if rows.json is not None:
             faults += _check_json(path.name, descriptor, size, rows)
         if not intact and not faults:
@@ -201,7 +195,8 @@ def _check_label(
     return [Fault(path.name, sample.key, place.offset, f"label is {value!r} in the tar, {label} in the index")]
 
 
-def _check_images(file: str, descriptor: int, size: int, rows: ShardRows, deep: bool) -> list[Fault]:
+def _check_images(file: str, descriptor: int, size: int, rows: ShardRows, max_pixels: int | None) -> list[Fault]:
+    """Compare every image with its hash, and decode those of up to `max_pixels`; larger ones are faults."""
     faults: list[Fault] = []
     for i, (key, offset, length, expected) in enumerate(
         zip(rows.keys, rows.offset_N.tolist(), rows.size_N.tolist(), rows.xxh64_N.tolist(), strict=True)
@@ -215,9 +210,11 @@ def _check_images(file: str, descriptor: int, size: int, rows: ShardRows, deep: 
             faults.append(
                 Fault(file, key, offset, f"image differs from the one indexed, somewhere in its {length} bytes")
             )
-        elif deep:
+        elif max_pixels is not None:
             try:
-                check(data, probe(data))
+                info = probe(data)
+                refuse_large(info, max_pixels)
+                check(data, info)
             except ImageError as error:
                 faults.append(Fault(file, key, offset, f"image can't be decoded: {error}"))
     return faults
@@ -241,20 +238,21 @@ def _search_padding(file: str, descriptor: int, size: int, found: Sequence[Membe
         key = escape_name(split_name(member.name)[0])
         if own and member.name.isascii():
             header = os.pread(descriptor, BLOCK, member.offset - BLOCK)
-            byte = _first_difference(header, bytes(ustar_header(member.name.encode(), member.size)))
+            byte = first_difference(header, bytes(ustar_header(member.name.encode(), member.size)))
             if byte is not None:
                 return [Fault(file, key, member.offset - BLOCK + byte, "header is not as it was written")]
         end = member.offset + padded(member.size)
         padding = os.pread(descriptor, end - member.offset - member.size, member.offset + member.size)
-        byte = _first_difference(padding, bytes(len(padding)))
+        byte = first_difference(padding, bytes(len(padding)))
         if byte is not None:
             return [Fault(file, key, member.offset + member.size + byte, "padding is not zero")]
     tail = os.pread(descriptor, size - end, end)
-    byte = _first_difference(tail, bytes(len(tail)))
+    byte = first_difference(tail, bytes(len(tail)))
     return [] if byte is None else [Fault(file, "", end + byte, _END_NOT_ZERO)]
 
 
-def _first_difference(left: bytes, right: bytes) -> int | None:
+def first_difference(left: bytes, right: bytes) -> int | None:
+    """Position of the first byte that differs, or at which the shorter one ends; None when they are the same."""
     if left == right:
         return None
     return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))

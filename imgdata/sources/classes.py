@@ -16,10 +16,11 @@ _SHOWN = 5
 def with_sorted_classes(listing: Listing, ids: Sequence[str], *, numeric: bool = False) -> Listing:
     """`listing`, whose labels are positions in `ids`, with the rank of the id as label, and splits in usual order.
 
-    Ranks are those of the ids as strings, or as integers where `numeric`. Class ids become class names.
+    Ranks are those of the ids as strings, or as integers where `numeric`; -1 stays. Class ids become class names.
     """
     order = sorted(range(len(ids)), key=lambda code: int(ids[code]) if numeric else ids[code])
-    rank_C = np.empty(len(ids), np.int32)
+    # The last entry is taken by -1.
+    rank_C = np.full(len(ids) + 1, -1, np.int32)
     rank_C[order] = np.arange(len(ids), dtype=np.int32)
     names = [escape_name(ids[code]) for code in order]
     return with_usual_splits(

@@ -7,10 +7,11 @@ the folders that the files lie in. Other combinations are for the user to decide
 
 import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from imgdata.errors import OptionError, SourceError
+from imgdata.errors import OptionError, ShardError, SourceError
 from imgdata.sources.classes import some
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
@@ -23,7 +24,10 @@ class Source(Protocol):
     NAME: str
 
     def recognise(self, path: Path) -> str | None:
-        """One short phrase why `path` has this layout, or None."""
+        """One short phrase why `path` has this layout, or None.
+
+        Raises `SourceError` or `ShardError` for what would have this layout, were it whole.
+        """
         ...
 
     def list_samples(self, path: Path, options: SourceOptions) -> Listing:
@@ -72,7 +76,25 @@ def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
     if path.is_dir() and (options.table is not None or options.path_column is not None):
         return source("table")
     asked = KINDS if path.exists() else _WITHOUT_PATH
-    reasons = {kind: reason for kind in asked if (reason := source(kind).recognise(path)) is not None}
+    reasons: dict[str, str] = {}
+    faults: list[str] = []
+    for kind in asked:
+        try:
+            reason = source(kind).recognise(path)
+        except (SourceError, ShardError) as error:
+            if kind not in _GENERAL:
+                raise
+            # It may be something beside what another source understands.
+            faults.append(str(error))
+            continue
+        if reason is not None:
+            reasons[kind] = reason
+    if {"tars", "folder"} <= reasons.keys():
+        from imgdata.sources.tars import only_datasets_below
+
+        if only_datasets_below(path):
+            # Such as shards that were made of these very folders.
+            del reasons["tars"]
     if options.label_column is not None and path.is_dir():
         # Folders have no columns; a table that lies there with unusual ones is not recognised by its names.
         reasons.pop("folder", None)
@@ -84,7 +106,8 @@ def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
     if left:
         found = "; ".join(f"--source {kind}: {reasons[kind]}" for kind in left)
         raise SourceError(f"{path}: several layouts fit, choose one with --source ({found})")
-    raise SourceError(_nothing_fits(path))
+    # Parquet is asked about as a table, too, and says the same then.
+    raise SourceError(_nothing_fits(path, list(dict.fromkeys(fault.rstrip(".") for fault in faults))))
 
 
 def source(kind: str) -> Source:
@@ -95,9 +118,11 @@ def source(kind: str) -> Source:
     return cast(Source, importlib.import_module(f"imgdata.sources.{kind}"))
 
 
-def _nothing_fits(path: Path) -> str:
+def _nothing_fits(path: Path, faults: Sequence[str]) -> str:
     if not path.exists():
         return f"{path}: no such file or folder"
+    if path.is_file() and faults:
+        return "; ".join(faults)
     if path.is_file():
         ending = extension(path.name)
         advice = "unpack it first, then give the folder" if ending in _PACKED else "give a folder of images"
@@ -106,7 +131,8 @@ def _nothing_fits(path: Path) -> str:
     if not any(entries):
         hidden = sum(map(is_hidden, os.listdir(path)))
         return f"{path}: the folder is empty" + (f" but for {hidden} hidden entries" if hidden else "")
-    return f"{path}: no known layout. {_looked_for()}. Found there: {_seen(entries)}. --source names the layout"
+    seen = f" Seen and not understood: {'; '.join(faults)}." if faults else ""
+    return f"{path}: no known layout.{seen} {_looked_for()}. Found there: {_seen(entries)}. --source names the layout"
 
 
 def _looked_for() -> str:

@@ -24,6 +24,7 @@ from imgdata.sources.classes import some, with_sorted_classes
 from imgdata.sources.listing import Listing, ListingBuilder, escape_name
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.readers import FileReader
+from imgdata.sources.table_columns import why_no_table
 from imgdata.sources.walk import image_files, is_image, visible
 from imgdata.sources.words import in_usual_order, split_name, split_of_word
 
@@ -77,7 +78,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
         builder.skip("empty class folders", len(empty))
     warnings = [
         *(
-            [f"only one class ({some(list(codes))}); a table of labels is named with --table"]
+            [f"only one class ({some(list(codes))}); a table of labels is named with --table{_tables_beside(path)}"]
             if len(codes) == 1
             else []
         ),
@@ -97,6 +98,21 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
     return with_sorted_classes(listing, list(codes))
 
 
+def has_class_folders(path: Path) -> bool:
+    """Whether two folders or more, of those that would be classes, hold images; looks into a few folders only."""
+    try:
+        root = _splits(path, _wrapper(path))
+    except SourceError:
+        return False
+    budget = _Budget(_MAX_PROBED_FOLDERS)
+    classes = set()
+    for folder in (folder for folders in root.splits.values() for folder in folders):
+        for name in visible(path / folder).folders:
+            if budget.folders > 0 and name not in classes and _holds_image(path / folder / name, budget):
+                classes.add(name)
+    return len(classes) > 1
+
+
 def _add_split(path: Path, folder: str, split: str, builder: ListingBuilder, codes: dict[str, int]) -> set[str]:
     """Append all images below `path / folder`; classes get numbers as they come. Returns the classes seen."""
     seen: set[str] = set()
@@ -107,6 +123,7 @@ def _add_split(path: Path, folder: str, split: str, builder: ListingBuilder, cod
             raise SourceError(
                 f"{path / folder}: no labels: {escape_name(file)} lies in no class folder; "
                 f"move images into class folders ({prefix}cat/{escape_name(file)}), or name a table with --table"
+                f"{_tables_beside(path)}"
             )
         seen.add(class_id)
         builder.add(
@@ -117,6 +134,12 @@ def _add_split(path: Path, folder: str, split: str, builder: ListingBuilder, cod
             size=size,
         )
     return seen
+
+
+def _tables_beside(path: Path) -> str:
+    """What is wrong with the tables in `path`, to be put behind another sentence; empty when nothing is."""
+    why = why_no_table(path, SourceOptions())
+    return f". Seen and not understood: {why}" if why else ""
 
 
 def _wrapper(path: Path) -> str:

@@ -11,11 +11,14 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
+from imgdata.columns import number_array, text_array
 from imgdata.errors import SourceError
 from imgdata.keys import clean_key, duplicate_positions, numbered_key
 from imgdata.sample import ClassName, SampleRef
 
 _FLUSH_ROWS = 65_536
+MAX_SPLITS = 255
+"""What `Listing.split_N` holds."""
 
 
 class Reader(Protocol):
@@ -71,15 +74,16 @@ class Listing:
     def refs(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> Iterator[SampleRef]:
         """The references at `rows`, in that order."""
         rows = np.asarray(rows, np.int64)
+        row = number_array(rows)
         no_fields = [""] * len(rows)
         columns = (
-            self.name_N.take(pa.array(rows)).to_pylist(),
-            self.key_N.take(pa.array(rows)).to_pylist(),
+            self.name_N.take(row).to_pylist(),
+            self.key_N.take(row).to_pylist(),
             self.label_N[rows].tolist(),
             self.size_N[rows].tolist(),
             self.container_N[rows].tolist(),
             self.offset_N[rows].tolist(),
-            no_fields if self.fields_N is None else self.fields_N.take(pa.array(rows)).to_pylist(),
+            no_fields if self.fields_N is None else self.fields_N.take(row).to_pylist(),
         )
         return map(SampleRef, *columns)
 
@@ -129,8 +133,14 @@ class ListingBuilder:
         offset: int = 0,
         fields: str = "",
     ) -> None:
-        """Append one sample; `key` is cleaned here, any path without its extension will do."""
-        self._split.append(self._splits.setdefault(split, len(self._splits)))
+        """Append one sample; `key` is cleaned here, any path without its extension will do.
+
+        Raises `SourceError` for a sample of more splits than a dataset can have.
+        """
+        number = self._splits.setdefault(split, len(self._splits))
+        if number >= MAX_SPLITS:
+            raise too_many_splits(name, list(self._splits))
+        self._split.append(number)
         self._label.append(label)
         self._size.append(size)
         self._container.append(container)
@@ -188,8 +198,16 @@ class ListingBuilder:
     def _flush(self) -> None:
         for column, texts in self._pending.items():
             if texts:
-                self._texts[column].append(pa.array(texts, pa.string()))
+                self._texts[column].append(text_array(texts))
                 texts.clear()
+
+
+def too_many_splits(where: str, splits: Sequence[str]) -> SourceError:
+    """The error of a column, or of folders, that were taken for splits and are none."""
+    return SourceError(
+        f"{where}: more than {MAX_SPLITS} splits, such as {', '.join(splits[:3])} and {splits[-1]}: these are no "
+        "splits; name the column of the splits with --split-column, or give --split-column '' for none"
+    )
 
 
 def escape_name(name: str) -> str:
@@ -237,4 +255,4 @@ def unique_in_splits(key_N: pa.ChunkedArray, split_N: NDArray[np.uint8]) -> pa.C
         counts[place] = number
         keys[row] = numbered_key(place[1], number)
         taken.add((place[0], keys[row]))
-    return pa.chunked_array([pa.array(keys, pa.string())])
+    return pa.chunked_array([text_array(keys)])

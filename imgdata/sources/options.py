@@ -20,7 +20,7 @@ class SourceOptions:
     path_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
-    """Columns of the table; None: found by their usual names."""
+    """Columns of a table or of Parquet; None: found by their usual names. An empty `split_column`: no splits."""
     image_column: str | None = None
     """Column of a Parquet dataset that holds the encoded images."""
     image_ext: tuple[str, ...] = ()

@@ -1,12 +1,12 @@
 """Parquet files with encoded images in them -> Listing, a reader by row, and a spool of the bytes in one file.
 
-Known columns: a struct with `bytes` (and `path`), as Hugging Face stores images, or plain bytes. Splits come from the
-names of files and folders (`data/train-00000-of-00002.parquet`), class names from the `ClassLabel` in the schema's
-metadata; without it labels are sorted as in a table. Rows without a label (-1 or null) are left out and counted.
+Known columns: a struct with `bytes` (and `path`), as Hugging Face stores images, or plain bytes. Splits come from a
+column of them, as in a table, else from the names of files and folders (`data/train-00000-of-00002.parquet`); class
+names from the `ClassLabel` in the schema's metadata; without it labels are sorted as in a table. A split in which no
+row has a label (null or -1) is one of label -1.
 """
 
 import dataclasses
-import json
 import os
 import threading
 from array import array
@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,20 +27,22 @@ import xxhash
 from imgdata.errors import ImageError, OutputError, SourceError
 from imgdata.sample import ClassName, SampleRef
 from imgdata.sources.classes import some, with_sorted_classes, with_usual_splits
-from imgdata.sources.labels import LABEL_NAMES, Labels
+from imgdata.sources.labels import Labels
 from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
+from imgdata.sources.parquet_layout import ParquetLayout, find_layout, holds_images, without_images
 from imgdata.sources.readers import RangeReader
-from imgdata.sources.rows import Row, fields_json, holds_bytes, open_parquet
+from imgdata.sources.rows import Row, fields_json, open_parquet
+from imgdata.sources.splits import Splits
+from imgdata.sources.table_columns import no_label_warning
 from imgdata.sources.walk import extension, visible
-from imgdata.sources.words import split_in_path, split_name
+from imgdata.sources.words import split_in_path
 
 NAME = "parquet"
 
 CACHE_BYTES = 256 * 2**20
 """Bytes of row groups that one reader keeps; a single row group larger than that is kept alone."""
 
-_IMAGE_NAMES = ("image", "img", "bytes", "image_bytes", "image_data", "data", "content", "jpg", "png")
 _BATCH_ROWS = 256
 _MAX_DEPTH = 3
 _SPOOL_ROWS = 4096
@@ -107,95 +110,89 @@ class ParquetReader:
         return kept[container, group]
 
 
-class _Layout(NamedTuple):
-    """Where images, labels and class names are found in a file."""
-
-    top: str
-    """Column of the images."""
-    image: str
-    """Column path of the bytes: `image.bytes` or `image`."""
-    path: str | None
-    """Column path of the original names: `image.path`."""
-    label: str
-    names: tuple[str, ...] | None
-    """Class names that the metadata states."""
-    split: str | None
-    others: tuple[str, ...]
-    """Further columns, kept as fields."""
-    left_out: tuple[str, ...]
-    """Further columns that hold bytes."""
-
-
 class _Row(NamedTuple):
     size: int
     path: str
     label: Any
-    row: Row
+    split: Any
+    others: Row
 
 
 def recognise(path: Path) -> str | None:
-    """Whether `path` is, or holds, Parquet files with a column of bytes; reads the schema of the first."""
-    try:
-        files = _files(path)
-        if not files or _image_column(open_parquet(files[0]).schema_arrow, None) is None:
-            return None
-    except SourceError:
+    """Whether `path` is, or holds, Parquet files with a column of bytes; reads the schema of the first.
+
+    Raises `SourceError` when that file is damaged, or has a place for images and none in it.
+    """
+    files = _files(path)
+    if not files or not holds_images(files[0]):
         return None
     return f"Parquet with images ({some([_relative(file, path) for file in files])})"
 
 
 def list_samples(path: Path, options: SourceOptions) -> Listing:
-    """All rows with a label, file by file, sorted by name.
+    """All rows, file by file, sorted by name; a column of splits goes before the names of the files.
 
     Names are the paths beside the bytes where all differ, else `file[row]`. Reads the whole image column once, a few
     rows at a time, since only the bytes themselves tell the sizes. Raises `SourceError` for missing columns, labels
-    outside of the classes, and files that don't belong together.
+    that only some rows of a split have or that are outside of the classes, and files that don't belong together.
     """
     files = _files(path)
     if not files:
         raise SourceError(f"{path}: no .parquet files there")
     relative = [_relative(file, path) for file in files]
-    layout = _layout(files[0], options)
+    layouts = [find_layout(file, options) for file in files]
+    # Files of a test split may have no labels.
+    first = next((layout for layout in layouts if layout.label), layouts[0])
+    for file, layout in zip(files, layouts, strict=True):
+        if layout[:3] != first[:3] or (layout.label and layout[3:5] != first[3:5]):
+            other = files[layouts.index(first)].name
+            raise SourceError(f"{file}: columns or class names differ from those of {other}; give one at a time")
+    if not any(layout.label or layout.others for layout in layouts):
+        raise SourceError(
+            f"{files[0]}: no labels: no column 'label', nor another but {first.top!r}; name it with --label-column"
+        )
     splits = [split_in_path(name) for name in relative]
-    named = _all_named_differently(files, layout)
+    given = any(splits) or any(layout.split for layout in layouts)
+    named = _all_named_differently(files, first)
     builder = ListingBuilder()
-    labels = Labels()
-    for container, (file, name, split) in enumerate(zip(files, relative, splits, strict=True)):
-        if split is None and any(splits):
+    labels = Labels(first.names)
+    for container, (file, name, split, layout) in enumerate(zip(files, relative, splits, layouts, strict=True)):
+        if given and split is None and layout.split is None:
             builder.skip("Parquet files without a split in their name")
             continue
-        if _layout(file, options)[:5] != layout[:5]:
-            raise SourceError(f"{file}: columns or class names differ from those of {relative[0]}; give one at a time")
-        for number, (size, own_name, value, row) in enumerate(_rows(file, layout)):
+        cells = Splits(layout.split) if layout.split else None
+        for number, (size, own_name, value, cell, others) in enumerate(_rows(file, layout)):
             at = f"{file}: row {number}"
-            label = _label(value, layout, labels, at)
-            if label is None:
-                builder.skip(f"rows without a label in {split or name}")
-                continue
+            of_row = cells.name(cell, at) if cells else split or "train"
             builder.add(
-                split=(split_name(str(row[layout.split])) if layout.split else split) or "train",
+                split=of_row,
                 name=own_name if named else f"{name}[{number}]",
                 key=os.path.splitext(own_name)[0] if named else f"{os.path.splitext(name)[0]}-{number}",
-                label=label,
+                label=labels.code(value, column=layout.label, split=of_row, at=at)
+                if layout.label
+                else labels.none(split=of_row, at=f"{at}: there is no label column"),
                 size=size,
                 container=container,
                 offset=number,
-                fields=fields_json(row, frozenset({layout.split or ""})),
+                fields=fields_json(others, frozenset()),
             )
-    if not len(builder) and any(what.startswith("rows without") for what in builder.skipped):
-        raise SourceError(f"{path}: no labels: column {layout.label!r} is empty or -1 everywhere (--label-column)")
     listing = builder.build(
         title=(path if path.is_dir() else path.with_suffix("")).resolve().name,
         kind=NAME,
-        reader=ParquetReader(tuple(files), layout.image),
-        classes=[ClassName(class_name, class_name) for class_name in layout.names or ()],
-        given_splits=any(splits) or layout.split is not None,
-        warnings=[f"column {column} holds bytes and is left out" for column in layout.left_out],
+        reader=ParquetReader(tuple(files), first.image),
+        classes=[ClassName(class_name, class_name) for class_name in first.names or ()],
+        given_splits=given,
+        warnings=[
+            *(f"column {column} holds bytes and is left out" for column in first.left_out),
+            *(labels.warnings() if first.label else [no_label_warning(layout.others for layout in layouts)]),
+        ],
     )
-    if layout.names is not None:
-        return with_usual_splits(listing)
-    listing = dataclasses.replace(listing, warnings=(*listing.warnings, *labels.warnings()))
-    return with_sorted_classes(listing, labels.ids, numeric=labels.numeric)
+    labels.check(has_fields=listing.has_fields)
+    if not listing.size_N.any():
+        raise without_images(files[0], first.image, "all rows are empty")
+    return (
+        with_usual_splits(listing) if first.names else with_sorted_classes(listing, labels.ids, numeric=labels.numeric)
+    )
 
 
 def spool(listing: Listing, path: Path) -> Listing:
@@ -246,72 +243,6 @@ def _relative(file: Path, path: Path) -> str:
     return file.name if file == path else file.relative_to(path).as_posix()
 
 
-def _image_column(schema: pa.Schema, given: str | None) -> str | None:
-    """Column path of the encoded images; None when it can't be told."""
-    paths = {}
-    for column in schema:
-        if pa.types.is_struct(column.type):
-            place = column.type.get_field_index("bytes")
-            if place >= 0 and _is_bytes(column.type.field(place).type):
-                paths[column.name] = f"{column.name}.bytes"
-        elif _is_bytes(column.type):
-            paths[column.name] = column.name
-    if given is not None:
-        return paths.get(given)
-    usual = next((name for name in _IMAGE_NAMES if name in paths), None)
-    if usual is None and len(paths) == 1:
-        usual = next(iter(paths))
-    return None if usual is None else paths[usual]
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _layout(file: Path, options: SourceOptions) -> _Layout:
-    """Where things are in `file`, by the options or by their usual names."""
-    schema = open_parquet(file).schema_arrow
-    there = ", ".join(schema.names)
-    image = _image_column(schema, options.image_column)
-    if image is None:
-        raise SourceError(f"{file}: can't tell which column holds image bytes; name it with --image-column ({there})")
-    features = _features(schema, file)
-    labels = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
-    usual = (f"{options.labels}_label", *LABEL_NAMES, *(labels if len(labels) == 1 else ()))
-    label = options.label_column or next((name for name in usual if name in schema.names), None)
-    if label is None or label not in schema.names:
-        raise SourceError(f"{file}: no labels: no column {label or 'label'!r}; name it with --label-column ({there})")
-    split = options.split_column
-    if split is not None and split not in schema.names:
-        raise SourceError(f"{file}: no column {split!r} (--split-column); it has: {there}")
-    top = image.removesuffix(".bytes") if image not in schema.names else image
-    path = f"{top}.path" if image != top and schema.field(top).type.get_field_index("path") >= 0 else None
-    names = features.get(label, {}).get("names")
-    others = [name for name in schema.names if name not in (top, label)]
-    return _Layout(
-        top=top,
-        image=image,
-        path=path,
-        label=label,
-        names=tuple(map(str, names)) if names else None,
-        split=split,
-        others=tuple(name for name in others if not holds_bytes(schema.field(name).type)),
-        left_out=tuple(name for name in others if holds_bytes(schema.field(name).type)),
-    )
-
-
-def _features(schema: pa.Schema, file: Path) -> dict[str, dict[str, Any]]:
-    """What Hugging Face's metadata say of the columns; empty when there are none."""
-    text = (schema.metadata or {}).get(b"huggingface")
-    if text is None:
-        return {}
-    try:
-        features = json.loads(text).get("info", {}).get("features", {})
-    except (ValueError, AttributeError) as error:
-        raise SourceError(f"{file}: the metadata `huggingface` in its schema are damaged: {error}") from error
-    return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
-
-
 def _batches(file: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     parquet = open_parquet(file)
     try:
@@ -327,18 +258,21 @@ def _leaf(column: Any, path: str) -> Any:
     return pc.struct_field(column, path.rpartition(".")[2]) if pa.types.is_struct(column.type) else column
 
 
-def _rows(file: Path, layout: _Layout) -> Iterator[_Row]:
-    columns = [layout.image, *([layout.path] if layout.path else []), layout.label, *layout.others]
+def _rows(file: Path, layout: ParquetLayout) -> Iterator[_Row]:
+    columns = [layout.image, *filter(None, (layout.path, layout.label, layout.split)), *layout.others]
     for batch in _batches(file, columns):
         images = batch.column(layout.top)
         sizes = pc.binary_length(_leaf(images, layout.image)).fill_null(0).to_pylist()
         paths = _leaf(images, layout.path).to_pylist() if layout.path else [""] * len(sizes)
-        values = batch.column(layout.label).to_pylist()
+        labels, splits = (
+            batch.column(column).to_pylist() if column else repeat(None, len(sizes))
+            for column in (layout.label, layout.split)
+        )
         others = batch.select(list(layout.others)).to_pylist() if layout.others else [{}] * len(sizes)
-        yield from map(_Row, sizes, paths, values, others)
+        yield from map(_Row, sizes, paths, labels, splits, others)
 
 
-def _all_named_differently(files: Sequence[Path], layout: _Layout) -> bool:
+def _all_named_differently(files: Sequence[Path], layout: ParquetLayout) -> bool:
     """Whether each row has a path of its own; 8 bytes of memory a row."""
     if layout.path is None:
         return False
@@ -350,16 +284,3 @@ def _all_named_differently(files: Sequence[Path], layout: _Layout) -> bool:
                     return False
                 hashes.append(xxhash.xxh3_64_intdigest(path.encode()))
     return len(np.unique(np.frombuffer(hashes, np.uint64))) == len(hashes)
-
-
-def _label(value: Any, layout: _Layout, labels: Labels, at: str) -> int | None:
-    """Class index where the metadata name the classes, else a number to be sorted later; None without a label."""
-    if value is None or value == -1:
-        return None
-    if layout.names is None:
-        return labels.code(value, layout.label, at)
-    if isinstance(value, str) and value in layout.names:
-        return layout.names.index(value)
-    if not isinstance(value, int) or not 0 <= value < len(layout.names):
-        raise SourceError(f"{at}: label {value!r} is outside of the {len(layout.names)} classes of {layout.label!r}")
-    return value

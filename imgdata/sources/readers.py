@@ -24,6 +24,10 @@ class FileReader:
             try:
                 # One byte more than listed tells a file that has grown since.
                 data = os.read(descriptor, ref.size + 1)
+                if len(data) < ref.size:
+                    # One call reads 2 GiB at most, and less on some network disks.
+                    while len(data) <= ref.size and (more := os.read(descriptor, ref.size + 1 - len(data))):
+                        data += more
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -38,6 +42,11 @@ class RangeReader:
 
     def __init__(self, containers: Sequence[Path]) -> None:
         self._files = FilePool(containers)
+
+    @property
+    def containers(self) -> tuple[Path, ...]:
+        """The files that samples lie in."""
+        return self._files.paths
 
     def read(self, ref: SampleRef) -> bytes:
         """The bytes from `ref.offset` on; `SourceError` when the container ends before."""

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,26 @@ TABLE_EXTENSIONS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
 Row = Mapping[str, Any]
 
 _BATCH_ROWS = 8192
+_JUDGED_ROWS = 100
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _MAX_NUMBER_CHARS = 18
 """Longer digits are identifiers; as numbers they would lose their end in most readers."""
 
 
-def columns(table: Path) -> list[str]:
-    """Column names of `table`; those of Parquet that hold bytes are left out."""
+def columns(table: Path) -> dict[str, bool]:
+    """Column names of `table`, each with whether its cells are single values, not lists or objects.
+
+    JSON lines are judged by the first ones. Columns of Parquet that hold bytes are left out. Raises `SourceError`.
+    """
     if table.suffix.lower() == ".parquet":
-        return [field.name for field in open_parquet(table).schema_arrow if not holds_bytes(field.type)]
-    for _, row in rows(table, header_only=True):
-        return list(row)
-    return []
+        schema = open_parquet(table).schema_arrow
+        return {field.name: not pa.types.is_nested(field.type) for field in schema if not holds_bytes(field.type)}
+    there: dict[str, bool] = {}
+    empty: dict[str, bool] = {}
+    for _, row in islice(rows(table, header_only=True), _JUDGED_ROWS):
+        for name, value in row.items():
+            (there if value is not None else empty).setdefault(name, not isinstance(value, list | dict))
+    return {name: there.get(name, True) for name in {**empty, **there}} if empty else there
 
 
 def rows(table: Path, *, header_only: bool = False) -> Iterator[tuple[str, Row]]:
@@ -46,17 +55,30 @@ def rows(table: Path, *, header_only: bool = False) -> Iterator[tuple[str, Row]]
         else:
             yield from _csv_rows(table, header_only)
     except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{table}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from error
+        raise _not_utf8(table) from error
     except OSError as error:
         raise SourceError(f"{table}: can't read this table: {error.strerror or error}") from error
+
+
+def _not_utf8(table: Path) -> SourceError:
+    """Where the text stops being UTF-8, and what it may be instead."""
+    data = table.read_bytes()
+    try:
+        data.decode()
+        what, byte = "zero bytes in the first line", data.index(0)
+    except UnicodeDecodeError as error:
+        what, byte = error.reason, error.start
+    line = data.count(b"\n", 0, byte) + 1
+    guess = ", probably UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") or 0 in data[:4] else ""
+    return SourceError(f"{table}: not UTF-8 text{guess} ({what} at byte {byte}, line {line}); save it as UTF-8")
 
 
 def _csv_rows(table: Path, header_only: bool) -> Iterator[tuple[str, Row]]:
     # utf-8-sig drops the byte order mark that spreadsheets write, which would become part of the first name.
     with open(table, encoding="utf-8-sig", newline="") as file:
         first = file.readline()
+        if "\0" in first:
+            raise _not_utf8(table)
         file.seek(0)
         lines = csv.reader(file, delimiter=_delimiter(table, first), strict=True)
         try:
@@ -102,7 +124,7 @@ def _parquet_rows(table: Path) -> Iterator[tuple[str, Row]]:
     number = 0
     with open_parquet(table) as file:
         try:
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns(table)):
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns(table))):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"row {number}", row

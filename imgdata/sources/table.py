@@ -13,9 +13,9 @@ table once: a repeated one is an error, since its labels may differ. Further col
 
 import os
 import posixpath
-import re
 import stat
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,26 +25,29 @@ from numpy.typing import NDArray
 
 from imgdata.errors import SourceError
 from imgdata.sources.classes import some, with_sorted_classes
-from imgdata.sources.labels import LABEL_NAMES, Labels
+from imgdata.sources.folder import has_class_folders
+from imgdata.sources.image_names import IMAGE_SUFFIXES
+from imgdata.sources.labels import Labels
 from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.readers import FileReader
-from imgdata.sources.rows import TABLE_EXTENSIONS, Row, columns, fields_json, rows
-from imgdata.sources.walk import IMAGE_EXTENSIONS, extension, image_files, visible
-from imgdata.sources.words import split_in_path, split_name, split_of_word
+from imgdata.sources.rows import TABLE_EXTENSIONS, fields_json, rows
+from imgdata.sources.splits import Splits
+from imgdata.sources.table_columns import (
+    TableColumns,
+    choose_columns,
+    no_label_warning,
+    no_labels,
+    tables_in,
+    why_no_table,
+)
+from imgdata.sources.walk import extension, image_files, visible
+from imgdata.sources.words import split_in_path, split_of_word
 
 NAME = "table"
 
-PATH_NAMES = (
-    *("path", "file", "file_name", "filename", "file_path", "filepath", "filepaths"),
-    *("image_path", "image_file", "image_name", "image", "img_path", "img", "image_id", "id"),
-)
-SPLIT_NAMES = ("split", "set", "subset", "partition", "data_set", "fold")
-"""Usual names of columns, the best first; case, spaces and hyphens don't matter."""
-
-_MAX_TABLES = 16
-_USUAL_EXTENSIONS = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG", ".PNG")
-_ENDINGS = (*_USUAL_EXTENSIONS, *sorted(IMAGE_EXTENSIONS - {".jpg", ".jpeg", ".png"}))
+_USUAL_ENDINGS = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG", ".PNG")
+_ENDINGS = (*_USUAL_ENDINGS, *sorted(IMAGE_SUFFIXES.difference(_USUAL_ENDINGS)))
 
 
 class _Part(NamedTuple):
@@ -55,44 +58,52 @@ class _Part(NamedTuple):
     """Split of all rows, from the table's name or folder."""
 
 
-class _Columns(NamedTuple):
-    path: str
-    label: str
-    split: str | None
-
-
 def recognise(path: Path) -> str | None:
-    """Whether `path` is, or holds, a table with columns for paths and labels; reads the tables' first lines."""
+    """Whether `path` is, or holds, a table of images; reads the tables' first lines.
+
+    One without a label column counts only where no class folders are. Raises `SourceError` for unfit tables.
+    """
     options = SourceOptions()
     if path.is_file():
-        return "a table of images" if extension(path.name) in TABLE_EXTENSIONS and _fits(path, options) else None
+        if extension(path.name) not in TABLE_EXTENSIONS:
+            return None
+        _require_labels([path], [choose_columns(path, options)])
+        return "a table of images"
     if not path.is_dir():
         return None
-    tables = [part.table for part in (*_beside_images(path), *_in_split_folders(path)) if _fits(part.table, options)]
-    return f"a table of images ({some([str(table.relative_to(path)) for table in tables])})" if tables else None
+    fitting = _fitting(path, [*_beside_images(path), *_in_split_folders(path)], options)
+    if not fitting:
+        why = why_no_table(path, options)
+        if why:
+            raise SourceError(why)
+        return None
+    tables = some([str(part.table.relative_to(path)) for part in fitting])
+    if any(choose_columns(part.table, options).label for part in fitting):
+        return f"a table of images ({tables})"
+    return None if has_class_folders(path) else f"a table of images without labels ({tables})"
 
 
 def list_samples(path: Path, options: SourceOptions) -> Listing:
     """The images that the table names, in its order.
 
-    Raises `SourceError` for missing or wrong columns, missing files, empty labels, or a file that stands there twice.
+    Raises `SourceError` for missing or wrong columns, missing files, labels that only some images of a split have,
+    or a file that stands there twice.
     """
     root, parts = _parts(path, options)
+    columns = [choose_columns(part.table, options) for part in parts]
+    _require_labels([part.table for part in parts], columns)
     builder = ListingBuilder()
     labels = Labels()
     hashes = array("Q")
     missing: list[str] = []
     num_missing = 0
-    has_splits = False
-    for part in parts:
-        chosen = _choose(part.table, options)
-        has_splits = has_splits or bool(chosen.split or part.split)
-        leave_out = frozenset(column for column in chosen if column is not None)
+    for part, chosen in zip(parts, columns, strict=True):
+        splits = Splits(chosen.split) if chosen.split is not None else None
         guess_numbers = extension(part.table.name) not in (".jsonl", ".ndjson", ".parquet")
         finder: _Finder | None = None
         for where, row in rows(part.table):
             at = f"{part.table}: {where}"
-            text = _path_text(row.get(chosen.path), root, part.base, at)
+            text = _path_text(row.get(chosen.path), chosen.path, root, part.base, at)
             finder = finder or _Finder(root, _base(root, part, text))
             found = finder.find(text)
             if found is None:
@@ -100,14 +111,16 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
                 missing += [text] if len(missing) < 3 else []
                 continue
             name, size = found
-            split = _split(row, chosen.split, at) or part.split or "train"
+            split = splits.name(row.get(splits.column), at) if splits else part.split or "train"
             builder.add(
                 split=split,
                 name=name,
                 key=_key(name, split),
-                label=labels.code(row.get(chosen.label), chosen.label, at),
+                label=labels.code(row.get(chosen.label), column=chosen.label, split=split, at=at)
+                if chosen.label is not None
+                else labels.none(split=split, at=f"{at}: there is no label column"),
                 size=size,
-                fields=fields_json(row, leave_out, guess_numbers=guess_numbers),
+                fields=fields_json(row, chosen.used, guess_numbers=guess_numbers),
             )
             hashes.append(xxhash.xxh3_64_intdigest(os.fsencode(name)))
     if num_missing:
@@ -116,17 +129,25 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
             f"{some(missing)}; paths count from there (column {chosen.path!r}, another one with --path-column)"
         )
     _count_unlisted(root, parts, builder)
+    others = [chosen.others for chosen in columns]
     listing = builder.build(
         title=(root if path.is_dir() else path.with_suffix("")).resolve().name,
         kind=NAME,
         reader=FileReader(root),
         classes=(),
-        given_splits=has_splits,
-        warnings=labels.warnings(),
+        given_splits=any(chosen.split or part.split for part, chosen in zip(parts, columns, strict=True)),
+        warnings=labels.warnings() if any(chosen.label for chosen in columns) else [no_label_warning(others)],
     )
+    labels.check(has_fields=listing.has_fields)
     listing = with_sorted_classes(listing, labels.ids, numeric=labels.numeric)
     _refuse_repeated(listing, np.frombuffer(hashes, np.uint64))
     return listing
+
+
+def _require_labels(tables: Sequence[Path], columns: Sequence[TableColumns]) -> None:
+    """Refuses tables that have neither a label column nor further ones to keep."""
+    if not any(chosen.label is not None or chosen.others for chosen in columns):
+        raise no_labels(tables[0], columns[0])
 
 
 class _Finder:
@@ -142,7 +163,7 @@ class _Finder:
         name = self._base + text
         if (size := self._size(name)) is not None:
             return name, size
-        if extension(name) in IMAGE_EXTENSIONS:
+        if extension(name) in IMAGE_SUFFIXES:
             return None
         for place, ending in enumerate(self._endings):
             if (size := self._size(name + ending)) is not None:
@@ -168,7 +189,7 @@ def _parts(path: Path, options: SourceOptions) -> tuple[Path, list[_Part]]:
             raise SourceError(f"{options.table}: no such table (--table)")
         return path, [_Part(options.table, "", None)]
     beside = _beside_images(path)
-    fitting = [part for part in beside if _fits(part.table, options)]
+    fitting = _fitting(path, beside, options)
     if len(fitting) == 1:
         return path, [fitting[0]._replace(split=None)]
     if fitting:
@@ -183,15 +204,11 @@ def _parts(path: Path, options: SourceOptions) -> tuple[Path, list[_Part]]:
     if not beside:
         raise SourceError(f"{path}: no table (.csv, .tsv, .jsonl, .parquet) in this folder; name one with --table")
     # The only table, or the first of several unfit ones, says best what is wrong.
-    _choose(beside[0].table, options)
     return path, [beside[0]]
 
 
 def _beside_images(path: Path) -> list[_Part]:
-    tables = [name for name in visible(path).files if extension(name) in TABLE_EXTENSIONS]
-    if len(tables) > _MAX_TABLES:
-        return []
-    return [_Part(path / name, "", split_in_path(name.rpartition(".")[0])) for name in tables]
+    return [_Part(path / name, "", split_in_path(name.rpartition(".")[0])) for name in tables_in(path)]
 
 
 def _in_split_folders(path: Path) -> list[_Part]:
@@ -205,45 +222,35 @@ def _in_split_folders(path: Path) -> list[_Part]:
     ]
 
 
-def _fits(table: Path, options: SourceOptions) -> bool:
-    try:
-        _choose(table, options)
-    except SourceError:
-        return False
-    return True
+def _fitting(root: Path, parts: Sequence[_Part], options: SourceOptions) -> list[_Part]:
+    """Those of `parts` that have labels; where none has, those with other columns, if their first file is there."""
+    labelled, unlabelled = [], []
+    for part in parts:
+        try:
+            chosen = choose_columns(part.table, options)
+            if chosen.label is not None:
+                labelled.append(part)
+            elif chosen.others and _names_a_file(root, part, chosen.path):
+                unlabelled.append(part)
+        except SourceError:
+            # Tables about something else lie beside images as well.
+            continue
+    return labelled or unlabelled
 
 
-def _choose(table: Path, options: SourceOptions) -> _Columns:
-    """The columns to read, by the options or by their usual names."""
-    there = columns(table)
-    usual = {re.sub(r"[ -]", "_", name.lower()): name for name in reversed(there)}
-
-    def find(option: str, given: str | None, names: tuple[str, ...]) -> str | None:
-        if given is not None:
-            if given not in there:
-                raise SourceError(f"{table}: no column {given!r} ({option}); it has: {', '.join(there)}")
-            return given
-        return next((usual[name] for name in names if name in usual), None)
-
-    chosen = {
-        "--path-column": find("--path-column", options.path_column, PATH_NAMES),
-        "--label-column": find("--label-column", options.label_column, LABEL_NAMES),
-    }
-    for option, column in chosen.items():
-        if column is None:
-            raise SourceError(
-                f"{table}: can't tell which column holds the {option[2:-7]}; name it with {option}. "
-                f"The first line must name the columns, and names: {', '.join(there) or 'none'}"
-            )
-    path, label = (str(column) for column in chosen.values())
-    return _Columns(path, label, find("--split-column", options.split_column, SPLIT_NAMES))
+def _names_a_file(root: Path, part: _Part, column: str) -> bool:
+    for where, row in rows(part.table):
+        text = _path_text(row.get(column), column, root, part.base, f"{part.table}: {where}")
+        return _Finder(root, _base(root, part, text)).find(text) is not None
+    return False
 
 
-def _path_text(value: object, root: Path, base: str, at: str) -> str:
+def _path_text(value: object, column: str, root: Path, base: str, at: str) -> str:
     """The path in a cell, relative to the folder that paths count from."""
     text = str(value).strip() if isinstance(value, str | int) else ""
     if not text:
-        raise SourceError(f"{at}: the path is empty")
+        what = "is empty" if value is None or isinstance(value, str) else f"holds a {type(value).__name__}"
+        raise SourceError(f"{at}: the path (column {column!r}) {what}; name another column with --path-column")
     if "\\" in text and not os.path.lexists(root / base / text):
         text = text.replace("\\", "/")
     if text.startswith("/"):
@@ -268,18 +275,6 @@ def _base(root: Path, part: _Part, text: str) -> str:
     if own in found:
         return own
     raise SourceError(f"{part.table}: {text} is in several folders ({some(found)}); write the folder into the paths")
-
-
-def _split(row: Row, column: str | None, at: str) -> str | None:
-    if column is None:
-        return None
-    value = row.get(column)
-    text = "" if value is None else str(value)
-    split = split_name(text)
-    if not split:
-        raise SourceError(f"{at}: the split (column {column!r}) must be a word such as train or val, got {text!r}")
-    # Folds are often numbers; alone they would make poor names of files.
-    return f"{split_name(column)}{split}" if split.isdigit() else split
 
 
 def _key(name: str, split: str) -> str:
@@ -309,7 +304,7 @@ def _refuse_repeated(listing: Listing, hash_N: NDArray[np.uint64]) -> None:
     if not len(again):
         return
     first, second = listing.refs(order_N[again[0] : again[0] + 2])
-    labels = (listing.classes[first.label].id, listing.classes[second.label].id)
+    labels = [listing.classes[ref.label].id if ref.label >= 0 else "none" for ref in (first, second)]
     raise SourceError(
         f"{listing.title}: {len(again)} rows name a file that stood before, such as {first.name} (labels "
         f"{labels[0]} and {labels[1]}); leave one row for each image, and put further labels into columns"

@@ -7,25 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imgdata.errors import ShardError
+from imgdata.sources.image_names import IMAGE_EXTENSIONS
 from imgdata.tar import Member, members
-
-IMAGE_EXTENSIONS = (
-    "jpg",
-    "jpeg",
-    "png",
-    "webp",
-    "bmp",
-    "gif",
-    "tif",
-    "tiff",
-    "ppm",
-    "pgm",
-    "jp2",
-    "avif",
-    "heic",
-    "jxl",
-)
-"""What counts as an image among the members of a sample, the commonest first."""
 
 _KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
 _META = re.compile(r"__[^/]*__($|/)")

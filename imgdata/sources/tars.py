@@ -17,6 +17,7 @@ from imgdata.errors import ShardError, SourceError
 from imgdata.files import JOB_FOLDER
 from imgdata.manifest import MANIFEST, Manifest, read_manifest
 from imgdata.sample import ClassName
+from imgdata.sources.classes import some
 from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.readers import RangeReader
@@ -29,18 +30,20 @@ NAME = "tars"
 
 _SIDE_EXTENSIONS = {"cls", "json", "txt"}
 _PEEK_MEMBERS = 64
+_TAR_NAME = re.compile(r"\.(tar|tgz)\b", re.IGNORECASE)
 
 
 def expand(path: str | os.PathLike[str]) -> list[Path]:
     """The tars that `path` means: one tar, a folder, a glob, a `{0..9}` pattern, or several of them joined by `::`.
 
-    In natural order. Raises `SourceError` when there is none.
+    In natural order; of a folder with a `dataset.json`, only the tars directly in it. Raises `SourceError` when there
+    is none.
     """
     found: list[Path] = []
     for part in os.fspath(path).split("::"):
         whole = Path(part)
         if whole.is_dir():
-            found += sorted(whole.rglob("*.tar"), key=_natural)
+            found += _below(whole)[0]
         elif whole.exists():
             found.append(whole)
         else:
@@ -51,6 +54,32 @@ def expand(path: str | os.PathLike[str]) -> list[Path]:
             f"{path}: no tar files there; give a tar, a folder of tars, or a pattern such as 'x-{{000..009}}.tar'"
         )
     return tars
+
+
+def _below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The tars in `folder` and below, and those that are left out: the ones below a finished dataset."""
+    own: dict[bool, list[Path]] = {True: [], False: []}
+    above: dict[Path, bool] = {}
+    for tar in sorted(folder.rglob("*.tar"), key=_natural):
+        parent = tar.parent
+        if parent not in above:
+            between = (one for one in parent.parents if one == folder or folder in one.parents)
+            above[parent] = parent != folder and any((one / MANIFEST).is_file() for one in between)
+        own[not above[parent]].append(tar)
+    return own[True], own[False]
+
+
+def _left_out(path: str | os.PathLike[str]) -> list[str]:
+    """A sentence for each folder of `path` whose dataset has further tars below it."""
+    sentences = []
+    for folder in map(Path, os.fspath(path).split("::")):
+        others = [tar for tar in _below(folder)[1] if JOB_FOLDER not in tar.parts] if folder.is_dir() else []
+        if others:
+            sentences.append(
+                f"{len(others)} tars in folders below a {MANIFEST} are no part of it and were left out: "
+                f"{some([str(tar.relative_to(folder)) for tar in others])}"
+            )
+    return sentences
 
 
 def _pattern(pattern: str) -> list[Path]:
@@ -71,23 +100,42 @@ def _natural(path: Path) -> list[tuple[bool, int, str]]:
 
 
 def recognise(path: Path) -> str | None:
-    """What `path` is when it is a WebDataset; None for anything else, such as a tar of plain image folders."""
+    """What `path` is when it is a WebDataset; None for anything else, such as a tar of plain image folders.
+
+    Raises `SourceError` or `ShardError` for a tar that is damaged where it was looked into: its first members.
+    """
     try:
         tars = expand(path)
-        first = tars[0]
-        with open(first, "rb") as file:
-            gzipped = file.read(2) == b"\x1f\x8b"
-        names = _peek_gzip(first) if gzipped else list(islice(members(first), _PEEK_MEMBERS))
-    except (SourceError, ShardError, OSError, ValueError):
+    except (SourceError, ValueError):
+        # No tar there, or no pattern.
         return None
     try:
-        samples = list(group_members(names, first))
-    except ShardError:
-        return None
-    pairs = [s for s in samples if image_member(s) and _SIDE_EXTENSIONS & {e.rsplit(".", 1)[-1] for e in s.members}]
-    if not pairs:
-        return None
-    return f"WebDataset ({len(tars)} {'tar' if len(tars) == 1 else 'tars'})"
+        # Splits without labels are images only, in what imgdata writes.
+        fits = (tars[0].parent / MANIFEST).is_file() or _has_pairs(tars[0])
+    except (SourceError, ShardError):
+        if path.is_file() and not _TAR_NAME.search(path.name):
+            return None
+        raise
+    return f"WebDataset ({len(tars)} {'tar' if len(tars) == 1 else 'tars'})" if fits else None
+
+
+def _has_pairs(tar: Path) -> bool:
+    """Whether an image with something beside it is among the first members of `tar`."""
+    try:
+        with open(tar, "rb") as file:
+            gzipped = file.read(2) == b"\x1f\x8b"
+        names = _peek_gzip(tar) if gzipped else list(islice(members(tar), _PEEK_MEMBERS))
+    except OSError as error:
+        raise SourceError(f"{tar}: can't be read: {error.strerror or error}") from error
+    return any(
+        image_member(sample) and _SIDE_EXTENSIONS & {ext.rsplit(".", 1)[-1] for ext in sample.members}
+        for sample in group_members(names, tar)
+    )
+
+
+def only_datasets_below(path: Path) -> bool:
+    """Whether all tars that the folder `path` means lie in finished datasets below it."""
+    return path.is_dir() and all(tar.parent != path and (tar.parent / MANIFEST).is_file() for tar in expand(path))
 
 
 def _peek_gzip(path: Path) -> list[Member]:
@@ -124,17 +172,19 @@ def tar_set(tars: Sequence[Path]) -> TarSet:
     root = Path(os.path.commonpath([os.path.abspath(tar.parent) for tar in tars]))
     manifest = _manifest(root)
     if manifest is not None:
-        known = {shard.file: split.name for split in manifest.splits for shard in split.shards}
-        foreign = next((tar for tar in tars if tar.name not in known), None)
+        # Not by name: a copy in another folder is not the shard.
+        known = {root / shard.file: split.name for split in manifest.splits for shard in split.shards}
+        path_of = {tar: Path(os.path.abspath(tar)) for tar in tars}
+        foreign = next((tar for tar in tars if path_of[tar] not in known), None)
         if foreign is not None and manifest.source.get("kind") != "index":
             raise SourceError(f"{foreign}: no part of the dataset in {root / MANIFEST}; move it to another folder")
         if foreign is None:
-            order = {file: number for number, file in enumerate(known)}
-            tars = sorted(tars, key=lambda tar: order[tar.name])
+            order = {path: number for number, path in enumerate(known)}
+            tars = sorted(tars, key=lambda tar: order[path_of[tar]])
             return TarSet(
                 tars=tuple(tars),
                 root=root,
-                splits=tuple(known[tar.name] for tar in tars),
+                splits=tuple(known[path_of[tar]] for tar in tars),
                 given_splits=True,
                 title=manifest.name,
                 manifest=manifest,
@@ -238,6 +288,6 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
         reader=reader,
         classes=classes,
         given_splits=tars.given_splits,
-        warnings=(*several_images_warning(several), *labels.warnings()),
+        warnings=(*_left_out(path), *several_images_warning(several), *labels.warnings()),
     )
     return replace(listing, label_N=label_N)

@@ -7,15 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imgdata.errors import SourceError
+from imgdata.sources.image_names import IMAGE_SUFFIXES
 from imgdata.sources.listing import ListingBuilder
-
-IMAGE_EXTENSIONS = frozenset(
-    (
-        *(".apng", ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo"),
-        *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
-    )
-)
-"""Lower-case, with the dot."""
 
 _JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 _MAX_EXTENSION_CHARS = 12
@@ -41,7 +34,7 @@ def extension(name: str) -> str:
 
 def is_image(name: str) -> bool:
     """Whether a file of this name is taken for an image: visible, with an image's extension."""
-    return extension(name) in IMAGE_EXTENSIONS and not is_hidden(name)
+    return extension(name) in IMAGE_SUFFIXES and not is_hidden(name)
 
 
 def is_hidden(name: str) -> bool:
@@ -110,7 +103,7 @@ def _names(folder: str, builder: ListingBuilder) -> Iterator[str]:
             builder.skip("hidden folders" if is_folder else "hidden files")
         elif is_folder:
             names.append(name + "/")
-        elif extension(name) in IMAGE_EXTENSIONS:
+        elif extension(name) in IMAGE_SUFFIXES:
             names.append(name)
         elif entry.is_symlink() and not os.path.exists(entry.path):
             builder.skip("broken symlinks")

@@ -1,0 +1,68 @@
+"""What all commands print for people: lines with a coloured first word, and how far a long command is.
+
+Names of files and classes are data: nothing in them is taken for rich's markup or for an emoji's code.
+"""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import Progress, ProgressColumn
+from rich.text import Text
+
+PLAIN_LINE_SECONDS = 5.0
+"""How often a line is printed where there is no terminal."""
+GOOD, ODD, BAD = "green", "yellow", "red"
+"""Colours of first words."""
+
+
+def screen(*, stderr: bool = True) -> Console:
+    """Where text is printed; by default standard error, so that the output of `--json` can be piped."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def tell(console: Console, colour: str, start: str, rest: str) -> None:
+    """Print a line whose `start` is in colour; it is left whole, for paths to be copied from it."""
+    console.print(Text.assemble((start, colour), " ", rest), soft_wrap=True)
+
+
+def note(console: Console, text: str) -> None:
+    """Print a note: wrapped between words on a terminal, else as one line."""
+    console.print(Text.assemble(("note", ODD), " ", text), soft_wrap=not console.is_terminal)
+
+
+class Display:
+    """How far a command is: a live bar on a terminal, a plain line now and then elsewhere, nothing when quiet."""
+
+    def __init__(self, *columns: ProgressColumn, quiet: bool, expand: bool = False) -> None:
+        self.console = screen()
+        self.quiet = quiet
+        self.live = self.console.is_terminal and not quiet
+        """Whether there is a bar."""
+        self.bar = Progress(*columns, console=self.console, transient=True, expand=expand)
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the bar away; one that never started would leave an empty line."""
+        if self.live:
+            self.bar.stop()
+
+    @property
+    def line_is_due(self) -> bool:
+        """Whether it is time for a plain line: true once every `PLAIN_LINE_SECONDS`, where there is no bar."""
+        now = time.monotonic()
+        if self.live or self.quiet or now - self._last_line < PLAIN_LINE_SECONDS:
+            return False
+        self._last_line = now
+        return True

@@ -1,0 +1,219 @@
+/* The Python face: imgdata.native._planes. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "planes.h"
+#include "resample.h"
+#include "turbo.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const SIMD_NAMES[] = {"scalar", "sse2", "avx2"};
+
+static int simd_named(const char *name, Simd *simd)
+{
+    for (int i = SCALAR; i <= (int)best_simd(); i++)
+        if (strcmp(name, SIMD_NAMES[i]) == 0) {
+            *simd = (Simd)i;
+            return 1;
+        }
+    PyErr_Format(PyExc_ValueError, "simd must be one of SIMD, got '%s'", name);
+    return 0;
+}
+
+static int is_side(int pixels)
+{
+    if (1 <= pixels && pixels <= JPEG_MAX_DIMENSION)
+        return 1;
+    PyErr_Format(PyExc_ValueError, "sides must be 1 to %d pixels, got %d", (int)JPEG_MAX_DIMENSION, pixels);
+    return 0;
+}
+
+/* Every plane of `from` -> the one of `to`, whose size and chroma pitch are set here. */
+static Outcome resize_planes(const Planes *from, Planes *to, int width, int height, int chroma_pitch, Simd simd,
+                             Scratch *scratch)
+{
+    Outcome outcome = DONE;
+
+    to->count = from->count;
+    to->width = width;
+    to->height = height;
+    for (int i = 0; i < from->count && outcome == DONE; i++) {
+        const Plane *source = &from->plane[i];
+        Plane *plane = &to->plane[i];
+        int pitch = i == 0 ? 1 : chroma_pitch;
+        int columns = (width + pitch - 1) / pitch, rows = (height + pitch - 1) / pitch;
+
+        plane->pitch_x = plane->pitch_y = pitch;
+        outcome = plane_alloc(plane, columns, rows, (size_t)columns, (size_t)rows, scratch);
+        /* Both sides from edge to edge of the picture: the last sample of a plane may lie half outside. */
+        if (outcome == DONE)
+            outcome = resample(source, plane, (double)from->width * pitch / (width * source->pitch_x),
+                               (double)from->height * pitch / (height * source->pitch_y), simd, scratch);
+    }
+    return outcome;
+}
+
+typedef struct {
+    int from_width, from_height, width, height, quality, shrink;
+    Simd simd;
+} Order;
+
+static Outcome transcode(const uint8_t *data, size_t size, const Order *order, Buffer *out)
+{
+    Planes from = {0}, to = {0};
+    Scratch scratch = scratch_begin();
+    Outcome outcome =
+        decode_planes(data, size, order->from_width, order->from_height, order->shrink, &from, &scratch);
+
+    if (outcome == DONE)
+        outcome = resize_planes(&from, &to, order->width, order->height, order->quality <= 90 ? 2 : 1, order->simd,
+                                &scratch);
+    if (outcome == DONE)
+        outcome = encode_planes(&to, order->quality, out);
+    scratch_end(&scratch);
+    return outcome;
+}
+
+static PyObject *resize_jpeg(PyObject *module, PyObject *args)
+{
+    Py_buffer data;
+    Order order;
+    Buffer out = {0};
+    Outcome outcome;
+    const char *simd;
+    PyObject *result = NULL;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*(ii)(ii)iis", &data, &order.from_width, &order.from_height, &order.width,
+                          &order.height, &order.quality, &order.shrink, &simd))
+        return NULL;
+    /* The size of the file needs no check: it is compared with the header. */
+    if (!is_side(order.width) || !is_side(order.height) || !simd_named(simd, &order.simd))
+        goto end;
+    if (order.shrink != 1 && order.shrink != 2 && order.shrink != 4 && order.shrink != 8) {
+        PyErr_Format(PyExc_ValueError, "shrink must be 1, 2, 4 or 8, got %d", order.shrink);
+        goto end;
+    }
+    if (order.quality < 1 || order.quality > 100) {
+        PyErr_Format(PyExc_ValueError, "quality must be 1 to 100, got %d", order.quality);
+        goto end;
+    }
+
+    Py_BEGIN_ALLOW_THREADS
+    outcome = transcode(data.buf, (size_t)data.len, &order, &out);
+    Py_END_ALLOW_THREADS
+
+    if (outcome == DONE)
+        result = PyBytes_FromStringAndSize((const char *)out.bytes, (Py_ssize_t)out.size);
+    else if (outcome == NO_MEMORY)
+        PyErr_NoMemory();
+    else
+        result = Py_NewRef(Py_None);
+end:
+    free(out.bytes);
+    PyBuffer_Release(&data);
+    return result;
+}
+
+static Outcome resize_samples(const uint8_t *samples, Plane *from, Plane *to, Simd simd, Scratch *scratch)
+{
+    Outcome outcome = plane_alloc(from, from->width, from->height, (size_t)from->width, (size_t)from->height, scratch);
+
+    if (outcome == DONE)
+        outcome = plane_alloc(to, to->width, to->height, (size_t)to->width, (size_t)to->height, scratch);
+    if (outcome != DONE)
+        return outcome;
+    for (size_t y = 0; y < (size_t)from->height; y++)
+        memcpy(from->samples + y * from->stride, samples + y * (size_t)from->width, (size_t)from->width);
+    return resample(from, to, (double)from->width / to->width, (double)from->height / to->height, simd, scratch);
+}
+
+static PyObject *resize_plane(PyObject *module, PyObject *args)
+{
+    Py_buffer samples;
+    Plane from = {0}, to = {0};
+    Outcome outcome;
+    const char *name;
+    Simd simd;
+    Scratch scratch;
+    PyObject *result = NULL;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*(ii)(ii)s", &samples, &from.width, &from.height, &to.width, &to.height, &name))
+        return NULL;
+    if (!is_side(from.width) || !is_side(from.height) || !is_side(to.width) || !is_side(to.height) ||
+        !simd_named(name, &simd))
+        goto end;
+    if (samples.len != (Py_ssize_t)from.width * from.height) {
+        PyErr_Format(PyExc_ValueError, "samples must be %d x %d bytes, got %zd", from.width, from.height, samples.len);
+        goto end;
+    }
+
+    Py_BEGIN_ALLOW_THREADS
+    scratch = scratch_begin();
+    outcome = resize_samples(samples.buf, &from, &to, simd, &scratch);
+    Py_END_ALLOW_THREADS
+
+    if (outcome != DONE)
+        PyErr_NoMemory();
+    else if ((result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)to.width * to.height)) != NULL)
+        for (size_t y = 0; y < (size_t)to.height; y++)
+            memcpy(PyBytes_AS_STRING(result) + y * (size_t)to.width, to.samples + y * to.stride, (size_t)to.width);
+    scratch_end(&scratch);
+end:
+    PyBuffer_Release(&samples);
+    return result;
+}
+
+static int fill(PyObject *module)
+{
+    PyObject *names = PyTuple_New((Py_ssize_t)best_simd() + 1);
+
+    if (names == NULL)
+        return -1;
+    for (int i = SCALAR; i <= (int)best_simd(); i++) {
+        PyObject *name = PyUnicode_FromString(SIMD_NAMES[i]);
+        if (name == NULL) {
+            Py_DECREF(names);
+            return -1;
+        }
+        PyTuple_SET_ITEM(names, i, name);
+    }
+    if (PyModule_AddObjectRef(module, "SIMD", names) < 0) {
+        Py_DECREF(names);
+        return -1;
+    }
+    Py_DECREF(names);
+#define TEXT(value) #value
+#define TEXT_OF(macro) TEXT(macro)
+    return PyModule_AddStringConstant(module, "LIBJPEG_TURBO", TEXT_OF(LIBJPEG_TURBO_VERSION));
+}
+
+static PyMethodDef METHODS[] = {
+    {"resize_jpeg", resize_jpeg, METH_VARARGS, NULL},
+    {"resize_plane", resize_plane, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot SLOTS[] = {
+    {Py_mod_exec, fill},
+#ifdef Py_GIL_DISABLED
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static PyModuleDef MODULE = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "imgdata.native._planes",
+    .m_doc = "JPEG planes: decode, resize, encode. Documented in imgdata/native/__init__.py.",
+    .m_methods = METHODS,
+    .m_slots = SLOTS,
+};
+
+PyMODINIT_FUNC PyInit__planes(void)
+{
+    return PyModuleDef_Init(&MODULE);
+}

@@ -1,0 +1,52 @@
+/* What the stages hand on: the colour planes of one image, each at its own resolution. */
+#ifndef IMGDATA_PLANES_H
+#define IMGDATA_PLANES_H
+
+#include "scratch.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Bytes behind every row that may be read and overwritten; what they hold is never used. */
+#define ROW_PADDING 64
+
+typedef struct {
+    uint8_t *samples;
+    size_t stride;    /* bytes from one row to the next, at least width + ROW_PADDING */
+    int width, height;
+    /* Image pixels, at the size in the file's header, from one sample to the next: 2 for the chroma of 4:2:0. */
+    double pitch_x, pitch_y;
+} Plane;
+
+typedef struct {
+    int count; /* 1: gray; 3: Y, Cb, Cr */
+    Plane plane[3];
+    int width, height; /* pixels of the image */
+} Planes;
+
+typedef enum {
+    DONE,
+    UNFIT, /* not for this code, or damaged: the caller takes another way */
+    NO_MEMORY
+} Outcome;
+
+/* Room for `columns` x `rows` samples, of which `width` x `height` count. */
+Outcome plane_alloc(Plane *plane, int width, int height, size_t columns, size_t rows, Scratch *scratch);
+
+/* An 8-bit JPEG in YCbCr (4:2:0, 4:2:2, 4:4:0, 4:4:4) or gray -> its planes, sides divided by `shrink` (1, 2, 4, 8).
+ *
+ * UNFIT for every other JPEG, for one whose header does not say `width` x `height`, and at any warning of libjpeg. */
+Outcome decode_planes(const uint8_t *data, size_t size, int width, int height, int shrink, Planes *planes,
+                      Scratch *scratch);
+
+typedef struct {
+    uint8_t *bytes; /* malloc'ed, the caller frees it */
+    size_t size, capacity;
+} Buffer;
+
+/* Planes -> a baseline JPEG. The subsampling is that of the planes: pitch 1 or 2.
+ *
+ * Overwrites the padding behind the rows. `out` must be all zero; whatever the outcome, the caller frees it. */
+Outcome encode_planes(Planes *planes, int quality, Buffer *out);
+
+#endif
