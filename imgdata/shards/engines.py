@@ -23,8 +23,8 @@ from imgdata.shards.plan import ShardTask
 from imgdata.shards.record import ShardReport
 from imgdata.shards.writer import Progress, write_shard
 
-PROCESSES_FROM = 10_000
-"""Samples from which processes pay. One takes 0.25 s to start; threads lose about 0.03 ms an image to the lock."""
+PROCESSES_FROM = 40_000
+"""Samples from which processes pay. They take 0.25 s to start; two threads lose 7 us an image to the lock."""
 
 _WORKER = "from imgdata.shards.engines import serve; serve()"
 _Event = tuple[int, int, int] | ShardReport | BaseException
