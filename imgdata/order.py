@@ -41,7 +41,7 @@ def window_permutation(shard_sizes: tuple[int, ...], *, window_shards: int, seed
     shard_at_S = permutation(num_shards, seed=seed, stream=_stream(_SHARD_STREAM, epoch))
     window_S = np.empty(num_shards, np.uint64)
     window_S[shard_at_S] = np.arange(num_shards, dtype=np.uint64) * np.uint64(num_windows) // np.uint64(num_shards)
-    raw_N = np.random.Philox(key=[seed, _stream(_WINDOW_STREAM, epoch)]).random_raw(sum(shard_sizes))
+    raw_N = np.random.Philox(key=np.array([seed, _stream(_WINDOW_STREAM, epoch)], np.uint64)).random_raw(sum(shard_sizes))
     bits = num_windows.bit_length()
     key_N = np.repeat(window_S << np.uint64(64 - bits), shard_sizes) | (raw_N >> np.uint64(bits))
     return np.argsort(key_N, kind="stable").astype(np.int64)
