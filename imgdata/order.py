@@ -1,7 +1,21 @@
-"""Which sample comes when: (number of samples, seed, stream) -> positions."""
+"""Which sample comes when: (number of samples, seed, epoch, rank) -> positions."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from imgdata.errors import OptionError
+
+Shuffle = Literal["global", "window", "none"]
+
+MAX_SEED = 2**63
+MAX_EPOCH = 2**32
+_EPOCH_STREAM, _SHARD_STREAM, _WINDOW_STREAM = 0x65706F63, 0x73686172, 0x77696E64
+"""Upper halves of stream numbers, whose lower halves are epochs: no two draws of one seed are the same."""
 
 
 def permutation(num_samples: int, *, seed: int, stream: int) -> NDArray[np.int64]:
@@ -14,3 +28,170 @@ def permutation(num_samples: int, *, seed: int, stream: int) -> NDArray[np.int64
     # As an array: of a list with numbers from 2**63 on NumPy would make floats, and lose bits.
     raw_N = np.random.Philox(key=np.array([seed, stream], np.uint64)).random_raw(num_samples)
     return np.argsort(raw_N, kind="stable").astype(np.int64)
+
+
+def window_permutation(shard_sizes: tuple[int, ...], *, window_shards: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """An order of all samples, int64 `(N,)`, that reads from at most `window_shards` shards at a time.
+
+    The shards are permuted and cut into windows, as even as can be; each window's samples are permuted. All by one
+    sort: the number of the window is the upper part of the sort key, raw Philox outputs the lower.
+    """
+    num_shards = len(shard_sizes)
+    num_windows = -(-num_shards // window_shards)
+    shard_at_S = permutation(num_shards, seed=seed, stream=_stream(_SHARD_STREAM, epoch))
+    window_S = np.empty(num_shards, np.uint64)
+    window_S[shard_at_S] = np.arange(num_shards, dtype=np.uint64) * np.uint64(num_windows) // np.uint64(num_shards)
+    raw_N = np.random.Philox(key=np.array([seed, _stream(_WINDOW_STREAM, epoch)], np.uint64)).random_raw(sum(shard_sizes))
+    bits = num_windows.bit_length()
+    key_N = np.repeat(window_S << np.uint64(64 - bits), shard_sizes) | (raw_N >> np.uint64(bits))
+    return np.argsort(key_N, kind="stable").astype(np.int64)
+
+
+class EpochCache:
+    """The arrays of the last two epochs asked for: the one that is read, and the one that is read ahead.
+
+    Safe in threads, which at worst make an array twice, and after a fork, since it holds no lock. Copies start empty.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[tuple[int, NDArray[np.int64]], ...] = ()
+
+    def __reduce__(self) -> tuple[type["EpochCache"], tuple[()]]:
+        return type(self), ()
+
+    def get(self, epoch: int, make: Callable[[int], NDArray[np.int64]]) -> NDArray[np.int64]:
+        """The array of `epoch`, read-only; `make(epoch)` where it isn't known."""
+        kept = self._kept
+        for known, array in kept:
+            if known == epoch:
+                return array
+        array = make(epoch)
+        array.flags.writeable = False
+        self._kept = ((epoch, array), *kept[:1])
+        return array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """The order of a split in every epoch, and its cut into batches: a pure function of these settings.
+
+    An epoch is one sequence of all samples, whatever the number of ranks. A global batch is a stretch of it, and each
+    rank takes an equal, contiguous part of that. So a batch is addressed by how many samples came before it.
+    """
+
+    num_samples: int
+    """Samples of an epoch, N."""
+    global_batch: int
+    """Samples of one step over all ranks: batch size of a rank times number of ranks."""
+    shuffle: Shuffle = "global"
+    """`global`: a permutation of all; `window`: shards permuted, then samples inside windows of shards; `none`."""
+    seed: int = 0
+    """0 to 2^63-1."""
+    drop_last: bool = False
+    """Leave out the last global batch when it isn't full; otherwise it is padded."""
+    shard_sizes: tuple[int, ...] = field(default=(), repr=False)
+    """Samples of each shard, in order; needed for `window`."""
+    window_shards: int = 16
+    """How many shards a window has at most; memory and open files grow with it."""
+    _epochs: EpochCache = field(default_factory=EpochCache, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1:
+            raise OptionError(f"num_samples must be 1 or more, got {self.num_samples}; the split or view is empty")
+        if self.global_batch < 1:
+            raise OptionError(f"global_batch must be 1 or more, got {self.global_batch}")
+        if self.shuffle not in get_args(Shuffle):
+            raise OptionError(f"shuffle must be one of {', '.join(get_args(Shuffle))}, got {self.shuffle!r}")
+        if not 0 <= self.seed < MAX_SEED:
+            raise OptionError(f"seed must be 0 to 2^63-1, got {self.seed}")
+        if self.window_shards < 1:
+            raise OptionError(f"window_shards must be 1 or more, got {self.window_shards}")
+        if (self.shard_sizes or self.shuffle == "window") and sum(self.shard_sizes) != self.num_samples:
+            raise OptionError(
+                f"shard_sizes must sum to num_samples = {self.num_samples}, got {sum(self.shard_sizes)} "
+                f"in {len(self.shard_sizes)} shards"
+            )
+        if any(size < 1 for size in self.shard_sizes):
+            raise OptionError(f"shard_sizes must be 1 or more, got {min(self.shard_sizes)}; leave empty shards out")
+        if self.drop_last and self.global_batch > self.num_samples:
+            raise OptionError(
+                f"global_batch must be at most {self.num_samples}, the number of samples, with drop_last, "
+                f"got {self.global_batch}: no batch would be left; make it smaller, or drop_last false"
+            )
+
+    def __len__(self) -> int:
+        """Global batches of an epoch, which are also the steps of every rank."""
+        return self.batches_left(0)
+
+    def batches_left(self, offset: int) -> int:
+        """Global batches that remain of an epoch after its first `offset` samples."""
+        left = max(self.num_samples - offset, 0)
+        return left // self.global_batch if self.drop_last else -(-left // self.global_batch)
+
+    def epoch_positions(self, epoch: int) -> NDArray[np.int64]:
+        """All samples in the order of `epoch` (0 to 2^32-1), int64 `(N,)`, read-only; the last two epochs are kept."""
+        if not 0 <= epoch < MAX_EPOCH:
+            raise OptionError(f"epoch must be 0 to 2^32-1, got {epoch}")
+        return self._epochs.get(epoch, self._make_epoch)
+
+    def batch(
+        self, epoch: int, number: int, rank: int = 0, world_size: int = 1
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """`batch_at` for global batch `number`, counted from the start of the epoch. Raises `IndexError`."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"batch must be 0 to {len(self) - 1}, got {number}")
+        return self.batch_at(epoch, number * self.global_batch, rank, world_size)
+
+    def batch_at(
+        self, epoch: int, offset: int, rank: int = 0, world_size: int = 1
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """What `rank` takes of the global batch that follows the first `offset` samples of `epoch`.
+
+        Positions int64 `(B,)` and valid bool `(B,)`, B = `global_batch` / `world_size`. Where the epoch ends inside
+        the batch, it goes on with the epoch's first samples, with `valid` false. Raises `IndexError` where no batch
+        is left, `OptionError` when `world_size` doesn't divide `global_batch`.
+        """
+        if not 0 <= rank < world_size:
+            raise OptionError(f"rank must be 0 to world_size - 1 = {world_size - 1}, got {rank}")
+        if self.global_batch % world_size:
+            raise OptionError(f"global_batch must be a multiple of world_size {world_size}, got {self.global_batch}")
+        if offset < 0 or not self.batches_left(offset):
+            raise IndexError(f"no batch after {offset} of {self.num_samples} samples")
+        size = self.global_batch // world_size
+        place_B = np.arange(size) + (offset + rank * size)
+        return self.epoch_positions(epoch)[place_B % self.num_samples], place_B < self.num_samples
+
+    def _make_epoch(self, epoch: int) -> NDArray[np.int64]:
+        if self.shuffle == "none":
+            return np.arange(self.num_samples)
+        if self.shuffle == "window":
+            return window_permutation(self.shard_sizes, window_shards=self.window_shards, seed=self.seed, epoch=epoch)
+        return permutation(self.num_samples, seed=self.seed, stream=_stream(_EPOCH_STREAM, epoch))
+
+
+def spread(order: Order) -> float:
+    """How far the shuffle carries samples, 0 (`none`) to 1 (`global`).
+
+        spread = (E[W] + 1) / (N + 1)
+
+    W is the size of the window that a random sample falls into, and its mean is taken over all orders of the shards.
+    Two samples of a window of W lie (W + 1) / 3 apart on average, two of a global shuffle (N + 1) / 3: `spread` is how
+    far the samples of one shard get from each other, beside what a global shuffle makes of them.
+    """
+    if order.shuffle == "none":
+        return 0.0
+    if order.shuffle == "global":
+        return 1.0
+    size_S = np.asarray(order.shard_sizes, np.float64)
+    num_shards = len(size_S)
+    num_windows = -(-num_shards // order.window_shards)
+    shards_W = np.diff(-(-np.arange(num_windows + 1) * num_shards // num_windows))
+    # How many other shards share a shard's window; each of the others is equally likely to be among them.
+    others = float((shards_W * (shards_W - 1)).sum()) / num_shards
+    rest_S = order.num_samples - size_S
+    window_S = size_S + (others * rest_S / (num_shards - 1) if num_shards > 1 else 0.0)
+    return math.fsum(size_S * (window_S + 1)) / (order.num_samples * (order.num_samples + 1))
+
+
+def _stream(purpose: int, epoch: int) -> int:
+    return purpose << 32 | epoch
