@@ -1,5 +1,6 @@
 """imgdata: image datasets into verified, indexed WebDataset shards."""
 
+from imgdata import recipes
 from imgdata.dataset.dataset import Dataset, Split, open
 from imgdata.dataset.summary import inspect
 from imgdata.errors import (
@@ -45,6 +46,7 @@ __all__ = [
     "inspect",
     "open",
     "plan_shards",
+    "recipes",
     "shard",
     "verify",
 ]

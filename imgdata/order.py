@@ -25,9 +25,12 @@ def permutation(num_samples: int, *, seed: int, stream: int) -> NDArray[np.int64
     1, 2, 3", 2011). NumPy keeps the raw stream the same in all versions; what `Generator.permutation`
     makes of it may change, and with it the bytes of every shard.
     """
-    # As an array: of a list with numbers from 2**63 on NumPy would make floats, and lose bits.
-    raw_N = np.random.Philox(key=np.array([seed, stream], np.uint64)).random_raw(num_samples)
-    return np.argsort(raw_N, kind="stable").astype(np.int64)
+    return np.argsort(_raw(num_samples, seed, stream), kind="stable").astype(np.int64)
+
+
+def _raw(count: int, seed: int, stream: int) -> NDArray[np.uint64]:
+    # The key as an array: of a list with numbers from 2**63 on NumPy would make floats, and lose bits.
+    return np.random.Philox(key=np.array([seed, stream], np.uint64)).random_raw(count)
 
 
 def window_permutation(shard_sizes: tuple[int, ...], *, window_shards: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -41,7 +44,7 @@ def window_permutation(shard_sizes: tuple[int, ...], *, window_shards: int, seed
     shard_at_S = permutation(num_shards, seed=seed, stream=_stream(_SHARD_STREAM, epoch))
     window_S = np.empty(num_shards, np.uint64)
     window_S[shard_at_S] = np.arange(num_shards, dtype=np.uint64) * np.uint64(num_windows) // np.uint64(num_shards)
-    raw_N = np.random.Philox(key=np.array([seed, _stream(_WINDOW_STREAM, epoch)], np.uint64)).random_raw(sum(shard_sizes))
+    raw_N = _raw(sum(shard_sizes), seed, _stream(_WINDOW_STREAM, epoch))
     bits = num_windows.bit_length()
     key_N = np.repeat(window_S << np.uint64(64 - bits), shard_sizes) | (raw_N >> np.uint64(bits))
     return np.argsort(key_N, kind="stable").astype(np.int64)

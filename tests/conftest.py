@@ -7,9 +7,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import PIL
 import pytest
 from PIL import features
+
+# Times are never asserted: these machines are shared.
+hypothesis.settings.register_profile("imgdata", deadline=None)
+hypothesis.settings.load_profile("imgdata")
 
 if "IMGDATA_TEST_CACHE" not in os.environ:
     # The first process makes the folder and removes it; pytest-xdist's workers find it in their environment.

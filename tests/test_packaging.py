@@ -101,6 +101,7 @@ def test_the_public_face_is_pinned() -> None:
         "inspect",
         "open",
         "plan_shards",
+        "recipes",
         "shard",
         "verify",
     ]
