@@ -80,8 +80,8 @@ def test_verify_tells_of_an_edited_card_and_exits_with_0(folder):
 
 @pytest.mark.parametrize("command", [verify, inspect])
 def test_the_file_of_the_dataset_stands_for_its_folder(folder, command):
-    for place in (folder, folder / "dataset.json"):
-        run(command, place)
+    shown = [run(command, place).stdout for place in (folder, folder / "dataset.json")]
+    assert shown[0] == shown[1]
 
 
 def test_quiet_prints_nothing_at_all(folder, tmp_path):

@@ -8,6 +8,7 @@ from typing import Literal
 
 from imgdata.errors import OptionError
 from imgdata.images import Encoding
+from imgdata.manifest import MAX_PIXELS
 
 MIN_SHARD_BYTES = 10_240
 
@@ -38,7 +39,7 @@ class ShardOptions:
     """How far each image is looked at: decoded whole, its header read, or trusted."""
     on_bad: Literal["reject", "fail", "repair"] = "reject"
     """Leave damaged images out, stop at the first, or also turn odd ones into upright 8-bit RGB."""
-    max_pixels: int = 200_000_000
+    max_pixels: int = MAX_PIXELS
     """Images with more pixels (width x height in the header) are bad, and never decoded."""
     json_members: bool = False
     """Add a `json` member to each sample; always on when the source has further columns."""

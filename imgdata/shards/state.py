@@ -77,19 +77,23 @@ class JobFolder:
             raise OutputError(
                 f"{self.out}: holds tars that `imgdata index` found here, which are not replaced; choose another folder"
             )
+        if manifest is not None:
+            state, options, source, files = "made", manifest.options, manifest.source, _files(manifest)
+        else:
+            assert plan is not None
+            state, options, source, files = "begun", plan["options"], plan["source"], _planned_files(plan)
         if overwrite:
-            self._discard(_files(manifest) if manifest is not None else _planned_files(plan or {}))
+            self._discard(files)
             return False
-        before = plan or {"options": manifest.options, "source": manifest.source} if manifest else plan or {}
-        changed = differences(before["options"], identity["options"])
-        if before["source"]["fingerprint"] != identity["source"]["fingerprint"]:
+        changed = differences(options, identity["options"])
+        if source["fingerprint"] != identity["source"]["fingerprint"]:
             changed.append("source: its list of images has changed")
         if changed:
             raise OutputError(
-                f"{self.out}: was {'made' if plan is None else 'begun'} with other options or another source "
+                f"{self.out}: was {state} with other options or another source "
                 f"({'; '.join(changed)}); use the same, another folder, or --overwrite to start afresh"
             )
-        return plan is None
+        return manifest is not None
 
     def begin(self, identity: Mapping[str, Any], plan: Plan) -> None:
         """Write `plan.json`, or go on with the one that stands, whose cuts must be the same. Raises `OutputError`."""
