@@ -3,17 +3,18 @@
 Where gcc or the headers of libjpeg-turbo are missing, the installation goes on without it.
 """
 
+from pathlib import Path
+
 from setuptools import Extension, setup
 
-SOURCES = ("decode", "encode", "kernels", "module", "planes", "resample", "scratch", "turbo")
-HEADERS = ("kernels", "planes", "resample", "scratch", "turbo")
+FOLDER = Path("imgdata/native")
 
 setup(
     ext_modules=[
         Extension(
-            "imgdata.native._planes",
-            [f"imgdata/native/{name}.c" for name in SOURCES],
-            depends=[f"imgdata/native/{name}.h" for name in HEADERS],
+            "imgdata.native._compiled",
+            sorted(map(str, FOLDER.glob("*.c"))),
+            depends=sorted(map(str, FOLDER.glob("*.h"))),
             libraries=["jpeg"],
             # Weights are computed in doubles: without fused multiply-adds they are the same on every machine.
             extra_compile_args=["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden"],

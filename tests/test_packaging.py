@@ -78,12 +78,16 @@ def test_constraints_pin_every_dependency() -> None:
 def test_the_public_face_is_pinned() -> None:
     assert sorted(imgdata.__all__) == list(imgdata.__all__)
     assert imgdata.__all__ == [
+        "BadImage",
+        "BadImageWarning",
+        "Batch",
         "ClassName",
         "Dataset",
         "Encoding",
         "Fault",
         "ImageError",
         "ImgdataError",
+        "Loader",
         "MissingExtraError",
         "OptionError",
         "OutputError",

@@ -1,23 +1,36 @@
-"""JPEG bytes and a size -> JPEG bytes of that size, by way of the stored colour planes; compiled, and optional.
+"""JPEG bytes and a size -> JPEG bytes; files, places and crops -> a batch of pixels. Compiled, and optional.
 
-RGB never appears: planes are decoded, resized and encoded at the resolution that their chroma has, in YCbCr or
-gray. Where the compiled module was not built (`AVAILABLE` is false), `imgdata.images` does all with Pillow.
+RGB is made as late as can be: planes are decoded, resized and encoded at the resolution that their chroma has, in YCbCr
+or gray. Where the compiled module was not built (`AVAILABLE` is false), Pillow and simplejpeg do all.
 """
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 try:
-    from imgdata.native import _planes
+    from imgdata.native import _compiled
 except ImportError:
     AVAILABLE = False
     SIMD: tuple[str, ...] = ()
 else:
     AVAILABLE = True
-    SIMD = _planes.SIMD
+    SIMD = _compiled.SIMD
 """Names of the ways in which this machine can add up samples, the fastest last; all give the same bytes."""
+
+DONE, UNFIT, NO_MEMORY, CUT_SHORT, GIVEN_UP = range(5)
+"""What became of a picture: it is there; another decoder has to judge; no memory; the file ends before it; nobody did
+it, since the job was cancelled or the pool closed."""
+IO_ERROR = 100
+"""From here on: the `errno` of a read that failed, added to it."""
+
+_KINDS = {"uint8": 0, "float16": 1, "float32": 2}
 
 
 def libjpeg_version() -> str:
     """The libjpeg-turbo that the module was compiled with, such as `2.1.5`; only where `AVAILABLE`."""
-    return _planes.LIBJPEG_TURBO
+    return _compiled.LIBJPEG_TURBO
 
 
 def resize_jpeg(
@@ -38,11 +51,92 @@ def resize_jpeg(
     None unless the file is an 8-bit Huffman-coded JPEG of `from_size`, in gray, or in YCbCr with 4:2:0,
     4:2:2, 4:4:0 or 4:4:4 chroma, and decodes without any warning. `simd` is one of `SIMD`.
     """
-    return _planes.resize_jpeg(data, from_size, size, quality, shrink, simd or SIMD[-1])
+    return _compiled.resize_jpeg(data, from_size, size, quality, shrink, simd or SIMD[-1])
 
 
 def resize_plane(
     samples_HW: bytes, size: tuple[int, int], *, from_size: tuple[int, int], simd: str | None = None
 ) -> bytes:
     """The resize of `resize_jpeg` alone: uint8 rows of `from_size` (width, height) -> rows of `size`."""
-    return _planes.resize_plane(samples_HW, from_size, size, simd or SIMD[-1])
+    return _compiled.resize_plane(samples_HW, from_size, size, simd or SIMD[-1])
+
+
+class Job:
+    """Pictures that the threads of a `Pool` are making. Dropping it cancels it."""
+
+    def __init__(self, job: Any) -> None:
+        self._job = job
+
+    def wait(self) -> NDArray[np.uint8]:
+        """What became of each, uint8 `(M,)`, once all are done: `DONE`, ...; other threads go on meanwhile."""
+        return np.frombuffer(self._job.wait(), np.uint8)
+
+    def done(self) -> bool:
+        """Whether `wait` would return at once."""
+        return bool(self._job.done())
+
+    def cancel(self) -> None:
+        """Leave out what was not begun; returns when no thread writes any more."""
+        self._job.cancel()
+
+
+class Pool:
+    """Threads, outside Python, that make pictures of JPEGs in files. A forked child can't use its parent's."""
+
+    def __init__(self, threads: int) -> None:
+        """Start them. Raises `OSError` where that many can't be."""
+        self._pool = _compiled.Pool(threads)
+
+    def submit(
+        self,
+        images: NDArray[Any],
+        *,
+        planar: bool,
+        row_M: NDArray[np.int64],
+        target_M: NDArray[np.int64],
+        file_M: NDArray[np.int64],
+        byte_M: NDArray[np.int64],
+        size_M: NDArray[np.int64],
+        source_M2: NDArray[np.int64],
+        box_N4: NDArray[np.int64],
+        resized_N2: NDArray[np.int64],
+        offset_N2: NDArray[np.int64],
+        flip_N: NDArray[np.bool_],
+        vflip_N: NDArray[np.bool_],
+        bicubic: bool = False,
+        mirrored_margins: bool = False,
+        scale_3: NDArray[np.float32] | None = None,
+        shift_3: NDArray[np.float32] | None = None,
+        simd: str | None = None,
+    ) -> Job:
+        """Begin M pictures; returns at once. Pictures of earlier jobs come first.
+
+        Picture `target_M[i]` of `images` is made of the JPEG of `size_M[i]` bytes at byte `byte_M[i]` of the open file
+        `file_M[i]`, whose header has to say `source_M2[i]` (width, height), by row `row_M[i]` of the geometry: the five
+        arrays from `box_N4` on, as `imgdata.augment.params.BatchParams` explains them. Files are read by `pread` and
+        have to stay open until the end. Arrays are C-contiguous and have exactly these types.
+
+        `images` is uint8, float16 or float32, `(B, 3, H, W)` when `planar`, else `(B, H, W, 3)`. Floats become
+        `value * scale + shift`. Margins are black, or mirrored. Resizes are antialiased, `bicubic` or bilinear.
+
+        `UNFIT` are the JPEGs that `resize_jpeg` has none for, as far as they had to be read: what lies behind a crop in
+        the file is not looked at. What is then in the picture is undefined.
+        """
+        height, width = images.shape[2:] if planar else images.shape[1:3]
+        scale_23 = np.array([[1.0] * 3 if scale_3 is None else scale_3, [0.0] * 3 if shift_3 is None else shift_3])
+        places = (row_M, target_M, file_M, byte_M, size_M, source_M2)
+        geometry = (box_N4, resized_N2, offset_N2, flip_N, vflip_N)
+        job = self._pool.submit(
+            (*places, *geometry, scale_23.astype(np.float32), images),
+            (height, width),
+            _KINDS[images.dtype.name],
+            planar,
+            bicubic,
+            mirrored_margins,
+            SIMD.index(simd or SIMD[-1]),
+        )
+        return Job(job)
+
+    def close(self) -> None:
+        """End the threads, and give up what was not begun; may be called twice."""
+        self._pool.close()

@@ -1,4 +1,4 @@
-/* JPEG bytes -> planes as they are stored: no upsampling, no colour conversion. */
+/* JPEG bytes -> planes as they are stored, or a part of them: no upsampling, no colour conversion. */
 #include "planes.h"
 #include "turbo.h"
 
@@ -22,51 +22,133 @@ static int fits(const struct jpeg_decompress_struct *cinfo)
     return c[1].h_samp_factor == 1 && c[1].v_samp_factor == 1 && c[2].h_samp_factor == 1 && c[2].v_samp_factor == 1;
 }
 
-static Outcome alloc_planes(const struct jpeg_decompress_struct *cinfo, Planes *planes, Scratch *scratch)
-{
-    Outcome outcome = DONE;
+/* --- Which blocks ------------------------------------------------------------------------------------ */
 
+/* iMCUs, the smallest unit of all components: columns `left` to `right` - 1, rows `top` to `bottom` - 1. */
+typedef struct {
+    JDIMENSION left, top, right, bottom;
+} Blocks;
+
+/* Pixels of one iMCU. A single component has none of its own: its blocks stand alone, but come in rows as before. */
+static int imcu_width(const struct jpeg_decompress_struct *cinfo)
+{
+    return cinfo->num_components == 1 ? DCTSIZE : cinfo->max_h_samp_factor * DCTSIZE;
+}
+
+static int imcu_height(const struct jpeg_decompress_struct *cinfo)
+{
+    return cinfo->max_v_samp_factor * DCTSIZE;
+}
+
+static void set_range(int from, int until, int reach, int unit, int size, JDIMENSION *first, JDIMENSION *end)
+{
+    from = from > reach ? from - reach : 0;
+    until = until < size - reach ? until + reach : size;
+    *first = (JDIMENSION)(from / unit);
+    *end = (JDIMENSION)((until + unit - 1) / unit);
+}
+
+static Blocks blocks_of(const struct jpeg_decompress_struct *cinfo, const Part *part, int shrink)
+{
+    Part whole = {0, 0, (int)cinfo->image_width, (int)cinfo->image_height};
+    Blocks blocks;
+    /* Chroma is interpolated between neighbours: one sample more on each side. */
+    int reach_x = cinfo->max_h_samp_factor > 1 ? 2 * shrink : 0;
+    int reach_y = cinfo->max_v_samp_factor > 1 ? 2 * shrink : 0;
+
+    part = part != NULL ? part : &whole;
+    set_range(part->left, part->right, reach_x, imcu_width(cinfo), whole.right, &blocks.left, &blocks.right);
+    set_range(part->top, part->bottom, reach_y, imcu_height(cinfo), whole.bottom, &blocks.top, &blocks.bottom);
+    return blocks;
+}
+
+/* What `global_state` says before the first row is read, of pixels and of raw samples; the same since libjpeg 6. */
+#define READY_FOR_SCANLINES 205
+#define READY_FOR_RAW_DATA 206
+
+/* Columns outside `blocks` are not transformed. libjpeg-turbo offers that for scan lines only, but the work is done where
+ * raw samples come from as well: nothing else of the decoder changes with it. */
+static void leave_columns_out(struct jpeg_decompress_struct *cinfo, Blocks *blocks, int shrink)
+{
+    JDIMENSION unit = (JDIMENSION)(imcu_width(cinfo) / shrink), left = blocks->left * unit;
+    JDIMENSION end = blocks->right * unit, width;
+
+    end = end < cinfo->output_width ? end : cinfo->output_width;
+    width = end - left;
+    /* Two blocks at least: below that it would look for an upsampler, which raw samples do without. */
+    if (width + unit > cinfo->output_width || width < 2 * unit || cinfo->global_state != READY_FOR_RAW_DATA) {
+        blocks->left = 0;
+        blocks->right = (cinfo->output_width + unit - 1) / unit;
+        return;
+    }
+    cinfo->global_state = READY_FOR_SCANLINES;
+    jpeg_crop_scanline(cinfo, &left, &width);
+    cinfo->global_state = READY_FOR_RAW_DATA;
+}
+
+/* --- Samples ------------------------------------------------------------------------------------------- */
+
+/* Before columns are left out: libjpeg changes the widths of components with them. */
+static void set_sizes(const struct jpeg_decompress_struct *cinfo, Planes *planes)
+{
     planes->count = cinfo->num_components;
     planes->width = (int)cinfo->image_width;
     planes->height = (int)cinfo->image_height;
+    for (int i = 0; i < planes->count; i++) {
+        const jpeg_component_info *c = &cinfo->comp_info[i];
+        Plane *plane = &planes->plane[i];
+        plane->width = (int)c->downsampled_width;
+        plane->height = (int)c->downsampled_height;
+        plane->pitch_x = (double)(cinfo->max_h_samp_factor * DCTSIZE) / (c->h_samp_factor * SCALED_SIZE(c));
+        plane->pitch_y = (double)(cinfo->max_v_samp_factor * DCTSIZE) / (c->v_samp_factor * SCALED_SIZE(c));
+    }
+}
+
+static Outcome alloc_planes(const struct jpeg_decompress_struct *cinfo, const Blocks *blocks, Planes *planes,
+                            Scratch *scratch)
+{
+    Outcome outcome = DONE;
+
     for (int i = 0; i < planes->count && outcome == DONE; i++) {
         const jpeg_component_info *c = &cinfo->comp_info[i];
         Plane *plane = &planes->plane[i];
-        int scaled = SCALED_SIZE(c);
-
-        /* libjpeg writes whole blocks, and whole rows of MCUs. */
-        size_t columns = ((size_t)c->width_in_blocks + (size_t)c->h_samp_factor) * (size_t)scaled;
-        size_t rows = (size_t)cinfo->total_iMCU_rows * (size_t)(c->v_samp_factor * scaled);
-        plane->pitch_x = (double)(cinfo->max_h_samp_factor * DCTSIZE) / (c->h_samp_factor * scaled);
-        plane->pitch_y = (double)(cinfo->max_v_samp_factor * DCTSIZE) / (c->v_samp_factor * scaled);
-        outcome = plane_alloc(plane, (int)c->downsampled_width, (int)c->downsampled_height, columns, rows,
-                              scratch);
+        /* libjpeg writes whole blocks, and whole rows of iMCUs. */
+        size_t across = (size_t)(planes->count == 1 ? 1 : c->h_samp_factor) * (size_t)SCALED_SIZE(c);
+        size_t down = (size_t)c->v_samp_factor * (size_t)SCALED_SIZE(c);
+        outcome = plane_alloc(plane, plane->width, plane->height, (blocks->right - blocks->left + 1) * across,
+                              (blocks->bottom - blocks->top) * down, scratch);
+        plane->left = (int)(blocks->left * across);
+        plane->top = (int)(blocks->top * down);
     }
     return outcome;
 }
 
-static void read_planes(struct jpeg_decompress_struct *cinfo, Planes *planes)
+static void read_planes(struct jpeg_decompress_struct *cinfo, const Blocks *blocks, Planes *planes)
 {
     JSAMPROW rows[3][MAX_SAMP_FACTOR * DCTSIZE];
     JSAMPARRAY image[3] = {rows[0], rows[1], rows[2]};
 
-    for (size_t row = 0; row < cinfo->total_iMCU_rows; row++) {
+    for (JDIMENSION row = 0; row < blocks->bottom; row++) {
+        size_t held = row < blocks->top ? 0 : row - blocks->top;
         for (int i = 0; i < planes->count; i++) {
-            const jpeg_component_info *c = &cinfo->comp_info[i];
+            jpeg_component_info *c = &cinfo->comp_info[i];
             const Plane *plane = &planes->plane[i];
             size_t height = (size_t)(c->v_samp_factor * SCALED_SIZE(c));
             for (size_t y = 0; y < height; y++)
-                rows[i][y] = plane->samples + (row * height + y) * plane->stride;
+                rows[i][y] = plane->samples + (held * height + y) * plane->stride;
+            /* Rows above the part are only parsed. */
+            c->component_needed = row >= blocks->top;
         }
-        /* At 1/1 the component with the highest sampling has this many rows; one call reads one row of MCUs. */
+        /* At 1/1 the component with the highest sampling has this many rows; one call reads one row of iMCUs. */
         jpeg_read_raw_data(cinfo, image, MAX_SAMP_FACTOR * DCTSIZE);
     }
 }
 
 /* A function of its own, so that nothing that the jump could spoil lives in its frame. */
 static Outcome decode(struct jpeg_decompress_struct *cinfo, Jump *jump, const uint8_t *data, size_t size, int width,
-                      int height, int shrink, Planes *planes, Scratch *scratch)
+                      int height, int shrink, const Part *part, Planes *planes, Scratch *scratch)
 {
+    Blocks blocks;
     Outcome outcome;
 
     if (setjmp(jump->back))
@@ -83,17 +165,21 @@ static Outcome decode(struct jpeg_decompress_struct *cinfo, Jump *jump, const ui
     cinfo->scale_num = 1;
     cinfo->scale_denom = (unsigned)shrink;
     jpeg_start_decompress(cinfo);
-    outcome = alloc_planes(cinfo, planes, scratch);
+    set_sizes(cinfo, planes);
+    blocks = blocks_of(cinfo, part, shrink);
+    leave_columns_out(cinfo, &blocks, shrink);
+    outcome = alloc_planes(cinfo, &blocks, planes, scratch);
     if (outcome != DONE)
         return outcome;
-    read_planes(cinfo, planes);
+    read_planes(cinfo, &blocks, planes);
     /* Reads up to the end marker, and warns where it is missing. */
-    jpeg_finish_decompress(cinfo);
+    if (part == NULL)
+        jpeg_finish_decompress(cinfo);
     return DONE;
 }
 
-Outcome decode_planes(const uint8_t *data, size_t size, int width, int height, int shrink, Planes *planes,
-                      Scratch *scratch)
+Outcome decode_planes(const uint8_t *data, size_t size, int width, int height, int shrink, const Part *part,
+                      Planes *planes, Scratch *scratch)
 {
     struct jpeg_decompress_struct cinfo;
     Jump jump;
@@ -101,7 +187,7 @@ Outcome decode_planes(const uint8_t *data, size_t size, int width, int height, i
 
     memset(&cinfo, 0, sizeof cinfo);
     cinfo.err = jump_on_faults(&jump);
-    outcome = decode(&cinfo, &jump, data, size, width, height, shrink, planes, scratch);
+    outcome = decode(&cinfo, &jump, data, size, width, height, shrink, part, planes, scratch);
     jpeg_destroy_decompress(&cinfo);
     return outcome;
 }

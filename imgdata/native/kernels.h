@@ -1,20 +1,12 @@
-/* The weighted sums of `resample`, one pair of functions for each kind of processor. */
+/* Weighted sums along and across rows, for each kind of processor. */
 #ifndef IMGDATA_KERNELS_H
 #define IMGDATA_KERNELS_H
 
+#include "filters.h"
 #include "resample.h"
 
-typedef struct {
-    int count;        /* results; the arrays hold OUTPUTS_AT_ONCE - 1 more, with weights of 0 */
-    int taps;         /* weights of one result */
-    int precision;    /* bits behind the point of a weight */
-    int *start;       /* `count`: the first sample of each result */
-    int16_t *weights; /* `count` x `taps`, each row with the sum 2^precision */
-} Filter;
-
-#define OUTPUTS_AT_ONCE 8
-/* Weights along a row come in groups of this many. */
-#define TAPS_AT_ONCE 8
+/* Bits behind the point of fine samples. */
+#define FINE_BITS 6
 
 typedef struct {
     /* One row -> one row. Reads and writes a few bytes behind the ends, within ROW_PADDING. */
@@ -22,6 +14,11 @@ typedef struct {
     /* `taps` rows (an even number) -> one row of `width` samples. Reads and writes as above. */
     void (*across_rows)(const uint8_t *const *rows, const int16_t *weights, int taps, int precision, uint8_t *to,
                         int width);
+    /* The same in steps of 2^-FINE_BITS, and not clipped: bytes -> fine samples -> fine samples. */
+    void (*along_row_fine)(const uint8_t *from, int16_t *to, const Filter *filter);
+    void (*across_rows_fine)(const int16_t *const *rows, const int16_t *weights, int taps, int precision, int16_t *to,
+                             int width);
+    int shuffles; /* rows are faster with filters that have `steps` */
 } Kernels;
 
 /* Scalar ones for a `simd` that was not compiled in. */

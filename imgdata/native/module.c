@@ -1,7 +1,5 @@
-/* The Python face: imgdata.native._planes. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
+/* The Python face: imgdata.native._compiled. */
+#include "batch.h"
 #include "planes.h"
 #include "resample.h"
 #include "turbo.h"
@@ -65,7 +63,7 @@ static Outcome transcode(const uint8_t *data, size_t size, const Order *order, B
     Planes from = {0}, to = {0};
     Scratch scratch = scratch_begin();
     Outcome outcome =
-        decode_planes(data, size, order->from_width, order->from_height, order->shrink, &from, &scratch);
+        decode_planes(data, size, order->from_width, order->from_height, order->shrink, NULL, &from, &scratch);
 
     if (outcome == DONE)
         outcome = resize_planes(&from, &to, order->width, order->height, order->quality <= 90 ? 2 : 1, order->simd,
@@ -188,7 +186,22 @@ static int fill(PyObject *module)
     Py_DECREF(names);
 #define TEXT(value) #value
 #define TEXT_OF(macro) TEXT(macro)
-    return PyModule_AddStringConstant(module, "LIBJPEG_TURBO", TEXT_OF(LIBJPEG_TURBO_VERSION));
+    if (PyModule_AddStringConstant(module, "LIBJPEG_TURBO", TEXT_OF(LIBJPEG_TURBO_VERSION)) < 0)
+        return -1;
+    return batch_add_types(module);
+}
+
+/* The state is one reference: the type of jobs, which nobody makes but pools. */
+static int visit_state(PyObject *module, visitproc visit, void *arg)
+{
+    Py_VISIT(*(PyObject **)PyModule_GetState(module));
+    return 0;
+}
+
+static int clear_state(PyObject *module)
+{
+    Py_CLEAR(*(PyObject **)PyModule_GetState(module));
+    return 0;
 }
 
 static PyMethodDef METHODS[] = {
@@ -207,13 +220,16 @@ static PyModuleDef_Slot SLOTS[] = {
 
 static PyModuleDef MODULE = {
     PyModuleDef_HEAD_INIT,
-    .m_name = "imgdata.native._planes",
-    .m_doc = "JPEG planes: decode, resize, encode. Documented in imgdata/native/__init__.py.",
+    .m_name = "imgdata.native._compiled",
+    .m_doc = "JPEG to JPEG, and JPEG to pixels. Documented in imgdata/native/__init__.py.",
+    .m_size = sizeof(PyObject *),
     .m_methods = METHODS,
     .m_slots = SLOTS,
+    .m_traverse = visit_state,
+    .m_clear = clear_state,
 };
 
-PyMODINIT_FUNC PyInit__planes(void)
+PyMODINIT_FUNC PyInit__compiled(void)
 {
     return PyModuleDef_Init(&MODULE);
 }

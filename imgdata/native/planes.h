@@ -11,9 +11,10 @@
 #define ROW_PADDING 64
 
 typedef struct {
-    uint8_t *samples;
-    size_t stride;    /* bytes from one row to the next, at least width + ROW_PADDING */
-    int width, height;
+    uint8_t *samples; /* of column `left`, row `top`: a plane may hold a part only */
+    size_t stride;    /* bytes from one row to the next, at least the columns that it holds + ROW_PADDING */
+    int left, top;
+    int width, height; /* of the whole plane */
     /* Image pixels, at the size in the file's header, from one sample to the next: 2 for the chroma of 4:2:0. */
     double pitch_x, pitch_y;
 } Plane;
@@ -30,14 +31,22 @@ typedef enum {
     NO_MEMORY
 } Outcome;
 
-/* Room for `columns` x `rows` samples, of which `width` x `height` count. */
+/* Room for `columns` x `rows` samples of a plane of `width` x `height`, from its upper left corner on. */
 Outcome plane_alloc(Plane *plane, int width, int height, size_t columns, size_t rows, Scratch *scratch);
+
+/* Pixels of the image: columns `left` to `right` - 1, rows `top` to `bottom` - 1. */
+typedef struct {
+    int left, top, right, bottom;
+} Part;
 
 /* An 8-bit JPEG in YCbCr (4:2:0, 4:2:2, 4:4:0, 4:4:4) or gray -> its planes, sides divided by `shrink` (1, 2, 4, 8).
  *
+ * With a `part`, the planes hold at least that, and chroma enough to interpolate it; what lies behind it in the file is
+ * not read. NULL: all of it, up to the end marker.
+ *
  * UNFIT for every other JPEG, for one whose header does not say `width` x `height`, and at any warning of libjpeg. */
-Outcome decode_planes(const uint8_t *data, size_t size, int width, int height, int shrink, Planes *planes,
-                      Scratch *scratch);
+Outcome decode_planes(const uint8_t *data, size_t size, int width, int height, int shrink, const Part *part,
+                      Planes *planes, Scratch *scratch);
 
 typedef struct {
     uint8_t *bytes; /* malloc'ed, the caller frees it */

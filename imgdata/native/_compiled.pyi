@@ -1,0 +1,41 @@
+"""The compiled part of `imgdata.native`, which says what the arguments mean."""
+
+from typing import Any, final
+
+from numpy.typing import NDArray
+
+LIBJPEG_TURBO: str
+SIMD: tuple[str, ...]
+
+def resize_jpeg(
+    data: bytes,
+    from_size: tuple[int, int],
+    size: tuple[int, int],
+    quality: int,
+    shrink: int,
+    simd: str,
+    /,
+) -> bytes | None: ...
+def resize_plane(samples: bytes, from_size: tuple[int, int], size: tuple[int, int], simd: str, /) -> bytes: ...
+
+@final
+class Job:
+    def wait(self) -> bytes: ...
+    def done(self) -> bool: ...
+    def cancel(self) -> None: ...
+
+@final
+class Pool:
+    def __init__(self, threads: int, /) -> None: ...
+    def submit(
+        self,
+        arrays: tuple[NDArray[Any], ...],
+        output: tuple[int, int],
+        kind: int,
+        planar: int,
+        cubic: bool,
+        mirrored: bool,
+        simd: int,
+        /,
+    ) -> Job: ...
+    def close(self) -> None: ...

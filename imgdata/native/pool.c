@@ -1,0 +1,192 @@
+/* One lock, taken once for each row: a row is a picture, some hundred microseconds of work. */
+#define _GNU_SOURCE
+#include "pool.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+struct Pool {
+    pthread_mutex_t lock;
+    pthread_cond_t work, finished;
+    Job *first, *last; /* with rows that were not begun */
+    int stopping, count;
+    pid_t process;
+    pthread_t threads[];
+};
+
+static void unlink_job(Pool *pool, Job *job)
+{
+    Job **link = &pool->first, *before = NULL;
+
+    while (*link != NULL && *link != job) {
+        before = *link;
+        link = &before->next;
+    }
+    if (*link == NULL)
+        return;
+    *link = job->next;
+    if (pool->last == job)
+        pool->last = before;
+}
+
+/* The next row of the first job; the lock is held. */
+static int take_row(Pool *pool, Job *job)
+{
+    int row = job->begun++;
+
+    if (job->begun == job->count)
+        unlink_job(pool, job);
+    return row;
+}
+
+static void *run(void *argument)
+{
+    Pool *pool = argument;
+
+    pthread_mutex_lock(&pool->lock);
+    for (;;) {
+        Job *job;
+        int row;
+
+        while (pool->first == NULL && !pool->stopping)
+            pthread_cond_wait(&pool->work, &pool->lock);
+        if (pool->stopping)
+            break;
+        job = pool->first;
+        row = take_row(pool, job);
+        pthread_mutex_unlock(&pool->lock);
+        job->work(job, row);
+        pthread_mutex_lock(&pool->lock);
+        if (++job->done == job->count)
+            pthread_cond_broadcast(&pool->finished);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return NULL;
+}
+
+void pool_free(Pool *pool)
+{
+    pthread_cond_destroy(&pool->finished);
+    pthread_cond_destroy(&pool->work);
+    pthread_mutex_destroy(&pool->lock);
+    free(pool);
+}
+
+static Pool *pool_make(int threads)
+{
+    Pool *pool = calloc(1, sizeof *pool + (size_t)threads * sizeof *pool->threads);
+    pthread_condattr_t clock;
+
+    if (pool == NULL)
+        return NULL;
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_condattr_init(&clock);
+#ifndef __APPLE__
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+#endif
+    pthread_cond_init(&pool->work, NULL);
+    pthread_cond_init(&pool->finished, &clock);
+    pthread_condattr_destroy(&clock);
+    pool->process = getpid();
+    return pool;
+}
+
+Pool *pool_start(int threads)
+{
+    Pool *pool = pool_make(threads);
+
+    if (pool == NULL)
+        return NULL;
+    for (; pool->count < threads; pool->count++)
+        if (pthread_create(&pool->threads[pool->count], NULL, run, pool) != 0) {
+            pool_stop(pool);
+            pool_free(pool);
+            return NULL;
+        }
+    return pool;
+}
+
+void pool_stop(Pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->stopping = 1;
+    while (pool->first != NULL) {
+        Job *job = pool->first;
+        pool->first = job->next;
+        job->count = job->begun;
+    }
+    pthread_cond_broadcast(&pool->work);
+    pthread_cond_broadcast(&pool->finished);
+    pthread_mutex_unlock(&pool->lock);
+    for (int i = 0; i < pool->count; i++)
+        pthread_join(pool->threads[i], NULL);
+}
+
+void pool_submit(Pool *pool, Job *job)
+{
+    job->next = NULL;
+    job->begun = job->done = 0;
+    if (job->count == 0)
+        return;
+    pthread_mutex_lock(&pool->lock);
+    if (pool->stopping) {
+        job->count = 0;
+    } else {
+        *(pool->first == NULL ? &pool->first : &pool->last->next) = job;
+        pool->last = job;
+        pthread_cond_broadcast(&pool->work);
+    }
+    pthread_mutex_unlock(&pool->lock);
+}
+
+static struct timespec moment_in(double seconds)
+{
+    struct timespec moment;
+
+#ifdef __APPLE__
+    clock_gettime(CLOCK_REALTIME, &moment);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &moment);
+#endif
+    moment.tv_sec += (time_t)seconds;
+    moment.tv_nsec += (long)((seconds - (double)(time_t)seconds) * 1e9);
+    if (moment.tv_nsec >= 1000000000L) {
+        moment.tv_sec++;
+        moment.tv_nsec -= 1000000000L;
+    }
+    return moment;
+}
+
+int pool_wait(Pool *pool, Job *job, double seconds)
+{
+    struct timespec until = moment_in(seconds > 0 ? seconds : 0);
+    int late = 0, all;
+
+    pthread_mutex_lock(&pool->lock);
+    while (job->done < job->count && !late) {
+        if (seconds < 0)
+            pthread_cond_wait(&pool->finished, &pool->lock);
+        else
+            late = pthread_cond_timedwait(&pool->finished, &pool->lock, &until) == ETIMEDOUT;
+    }
+    all = job->done == job->count;
+    pthread_mutex_unlock(&pool->lock);
+    return all;
+}
+
+void pool_cancel(Pool *pool, Job *job)
+{
+    pthread_mutex_lock(&pool->lock);
+    unlink_job(pool, job);
+    job->count = job->begun;
+    pthread_cond_broadcast(&pool->finished);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+int pool_is_here(const Pool *pool)
+{
+    return pool->process == getpid();
+}
