@@ -1,12 +1,13 @@
 # Every task creates the environment it needs: Python 3.11+ with pip and venv, gcc and make are enough.
-# Another interpreter: make test PYTHON=python3.12
+# Another interpreter beside it: make test VENV=.venv-3.12 PYTHON=python3.12
 
 PYTHON ?= python3
+FUZZ_SECONDS ?= 60
 # Parallel test processes, and further arguments of pytest: make test ARGS='-k keys'
 TEST_WORKERS ?= 2
 ARGS ?=
 
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Both Pillows fill a folder `PIL`: Pillow-SIMD gets a place of its own, which comes first on the path when it is to run.
@@ -25,7 +26,7 @@ export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench bench-peers docs pillow-simd pillow clean
+.PHONY: help demo test check format bench bench-peers sanitize fuzz docs pillow-simd pillow clean
 
 help: ## show the tasks
 	@grep -hE '^[a-z-]+:.* ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.* ## /\1\t/' | expand -t 14
@@ -58,12 +59,27 @@ bench: $(READY) $(SIMD_TRIED) ## run the benchmarks, each beside its peers
 	@$(PYTEST) benchmarks --benchmark-only --benchmark-sort=name $(ARGS)
 	@PYTHONPATH="$(CURDIR)/$(SIMD)" $(BIN)/python -m benchmarks.shard_speed --images 3000 --rounds 3
 
-bench-peers: .venv-peers/.ready ## install other writers of datasets, which `make bench` then runs as well (8 GB)
+bench-peers: .venv-peers/.ready ## install other writers and loaders, which the benchmarks then run as well (9 GB)
 
 .venv-peers/.ready: benchmarks/peers.txt
 	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/python -m pip --disable-pip-version-check --quiet install --requirement $<
+	@.venv-peers/bin/python -m pip --disable-pip-version-check --quiet install --no-build-isolation --no-deps ffcv==1.0.2 \
+	    > .venv-peers/ffcv.log 2>&1 || echo "FFCV does not build here (Debian: pkg-config libopencv-dev libturbojpeg0-dev)"
 	@touch $@
+
+# The compiled part once more, with the sanitizers of gcc, beside a copy of the rest.
+SANITIZED := build/sanitize
+sanitize: $(READY) ## run the tests of the compiled part under AddressSanitizer and UndefinedBehaviorSanitizer
+	@rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
+	@cp -r imgdata cli tests benchmarks pyproject.toml setup.py $(SANITIZED) && rm -f $(SANITIZED)/imgdata/native/*.so
+	@cd $(SANITIZED) && CFLAGS="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
+	    $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
+	@cd $(SANITIZED) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	    ASAN_OPTIONS=detect_leaks=0 $(CURDIR)/$(PYTEST) -n $(TEST_WORKERS) -m "not slow" tests/test_native*.py $(ARGS)
+
+fuzz: $(READY) ## feed damaged files to the compiled part for FUZZ_SECONDS (60); needs clang
+	@$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)
 
 docs: $(READY) ## build the documentation into site/
 	@$(BIN)/mkdocs build --strict --quiet

@@ -13,6 +13,7 @@ COMMANDS = {
     "verify": "Check shards and sidecars, down to every byte.",
     "inspect": "Show splits, classes, sizes and single samples.",
     "export": "Write a dataset back as class folders.",
+    "parity": "Compare pixels with torchvision's, on your own images.",
 }
 """Every command, in the order of use; each lives in the module of its name."""
 

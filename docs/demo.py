@@ -1,10 +1,15 @@
-"""`make demo`: real photographs in four usual layouts -> shards, verified and inspected; all below `demo/`."""
+"""`make demo`: photographs in four usual layouts -> shards, verified and inspected, and epochs; all below `demo/`."""
 
 import csv
+import os
 import shutil
 import subprocess
 import sys
+import time
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -42,12 +47,52 @@ def main() -> None:
     imgdata("verify", "demo/folders", "--deep")
     imgdata("export", "demo/folders", "demo/folders-again")
 
+    step("Epochs for training, beside torchvision's DataLoader on the same files")
+    imgdata("export", "demo/imagenet", "demo/imagenet-folders", "--split", "train")
+    compare_epochs()
+
     CONSOLE.rule("[bold]Done")
     for name in ("imagenet", "cifar10", "photos", "folders"):
         files = sorted((DEMO / name).iterdir())
         size = sum(path.stat().st_size for path in files)
         CONSOLE.print(f"  demo/{name:10} {len(files):3} files, {size / 1e6:6.1f} MB")
     CONSOLE.print("\nLook around: .venv/bin/imgdata inspect demo/imagenet")
+
+
+def compare_epochs() -> None:
+    """Random crops of 224 x 224 pixels, flipped and normalised, in as many threads or processes as there are cores."""
+    import torch
+    from torchvision import datasets
+    from torchvision.transforms import v2
+
+    from imgdata import Loader, recipes
+
+    recipe, cores = recipes.imagenet_train(224), len(os.sched_getaffinity(0))
+    operators = [
+        v2.ToImage(),
+        v2.RandomResizedCrop(224),
+        v2.RandomHorizontalFlip(),
+        v2.ToDtype(torch.float32, scale=True),
+    ]
+    operators.append(v2.Normalize(recipes.IMAGENET_MEAN, recipes.IMAGENET_STD))
+    files = datasets.ImageFolder("demo/imagenet-folders/train", v2.Compose(operators))
+    workers = {"num_workers": cores, "persistent_workers": True}
+    with Loader("demo/imagenet", split="train", batch_size=50, recipe=recipe, threads=cores) as loader:
+        CONSOLE.print(f"\n{loader}\n", markup=False)
+        ours = images_per_second(loader)
+    theirs = images_per_second(torch.utils.data.DataLoader(files, 50, shuffle=True, drop_last=True, **workers))
+    CONSOLE.print(f"  imgdata.Loader          {ours:6,.0f} images/s")
+    CONSOLE.print(f"  torchvision DataLoader  {theirs:6,.0f} images/s")
+    CONSOLE.print(f"  [bold]{ours / theirs:.2f} times as many, on {cores} cores[/]\n")
+
+
+def images_per_second(loader: Iterable[Any]) -> float:
+    """Over some epochs after the first, in which files are read and workers started."""
+    deque(loader, maxlen=0)
+    start, images = time.perf_counter(), 0
+    for _ in range(4):
+        images += sum(len(labels) for _, labels in loader)
+    return images / (time.perf_counter() - start)
 
 
 def build(raw: Path) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Markdown of a page -> the same with its marks filled in; a hook of MkDocs.
 
 `<!-- help COMMAND -->` becomes what `imgdata COMMAND --help` prints: the pages show the options that the installed
-commands have, and a removed command stops the build. `<!-- speed GROUP -->`, `<!-- scale -->` and
-`<!-- measured NAME -->` become figures from `benchmarks/results/`.
+commands have, and a removed command stops the build. `<!-- speed GROUP -->`, `<!-- loaders GROUP -->`,
+`<!-- scale -->` and `<!-- measured NAME -->` become figures from `benchmarks/results/`.
 """
 
 import json
@@ -13,13 +13,13 @@ from typing import Any
 import click
 from imgdata_cli.main import cli
 
-_MARK = re.compile(r"<!-- (help|speed|scale|measured)(?: ([a-z_]+))? -->")
+_MARK = re.compile(r"<!-- (help|speed|loaders|scale|measured)(?: ([a-z0-9_]+))? -->")
 _RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by MkDocs for every page."""
-    fill = {"help": _help, "speed": _speed, "scale": _scale, "measured": _measured}
+    fill = {"help": _help, "speed": _speed, "loaders": _loaders, "scale": _scale, "measured": _measured}
     return _MARK.sub(lambda found: fill[found[1]](found[2] or ""), markdown)
 
 
@@ -37,6 +37,22 @@ def _speed(group: str) -> str:
     ]
     head = "| writer | images/s | CPU-ms/image | peak MB | imgdata against it |\n|---|--:|--:|--:|--:|"
     return "\n".join([head, *rows])
+
+
+def _loaders(group: str) -> str:
+    """A group is `DTYPE_THREADS`; the fewest CPU-ms come first, and what is no equal has a star."""
+    figures = _results("loaders")["results"][group]
+    rows = []
+    for name, row in sorted(figures.items(), key=lambda item: item[1]["cpu_ms_per_image"]):
+        title = f"{name} {row['version']}" + ("" if row["antialias"] else " &#42;")
+        ratios = f"{_against(row, 'our_rate_against_it')} | {_against(row, 'our_cpu_against_it')}"
+        rows.append(f"| {title} | {row['images_per_s']:,.0f} | {row['cpu_ms_per_image']:.3f} | {ratios} |")
+    head = "| loader | images/s | CPU-ms/image | our rate / its | our CPU-ms / its |\n|---|--:|--:|--:|--:|"
+    return "\n".join([head, *rows])
+
+
+def _against(row: dict[str, Any], ratio: str) -> str:
+    return f"{row[ratio]:.2f}" if ratio in row else ""
 
 
 def _scale(_: str) -> str:

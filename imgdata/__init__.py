@@ -1,5 +1,7 @@
 """imgdata: image datasets into verified, indexed WebDataset shards."""
 
+from typing import TYPE_CHECKING, Any
+
 from imgdata import recipes
 from imgdata.dataset.dataset import Dataset, Split, open
 from imgdata.dataset.summary import inspect
@@ -13,7 +15,7 @@ from imgdata.errors import (
     SourceError,
 )
 from imgdata.images import Encoding
-from imgdata.sample import ClassName, Sample
+from imgdata.sample import Batch, ClassName, Sample
 from imgdata.shards.adopt import index
 from imgdata.shards.export import export
 from imgdata.shards.job import ShardSummary, Watcher, plan_shards, shard
@@ -22,13 +24,21 @@ from imgdata.shards.verify import Fault, verify
 from imgdata.sources.options import SourceOptions
 from imgdata.version import __version__
 
+if TYPE_CHECKING:
+    from imgdata.loader import Loader
+    from imgdata.loading.bad import BadImage, BadImageWarning
+
 __all__ = [
+    "BadImage",
+    "BadImageWarning",
+    "Batch",
     "ClassName",
     "Dataset",
     "Encoding",
     "Fault",
     "ImageError",
     "ImgdataError",
+    "Loader",
     "MissingExtraError",
     "OptionError",
     "OutputError",
@@ -50,3 +60,16 @@ __all__ = [
     "shard",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The loader, imported when it is first asked for: who only shards has no use for it."""
+    if name == "Loader":
+        from imgdata import loader
+
+        return loader.Loader
+    if name in ("BadImage", "BadImageWarning"):
+        from imgdata.loading import bad
+
+        return getattr(bad, name)
+    raise AttributeError(f"module 'imgdata' has no attribute {name!r}")

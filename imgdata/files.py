@@ -60,7 +60,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _pread(descriptor: int, size: int, offset: int) -> bytes:
+def pread(descriptor: int, size: int, offset: int) -> bytes:
     """`size` bytes at `offset`, fewer only at the file's end: one call reads 2 GiB at most, less on some networks."""
     data = os.pread(descriptor, size, offset)
     while len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
@@ -88,10 +88,10 @@ class FilePool:
         """`size` bytes at `offset` of `paths[file]`; fewer when the file ends before. Raises `OSError`."""
         descriptor = self._descriptors.get(file)
         if descriptor is not None:
-            return _pread(descriptor, size, offset)
+            return pread(descriptor, size, offset)
         descriptor = os.open(self.paths[file], os.O_RDONLY | os.O_CLOEXEC)
         try:
-            data = _pread(descriptor, size, offset)
+            data = pread(descriptor, size, offset)
         except OSError:
             os.close(descriptor)
             raise

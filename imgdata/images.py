@@ -111,16 +111,16 @@ def check(data: bytes, info: ImageInfo) -> None:
     Measured with a 500x375 JPEG of quality 98: 1.30x the images/s of simplejpeg's full RGB decode. At 1/8
     in gray all entropy-coded data is still decoded, but colour and most of the inverse DCT are left out.
     """
-    _check_structure(data, info)
+    check_structure(data, info)
     if info.format != "jpeg":
         with pillow_errors(), open_image(data, info.format) as image:
             image.load()
 
 
-def _check_structure(data: bytes, info: ImageInfo) -> None:
-    """Find the faults that Pillow, which makes the pixels, would pass over."""
+def check_structure(data: bytes, info: ImageInfo) -> None:
+    """Raise `ImageError` for the faults that Pillow, which makes the pixels, would pass over."""
     if info.format == "jpeg":
-        _decode_jpeg(data, info, "GRAY", shrink=8)
+        decode_jpeg(data, info, "GRAY", shrink=8)
     elif info.format == "png":
         _check_png_checksums(data)
     elif info.format == "webp":
@@ -146,7 +146,7 @@ def _check_webp_size(data: bytes) -> None:
         raise ImageError("truncated", f"WebP has {len(data)} of {promised} bytes")
 
 
-def _decode_jpeg(data: bytes, info: ImageInfo, colorspace: str, *, shrink: int = 1) -> NDArray[np.uint8]:
+def decode_jpeg(data: bytes, info: ImageInfo, colorspace: str, *, shrink: int = 1) -> NDArray[np.uint8]:
     """uint8 `(H, W, 1)` for GRAY, `(H, W, 3)` for RGB, both sides divided by `shrink` (1, 2, 4, 8), rounded up.
 
     Every warning of libjpeg is an error, except where `_without_harmless_faults` shows that no pixel depends
@@ -176,7 +176,7 @@ def _decode_jpeg(data: bytes, info: ImageInfo, colorspace: str, *, shrink: int =
 
 
 def _decode_unusual_jpeg(data: bytes, info: ImageInfo, colorspace: str) -> NDArray[np.uint8]:
-    """As `_decode_jpeg`, through Pillow and at full size: simplejpeg refuses rare chroma subsamplings."""
+    """As `decode_jpeg`, through Pillow and at full size: simplejpeg refuses rare chroma subsamplings."""
     with pillow_errors(), open_image(data, info.format) as image:
         pixels = np.asarray(image.convert("L" if colorspace == "GRAY" else "RGB"))
     return np.atleast_3d(pixels)
@@ -346,10 +346,10 @@ def _decoded(data: bytes, info: ImageInfo, size: tuple[int, int]) -> Image.Image
     """The first frame in mode L or RGB, as stored; a JPEG is shrunk on the way to at least twice `size`."""
     if info.format == "jpeg" and info.mode in ("L", "RGB"):
         shrink = _shrink_while_decoding(info, size)
-        pixels = _decode_jpeg(data, info, "GRAY" if info.mode == "L" else "RGB", shrink=shrink)
+        pixels = decode_jpeg(data, info, "GRAY" if info.mode == "L" else "RGB", shrink=shrink)
         height, width = pixels.shape[:2]
         return Image.frombuffer(info.mode, (width, height), pixels, "raw", info.mode, 0, 1)
-    _check_structure(data, info)
+    check_structure(data, info)
     with pillow_errors(), open_image(data, info.format) as image:
         image.load()
         return _plain(image, info)

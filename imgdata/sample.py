@@ -3,8 +3,12 @@
 Axis suffixes of array names, here and everywhere: N samples, H height, W width, C channels.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
 
 
 class ClassName(NamedTuple):
@@ -50,3 +54,23 @@ class Sample:
     """Class index; -1 when the sample has no label."""
     fields: dict[str, object]
     """The `json` member; empty when the shards have none."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """One rank's part of a global batch: `images, labels = batch`."""
+
+    images: "torch.Tensor"
+    """uint8, float16 or float32 `(N, C, H, W)`, on the loader's device."""
+    labels: "torch.Tensor"
+    """int64 `(N,)`, -1 for none; float32 `(N, num_classes)` where the recipe mixes samples."""
+    positions: "torch.Tensor"
+    """Positions in the split, int64 `(N,)`, in the processor's memory."""
+    valid: "torch.Tensor"
+    """False for padding and for images that were skipped, bool `(N,)`, in the processor's memory."""
+
+    def __iter__(self) -> "Iterator[torch.Tensor]":
+        return iter((self.images, self.labels))
+
+    def __len__(self) -> int:
+        return len(self.positions)

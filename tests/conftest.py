@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import PIL
 import pytest
+from loaders import backend, images  # noqa: F401  fixtures of several files
 from PIL import features
 
 # Times are never asserted: these machines are shared.

@@ -184,7 +184,7 @@ def test_the_wheel_and_the_sdist_hold_every_module_and_nothing_else(archives: Pa
         in_wheel = {name for name in archive.namelist() if ".dist-info/" not in name}
     with tarfile.open(sdist) as archive:
         in_sdist = {name.partition("/")[2] for name in archive.getnames()}
-    compiled = {name for name in in_wheel if re.fullmatch(r"imgdata/native/_planes\.[^/]*(so|pyd)", name)}
+    compiled = {name for name in in_wheel if re.fullmatch(r"imgdata/native/_compiled\.[^/]*(so|pyd)", name)}
     assert in_wheel - compiled == python_files()
     assert len(compiled) == native.AVAILABLE
     assert {re.sub(r"^imgdata_cli/", "cli/", name) for name in python_files()} - in_sdist == set()

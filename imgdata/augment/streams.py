@@ -22,3 +22,5 @@ class Stream(IntEnum):
     """Noise of an erased rectangle."""
     MIX = 7
     """By the offset of the global batch: whether, which, x, y, then the draws of Beta."""
+    REPLACE = 8
+    """By the position of a bad image: which sample takes its place, a number for each attempt."""

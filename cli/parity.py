@@ -1,0 +1,112 @@
+"""`imgdata parity`: how far pixels are from torchvision's, on the user's own images, as a table."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from imgdata.measure.parity import Difference, Parity
+    from imgdata.recipes import Recipe
+
+_SIZE = 224
+_PRESETS = ("imagenet_train", "imagenet_eval", "cifar_train", "cifar_eval", "classifier_train", "classifier_eval")
+_OF_ONE_SIZE = ("cifar_train", "cifar_eval")
+
+
+@click.command(short_help="Compare pixels with torchvision's, on your own images.")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--recipe",
+    "name",
+    type=click.Choice(_PRESETS),
+    metavar="NAME",
+    help="A ready recipe, such as imagenet_train, instead of every operator.",
+)
+@click.option(
+    "--size", type=click.IntRange(8, 4096), help=f"Side of the output in pixels.  [default: {_SIZE}, or the recipe's]"
+)
+@click.option("--images", type=click.IntRange(min=1), default=16, show_default=True, help="How many of them.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of crops, angles, factors.")
+@click.option("--quiet", is_flag=True, help="Print no progress and no notes.")
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+def command(
+    paths: tuple[Path, ...],
+    name: str | None,
+    size: int | None,
+    images: int,
+    seed: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Run operators on the images at PATH, by every backend and by torchvision, with the same parameters.
+
+    PATH is an image, a folder of images or a finished dataset. Differences are in steps of 255, beside torchvision's
+    operators on PIL images and on tensors, whose pixels differ from each other.
+
+    \b
+      imgdata parity photos/
+      imgdata parity out/ --recipe imagenet_train --images 64
+    """  # noqa: D301
+    from imgdata.measure.cases import operator_cases, recipe_cases
+    from imgdata.measure.parity import parity
+    from imgdata.measure.pictures import load_pictures
+
+    from .counting import Counting
+    from .display import note, screen
+
+    cases = operator_cases(size or _SIZE) if name is None else recipe_cases(_ready(name, size))
+    with Counting("comparing", "operators", quiet=quiet) as counting:
+        result = parity(load_pictures(paths, images), cases, seed=seed, progress=counting.progress)
+    if not quiet:
+        for line in result.refused:
+            note(counting.console, f"left out {line}")
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(result)))
+        return
+    screen(stderr=False).print(_table(result))
+
+
+def _ready(name: str, size: int | None) -> "Recipe":
+    import imgdata.recipes
+    from imgdata.errors import OptionError
+
+    if size is None:
+        recipe: Recipe = getattr(imgdata.recipes, name)()
+    elif name in _OF_ONE_SIZE:
+        raise OptionError(f"{name} must have its own size, 32, got --size {size}; leave it out")
+    else:
+        recipe = getattr(imgdata.recipes, name)(size)
+    return recipe
+
+
+def _table(result: "Parity") -> "Table":
+    """A line for each operator and backend; where torchvision's two ways agree, its second half is left empty.
+
+    80 columns wide, for terminals that are.
+    """
+    from rich.table import Table
+
+    several = len({row.backend for row in result.rows}) > 1
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold", caption_justify="left")
+    table.caption = f"{result.images:,} images, differences in steps of 255"
+    table.add_column("\noperator", no_wrap=True)
+    if several:
+        table.add_column("\nbackend")
+    for source in ("PIL", "tensor"):
+        for column in (f"{source}\nmean", "\nwithin 1", "\nmax"):
+            table.add_column(column, justify="right")
+    operator = ""
+    for row in result.rows:
+        names = ["" if row.operator == operator else row.operator] + [row.backend] * several
+        table.add_row(*names, *_cells(row.pil), *(_cells(row.tensor) if row.tensor != row.pil else ("", "", "")))
+        operator = row.operator
+    return table
+
+
+def _cells(difference: "Difference") -> tuple[str, str, str]:
+    return f"{difference.mean:.3f}", f"{difference.within_1:.2%}", f"{difference.max:.4g}"

@@ -1,0 +1,124 @@
+"""The CPU backend: positions and parameters -> a batch in memory, by the host's cores.
+
+JPEGs in colour or gray are the compiled extension's, from the file to the finished pixels. All else goes row by row
+through Pillow: other formats, what the extension refuses, operators on pixels; everything where it was not built.
+"""
+
+import threading
+import weakref
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from imgdata import native
+from imgdata.augment.ops import Cutout, RandomErasing
+from imgdata.backends import finish, host, operators
+from imgdata.backends.buffers import Buffers
+from imgdata.backends.cpu_batch import CpuBatch, closed
+from imgdata.backends.native_rows import NativeRows
+from imgdata.backends.shard_files import ShardFiles
+from imgdata.backends.threads import Threads
+from imgdata.backends.work import Setup, Work
+
+
+class CpuBackend:
+    """Makes batches in threads. Safe in threads."""
+
+    def __init__(self, setup: Setup) -> None:
+        """Start the extension's threads, where it was built. Others start when they are first needed."""
+        self.setup = setup
+        self.buffers = Buffers(keep=setup.buffers, pinned=setup.pinned)
+        self.windows = Buffers(keep=setup.buffers)
+        self.scale_shift = finish.scale_shift(setup.recipe)
+        self.operates = operators.works_on_pixels(setup.recipe)
+        self.erases = bool(setup.recipe.find(RandomErasing) or setup.recipe.find(Cutout))
+        self.files = ShardFiles(setup.split)
+        self.native = NativeRows(setup) if native.AVAILABLE else None
+        self._pools: dict[str, Threads] = {}
+        self._batches: weakref.WeakSet[CpuBatch] = weakref.WeakSet()
+        self._closed = False
+        # Reentrant, since the collector may close a loader that nobody holds anywhere.
+        self._lock = threading.RLock()
+
+    @property
+    def description(self) -> str:
+        """See `Backend`."""
+        return describe(self.setup)
+
+    def start(self, work: Work) -> CpuBatch:
+        """See `Backend`; what is wrong with a shard is heard from `wait`."""
+        with self._lock:
+            self._check_open()
+            batch = CpuBatch(self, work)
+            self._batches.add(batch)
+        batch.begin(work)
+        return batch
+
+    def rows(self) -> Threads:
+        """The threads for what Pillow does."""
+        return self._pool("rows", self.setup.threads)
+
+    def waiter(self) -> Threads:
+        """One thread that waits for the extension where there is something to do to its rows, in their order."""
+        return self._pool("waiter", 1)
+
+    def window(self, work: Work, number: int, file: int) -> NDArray[np.uint8]:
+        """Sample `number` of `work` up to where it is normalised, uint8 `(H, W, 3)`. Raises `ImageError`."""
+        setup, index = self.setup, self.setup.split.index
+        position = int(work.position_N[number])
+        image = host.cut_image(
+            self.files.read(position, file),
+            size=(int(index.width_N[position]), int(index.height_N[position])),
+            format=index.words("format")[index.array("format")[position]],
+            params=work.params,
+            row=number,
+            recipe=setup.recipe,
+            max_pixels=setup.max_pixels,
+        )
+        if self.operates:
+            image = operators.apply_image(image, work.params, number, setup.recipe)
+        return np.asarray(image)
+
+    def close(self) -> None:
+        """See `Backend`."""
+        with self._lock:
+            self._closed = True
+            pools = list(self._pools.values())
+        for batch in list(self._batches):
+            batch.cancel()
+        for pool in pools:
+            pool.close()
+        if self.native is not None:
+            self.native.close()
+
+    def _pool(self, name: str, count: int) -> Threads:
+        with self._lock:
+            self._check_open()
+            if name not in self._pools:
+                self._pools[name] = Threads(count)
+            return self._pools[name]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed()
+
+
+def describe(setup: Setup) -> str:
+    """What does the work, and why; in one line."""
+    pillow = f"Pillow{'-SIMD' if '.post' in PIL.__version__ else ''} {PIL.__version__}"
+    threads = f"{setup.threads} thread{'s' if setup.threads > 1 else ''}"
+    if not native.AVAILABLE:
+        return (
+            f"cpu: {pillow}, {threads}; the native extension was not built: install gcc and the headers of "
+            "libjpeg-turbo, and imgdata again"
+        )
+    formats = setup.split.index.words("format")
+    if "jpeg" not in formats:
+        return f"cpu: {pillow}, {threads}; the native extension reads JPEG, and the images are {', '.join(formats)}"
+    others = "" if formats == ["jpeg"] else f", {pillow} for {', '.join(word for word in formats if word != 'jpeg')}"
+    on_pixels = f", {pillow} for operators on pixels" if operators.works_on_pixels(setup.recipe) else ""
+    return (
+        f"cpu: native extension (libjpeg-turbo {native.libjpeg_version()}, {native.SIMD[-1]}), {threads}"
+        f"{others}{on_pixels}"
+    )

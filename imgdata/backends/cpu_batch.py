@@ -1,0 +1,224 @@
+"""One batch of the CPU backend: work -> pixels in a buffer, row by row, by whichever threads can."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgdata.backends import finish, operators
+from imgdata.backends.native_rows import NativeJob
+from imgdata.backends.shard_files import Lease
+from imgdata.backends.threads import Threads
+from imgdata.backends.work import Work
+from imgdata.errors import ImageError, OptionError
+
+if TYPE_CHECKING:
+    import torch
+
+    from imgdata.backends.cpu import CpuBackend
+
+Task = Callable[[], None]
+
+
+class CpuBatch:
+    """See `Pending`. The memory is free again when nobody holds the batch, its tensor or a task."""
+
+    def __init__(self, backend: "CpuBackend", work: Work) -> None:
+        """Take memory; `begin` starts."""
+        setup = backend.setup
+        count, height, width = len(work.position_N), work.params.height, work.params.width
+        self._shape_NHWC = (count, height, width, 3)
+        self._backend, self._setup, self._mix = backend, setup, work.mix
+        shape = self._shape_NHWC if setup.channels_last else (count, 3, height, width)
+        self._memory = backend.buffers.take(shape, setup.dtype)
+        self._pixels_NCHW: NDArray[Any] = self._memory.transpose(0, 3, 1, 2) if setup.channels_last else self._memory
+        self._mixed = work.mix.kind == "none"
+        self._mix_late = False
+        self._failed: dict[int, ImageError] = {}
+        self._fault: BaseException | None = None
+        self._cancelled = False
+        self._job: NativeJob | None = None
+        self._unasked: Task | None = None
+        self._lock = threading.Lock()
+        self._left = 0
+        self._done = threading.Event()
+
+    def begin(self, work: Work) -> None:
+        """Start on all rows but those to skip, which become black."""
+        self._pixels_NCHW[work.skip_N] = 0
+        self._start(work, np.arange(len(work.position_N)))
+
+    def wait(self) -> Mapping[int, ImageError]:
+        """See `Pending`."""
+        unasked, self._unasked = self._unasked, None
+        if unasked is not None:
+            unasked()
+        self._done.wait()
+        if self._cancelled:
+            raise closed()
+        if self._fault is not None:
+            raise self._fault
+        failed, self._failed = self._failed, {}
+        self._mix_late |= bool(failed)
+        return failed
+
+    def redo(self, rows: NDArray[np.int64], work: Work) -> Mapping[int, ImageError]:
+        """See `Pending`."""
+        self._start(work, rows)
+        return self.wait()
+
+    def images(self) -> "torch.Tensor":
+        """See `Pending`."""
+        if not self._mixed:
+            # Not here: PyTorch's threads, which mixing uses, don't survive a fork of a thread that has used them.
+            self._submit([self._mix_images])
+            self.wait()
+        return self._tensor()
+
+    def cancel(self) -> None:
+        """See `Pending`."""
+        self._cancelled = True
+        self._unasked = None
+        if self._job is not None:
+            self._job.cancel()
+        self._done.set()
+
+    # --- what is to be done ------------------------------------------------------------------------------------
+
+    def _start(self, work: Work, row_N: NDArray[np.int64]) -> None:
+        """Begin the samples of `work`, in the rows `row_N` of the batch."""
+        # One more, so that nothing is done before all has begun.
+        self._expect(1)
+        self._run(partial(self._share_out, work, row_N))
+
+    def _share_out(self, work: Work, row_N: NDArray[np.int64]) -> None:
+        lease = self._backend.files.lease(work.position_N)
+        rows = self._backend.native
+        native_N = ~work.skip_N
+        if rows is not None:
+            native_N &= rows.among(work.position_N)
+        else:
+            native_N[:] = False
+        number_M = np.flatnonzero(native_N)
+        if rows is not None and len(number_M):
+            # Operators work on bytes; a batch of bytes in their order is itself the place for them.
+            apart = self._backend.operates and not (self._setup.dtype == "uint8" and self._setup.channels_last)
+            windows = self._backend.windows.take(self._shape_NHWC, "uint8") if apart else self._memory
+            planar = not (apart or self._setup.channels_last)
+            self._job = rows.start(windows, work, lease, number_M, row_N[number_M], planar=planar)
+            self._await_native(partial(self._after_native, self._job, windows, work, row_N, number_M, lease))
+        self._submit_rows(work, row_N, np.flatnonzero(~native_N & ~work.skip_N), lease)
+
+    def _await_native(self, then: Task) -> None:
+        if self._backend.operates or self._backend.erases or not self._mixed:
+            self._submit([then], self._backend.waiter())
+            return
+        # There is hardly anything to do: whoever waits for the batch does it, without another thread.
+        self._expect(1)
+        self._unasked = partial(self._run, then)
+
+    def _after_native(
+        self,
+        job: NativeJob,
+        windows: NDArray[Any],
+        work: Work,
+        row_N: NDArray[np.int64],
+        number_M: NDArray[np.int64],
+        lease: Lease,
+    ) -> None:
+        done_M = job.wait(self._backend.files)
+        if self._cancelled:
+            return
+        if self._backend.operates:
+            tasks = [
+                partial(self._operate, windows, work, number, row)
+                for number, row in zip(number_M[done_M].tolist(), row_N[number_M[done_M]].tolist(), strict=True)
+            ]
+            self._submit(tasks)
+        elif self._backend.erases:
+            for number, row in zip(number_M[done_M].tolist(), row_N[number_M[done_M]].tolist(), strict=True):
+                self._erase(work, number, row)
+        self._submit_rows(work, row_N, number_M[~done_M], lease)
+
+    def _submit_rows(self, work: Work, row_N: NDArray[np.int64], number_M: NDArray[np.int64], lease: Lease) -> None:
+        tasks = [partial(self._make, work, number, int(row_N[number]), lease) for number in number_M.tolist()]
+        self._submit(tasks)
+
+    # --- one row -----------------------------------------------------------------------------------------------
+
+    def _make(self, work: Work, number: int, row: int, lease: Lease) -> None:
+        """Sample `number` of `work`, in row `row` of the batch; black where it is bad."""
+        try:
+            pixels_HWC = self._backend.window(work, number, int(lease.file_N[number]))
+        except ImageError as error:
+            self._pixels_NCHW[row] = 0
+            self._failed[row] = error
+            return
+        finish.write(pixels_HWC, self._pixels_NCHW[row], *self._backend.scale_shift)
+        self._erase(work, number, row)
+
+    def _operate(self, windows: NDArray[Any], work: Work, number: int, row: int) -> None:
+        """The same for a sample whose window the extension has made."""
+        window_HWC = windows[row]
+        pixels_HWC = operators.apply(window_HWC, work.params, number, self._setup.recipe)
+        if pixels_HWC is not window_HWC or windows is not self._memory:
+            finish.write(pixels_HWC, self._pixels_NCHW[row], *self._backend.scale_shift)
+        self._erase(work, number, row)
+
+    def _erase(self, work: Work, number: int, row: int) -> None:
+        setup = self._setup
+        finish.erase(self._pixels_NCHW[row], work.params, number, setup.recipe, seed=setup.seed, epoch=work.epoch)
+
+    def _mix_images(self) -> None:
+        self._mixed = True
+        finish.mix_images(self._tensor(), self._mix)
+
+    def _tensor(self) -> "torch.Tensor":
+        import torch
+
+        pixels = torch.from_numpy(self._memory)
+        return pixels.permute(0, 3, 1, 2) if self._setup.channels_last else pixels
+
+    # --- tasks, counted ----------------------------------------------------------------------------------------
+
+    def _expect(self, tasks: int) -> None:
+        """So many more are to be done before the batch is."""
+        with self._lock:
+            if not self._left and tasks:
+                self._done.clear()
+            self._left += tasks
+
+    def _submit(self, tasks: Sequence[Task], threads: Threads | None = None) -> None:
+        if not tasks:
+            return
+        threads = threads or self._backend.rows()
+        self._expect(len(tasks))
+        for task in tasks:
+            threads.submit(partial(self._run, task))
+
+    def _run(self, task: Task) -> None:
+        """One task that is expected; the last one mixes the batch."""
+        self._guard(task)
+        with self._lock:
+            self._left -= 1
+            last = self._left == 0
+        if last:
+            # Here it costs the caller nothing. Where rows are bad, others have to take their place first.
+            if not (self._mixed or self._failed or self._mix_late):
+                self._guard(self._mix_images)
+            self._done.set()
+
+    def _guard(self, task: Task) -> None:
+        try:
+            if not (self._cancelled or self._fault):
+                task()
+        except BaseException as error:  # Whatever it is, `wait` raises it where the batch is wanted.
+            self._fault = error
+
+
+def closed() -> OptionError:
+    """What using a closed backend or loader raises."""
+    return OptionError("this loader is closed; make another Loader")

@@ -1,0 +1,128 @@
+"""Positions of a batch -> open files to read them from; bytes at a position."""
+
+import errno
+import os
+import resource
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgdata.backends.loans import Loans
+from imgdata.dataset.dataset import Split
+from imgdata.errors import ShardError
+from imgdata.files import pread
+
+LEAST_FILES = 16
+"""Files that stay open however low the process's limit is."""
+
+
+class Lease:
+    """Files that stay open as long as this lives."""
+
+    def __init__(self, file_N: NDArray[np.int64]) -> None:
+        self.file_N = file_N
+        """The descriptor of each sample's shard."""
+
+
+class ShardFiles:
+    """The shards of a split; from half the process's limit of open files on, the longest unused is closed for others.
+
+    The limit is raised where those in use alone need more: it is 1,024 by default, and three batches of samples from
+    all over 1,000 shards may be in work. Not mapped into memory: a shard that was cut short would end the process.
+    Leases are made by threads in turn, and end anywhere.
+    """
+
+    def __init__(self, split: Split) -> None:
+        index = split.index
+        index.load(("shard", "offset", "size"))
+        self._index = index
+        self._paths = [index.path.parent / name for name in index.words("shard")]
+        self._open: OrderedDict[int, int] = OrderedDict()
+        self._users = [0] * len(self._paths)
+        self._loans: Loans[list[int]] = Loans()
+        self._limit = max(LEAST_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        self._lock = threading.Lock()
+
+    def lease(self, position_N: NDArray[np.int64]) -> Lease:
+        """Open the shards of these samples. Raises `ShardError`."""
+        shard_S, place_N = np.unique(self._index.shard_N[position_N], return_inverse=True)
+        shards = shard_S.tolist()
+        with self._lock:
+            for ended in self._loans.fetch():
+                for shard in ended:
+                    self._users[shard] -= 1
+            # In use from the start: none of them is closed for another.
+            for shard in shards:
+                self._users[shard] += 1
+            lease = Lease(np.zeros(len(position_N), np.int64))
+            self._loans.lend(shards, lease)
+            lease.file_N[:] = np.array([self._file(shard) for shard in shards], np.int64)[place_N]
+        return lease
+
+    def read(self, position: int, file: int) -> bytes:
+        """The encoded image at `position`, from `file` of a lease. Raises `ShardError`."""
+        offset, size = int(self._index.offset_N[position]), int(self._index.size_N[position])
+        try:
+            data = pread(file, size, offset)
+        except OSError as error:
+            raise self.unreadable(position, error) from error
+        if len(data) != size:
+            raise self.cut_short(position)
+        return data
+
+    def unreadable(self, position: int, error: OSError) -> ShardError:
+        """What to raise where the system can't read a sample's shard."""
+        return self._unreadable(int(self._index.shard_N[position]), error)
+
+    def cut_short(self, position: int) -> ShardError:
+        """What to raise where a shard ends before a sample does."""
+        key = self._index.column("key")[position].as_py()
+        end = int(self._index.offset_N[position]) + int(self._index.size_N[position])
+        path = self._paths[self._index.shard_N[position]]
+        return ShardError(f"{path}: cut short, {key} ends at byte {end}; copy the shard again")
+
+    def _unreadable(self, shard: int, error: OSError) -> ShardError:
+        if error.errno == errno.EMFILE:
+            return ShardError(
+                f"{self._paths[shard]}: too many open files; raise the limit (`ulimit -n`), or use a smaller "
+                "batch_size, fewer shards or shuffle='window'"
+            )
+        return ShardError(f"{self._paths[shard]}: {error.strerror or error}; copy the shard again")
+
+    def _file(self, shard: int) -> int:
+        file = self._open.get(shard)
+        if file is None:
+            if len(self._open) >= self._limit:
+                self._close_one()
+            try:
+                file = self._open[shard] = _opened(self._paths[shard])
+            except OSError as error:
+                raise self._unreadable(shard, error) from error
+        self._open.move_to_end(shard)
+        return file
+
+    def _close_one(self) -> None:
+        for shard, file in self._open.items():
+            if not self._users[shard]:
+                del self._open[shard]
+                os.close(file)
+                return
+
+    def __del__(self) -> None:
+        # Leases may live on, but nobody reads through them any more.
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if error.errno != errno.EMFILE or soft == hard:
+            raise
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,0 +1,100 @@
+"""Images that could not be used -> a record of each, and one warning."""
+
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgdata.dataset.dataset import Split
+from imgdata.errors import ImageError
+
+
+class BadImageWarning(UserWarning):
+    """An image could not be decoded; the loader goes on without it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BadImage:
+    """One image that a loader could not use."""
+
+    key: str
+    position: int
+    """In the split."""
+    reason: str
+    """See `imgdata.ImageError`."""
+    detail: str
+    epoch: int
+    """In which it was found."""
+
+
+class BadImages:
+    """The bad images of a split that a process knows of."""
+
+    def __init__(self, split: Split, max_pixels: int) -> None:
+        self._split = split
+        self._found: dict[int, BadImage] = {}
+        index = split.index
+        index.load(("width", "height"))
+        self._max_pixels = max_pixels
+        self._unusable_N = (index.width_N < 1) | (index.height_N < 1)
+        self._unusable_N |= index.width_N.astype(np.int64) * index.height_N > max_pixels
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @property
+    def records(self) -> tuple[BadImage, ...]:
+        """Each once, in the order in which they were found."""
+        return tuple(self._found.values())
+
+    @property
+    def summary(self) -> str:
+        """How many there are, by reason."""
+        reasons = Counter(image.reason for image in self._found.values())
+        return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+
+    def among(self, position_N: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows whose sample is known to be bad: found before, or by what the index says."""
+        rows: NDArray[np.int64] = np.flatnonzero(self._unusable_N[position_N])
+        return rows
+
+    def found(self, position: int) -> BadImage:
+        """The record of a sample."""
+        return self._found[position]
+
+    def note_known(self, position: int, epoch: int) -> BadImage:
+        """Record a sample of `among`, if it isn't; its record."""
+        if position not in self._found:
+            index = self._split.index
+            width, height = int(index.width_N[position]), int(index.height_N[position])
+            if width < 1 or height < 1:
+                error = ImageError("not-an-image", "the index has no size of it: its header could not be read")
+            else:
+                large = f"{width} x {height} pixels, the limit is {self._max_pixels} (max_pixels)"
+                error = ImageError("too-large", large)
+            self.note(position, epoch, error)
+        return self._found[position]
+
+    def note(self, position: int, epoch: int, error: ImageError) -> None:
+        """Record a sample; the first one is warned of. Known ones stay as they are."""
+        if position in self._found:
+            return
+        first = not self._found
+        image = BadImage(
+            key=self.key(position), position=position, reason=error.reason, detail=error.detail, epoch=epoch
+        )
+        self._found[position] = image
+        self._unusable_N[position] = True
+        if first:
+            warnings.warn(
+                f"{image.key} in split {self._split.name} is bad ({error}); it is left out, and so are others, which "
+                "nothing more is said of: Loader.bad lists them",
+                BadImageWarning,
+                stacklevel=5,
+            )
+
+    def key(self, position: int) -> str:
+        """The key of a sample."""
+        return str(self._split.index.column("key")[position].as_py())

@@ -1,0 +1,1 @@
+"""What is there -> figures: how far pixels are from torchvision's."""

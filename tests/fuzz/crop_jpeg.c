@@ -1,0 +1,78 @@
+/* Any bytes -> the decoder, by libFuzzer: nothing may crash, leak, read or write where it should not, or hang.
+ *
+ * The last 16 bytes choose the crop; sizes are those of the file's header, so that damaged files get past the check. */
+#include "../../imgdata/native/crop.h"
+#include "../../imgdata/native/kernels.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define TAIL 16
+/* Pixels of a header that is followed: larger pictures only take longer. */
+#define MOST_PIXELS (1 << 20)
+
+/* The size that the first frame header says; 0 where there is none. */
+static int find_size(const uint8_t *data, size_t size, int *width, int *height)
+{
+    for (size_t i = 2; i + 9 < size; i++)
+        if (data[i] == 0xFF && data[i + 1] >= 0xC0 && data[i + 1] <= 0xC2) {
+            *height = data[i + 5] << 8 | data[i + 6];
+            *width = data[i + 7] << 8 | data[i + 8];
+            return *width > 0 && *height > 0 && (long)*width * *height <= MOST_PIXELS;
+        }
+    return 0;
+}
+
+static Axis axis_from(const uint8_t *tail, int size)
+{
+    int box = tail[0] * size / 256;
+
+    return (Axis){box, 1 + tail[1] * (size - box - 1) / 255, 1 + tail[2], (int8_t)tail[3], tail[4] & 1};
+}
+
+static void crop(const uint8_t *data, size_t size, const uint8_t *tail, int width, int height)
+{
+    static const float SCALE[3] = {0.5f, 1, 2}, SHIFT[3] = {-1, 0, 1};
+    Scratch scratch = scratch_begin();
+    Crop part = {width, height, axis_from(tail, width), axis_from(tail + 5, height), tail[10] & 1 ? CUBIC : TRIANGLE,
+                 tail[10] >> 1 & 1};
+    Picture picture = {NULL, (Kind)(tail[11] % 3), tail[10] >> 2 & 1, 1 + tail[12] % 64, 1 + tail[13] % 64, SCALE, SHIFT};
+    size_t bytes = (size_t)picture.height * (size_t)picture.width * 3 * sizeof(float);
+    Simd simd = (Simd)(tail[14] % (best_simd() + 1));
+
+    picture.pixels = malloc(bytes);
+    if (picture.pixels != NULL)
+        crop_jpeg(data, size, &part, &picture, simd, &scratch);
+    free(picture.pixels);
+    scratch_end(&scratch);
+}
+
+static void transcode(const uint8_t *data, size_t size, int width, int height, int shrink)
+{
+    Scratch scratch = scratch_begin();
+    Planes planes = {0};
+    Buffer out = {0};
+
+    if (decode_planes(data, size, width, height, shrink, NULL, &planes, &scratch) == DONE) {
+        Plane small = {0};
+        if (plane_alloc(&small, 20, 20, 20, 20, &scratch) == DONE)
+            resample(&planes.plane[0], &small, planes.plane[0].width / 20.0, planes.plane[0].height / 20.0, best_simd(),
+                     &scratch);
+        if (shrink == 1)
+            encode_planes(&planes, 80, &out);
+    }
+    free(out.bytes);
+    scratch_end(&scratch);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    int width, height;
+
+    if (size <= TAIL || !find_size(data, size - TAIL, &width, &height))
+        return 0;
+    crop(data, size - TAIL, data + size - TAIL, width, height);
+    if (data[size - 1] & 1)
+        transcode(data, size - TAIL, width, height, 1 << (data[size - 1] >> 1 & 3));
+    return 0;
+}

@@ -1,0 +1,112 @@
+"""What the tests of the loader share: a small dataset of every kind of image, and what its epochs look like."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from rawdata import encoded
+
+import imgdata
+from imgdata import native
+from imgdata.recipes import HorizontalFlip, RandomResizedCrop, Recipe
+
+BACKENDS = [
+    pytest.param("native", marks=pytest.mark.skipif(not native.AVAILABLE, reason="the extension was not built")),
+    "pillow",
+]
+"""All that can make batches here. A test takes one by the fixture `backend`; a further one is a further line."""
+
+SAMPLES = 60
+SHARD_SAMPLES = 7
+RECIPE = Recipe(RandomResizedCrop(size=16), HorizontalFlip())
+TRAIN = {"split": "train", "batch_size": 8, "recipe": RECIPE, "threads": 2}
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each backend in turn, chosen as `auto` would choose it on a machine that has it."""
+    if request.param == "pillow":
+        monkeypatch.setattr(native, "AVAILABLE", False)
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of `SAMPLES` good images; not to be changed."""
+    return dataset(tmp_path_factory.mktemp("images"))
+
+
+def sample(number: int) -> bytes:
+    """A picture of 48 to 79 x 40 pixels: mostly JPEGs in colour, some in gray or CMYK, some PNGs."""
+    kind = {7: ("JPEG", "L"), 8: ("JPEG", "CMYK"), 9: ("PNG", "RGB")}.get(number % 10, ("JPEG", "RGB"))
+    return encoded(number, (48 + number % 32, 40), *kind)
+
+
+def damaged(number: int) -> bytes:
+    """A JPEG that ends a few bytes behind its headers."""
+    data = encoded(number, (48 + number % 32, 40))
+    return data[: data.index(b"\xff\xda") + 20]
+
+
+def dataset(folder: Path, bad: Mapping[int, bytes] | None = None, count: int = SAMPLES) -> Path:
+    """An indexed dataset of shards of `SHARD_SAMPLES`, in three classes; `bad` has other bytes for some samples."""
+    bad = bad or {}
+    for shard, first in enumerate(range(0, count, SHARD_SAMPLES)):
+        files: list[tuple[str, bytes]] = []
+        for number in range(first, min(first + SHARD_SAMPLES, count)):
+            files += [
+                (f"s{number:04d}.jpg", bad.get(number) or sample(number)),
+                (f"s{number:04d}.cls", b"%d" % (number % 3)),
+            ]
+        with tarfile.open(folder / f"demo-train-{shard:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for name, data in files:
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    imgdata.index(folder, workers=1)
+    return folder
+
+
+class Seen(NamedTuple):
+    """A batch, copied."""
+
+    positions: list[int]
+    labels: list[Any]
+    valid: list[bool]
+    images: np.ndarray
+
+
+def seen(batch: imgdata.Batch) -> Seen:
+    return Seen(batch.positions.tolist(), batch.labels.tolist(), batch.valid.tolist(), batch.images.numpy().copy())
+
+
+def take(batches: Iterable[imgdata.Batch], count: int | None = None) -> list[Seen]:
+    """The next `count` batches, or all."""
+    return [seen(batch) for batch in islice(batches, count)]
+
+
+def epochs(loader: imgdata.Loader, count: int) -> list[Seen]:
+    """All batches of `count` epochs."""
+    return [batch for _ in range(count) for batch in take(loader)]
+
+
+def assert_same(found: Iterable[Seen], expected: Iterable[Seen]) -> None:
+    """The same batches, pixel by pixel."""
+    for one, other in zip(found, expected, strict=True):
+        assert one[:3] == other[:3]
+        assert np.array_equal(one.images, other.images)
+
+
+def positions(batches: Iterable[Seen]) -> list[int]:
+    return [position for batch in batches for position in batch.positions]
+
+
+def as_saved(state: Mapping[str, Any]) -> Any:
+    """A state as it comes back from a file."""
+    return json.loads(json.dumps(state))
