@@ -58,8 +58,12 @@ __all__ = [
     "write_imagenet_flat_val",
     "write_imagenet_folders",
     "write_imagenet_kaggle",
+    "write_imagenet_like",
     "write_imagenet_official",
 ]
+
+_SIZES = ((500, 375), (500, 375), (500, 375), (375, 500), (500, 333))
+"""Sizes of ImageNet's images, the usual ones about as often as there."""
 
 
 def write_class_folders(
@@ -83,3 +87,12 @@ def write_class_folders(
             for number, crop in enumerate(crops):
                 write_file(root / split / name / f"{name}_{number}.{'JPEG' if wnids else 'jpg'}", jpeg(crop))
     return root
+
+
+def write_imagenet_like(folder: Path, count: int, label: int, quality: int = 97) -> None:
+    """`count` JPEGs of one class with ImageNet's usual sizes, 0.4 to 0.5 bytes a pixel: `folder/<number>.jpg`."""
+    for at, size in enumerate(_SIZES):
+        numbers = range(at, count, len(_SIZES))
+        crops = photo_crops(len(numbers), size, seed=7000 + at, photo=label)
+        for number, crop in zip(numbers, crops, strict=True):
+            write_file(folder / f"{number:05d}.jpg", jpeg(crop, quality))

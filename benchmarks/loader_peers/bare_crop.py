@@ -1,0 +1,68 @@
+"""The bound: libjpeg-turbo alone decodes the boxes that our loader cuts from the same images; nothing is resized."""
+
+import ctypes
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.loader_peers.ours import recipe
+from benchmarks.loader_peers.task import Batches, Task
+
+_SOURCE = Path(__file__).resolve().parent.parent / "bare_crop.c"
+
+
+def build(folder: Path) -> ctypes.CDLL:
+    """`bare_crop.c`, compiled into `folder` and loaded."""
+    library = folder / "bare_crop.so"
+    command = ["gcc", "-O2", "-std=c11", "-shared", "-fPIC", "-pthread", str(_SOURCE), "-o", str(library), "-ljpeg"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise ImportError(f"{_SOURCE.name} needs gcc and the headers of libjpeg-turbo: {done.stderr[-500:]}")
+    return ctypes.CDLL(str(library))
+
+
+def crops(task: Task) -> Batches:
+    return _batches(task, full=False)
+
+
+def whole(task: Task) -> Batches:
+    """The same images, decoded as a whole."""
+    return _batches(task, full=True)
+
+
+def _batches(task: Task, *, full: bool) -> Batches:
+    import imgdata
+    from imgdata.augment.params import params
+    from imgdata.order import Order
+
+    with tempfile.TemporaryDirectory() as folder:
+        library = build(Path(folder))
+    split = imgdata.open(task.data / "shards")["train"]
+    index = split.index
+    order = Order(num_samples=len(split), global_batch=task.batch, drop_last=True)
+    shards = {name: np.memmap(index.path.parent / name, np.uint8, "r") for name in index.words("shard")}
+    memory_S = np.array([shards[name].ctypes.data for name in index.words("shard")])
+    for number in range(len(order)):
+        position_N, _ = order.batch(0, number)
+        boxes = params(
+            recipe(task),
+            index.array("width")[position_N],
+            index.array("height")[position_N],
+            seed=0,
+            epoch=0,
+            position_N=position_N,
+        )
+        address_N = memory_S[index.shard_N[position_N]] + index.array("offset")[position_N]
+        size_N = np.ascontiguousarray(index.array("size")[position_N], np.int64)
+        bad = library.bare_crop(
+            ctypes.c_void_p(address_N.ctypes.data),
+            ctypes.c_void_p(size_N.ctypes.data),
+            ctypes.c_void_p(boxes.box_N4.ctypes.data),
+            len(position_N),
+            task.threads,
+            full,
+        )
+        assert not bad, f"{bad} images could not be decoded"
+        yield None, position_N

@@ -1,0 +1,127 @@
+"""A loader and a folder of data -> its rate and processor time, measured in a process of its own.
+
+`python -m benchmarks.loader_run NAME DATA --images N` prints one JSON line. The first batches are not counted, so start
+of workers, compilers and caches are over; then as many batches as `--images` asks for, from the same epoch. Processor
+time is that of the whole tree of processes, in nanoseconds from their clocks.
+"""
+
+import argparse
+import json
+import os
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.loader_peers.registry import DTYPES, PEERS, Peer
+from benchmarks.loader_peers.task import SIDE, Task
+
+WARM_BATCHES = 4
+CORES = 2
+_PROCESS_CLOCK = 2
+"""`CPUCLOCK_SCHED` of Linux: the clock of a process number, as `clock_getcpuclockid` makes it."""
+
+
+def main() -> None:
+    """Measure one loader and print its figures, or why it can't run."""
+    # The peers' environment has no click.
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name", choices=PEERS)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--dtype", default="uint8", choices=DTYPES)
+    parser.add_argument("--threads", type=int, default=CORES)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--images", type=int, default=2000)
+    wanted = parser.parse_args()
+    # Peers chat on standard output; the figures go where it was.
+    figures = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    task = Task(data=wanted.data, dtype=wanted.dtype, threads=wanted.threads, batch=wanted.batch)
+    try:
+        found = measure(PEERS[wanted.name], task, wanted.images)
+    except ImportError as error:
+        found = {"missing": str(error)}
+    print(json.dumps(found), file=figures, flush=True)
+    # Some peers leave threads that never end.
+    os._exit(0)
+
+
+def measure(peer: Peer, task: Task, images: int) -> dict[str, Any]:
+    """images/s, CPU-ms/image, seconds until the first batch."""
+    begun = time.perf_counter()
+    stream = iter(peer.open(task))
+    _check(next(stream), task, peer.name)
+    first_batch_s = time.perf_counter() - begun
+    for _ in range(WARM_BATCHES - 1):
+        next(stream)
+    cpu_s, started, done = tree_cpu_s(), time.perf_counter(), 0
+    while done < images:
+        _, labels = next(stream)
+        done += len(labels)
+    seconds, cpu_s = time.perf_counter() - started, tree_cpu_s() - cpu_s
+    return {
+        "images_per_s": done / seconds,
+        "cpu_ms_per_image": 1000 * cpu_s / done,
+        "first_batch_s": first_batch_s,
+        "version": _version(peer.package),
+    }
+
+
+def tree_cpu_s() -> float:
+    """Processor time of this process, its children and theirs, living and ended, in seconds."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = ended.ru_utime + ended.ru_stime
+    for pid in _tree(os.getpid()):
+        # A worker that ends meanwhile is in the figures of its parent next time.
+        with suppress(OSError):
+            seconds += time.clock_gettime(~pid << 3 | _PROCESS_CLOCK)
+    return seconds
+
+
+def _tree(root: int) -> Iterator[int]:
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                # The name of the program comes in parentheses and may hold any character.
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    todo = [root]
+    while todo:
+        pid = todo.pop()
+        yield pid
+        todo += children.get(pid, [])
+
+
+def _check(batch: Any, task: Task, name: str) -> None:
+    """That the loader makes what was asked for: size, kind, order of axes, range. Bounds make no images."""
+    images, labels = batch
+    assert len(labels) == task.batch, f"{name}: a batch must have {task.batch} labels, got {len(labels)}"
+    if images is None:
+        return
+    shape, dtype = tuple(images.shape), str(images.dtype).removeprefix("torch.")
+    first, last = (task.batch, 3, SIDE, SIDE), (task.batch, SIDE, SIDE, 3)
+    assert shape == first or (shape == last and not task.is_float), f"{name}: got shape {shape}"
+    assert dtype == task.dtype, f"{name}: images must be {task.dtype}, got {dtype}"
+    low, high = (-3, 3) if task.is_float else (10, 245)
+    mean = float(np.asarray(images[:8]).mean())
+    assert low < mean < high, f"{name}: the mean of the pixels must be {low} to {high}, got {mean}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package) if package else ""
+    except PackageNotFoundError:
+        return ""
+
+
+if __name__ == "__main__":
+    # Settings of libraries that count threads for themselves.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    main()
