@@ -15,6 +15,7 @@ from tarsets import write_tar
 
 import imgdata
 from imgdata import recipes
+from imgdata.backends.buffers import Buffers
 from imgdata.dataset.saved_views import open_view
 from imgdata.dataset.shuffle_quality import ShuffleWarning
 from imgdata.recipes import MixUp, MixUpOrCutMix, Normalize, RandomErasing, Recipe, TrivialAugment
@@ -254,6 +255,17 @@ def test_what_is_held_is_never_overwritten(images, backend, keep):
         take(batches)
         assert all(np.array_equal(np.asarray(part), copy) for part, copy in kept)
     assert all(np.array_equal(np.asarray(part), copy) for part, copy in kept)
+
+
+def test_a_part_of_a_buffer_keeps_all_of_it():
+    buffers = Buffers(keep=2)
+    part = buffers.take((4, 8), "uint8")[1:3][0]
+    assert not np.shares_memory(part, buffers.take((4, 8), "uint8"))
+    address = part.__array_interface__["data"][0]
+    del part
+    found = buffers.take((4, 8), "uint8")
+    assert found[1].__array_interface__["data"][0] == address
+    assert buffers.take((4, 9), "uint8").shape == (4, 9)
 
 
 # --- what people see ---------------------------------------------------------------------------------------------
