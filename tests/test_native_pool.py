@@ -338,11 +338,14 @@ def test_what_is_odd_or_damaged_is_left_to_others(pool: native.Pool, name: str) 
     assert outcome(pool, UNFIT[name]()) == native.UNFIT
 
 
-def test_what_lies_behind_the_crop_is_not_read(pool: native.Pool) -> None:
-    data = jpeg()
+def test_of_what_lies_behind_the_crop_only_the_end_is_looked_at(pool: native.Pool) -> None:
+    data, end = jpeg(), b"\xff\xd9"
     top = Geometry(box=(0, 0, 160, 30), resized=(80, 15))
-    assert outcome(pool, data[: len(data) // 2], top) == native.DONE
-    assert outcome(pool, data[: len(data) // 2]) == native.UNFIT
+    half = data[: len(data) // 2]
+    assert outcome(pool, half + end, top) == native.DONE
+    assert outcome(pool, half + end) == native.UNFIT
+    for cut_off in (half, data[:-2], data + b"\0"):
+        assert outcome(pool, cut_off, top) == native.UNFIT
 
 
 @pytest.mark.parametrize(

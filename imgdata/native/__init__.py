@@ -119,8 +119,8 @@ class Pool:
         `images` is uint8, float16 or float32, `(B, 3, H, W)` when `planar`, else `(B, H, W, 3)`. Floats become
         `value * scale + shift`. Margins are black, or mirrored. Resizes are antialiased, `bicubic` or bilinear.
 
-        `UNFIT` are the JPEGs that `resize_jpeg` has none for, as far as they had to be read: what lies behind a crop in
-        the file is not looked at. What is then in the picture is undefined.
+        `UNFIT` are the JPEGs that `resize_jpeg` has none for, as far as they had to be read, and those that don't end
+        with an end marker: what lies behind a crop is not decoded. What is then in the picture is undefined.
         """
         height, width = images.shape[2:] if planar else images.shape[1:3]
         scale_23 = np.array([[1.0] * 3 if scale_3 is None else scale_3, [0.0] * 3 if shift_3 is None else shift_3])

@@ -22,6 +22,12 @@ static int fits(const struct jpeg_decompress_struct *cinfo)
     return c[1].h_samp_factor == 1 && c[1].v_samp_factor == 1 && c[2].h_samp_factor == 1 && c[2].v_samp_factor == 1;
 }
 
+/* A file that was cut off is damaged wherever the part lies, so that a picture is good or bad for all crops. */
+static int has_end(const uint8_t *data, size_t size)
+{
+    return size >= 4 && data[size - 2] == 0xFF && data[size - 1] == JPEG_EOI;
+}
+
 /* --- Which blocks ------------------------------------------------------------------------------------ */
 
 /* iMCUs, the smallest unit of all components: columns `left` to `right` - 1, rows `top` to `bottom` - 1. */
@@ -151,6 +157,8 @@ static Outcome decode(struct jpeg_decompress_struct *cinfo, Jump *jump, const ui
     Blocks blocks;
     Outcome outcome;
 
+    if (part != NULL && !has_end(data, size))
+        return UNFIT;
     if (setjmp(jump->back))
         return UNFIT;
     jpeg_create_decompress(cinfo);
