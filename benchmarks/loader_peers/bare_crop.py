@@ -44,22 +44,26 @@ def _batches(task: Task, *, full: bool) -> Batches:
     order = Order(num_samples=len(split), global_batch=task.batch, drop_last=True)
     shards = {name: np.memmap(index.path.parent / name, np.uint8, "r") for name in index.words("shard")}
     memory_S = np.array([shards[name].ctypes.data for name in index.words("shard")])
-    for number in range(len(order)):
-        position_N, _ = order.batch(0, number)
-        boxes = params(
+    position_BN = [order.batch(0, number)[0] for number in range(len(order))]
+    # Before the first batch, which is not counted: what is measured is libjpeg-turbo alone.
+    box_BN4 = [
+        params(
             recipe(task),
             index.array("width")[position_N],
             index.array("height")[position_N],
             seed=0,
             epoch=0,
             position_N=position_N,
-        )
+        ).box_N4
+        for position_N in position_BN
+    ]
+    for position_N, box_N4 in zip(position_BN, box_BN4, strict=True):
         address_N = memory_S[index.shard_N[position_N]] + index.array("offset")[position_N]
         size_N = np.ascontiguousarray(index.array("size")[position_N], np.int64)
         bad = library.bare_crop(
             ctypes.c_void_p(address_N.ctypes.data),
             ctypes.c_void_p(size_N.ctypes.data),
-            ctypes.c_void_p(boxes.box_N4.ctypes.data),
+            ctypes.c_void_p(box_N4.ctypes.data),
             len(position_N),
             task.threads,
             full,

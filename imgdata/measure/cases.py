@@ -69,7 +69,7 @@ def operator_cases(size: int) -> list[Case]:
         ("grayscale", (middle, Grayscale(p=1.0))),
         ("normalize", (middle, normalize)),
         ("random erasing", (middle, normalize, RandomErasing(p=1.0, value="random"))),
-        ("cutout", (middle, normalize, Cutout(size=size))),
+        ("cutout", (middle, normalize, Cutout(size=max(size // 2, 2)))),
         ("mixup", (middle, normalize, MixUp())),
         ("cutmix", (middle, normalize, CutMix())),
     ]

@@ -7,7 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -16,50 +16,53 @@ enum { CUT_SHORT = NO_MEMORY + 1, GIVEN_UP, IO_ERROR = 100 };
 
 /* The arrays that a call brings, in its order; all int64 but the ones that say otherwise. */
 typedef enum {
-    ROWS,     /* (M,): which of the N parameters */
-    TARGETS,  /* (M,): which picture of the batch */
-    FILES,    /* (M,): file descriptors */
-    OFFSETS,  /* (M,) */
-    SIZES,    /* (M,) */
-    SOURCES,  /* (M, 2): width, height */
-    BOXES,    /* (N, 4) */
-    RESIZED,  /* (N, 2) */
-    SHIFTED,  /* (N, 2) */
-    FLIPS,    /* (N,) bool */
-    VFLIPS,   /* (N,) bool */
-    SCALES,   /* (2, 3) float32: scale and shift of the colours */
-    IMAGES,   /* the batch, writable */
+    ROWS,    /* (M,): which of the N parameters */
+    TARGETS, /* (M,): which picture of the batch */
+    FILES,   /* (M,): file descriptors */
+    OFFSETS, /* (M,) */
+    SIZES,   /* (M,) */
+    SOURCES, /* (M, 2): width, height */
+    BOXES,   /* (N, 4) */
+    RESIZED, /* (N, 2) */
+    SHIFTED, /* (N, 2) */
+    FLIPS,   /* (N,) bool */
+    VFLIPS,  /* (N,) bool */
+    SCALES,  /* (2, 3) float32: scale and shift of the colours */
+    IMAGES,  /* the batch, writable */
     ARRAYS
 } Array;
 
 static const size_t ROW_BYTES[IMAGES] = {8, 8, 8, 8, 8, 16, 32, 16, 16, 1, 1, 12};
 
+/* What a thread needs for one picture: a copy, since the caller may change the arrays. */
+typedef struct {
+    int file;
+    off_t offset;
+    size_t size, target;
+    Crop crop;
+    uint8_t outcome;
+} Task;
+
 typedef struct {
     PyObject_HEAD
     Pool *pool;
-    int closed;
+    atomic_int closed;
 } PoolObject;
 
 typedef struct {
     PyObject_HEAD
     Job job; /* the pool's view of it */
     PoolObject *owner;
-    Py_buffer arrays[ARRAYS];
-    int held; /* arrays to release */
-    uint8_t *outcomes;
+    Py_buffer images;
+    Task *tasks;
+    Py_ssize_t count;
     Picture picture; /* of the first one */
     size_t bytes;    /* of one picture */
-    Shape shape;
-    int mirrored;
+    float scales[6];
     Simd simd;
 } JobObject;
 
 /* --- In the threads ------------------------------------------------------------------------------------ */
-
-static const int64_t *numbers(const JobObject *self, Array array)
-{
-    return self->arrays[array].buf;
-}
 
 /* `size` bytes at `offset`: 0, CUT_SHORT or IO_ERROR + errno. */
 static uint8_t read_all(int file, uint8_t *to, size_t size, off_t offset)
@@ -79,35 +82,27 @@ static uint8_t read_all(int file, uint8_t *to, size_t size, off_t offset)
     return DONE;
 }
 
-static uint8_t make_picture(const JobObject *self, int i, Scratch *scratch)
+static uint8_t make_picture(const JobObject *self, const Task *task, Scratch *scratch)
 {
-    size_t row = (size_t)numbers(self, ROWS)[i], size = (size_t)numbers(self, SIZES)[i];
-    const int64_t *source = numbers(self, SOURCES) + 2 * i, *box = numbers(self, BOXES) + 4 * row;
-    const int64_t *resized = numbers(self, RESIZED) + 2 * row, *shifted = numbers(self, SHIFTED) + 2 * row;
-    Crop crop = {.width = (int)source[0],
-                 .height = (int)source[1],
-                 .x = {(int)box[0], (int)box[2], (int)resized[0], (int)shifted[0],
-                       ((const uint8_t *)self->arrays[FLIPS].buf)[row]},
-                 .y = {(int)box[1], (int)box[3], (int)resized[1], (int)shifted[1],
-                       ((const uint8_t *)self->arrays[VFLIPS].buf)[row]},
-                 .shape = self->shape,
-                 .mirrored = self->mirrored};
     Picture picture = self->picture;
-    uint8_t *data = scratch_take(scratch, size, 1), outcome;
+    uint8_t *data = scratch_take(scratch, task->size, 1), outcome;
 
     if (data == NULL)
         return NO_MEMORY;
-    picture.pixels = (uint8_t *)picture.pixels + (size_t)numbers(self, TARGETS)[i] * self->bytes;
-    outcome = read_all((int)numbers(self, FILES)[i], data, size, (off_t)numbers(self, OFFSETS)[i]);
-    return outcome != DONE ? outcome : (uint8_t)crop_jpeg(data, size, &crop, &picture, self->simd, scratch);
+    picture.pixels = (uint8_t *)picture.pixels + task->target * self->bytes;
+    outcome = read_all(task->file, data, task->size, task->offset);
+    return outcome != DONE ? outcome : (uint8_t)crop_jpeg(data, task->size, &task->crop, &picture, self->simd, scratch);
 }
 
 static void work(Job *job, int i)
 {
     JobObject *self = (JobObject *)((char *)job - offsetof(JobObject, job));
-    Scratch scratch = scratch_begin();
+    Scratch scratch;
 
-    self->outcomes[i] = make_picture(self, i, &scratch);
+    if (self->tasks[i].outcome == UNFIT)
+        return;
+    scratch = scratch_begin();
+    self->tasks[i].outcome = make_picture(self, &self->tasks[i], &scratch);
     scratch_end(&scratch);
 }
 
@@ -115,9 +110,8 @@ static void work(Job *job, int i)
 static void read_ahead(const JobObject *self)
 {
 #ifdef POSIX_FADV_WILLNEED
-    for (int i = 0; i < self->job.count; i++)
-        posix_fadvise((int)numbers(self, FILES)[i], (off_t)numbers(self, OFFSETS)[i], (off_t)numbers(self, SIZES)[i],
-                      POSIX_FADV_WILLNEED);
+    for (Py_ssize_t i = 0; i < self->count; i++)
+        posix_fadvise(self->tasks[i].file, self->tasks[i].offset, (off_t)self->tasks[i].size, POSIX_FADV_WILLNEED);
 #else
     (void)self;
 #endif
@@ -143,11 +137,16 @@ static int job_finish(JobObject *self, int cancel, double seconds)
 
 static PyObject *job_wait(JobObject *self, PyObject *nothing)
 {
+    PyObject *outcomes;
+
     (void)nothing;
     while (!job_finish(self, 0, 0.1))
         if (PyErr_CheckSignals() < 0)
             return NULL;
-    return PyBytes_FromStringAndSize((const char *)self->outcomes, self->arrays[ROWS].len / 8);
+    outcomes = PyBytes_FromStringAndSize(NULL, self->count);
+    for (Py_ssize_t i = 0; i < self->count && outcomes != NULL; i++)
+        PyBytes_AS_STRING(outcomes)[i] = (char)self->tasks[i].outcome;
+    return outcomes;
 }
 
 static PyObject *job_done(JobObject *self, PyObject *nothing)
@@ -167,11 +166,10 @@ static void job_dealloc(JobObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
 
-    if (self->held == ARRAYS)
-        job_finish(self, 1, -1);
-    for (int i = 0; i < self->held; i++)
-        PyBuffer_Release(&self->arrays[i]);
-    PyMem_RawFree(self->outcomes);
+    job_finish(self, 1, -1);
+    if (self->images.obj != NULL)
+        PyBuffer_Release(&self->images);
+    PyMem_RawFree(self->tasks);
     Py_XDECREF(self->owner);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
@@ -215,8 +213,7 @@ static int pool_init(PoolObject *self, PyObject *args, PyObject *keywords)
 static PyObject *pool_close(PoolObject *self, PyObject *nothing)
 {
     (void)nothing;
-    if (self->pool != NULL && !self->closed && pool_is_here(self->pool)) {
-        self->closed = 1;
+    if (self->pool != NULL && pool_is_here(self->pool) && !atomic_exchange(&self->closed, 1)) {
         Py_BEGIN_ALLOW_THREADS
         pool_stop(self->pool);
         Py_END_ALLOW_THREADS
@@ -236,23 +233,58 @@ static void pool_dealloc(PoolObject *self)
     Py_DECREF(type);
 }
 
-/* Lengths and contents of the arrays, so that no thread reads or writes outside of them. */
-static int check_arrays(const JobObject *self)
+/* Sides that no arithmetic overflows with, and that memory is enough for. */
+static int is_sensible(const int64_t *pixels, int count)
 {
-    Py_ssize_t rows = self->arrays[ROWS].len / 8, params = self->arrays[FLIPS].len;
-    size_t pictures = (size_t)self->arrays[IMAGES].len / self->bytes;
+    for (int i = 0; i < count; i++)
+        if (pixels[i] < -(1 << 24) || pixels[i] > 1 << 24)
+            return 0;
+    return 1;
+}
+
+static Task task_of(const Py_buffer arrays[], Py_ssize_t i, Shape shape, int mirrored)
+{
+#define ROW(array, index, count) ((const int64_t *)arrays[array].buf + (count) * (index))
+    int64_t row = *ROW(ROWS, i, 1);
+    const int64_t *source = ROW(SOURCES, i, 2), *box = ROW(BOXES, row, 4), *resized = ROW(RESIZED, row, 2);
+    const int64_t *shifted = ROW(SHIFTED, row, 2);
+    Task task = {(int)*ROW(FILES, i, 1), (off_t)*ROW(OFFSETS, i, 1), (size_t)*ROW(SIZES, i, 1),
+                 (size_t)*ROW(TARGETS, i, 1), {0}, GIVEN_UP};
+#undef ROW
+
+    if (!is_sensible(source, 2) || !is_sensible(box, 4) || !is_sensible(resized, 2) || !is_sensible(shifted, 2)) {
+        task.outcome = UNFIT;
+        return task;
+    }
+    task.crop = (Crop){.width = (int)source[0],
+                       .height = (int)source[1],
+                       .x = {(int)box[0], (int)box[2], (int)resized[0], (int)shifted[0],
+                             ((const uint8_t *)arrays[FLIPS].buf)[row]},
+                       .y = {(int)box[1], (int)box[3], (int)resized[1], (int)shifted[1],
+                             ((const uint8_t *)arrays[VFLIPS].buf)[row]},
+                       .shape = shape,
+                       .mirrored = mirrored};
+    return task;
+}
+
+/* Lengths of the arrays and what points into others, so that no thread reads or writes outside of them. */
+static int check_arrays(const Py_buffer arrays[], size_t picture_bytes)
+{
+    Py_ssize_t rows = arrays[ROWS].len / 8, params = arrays[FLIPS].len;
+    size_t pictures = (size_t)arrays[IMAGES].len / picture_bytes;
 
     for (Array array = ROWS; array < IMAGES; array++) {
         Py_ssize_t count = array == SCALES ? 2 : array < BOXES ? rows : params;
-        if (self->arrays[array].len != count * (Py_ssize_t)ROW_BYTES[array]) {
+        if (arrays[array].len != count * (Py_ssize_t)ROW_BYTES[array]) {
             PyErr_Format(PyExc_ValueError, "array %d must have %zd rows of %zu bytes, got %zd bytes", (int)array, count,
-                         ROW_BYTES[array], self->arrays[array].len);
+                         ROW_BYTES[array], arrays[array].len);
             return 0;
         }
     }
     for (Py_ssize_t i = 0; i < rows; i++) {
-        int64_t row = numbers(self, ROWS)[i], target = numbers(self, TARGETS)[i];
-        if (row < 0 || row >= params || target < 0 || (uint64_t)target >= pictures || numbers(self, SIZES)[i] < 0) {
+        int64_t row = ((const int64_t *)arrays[ROWS].buf)[i], target = ((const int64_t *)arrays[TARGETS].buf)[i];
+        if (row < 0 || row >= params || target < 0 || (uint64_t)target >= pictures ||
+            ((const int64_t *)arrays[SIZES].buf)[i] < 0) {
             PyErr_Format(PyExc_ValueError, "rows, targets or sizes are out of range at %zd", i);
             return 0;
         }
@@ -260,69 +292,95 @@ static int check_arrays(const JobObject *self)
     return 1;
 }
 
-/* Sides that no arithmetic here overflows with. */
-static int check_sides(const JobObject *self)
+typedef struct {
+    int height, width, kind, planar, cubic, mirrored, simd;
+} Options;
+
+/* Copies what the threads need; 0 with an exception set. */
+static int job_fill(JobObject *self, const Py_buffer arrays[], const Options *options)
 {
-    for (Array array = SOURCES; array <= SHIFTED; array++)
-        for (Py_ssize_t i = 0; i < self->arrays[array].len / 8; i++)
-            if (numbers(self, array)[i] < -(1 << 24) || numbers(self, array)[i] > 1 << 24) {
-                PyErr_SetString(PyExc_ValueError, "sizes, boxes and offsets must be within 2^24 pixels");
-                return 0;
-            }
+    Shape shape = options->cubic ? CUBIC : TRIANGLE;
+
+    self->bytes = (size_t)options->height * (size_t)options->width * 3 *
+                  (options->kind == BYTES ? 1 : options->kind == HALVES ? 2 : 4);
+    if (!check_arrays(arrays, self->bytes))
+        return 0;
+    self->count = arrays[ROWS].len / 8;
+    self->tasks = PyMem_RawMalloc(((size_t)self->count + 1) * sizeof *self->tasks);
+    if (self->tasks == NULL) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < self->count; i++)
+        self->tasks[i] = task_of(arrays, i, shape, options->mirrored);
+    memcpy(self->scales, arrays[SCALES].buf, sizeof self->scales);
+    self->picture = (Picture){arrays[IMAGES].buf, (Kind)options->kind, options->planar, options->height,
+                              options->width, self->scales, self->scales + 3};
+    self->simd = (Simd)options->simd;
+    self->job = (Job){.count = (int)self->count, .work = work};
     return 1;
+}
+
+/* The arrays of the tuple, as buffers; how many could be had. */
+static int get_buffers(PyObject *tuple, Py_buffer arrays[])
+{
+    int held = 0;
+
+    while (held < ARRAYS && PyObject_GetBuffer(PyTuple_GET_ITEM(tuple, held), &arrays[held],
+                                               held == IMAGES ? PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS
+                                                              : PyBUF_C_CONTIGUOUS) == 0)
+        held++;
+    return held;
+}
+
+static JobObject *job_make(PyObject *module, PyObject *tuple, const Options *options)
+{
+    PyTypeObject *type = (PyTypeObject *)((PyObject **)PyModule_GetState(module))[0];
+    JobObject *job = (JobObject *)type->tp_alloc(type, 0);
+    Py_buffer arrays[ARRAYS];
+    int held, filled;
+
+    if (job == NULL)
+        return NULL;
+    held = get_buffers(tuple, arrays);
+    filled = held == ARRAYS && job_fill(job, arrays, options);
+    if (filled)
+        job->images = arrays[--held];
+    while (held > 0)
+        PyBuffer_Release(&arrays[--held]);
+    if (!filled)
+        Py_CLEAR(job);
+    return job;
 }
 
 static PyObject *pool_submit_(PoolObject *self, PyObject *args)
 {
     PyObject *arrays, *module = PyType_GetModule(Py_TYPE(self));
-    int height, width, kind, planar, cubic, mirrored, simd;
-    PyTypeObject *type;
+    Options options;
     JobObject *job;
 
-    if (!PyArg_ParseTuple(args, "O!(ii)ipppi", &PyTuple_Type, &arrays, &height, &width, &kind, &planar, &cubic,
-                          &mirrored, &simd))
+    if (!PyArg_ParseTuple(args, "O!(ii)ipppi", &PyTuple_Type, &arrays, &options.height, &options.width, &options.kind,
+                          &options.planar, &options.cubic, &options.mirrored, &options.simd))
         return NULL;
     if (self->pool == NULL || self->closed || !pool_is_here(self->pool)) {
         PyErr_SetString(PyExc_RuntimeError, "the pool is closed, or another process's");
         return NULL;
     }
-    if (PyTuple_GET_SIZE(arrays) != ARRAYS || height < 1 || width < 1 || height > JPEG_MAX_DIMENSION || width > JPEG_MAX_DIMENSION || kind < BYTES ||
-        kind > FLOATS || simd < SCALAR || simd > (int)best_simd()) {
+    if (PyTuple_GET_SIZE(arrays) != ARRAYS || options.height < 1 || options.width < 1 ||
+        options.height > JPEG_MAX_DIMENSION || options.width > JPEG_MAX_DIMENSION || options.kind < BYTES ||
+        options.kind > FLOATS || options.simd < SCALAR || options.simd > (int)best_simd()) {
         PyErr_SetString(PyExc_ValueError, "arrays, height, width, kind or simd is out of range");
         return NULL;
     }
-    type = (PyTypeObject *)((PyObject **)PyModule_GetState(module))[0];
-    job = (JobObject *)type->tp_alloc(type, 0);
+    job = job_make(module, arrays, &options);
     if (job == NULL)
         return NULL;
-    for (; job->held < ARRAYS; job->held++)
-        if (PyObject_GetBuffer(PyTuple_GET_ITEM(arrays, job->held), &job->arrays[job->held],
-                               job->held == IMAGES ? PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS : PyBUF_C_CONTIGUOUS) < 0)
-            goto failed;
-    job->bytes = (size_t)height * (size_t)width * 3 * (kind == BYTES ? 1 : kind == HALVES ? 2 : 4);
-    if (!check_arrays(job) || !check_sides(job))
-        goto failed;
-    job->picture = (Picture){job->arrays[IMAGES].buf, (Kind)kind, planar, height, width, job->arrays[SCALES].buf,
-                             (const float *)job->arrays[SCALES].buf + 3};
-    job->shape = cubic ? CUBIC : TRIANGLE;
-    job->mirrored = mirrored;
-    job->simd = (Simd)simd;
-    job->job = (Job){.count = (int)(job->arrays[ROWS].len / 8), .work = work};
-    job->outcomes = PyMem_RawMalloc((size_t)job->job.count + 1);
-    if (job->outcomes == NULL) {
-        PyErr_NoMemory();
-        goto failed;
-    }
-    memset(job->outcomes, GIVEN_UP, (size_t)job->job.count);
     job->owner = (PoolObject *)Py_NewRef((PyObject *)self);
     Py_BEGIN_ALLOW_THREADS
     read_ahead(job);
     pool_submit(self->pool, &job->job);
     Py_END_ALLOW_THREADS
     return (PyObject *)job;
-failed:
-    Py_DECREF(job);
-    return NULL;
 }
 
 static PyMethodDef POOL_METHODS[] = {
@@ -345,6 +403,7 @@ int batch_add_types(PyObject *module)
         return -1;
     result = PyModule_AddObjectRef(module, "Pool", pool_type);
     Py_DECREF(pool_type);
-    *job_type = PyType_FromModuleAndSpec(module, &JOB_SPEC, NULL);
-    return *job_type == NULL ? -1 : result;
+    if (result == 0 && (*job_type = PyType_FromModuleAndSpec(module, &JOB_SPEC, NULL)) == NULL)
+        result = -1;
+    return result;
 }

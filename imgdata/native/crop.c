@@ -97,12 +97,13 @@ static Outcome column_make(Column *column, const Plane *plane, const Window *x, 
 {
     Filter along = {0};
     Outcome outcome;
-    int from, until, width = picture->width;
+    int left, right, from, until, width = picture->width;
 
+    reach_of(x, width, &left, &right);
     reach_of(y, picture->height, &from, &until);
     column->height = until - from;
     column->stride = ((size_t)width + ROW_PADDING + 15) / 16 * 16;
-    outcome = filter_along(&along, x, width, plane->left, plane->width - plane->left, kernels->shuffles, scratch);
+    outcome = filter_along(&along, x, width, plane->left, right > 0 ? right - plane->left : 1, kernels->shuffles, scratch);
     if (outcome == DONE)
         outcome = filter_across(&column->down, y, picture->height, from, column->height, 1, scratch);
     if (outcome != DONE)

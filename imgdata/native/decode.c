@@ -22,10 +22,19 @@ static int fits(const struct jpeg_decompress_struct *cinfo)
     return c[1].h_samp_factor == 1 && c[1].v_samp_factor == 1 && c[2].h_samp_factor == 1 && c[2].v_samp_factor == 1;
 }
 
-/* A file that was cut off is damaged wherever the part lies, so that a picture is good or bad for all crops. */
+/* How far from the end of a file its end marker may be: some cameras and editors put bytes behind it. */
+#define TRAILING_BYTES 1024
+
+/* A file that was cut off is damaged wherever the part lies, so that a picture is good or bad for all crops. Coded data
+ * never look like this marker. */
 static int has_end(const uint8_t *data, size_t size)
 {
-    return size >= 4 && data[size - 2] == 0xFF && data[size - 1] == JPEG_EOI;
+    size_t last = size > TRAILING_BYTES ? size - TRAILING_BYTES : 0;
+
+    for (size_t i = size; i-- > last + 1;)
+        if (data[i] == JPEG_EOI && data[i - 1] == 0xFF)
+            return 1;
+    return 0;
 }
 
 /* --- Which blocks ------------------------------------------------------------------------------------ */
@@ -72,8 +81,8 @@ static Blocks blocks_of(const struct jpeg_decompress_struct *cinfo, const Part *
 #define READY_FOR_SCANLINES 205
 #define READY_FOR_RAW_DATA 206
 
-/* Columns outside `blocks` are not transformed. libjpeg-turbo offers that for scan lines only, but the work is done where
- * raw samples come from as well: nothing else of the decoder changes with it. */
+/* Columns outside `blocks` are not transformed. libjpeg-turbo offers that for scan lines only, and since 3.2 refuses it for
+ * raw samples; but the work is done where these come from as well, and nothing else of the decoder changes with it. */
 static void leave_columns_out(struct jpeg_decompress_struct *cinfo, Blocks *blocks, int shrink)
 {
     JDIMENSION unit = (JDIMENSION)(imcu_width(cinfo) / shrink), left = blocks->left * unit;
@@ -88,7 +97,9 @@ static void leave_columns_out(struct jpeg_decompress_struct *cinfo, Blocks *bloc
         return;
     }
     cinfo->global_state = READY_FOR_SCANLINES;
+    cinfo->raw_data_out = FALSE;
     jpeg_crop_scanline(cinfo, &left, &width);
+    cinfo->raw_data_out = TRUE;
     cinfo->global_state = READY_FOR_RAW_DATA;
 }
 

@@ -5,6 +5,7 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define HAVE_X86 1
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -330,8 +331,11 @@ WITH_AVX2 static void across_rows_fine_avx2(const int16_t *const *rows, const in
 Simd best_simd(void)
 {
 #ifdef HAVE_X86
-    /* F16C, which halves are made with, is in every processor that has AVX2. */
-    return __builtin_cpu_supports("avx2") ? AVX2 : SSE2;
+    unsigned a, b, c = 0, d;
+
+    /* F16C, which halves are made with; not every compiler can ask for it by name. */
+    __get_cpuid(1, &a, &b, &c, &d);
+    return __builtin_cpu_supports("avx2") && (c & bit_F16C) ? AVX2 : SSE2;
 #else
     return SCALAR;
 #endif

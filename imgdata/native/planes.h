@@ -42,7 +42,7 @@ typedef struct {
 /* An 8-bit JPEG in YCbCr (4:2:0, 4:2:2, 4:4:0, 4:4:4) or gray -> its planes, sides divided by `shrink` (1, 2, 4, 8).
  *
  * With a `part`, the planes hold at least that, and chroma enough to interpolate it; of what lies behind it in the file
- * only the last two bytes are read, which have to be the end marker. NULL: all of it, up to the end marker.
+ * nothing is read but the end marker. NULL: all of it, up to the end marker.
  *
  * UNFIT for every other JPEG, for one whose header does not say `width` x `height`, and at any warning of libjpeg. */
 Outcome decode_planes(const uint8_t *data, size_t size, int width, int height, int shrink, const Part *part,

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -97,16 +98,21 @@ static Pool *pool_make(int threads)
 Pool *pool_start(int threads)
 {
     Pool *pool = pool_make(threads);
+    sigset_t all, before;
 
     if (pool == NULL)
         return NULL;
-    for (; pool->count < threads; pool->count++)
-        if (pthread_create(&pool->threads[pool->count], NULL, run, pool) != 0) {
-            pool_stop(pool);
-            pool_free(pool);
-            return NULL;
-        }
-    return pool;
+    /* Signals are for the threads that were there before. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    while (pool->count < threads && pthread_create(&pool->threads[pool->count], NULL, run, pool) == 0)
+        pool->count++;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (pool->count == threads)
+        return pool;
+    pool_stop(pool);
+    pool_free(pool);
+    return NULL;
 }
 
 void pool_stop(Pool *pool)

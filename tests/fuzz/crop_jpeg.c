@@ -11,15 +11,21 @@
 /* Pixels of a header that is followed: larger pictures only take longer. */
 #define MOST_PIXELS (1 << 20)
 
-/* The size that the first frame header says; 0 where there is none. */
+/* The size that the frame header says, segment by segment; 0 where there is none. */
 static int find_size(const uint8_t *data, size_t size, int *width, int *height)
 {
-    for (size_t i = 2; i + 9 < size; i++)
-        if (data[i] == 0xFF && data[i + 1] >= 0xC0 && data[i + 1] <= 0xC2) {
+    for (size_t i = 2; i + 9 < size;) {
+        if (data[i] != 0xFF || data[i + 1] == 0xFF) {
+            i++;
+            continue;
+        }
+        if (data[i + 1] >= 0xC0 && data[i + 1] <= 0xC2) {
             *height = data[i + 5] << 8 | data[i + 6];
             *width = data[i + 7] << 8 | data[i + 8];
             return *width > 0 && *height > 0 && (long)*width * *height <= MOST_PIXELS;
         }
+        i += 2 + (size_t)(data[i + 2] << 8 | data[i + 3]);
+    }
     return 0;
 }
 
@@ -27,7 +33,9 @@ static Axis axis_from(const uint8_t *tail, int size)
 {
     int box = tail[0] * size / 256;
 
-    return (Axis){box, 1 + tail[1] * (size - box - 1) / 255, 1 + tail[2], (int8_t)tail[3], tail[4] & 1};
+    /* From the picture's own size down to a pixel or two. */
+    return (Axis){box, 1 + tail[1] * (size - box - 1) / 255, 1 + (tail[4] & 2 ? tail[2] % 4 : tail[2]), (int8_t)tail[3],
+                  tail[4] & 1};
 }
 
 static void crop(const uint8_t *data, size_t size, const uint8_t *tail, int width, int height)
@@ -68,11 +76,20 @@ static void transcode(const uint8_t *data, size_t size, int width, int height, i
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     int width, height;
+    uint8_t *file;
 
     if (size <= TAIL || !find_size(data, size - TAIL, &width, &height))
         return 0;
-    crop(data, size - TAIL, data + size - TAIL, width, height);
-    if (data[size - 1] & 1)
-        transcode(data, size - TAIL, width, height, 1 << (data[size - 1] >> 1 & 3));
+    /* In memory of its own, so that reads behind its end are seen; most inputs have lost their end marker. */
+    size -= TAIL;
+    file = malloc(size + 2);
+    if (file == NULL)
+        return 0;
+    memcpy(file, data, size);
+    memcpy(file + size, "\xff\xd9", 2);
+    crop(file, size + 2, data + size, width, height);
+    if (data[size + TAIL - 1] & 1)
+        transcode(file, size + 2, width, height, 1 << (data[size + TAIL - 1] >> 1 & 3));
+    free(file);
     return 0;
 }

@@ -1,6 +1,7 @@
 """`make fuzz`: Pillow's own test images, and photographs, are the corpus; libFuzzer with two sanitizers."""
 
 import argparse
+import io
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 import PIL
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -88,6 +90,11 @@ def images(folder: Path) -> list[bytes]:
     assert spec is not None
     assert spec.origin is not None
     found += [path.read_bytes() for path in (Path(spec.origin).parent / "datasets" / "images").glob("*.jpg")]
+    # Long ones, whose resizes take in the most samples.
+    for size in ((30_000, 20), (20, 30_000)):
+        file = io.BytesIO()
+        Image.linear_gradient("L").resize(size).convert("RGB").save(file, "JPEG", quality=30)
+        found.append(file.getvalue())
     return found
 
 
