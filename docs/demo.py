@@ -83,7 +83,9 @@ def compare_epochs() -> None:
         ours = images_per_second(loader, epochs=EPOCHS)
     # One long epoch instead of several: its workers would stop at the end of each.
     often = torch.utils.data.ConcatDataset([files] * EPOCHS)
-    theirs = images_per_second(torch.utils.data.DataLoader(often, 50, shuffle=True, drop_last=True, **workers), epochs=1)
+    theirs = images_per_second(
+        torch.utils.data.DataLoader(often, 50, shuffle=True, drop_last=True, **workers), epochs=1
+    )
     CONSOLE.print(f"  imgdata.Loader          {ours:6,.0f} images/s")
     CONSOLE.print(f"  torchvision DataLoader  {theirs:6,.0f} images/s")
     CONSOLE.print(f"  [bold]{ours / theirs:.2f} times as many, on {cores} cores[/]\n")

@@ -51,6 +51,7 @@ __all__ = [
     "Split",
     "Watcher",
     "__version__",
+    "dali_pipeline",
     "export",
     "index",
     "inspect",
@@ -63,7 +64,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The loader, imported when it is first asked for: who only shards has no use for it."""
+    """The loader and DALI, imported when they are first asked for: who only shards has no use for them."""
     if name == "Loader":
         from imgdata import loader
 
@@ -72,4 +73,8 @@ def __getattr__(name: str) -> Any:
         from imgdata.loading import bad
 
         return getattr(bad, name)
+    if name == "dali_pipeline":
+        from imgdata.backends.dali import reader
+
+        return reader.dali_pipeline
     raise AttributeError(f"module 'imgdata' has no attribute {name!r}")

@@ -1,10 +1,10 @@
 """A dataset, a recipe -> batches for training and evaluation, in an order that is exact and can be gone on with."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from imgdata.augment.recipe import Recipe
 from imgdata.backends.work import DType
@@ -19,11 +19,15 @@ from imgdata.loading.engine import Engine
 from imgdata.loading.options import BackendName, OnBad, make_options, open_source
 from imgdata.order import MAX_EPOCH, Order, Shuffle
 from imgdata.progress import Progress, advance, fingerprint, resume
-from imgdata.ranks import rank_and_world
+from imgdata.ranks import distributed_rank_and_world, rank_and_world
 from imgdata.sample import Batch, ClassName
 
 if TYPE_CHECKING:
     import torch
+
+    from imgdata.loading.mapped import MappedLoader
+
+T = TypeVar("T")
 
 
 class Loader:
@@ -55,6 +59,7 @@ class Loader:
         prefetch: int = 2,
         window_shards: int = 16,
         on_bad: OnBad | None = None,
+        dali_options: Mapping[str, object] | None = None,
     ) -> None:
         """Open the dataset. Raises `OptionError`, `ShardError`; warns with `ShuffleWarning`.
 
@@ -63,8 +68,9 @@ class Loader:
             split: Name of the split, such as `train`.
             batch_size: Samples of a batch of this rank.
             recipe: What is done to each sample, such as `imgdata.recipes.imagenet_train(224)`.
-            device: Where the images and labels are wanted: `cpu`, `cuda` or `cuda:1`.
-            backend: What makes the batches: `cpu`, or `auto` for the best one here. `repr` says which, and why.
+            device: Where the images and labels are wanted: `cpu`, `cuda:1`, or `cuda` for PyTorch's current GPU.
+            backend: What makes the batches: `cpu`, `dali`, `resident`, or `auto` for the best one here. `repr` says
+                which, and why.
             shuffle: `global` for training, `window` for disks and networks that dislike random reads, `none`.
             seed: Of the order and all that is random in the recipe, 0 to 2^63-1.
             rank: Of this process, and `world_size` how many there are; by default as torch.distributed or the
@@ -81,6 +87,7 @@ class Loader:
             window_shards: Shards of a window, with `shuffle="window"`.
             on_bad: What becomes of a sample whose image can't be decoded: another takes its place (`replace`, when
                 training), it is black with `valid` false (`skip`, in evaluation), or an `ImageError` (`raise`).
+            dali_options: For the DALI backend: `hw_decoder_load`, `depth`, `crop_decode`, `preallocate`.
         """
         self._options = make_options(
             batch_size=batch_size,
@@ -96,8 +103,10 @@ class Loader:
             prefetch=prefetch,
             window_shards=window_shards,
             on_bad=on_bad,
+            dali_options=dali_options or {},
         )
         self.rank, self.world_size = rank_and_world(rank, world_size)
+        self._rank_given = rank is not None
         opened = open_source(source, split, view)
         order = Order(
             num_samples=len(opened.view),
@@ -133,6 +142,8 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         self._engine.check_open()
         _refuse_several_workers()
+        if not self._rank_given:
+            _refuse_other_ranks(self.rank, self.world_size)
         self._newest = self._next_cursor()
         self._start = None
         return Batches(
@@ -189,6 +200,16 @@ class Loader:
         return self._planner.view
 
     @property
+    def batch_size(self) -> int:
+        """Samples of a batch of this rank."""
+        return self._options.batch_size
+
+    @property
+    def dataset(self) -> View:
+        """`view`, by the name that a `DataLoader` has for it: `len(loader.dataset)` samples, over all ranks."""
+        return self.view
+
+    @property
     def bad(self) -> tuple[BadImage, ...]:
         """The images that this process could not use, each once."""
         return self._bad.records
@@ -212,6 +233,16 @@ class Loader:
         """
         place = resume(state, self._planner.order, self._fingerprint())
         self._start = Cursor(epoch=place.epoch, samples=place.samples)
+
+    def map(self, function: "Callable[[Batch], T]") -> "MappedLoader[T]":
+        """This loader with `function` of each batch, such as the dict or tuple that other code expects.
+
+        It is a PyTorch `IterableDataset` as well, so that `DataLoader(loader.map(tuple), batch_size=None)` works where
+        nothing but a `DataLoader` is taken. State and epoch are those of this loader.
+        """
+        from imgdata.loading.mapped import MappedLoader
+
+        return MappedLoader(self, function)
 
     def close(self) -> None:
         """Stop all threads; the loader and its iterators can't be used any more. May be called twice."""
@@ -258,4 +289,14 @@ def _refuse_several_workers() -> None:
         raise OptionError(
             f"num_workers must be 0 or 1 with an imgdata.Loader inside a DataLoader, got {worker.num_workers}: each "
             "worker would give out every batch; the loader has threads of its own"
+        )
+
+
+def _refuse_other_ranks(rank: int, world_size: int) -> None:
+    """A loader that was made before the processes knew of each other would show all of them the same samples."""
+    now = distributed_rank_and_world()
+    if now is not None and now != (rank, world_size):
+        raise OptionError(
+            f"rank must be what torch.distributed says, {now[0]} of {now[1]}, got {rank} of {world_size}: make the "
+            "loader after torch.distributed is initialised, or pass rank= and world_size="
         )

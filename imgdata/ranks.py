@@ -22,9 +22,8 @@ def rank_and_world(rank: int | None = None, world_size: int | None = None) -> tu
     """
     if rank is not None or world_size is not None:
         return _checked("rank", rank, "world_size", world_size)
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
+    if (initialised := distributed_rank_and_world()) is not None:
+        return initialised
     for names in _PAIRS:
         values = [os.environ.get(name) for name in names]
         if values[0] is None and values[1] is None:
@@ -34,6 +33,14 @@ def rank_and_world(rank: int | None = None, world_size: int | None = None) -> tu
             continue
         return _checked(names[0], _number(names[0], values[0]), names[1], _number(names[1], values[1]))
     return 0, 1
+
+
+def distributed_rank_and_world() -> tuple[int, int] | None:
+    """The process's rank and the number of ranks by torch.distributed; None where it isn't initialised."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return None
+    return distributed.get_rank(), distributed.get_world_size()
 
 
 def _number(name: str, text: str | None) -> int | None:

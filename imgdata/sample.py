@@ -4,7 +4,7 @@ Axis suffixes of array names, here and everywhere: N samples, H height, W width,
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -74,3 +74,14 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    def to(self, device: "str | torch.device", *, non_blocking: bool = False) -> "Batch":
+        """The batch with images and labels on `device`; without a copy where they are there already.
+
+        Lightning, Accelerate and others move a batch by this. Positions and `valid` stay in the processor's memory.
+        """
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=non_blocking),
+            labels=self.labels.to(device, non_blocking=non_blocking),
+        )

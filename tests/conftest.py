@@ -12,6 +12,7 @@ import PIL
 import pytest
 from loaders import backend, images  # noqa: F401  fixtures of several files
 from PIL import features
+from residents import one_size, resident_cache, spoilt  # noqa: F401
 
 # Times are never asserted: these machines are shared.
 hypothesis.settings.register_profile("imgdata", deadline=None)
@@ -26,6 +27,7 @@ if "IMGDATA_TEST_CACHE" not in os.environ:
 # Read when `datasets` and `huggingface_hub` are imported, so set before any test module is.
 os.environ["HF_HOME"] = os.environ["IMGDATA_TEST_CACHE"]
 os.environ["HF_DATASETS_CACHE"] = str(Path(os.environ["IMGDATA_TEST_CACHE"], "datasets"))
+os.environ["IMGDATA_CACHE"] = str(Path(os.environ["IMGDATA_TEST_CACHE"], "decoded"))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 

@@ -155,4 +155,15 @@ def test_noise_is_gaussian_and_a_function_of_the_position():
     assert noise.dtype == np.float32
     assert stats.kstest(noise.ravel(), "norm").pvalue > LEAST_P
     assert np.array_equal(noise, erasing_noise(1, 2, 3, 51, 41))
-    assert not np.any(noise == erasing_noise(1, 2, 4, 51, 41))
+    # Of 65,536 values, so that some are the same by chance.
+    for other in (erasing_noise(1, 2, 4, 51, 41), erasing_noise(1, 3, 3, 51, 41), erasing_noise(2, 2, 3, 51, 41)):
+        assert np.mean(noise == other) < 1e-3
+
+
+def test_noise_is_as_wide_as_it_should_be_and_depends_on_nothing_before():
+    noise = erasing_noise(5, 0, 2**40, 500, 501).ravel()
+    assert stats.kstest(noise, "norm").pvalue > LEAST_P
+    assert noise.mean() == pytest.approx(0, abs=5e-3)
+    assert noise.var() == pytest.approx(1, abs=1e-2)
+    assert 4 < np.abs(noise).max() < 4.4
+    assert np.abs(np.corrcoef(noise[:-1], noise[1:])[0, 1]) < 5e-3

@@ -1,6 +1,5 @@
 """Batches of the loader: shapes, types, labels, epochs, options, memory."""
 
-import gc
 import os
 import subprocess
 import sys
@@ -9,13 +8,12 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from loaders import RECIPE, SAMPLES, TRAIN, assert_same, epochs, positions, seen, take
+from loaders import RECIPE, SAMPLES, TRAIN, assert_same, dataset, epochs, positions, seen, take
 from rawdata import encoded
 from tarsets import write_tar
 
 import imgdata
 from imgdata import recipes
-from imgdata.backends.buffers import Buffers
 from imgdata.dataset.saved_views import open_view
 from imgdata.dataset.shuffle_quality import ShuffleWarning
 from imgdata.recipes import MixUp, MixUpOrCutMix, Normalize, RandomErasing, Recipe, TrivialAugment
@@ -223,51 +221,6 @@ def test_badly_mixed_training_is_warned_of(tmp_path):
     loader(tmp_path, shuffle="none")
 
 
-# --- memory ------------------------------------------------------------------------------------------------------
-
-
-def addresses(batches):
-    return [batch.images.data_ptr() for batch in batches]
-
-
-def test_memory_is_used_again_when_nobody_holds_it(images, backend):
-    with loader(images) as batches:
-        # Those ahead, the one in hand, the one that takes its place.
-        assert len(set(addresses(batches))) <= 2 + 2
-        assert len({address for _ in range(3) for address in addresses(batches)}) <= 2 + 2
-
-
-@pytest.mark.parametrize(
-    "keep",
-    [
-        lambda batch: batch.images,
-        lambda batch: batch.images[3:4],
-        lambda batch: batch.images.numpy()[2, 1],
-        lambda batch: np.asarray(batch.images[0])[0],
-        lambda batch: torch.from_dlpack(batch.images)[5],
-    ],
-    ids=["tensor", "part", "array", "part of an array", "dlpack"],
-)
-def test_what_is_held_is_never_overwritten(images, backend, keep):
-    with loader(images) as batches:
-        kept = [(part := keep(batch), np.asarray(part).copy()) for _ in range(3) for batch in batches]
-        gc.collect()
-        take(batches)
-        assert all(np.array_equal(np.asarray(part), copy) for part, copy in kept)
-    assert all(np.array_equal(np.asarray(part), copy) for part, copy in kept)
-
-
-def test_a_part_of_a_buffer_keeps_all_of_it():
-    buffers = Buffers(keep=2)
-    part = buffers.take((4, 8), "uint8")[1:3][0]
-    assert not np.shares_memory(part, buffers.take((4, 8), "uint8"))
-    address = part.__array_interface__["data"][0]
-    del part
-    found = buffers.take((4, 8), "uint8")
-    assert found[1].__array_interface__["data"][0] == address
-    assert buffers.take((4, 9), "uint8").shape == (4, 9)
-
-
 # --- what people see ---------------------------------------------------------------------------------------------
 
 
@@ -297,6 +250,8 @@ def test_repr_says_what_and_why(images, backend):
         ({"batch_size": 2.5}, r"batch_size must be a whole number"),
         ({"batch_size": 61}, r"global_batch must be at most 60.* or drop_last false"),
         ({"threads": 0}, r"threads must be a whole number of at least 1, got 0"),
+        ({"threads": 4097}, r"threads must be at most 4096, got 4097"),
+        ({"drop_last": "no"}, r"drop_last must be True, False or None, got 'no'"),
         ({"prefetch": 0}, r"prefetch must be a whole number of at least 1, got 0"),
         ({"seed": -1}, r"seed must be a whole number of at least 0, got -1"),
         ({"recipe": "imagenet"}, r"recipe must be a Recipe, such as .*, got 'imagenet'"),
@@ -306,6 +261,8 @@ def test_repr_says_what_and_why(images, backend):
         ({"shuffle": "random"}, r"shuffle must be one of global, window, none, got 'random'"),
         ({"device": "tpu"}, r"device must be cpu, cuda or cuda:0, .*, got 'tpu'"),
         ({"device": "cpu:1"}, r"device must be cpu, cuda"),
+        ({"device": "cuda:"}, r"device must be cpu, cuda or cuda:0, .*, got 'cuda:'"),
+        ({"device": "cuda:999"}, r"device must be .*, got 'cuda:999'"),
         ({"rank": 2, "world_size": 2}, r"rank must be 0 to world_size - 1 = 1, got 2"),
         ({"rank": 1}, r"rank and world_size must be given together"),
         ({"view": "nothing"}, r"no view 'nothing'"),
@@ -314,6 +271,33 @@ def test_repr_says_what_and_why(images, backend):
 def test_what_has_no_meaning_is_refused(images, options, message):
     with pytest.raises(imgdata.OptionError, match=message):
         loader(images, **options)
+
+
+def test_a_gpu_that_is_not_there_is_refused_at_once(images, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(imgdata.OptionError, match="device must be cpu where PyTorch finds no GPU, got 'cuda'; inst"):
+        loader(images, device="cuda")
+
+
+def test_cuda_is_the_gpu_that_is_current_when_the_loader_is_made(images, monkeypatch):
+    for name, value in (("is_available", True), ("current_device", 2), ("device_count", 4)):
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    assert "on cuda:2;" in repr(loader(images, device="cuda"))
+    assert "on cuda:3;" in repr(loader(images, device=torch.device("cuda", 3)))
+    with pytest.raises(imgdata.OptionError, match=r"device must be cuda:0 to cuda:3 here, got 'cuda:4'"):
+        loader(images, device="cuda:4")
+
+
+def test_a_view_of_a_dataset_that_has_changed_is_refused(tmp_path):
+    folder = dataset(tmp_path, count=12)
+    view = open_view(imgdata.open(folder), "train", "fraction=0.5")
+    with loader(view, split=None, batch_size=4) as batches:
+        assert batches.state_dict()["epoch"] == 0
+    for shard in folder.glob("*.tar"):
+        shard.unlink()
+    dataset(folder, {3: encoded(77, (51, 40))}, count=12)
+    with pytest.raises(imgdata.OptionError, match="the dataset must be the one that the view was made of"):
+        loader(view, split=None, batch_size=4)
 
 
 def test_a_view_brings_its_split_along(images):
@@ -327,6 +311,20 @@ def test_a_view_brings_its_split_along(images):
     with loader(view, split="train") as one, loader(images, view="fraction=0.5") as other:
         assert_same(take(one), take(other))
         assert one.state_dict() == other.state_dict()
+
+
+@pytest.mark.parametrize("prefetch", [1, 8])
+def test_an_error_of_planning_comes_in_its_turn(images, prefetch):
+    # The pictures are 48 to 79 pixels wide: sample 7 is 55, and 32 is 48 again.
+    recipe = Recipe(recipes.PadRandomCrop(size=(40, 50)))
+    options = {"view": "where shard!=demo-train-000000.tar", "shuffle": "none", "batch_size": 1}
+    with loader(images, recipe=recipe, prefetch=prefetch, **options) as batches:
+        taken = iter(batches)
+        assert positions(take(taken, 25)) == list(range(7, 32))
+        for _ in range(2):
+            with pytest.raises(imgdata.OptionError, match="put Resize before it"):
+                next(taken)
+        assert batches.state_dict()["samples"] == 25
 
 
 def test_a_recipe_that_a_picture_is_too_small_for_is_named(images):

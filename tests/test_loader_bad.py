@@ -10,9 +10,11 @@ import warnings
 import numpy as np
 import pytest
 from loaders import SAMPLES, TRAIN, as_saved, assert_same, damaged, dataset, epochs, positions, take
+from rawdata import encoded
 
 import imgdata
 from imgdata import BadImageWarning, ImageError, ShardError
+from imgdata.recipes import MixUp, Normalize, RandomResizedCrop, Recipe
 
 BAD = {5: damaged(5), 20: b"no image at all", 21: damaged(21), 44: damaged(44)}
 REASONS = {5: "truncated", 20: "not-an-image", 21: "truncated", 44: "truncated"}
@@ -87,6 +89,60 @@ def test_the_same_ones_come_in_after_a_resume(flawed, backend, quiet):
         assert_same(epochs(resumed, 2), expected[5:])
 
 
+HALF_BAD = range(0, SAMPLES, 4)
+LARGE = Recipe(RandomResizedCrop(size=16, scale=(0.08, 0.3)))
+
+
+def large(number, damage):
+    """A JPEG that most crops are a small part of, half of it gone (`cut`), or damaged low down (`hurt`)."""
+    data = encoded(number, (128, 128))
+    scan = data.index(b"\xff\xda")
+    middle = scan + (len(data) - scan) // 2
+    if damage == "cut":
+        return data[:middle]
+    return data[:middle] + b"\xff\xd3" * 20 + data[middle + 40 :]
+
+
+@pytest.fixture(scope="module", params=["cut", "hurt"])
+def half_bad(request, tmp_path_factory):
+    """What is wrong with the lower halves of some images, and the dataset."""
+    return request.param, dataset(
+        tmp_path_factory.mktemp(request.param), {number: large(number, request.param) for number in HALF_BAD}
+    )
+
+
+def test_what_was_read_before_changes_nothing(half_bad, backend, quiet):
+    damage, folder = half_bad
+    options = {"recipe": LARGE, "batch_size": 10, "view": "balance,length=120"}
+    with loader(folder, **options) as batches:
+        whole = [take(batches) for _ in range(3)]
+        found = {image.position for image in batches.bad}
+    for epoch, expected in enumerate(whole):
+        with loader(folder, **options, prefetch=6) as fresh:
+            fresh.set_epoch(epoch)
+            assert_same(take(fresh), expected)
+    parts = []
+    for rank in range(2):
+        with loader(folder, **{**options, "batch_size": 5}, rank=rank, world_size=2) as one:
+            parts.append(take(one))
+    pairs = zip(*parts, strict=True)
+    assert [batch.positions for batch in whole[0]] == [left.positions + right.positions for left, right in pairs]
+    shown = {position for batches in whole for position in positions(batches)}
+    # The extension makes those crops of a damaged file that lie above the damage, but none of one that is cut short.
+    assert bool(shown & set(HALF_BAD)) == (damage == "hurt" and backend == "native")
+    assert found <= set(HALF_BAD)
+
+
+def test_a_jpeg_that_is_cut_short_is_bad_for_every_backend(half_bad, monkeypatch, quiet):
+    damage, folder = half_bad
+    with loader(folder, recipe=LARGE) as batches:
+        first = take(batches)
+    monkeypatch.setattr(imgdata.native, "AVAILABLE", False)
+    with loader(folder, recipe=LARGE) as batches:
+        same = [batch.positions for batch in take(batches)] == [batch.positions for batch in first]
+    assert same or damage == "hurt"
+
+
 def test_evaluation_leaves_them_black_and_marks_them(flawed, backend, quiet):
     with loader(flawed, shuffle="none", batch_size=9, recipe=TRAIN["recipe"]) as batches:
         for _ in range(2):
@@ -100,6 +156,29 @@ def test_evaluation_leaves_them_black_and_marks_them(flawed, backend, quiet):
             assert [p for p, valid, _ in rows[:SAMPLES] if not valid] == sorted(BAD)
             assert [p for p, _, shown in rows[:SAMPLES] if not shown] == sorted(BAD)
         assert len(batches.bad) == len(BAD)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
+def test_a_skipped_picture_is_what_black_pixels_become(flawed, backend, quiet, dtype):
+    normalize = Normalize(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+    black = [0, 0, 0] if dtype == "uint8" else [-2.0, -2.0, -2.0]
+    recipe = Recipe(*TRAIN["recipe"].ops, normalize)
+    with loader(flawed, shuffle="none", batch_size=SAMPLES, recipe=recipe, dtype=dtype) as batches:
+        (batch,) = take(batches)
+    for position in BAD:
+        np.testing.assert_allclose(batch.images[position].transpose(1, 2, 0).reshape(-1, 3), [black] * 256, atol=1e-6)
+
+
+def test_nobody_gets_a_share_of_a_skipped_ones_class(flawed, backend, quiet):
+    recipe = Recipe(*TRAIN["recipe"].ops, MixUp())
+    with loader(flawed, shuffle="none", batch_size=SAMPLES, recipe=recipe) as batches:
+        (batch,) = take(batches)
+    labels = np.array(batch.labels)
+    for position in BAD:
+        # Neighbours are mixed: of 20 and 21 both are bad.
+        assert labels[position, position % 3] == 0
+        assert labels[position ^ 1, position % 3] == 0
+    assert (labels.sum(axis=1) > 0.999).sum() == SAMPLES - 6
 
 
 def test_raise_raises_in_its_turn(flawed, backend):
@@ -128,6 +207,24 @@ def test_an_image_without_a_size_in_the_index_raises_in_its_turn(flawed, backend
         next(taken)
         with pytest.raises(ImageError, match="not-an-image: s0020 in split train: the index has no size of it"):
             next(taken)
+
+
+def test_all_that_was_tried_in_the_place_of_a_bad_one_is_listed(tmp_path, backend, quiet):
+    bytes_ = {number: damaged(number) if number % 2 else b"no image at all" for number in range(9)}
+    folder = dataset(tmp_path, bytes_, count=12)
+    most = 0
+    for seed in range(8):
+        with loader(folder, batch_size=1, seed=seed) as batches:
+            planner, tried = batches._planner, set()
+            draft = planner.draft(0, 0)
+            while draft.position_N[0] in bytes_:
+                tried.add(int(draft.position_N[0]))
+                planner.replace(draft, np.array([0]))
+            (batch,) = take(batches, 1)
+            assert batch.positions == draft.position_N.tolist()
+            assert {image.position for image in batches.bad} == tried
+            most = max(most, len(tried))
+    assert most > 3
 
 
 def test_one_warning_and_then_silence(flawed, backend):

@@ -193,6 +193,7 @@ for _ in range(loader.epoch, 3):
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_again_and_again_sees_every_batch_once(images, tmp_path):
     def start(name):
         command = [sys.executable, "-c", TRAINING, images, tmp_path / f"{name}.json", tmp_path / name]

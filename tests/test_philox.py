@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgdata.augment.philox import philox4x64, raw, uniform, uniform_blocks
+from imgdata.augment.philox import philox4x64, raw, raw_of_one, uniform, uniform_blocks
 
 WORDS = st.integers(0, 2**64 - 1)
 NATURAL = st.integers(0, 2**63 - 1)
@@ -49,6 +49,12 @@ def test_a_stream_is_numpys_with_the_position_in_the_counter(seed, epoch, positi
     theirs = np.random.Philox(counter=[0, stream, position, 1], key=[seed, epoch]).random_raw(draws)
     ours = raw(seed, epoch, np.array([position]), stream, draws + 4, first=0)[0, 4:]
     assert ours.tolist() == theirs.tolist()
+
+
+@given(seed=NATURAL, epoch=NATURAL, position=NATURAL, stream=st.integers(0, 9), draws=st.integers(1, 40))
+def test_one_position_has_the_same_numbers_by_itself(seed, epoch, position, stream, draws):
+    expected = raw(seed, epoch, np.array([position]), stream, draws)[0]
+    assert raw_of_one(seed, epoch, position, stream, draws).tolist() == expected.tolist()
 
 
 @given(first=st.integers(0, 30), draws=st.integers(0, 30))

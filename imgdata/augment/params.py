@@ -4,10 +4,11 @@ The seam between recipes and backends. What is not random (interpolations, fill 
 erased pixels) a backend reads from the recipe.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import permutations
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -144,13 +145,21 @@ def _fixed(array: NDArray[Any]) -> NDArray[Any]:
 def erasing_noise(seed: int, epoch: int, position: int, height: int, width: int) -> NDArray[np.float32]:
     """Noise for an erased rectangle (`value="random"`), float32 `(3, height, width)`: Gaussian, mean 0, deviation 1.
 
-    By Box and Muller. A pure function of its arguments, like all else here.
+    One of 65,536 values, up to 4.3, which are all as likely. A pure function of its arguments, like all else here.
     """
     count = 3 * height * width
-    draw_2D = philox.uniform(seed, epoch, np.array([position]), Stream.NOISE, count + count % 2)[0].reshape(2, -1)
-    radius_D, angle_D = np.sqrt(-2.0 * np.log(1.0 - draw_2D[0])), 2.0 * math.pi * draw_2D[1]
-    noise_D = np.concatenate([radius_D * np.cos(angle_D), radius_D * np.sin(angle_D)])
-    return noise_D[:count].astype(np.float32).reshape(3, height, width)
+    word_W = philox.raw_of_one(seed, epoch, position, Stream.NOISE, -(-count // 4))
+    # Four draws of 16 bits in each word, the lowest first, on any machine.
+    draw_D = word_W.astype("<u8").view("<u2")[:count]
+    noise_D: NDArray[np.float32] = _normal_quantiles().take(draw_D)
+    return noise_D.reshape(3, height, width)
+
+
+@cache
+def _normal_quantiles() -> NDArray[np.float32]:
+    """The middles of 65,536 equally likely parts of the normal distribution, float32 `(65536,)`; made in 50 ms."""
+    normal, parts = NormalDist(), 2**16
+    return np.array([normal.inv_cdf((part + 0.5) / parts) for part in range(parts)], np.float32)
 
 
 def _check(seed: int, epoch: int, position_N: Ints, width_N: Ints, height_N: Ints) -> None:

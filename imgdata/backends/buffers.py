@@ -1,7 +1,7 @@
 """A shape and a dtype -> memory for one batch, which is used again once nobody holds it any more."""
 
+import math
 import threading
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,15 @@ class Buffers:
     included. So nobody who keeps a batch sees it change. Safe in threads.
     """
 
-    def __init__(self, *, keep: int, pinned: bool = False) -> None:
-        """At most `keep` free arrays wait to be used again; `pinned` ones can be copied to a GPU in the background."""
-        self._free: deque[NDArray[Any]] = deque(maxlen=keep)
+    def __init__(self, *, keep: int, pinned_for: str | None = None) -> None:
+        """At most `keep` arrays, lent and free, are used again: those of a caller who keeps more are let go with them.
+
+        A GPU, `pinned_for`, can copy from them in the background.
+        """
+        self._keep = keep
+        self._free: list[NDArray[Any]] = []
         self._loans: Loans[NDArray[Any]] = Loans()
-        self._pinned = pinned
+        self._pinned_for = pinned_for
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
@@ -30,9 +34,10 @@ class Buffers:
             self._free.extend(self._loans.fetch())
             # Those of another size are of an epoch with another size, and are let go.
             fitting = [memory for memory in self._free if memory.shape == shape and memory.dtype == dtype]
+            if not fitting and len(self._loans) >= self._keep:
+                return self._new(shape, dtype)
             memory = fitting.pop() if fitting else self._new(shape, dtype)
-            self._free.clear()
-            self._free.extend(fitting)
+            self._free = fitting
             # NumPy makes the owner of the memory the base of every view of a view. Behind a memoryview it can't see
             # the owner, so all views hold on to this array.
             handed = np.asarray(memoryview(memory))  # type: ignore[arg-type]
@@ -40,11 +45,23 @@ class Buffers:
             return handed
 
     def _new(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        return _pinned(shape, dtype) if self._pinned else np.empty(shape, dtype)
+        return _aligned(shape, dtype) if self._pinned_for is None else _pinned(shape, dtype, self._pinned_for)
 
 
-def _pinned(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+def _aligned(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """Memory that begins at a multiple of 64 bytes: JAX takes it as it is, and copies any other."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 63, np.uint8)
+    start = -memory.ctypes.data % 64
+    aligned: NDArray[Any] = memory[start : start + size].view(dtype).reshape(shape)
+    return aligned
+
+
+def _pinned(shape: tuple[int, ...], dtype: str, device: str) -> NDArray[Any]:
     import torch
 
-    memory: NDArray[Any] = torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=True).numpy()
+    # Elsewhere it would take memory of the first GPU; and the caller may have made another device the default.
+    with torch.cuda.device(device):
+        pinned = torch.empty(shape, dtype=getattr(torch, dtype), device="cpu", pin_memory=True)
+    memory: NDArray[Any] = pinned.numpy()
     return memory

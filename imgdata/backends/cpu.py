@@ -28,10 +28,12 @@ class CpuBackend:
     def __init__(self, setup: Setup) -> None:
         """Start the extension's threads, where it was built. Others start when they are first needed."""
         self.setup = setup
-        self.buffers = Buffers(keep=setup.buffers, pinned=setup.pinned)
+        self.buffers = Buffers(keep=setup.buffers, pinned_for=setup.device if setup.pinned else None)
         self.windows = Buffers(keep=setup.buffers)
         self.scale_shift = finish.scale_shift(setup.recipe)
+        self.black_311 = finish.black(setup.recipe, setup.dtype)
         self.operates = operators.works_on_pixels(setup.recipe)
+        self.apart = _apart(setup)
         self.erases = bool(setup.recipe.find(RandomErasing) or setup.recipe.find(Cutout))
         self.files = ShardFiles(setup.split)
         self.native = NativeRows(setup) if native.AVAILABLE else None
@@ -40,11 +42,6 @@ class CpuBackend:
         self._closed = False
         # Reentrant, since the collector may close a loader that nobody holds anywhere.
         self._lock = threading.RLock()
-
-    @property
-    def description(self) -> str:
-        """See `Backend`."""
-        return describe(self.setup)
 
     def start(self, work: Work) -> CpuBatch:
         """See `Backend`; what is wrong with a shard is heard from `wait`."""
@@ -102,6 +99,22 @@ class CpuBackend:
     def _check_open(self) -> None:
         if self._closed:
             raise closed()
+
+
+def memory(setup: Setup, epoch: int) -> int:
+    """Bytes that the batches of `epoch` take together, at most, unless the caller keeps more of them."""
+    height, width = setup.recipe.output_size(epoch)
+    value = {"uint8": 1, "float16": 2, "float32": 4}[setup.dtype] + _apart(setup)
+    return setup.buffers * setup.batch_size * 3 * height * width * value
+
+
+def _apart(setup: Setup) -> bool:
+    """Whether the extension's pixels need a place of their own, in bytes, for the operators that come after it.
+
+    A batch of bytes in their order is itself the place.
+    """
+    in_place = setup.dtype == "uint8" and setup.channels_last
+    return native.AVAILABLE and operators.works_on_pixels(setup.recipe) and not in_place
 
 
 def describe(setup: Setup) -> str:

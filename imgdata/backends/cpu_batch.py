@@ -1,5 +1,6 @@
 """One batch of the CPU backend: work -> pixels in a buffer, row by row, by whichever threads can."""
 
+import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -35,20 +36,24 @@ class CpuBatch:
         shape = self._shape_NHWC if setup.channels_last else (count, 3, height, width)
         self._memory = backend.buffers.take(shape, setup.dtype)
         self._pixels_NCHW: NDArray[Any] = self._memory.transpose(0, 3, 1, 2) if setup.channels_last else self._memory
-        self._mixed = work.mix.kind == "none"
+        # One thread, and not the caller's: each that mixes makes PyTorch start threads for it, which don't survive a
+        # fork of the thread that has used them. None where there is nothing to mix, or no more.
+        self._mixer = None if work.mix.kind == "none" else backend.waiter()
         self._mix_late = False
         self._failed: dict[int, ImageError] = {}
-        self._fault: BaseException | None = None
+        self._fault: Exception | None = None
         self._cancelled = False
         self._job: NativeJob | None = None
         self._unasked: Task | None = None
         self._lock = threading.Lock()
         self._left = 0
-        self._done = threading.Event()
+        # Something to take out each time that all is done, or given up. No event: the collector may call `cancel` while
+        # this same thread holds the event's lock.
+        self._done: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def begin(self, work: Work) -> None:
         """Start on all rows but those to skip, which become black."""
-        self._pixels_NCHW[work.skip_N] = 0
+        self._pixels_NCHW[work.skip_N] = self._backend.black_311
         self._start(work, np.arange(len(work.position_N)))
 
     def wait(self) -> Mapping[int, ImageError]:
@@ -56,11 +61,17 @@ class CpuBatch:
         unasked, self._unasked = self._unasked, None
         if unasked is not None:
             unasked()
-        self._done.wait()
+        if not self._cancelled:
+            self._done.get()
         if self._cancelled:
             raise closed()
-        if self._fault is not None:
-            raise self._fault
+        fault, self._fault = self._fault, None
+        try:
+            if fault is not None:
+                raise fault
+        finally:
+            # Its traceback holds this frame.
+            del fault
         failed, self._failed = self._failed, {}
         self._mix_late |= bool(failed)
         return failed
@@ -72,19 +83,18 @@ class CpuBatch:
 
     def images(self) -> "torch.Tensor":
         """See `Pending`."""
-        if not self._mixed:
-            # Not here: PyTorch's threads, which mixing uses, don't survive a fork of a thread that has used them.
-            self._submit([self._mix_images])
+        if self._mixer is not None:
+            self._submit([self._mix_images], self._mixer)
             self.wait()
         return self._tensor()
 
     def cancel(self) -> None:
         """See `Pending`."""
         self._cancelled = True
-        self._unasked = None
+        self._unasked = self._fault = None
         if self._job is not None:
             self._job.cancel()
-        self._done.set()
+        self._done.put(None)
 
     # --- what is to be done ------------------------------------------------------------------------------------
 
@@ -104,8 +114,7 @@ class CpuBatch:
             native_N[:] = False
         number_M = np.flatnonzero(native_N)
         if rows is not None and len(number_M):
-            # Operators work on bytes; a batch of bytes in their order is itself the place for them.
-            apart = self._backend.operates and not (self._setup.dtype == "uint8" and self._setup.channels_last)
+            apart = self._backend.apart
             windows = self._backend.windows.take(self._shape_NHWC, "uint8") if apart else self._memory
             planar = not (apart or self._setup.channels_last)
             self._job = rows.start(windows, work, lease, number_M, row_N[number_M], planar=planar)
@@ -113,7 +122,7 @@ class CpuBatch:
         self._submit_rows(work, row_N, np.flatnonzero(~native_N & ~work.skip_N), lease)
 
     def _await_native(self, then: Task) -> None:
-        if self._backend.operates or self._backend.erases or not self._mixed:
+        if self._backend.operates or self._backend.erases or self._mixer is not None:
             self._submit([then], self._backend.waiter())
             return
         # There is hardly anything to do: whoever waits for the batch does it, without another thread.
@@ -132,15 +141,12 @@ class CpuBatch:
         done_M = job.wait(self._backend.files)
         if self._cancelled:
             return
+        finish_row: Callable[[Work, int, int], None] = self._erase
+        wanting_M = done_M & work.params.erase_N4[number_M, 2:].all(axis=1)
         if self._backend.operates:
-            tasks = [
-                partial(self._operate, windows, work, number, row)
-                for number, row in zip(number_M[done_M].tolist(), row_N[number_M[done_M]].tolist(), strict=True)
-            ]
-            self._submit(tasks)
-        elif self._backend.erases:
-            for number, row in zip(number_M[done_M].tolist(), row_N[number_M[done_M]].tolist(), strict=True):
-                self._erase(work, number, row)
+            finish_row, wanting_M = partial(self._operate, windows), done_M
+        pairs = zip(number_M[wanting_M].tolist(), row_N[number_M[wanting_M]].tolist(), strict=True)
+        self._submit([partial(finish_row, work, number, row) for number, row in pairs])
         self._submit_rows(work, row_N, number_M[~done_M], lease)
 
     def _submit_rows(self, work: Work, row_N: NDArray[np.int64], number_M: NDArray[np.int64], lease: Lease) -> None:
@@ -154,8 +160,9 @@ class CpuBatch:
         try:
             pixels_HWC = self._backend.window(work, number, int(lease.file_N[number]))
         except ImageError as error:
-            self._pixels_NCHW[row] = 0
-            self._failed[row] = error
+            self._pixels_NCHW[row] = self._backend.black_311
+            # Its traceback would hold the batch, which holds it.
+            self._failed[row] = error.with_traceback(None)
             return
         finish.write(pixels_HWC, self._pixels_NCHW[row], *self._backend.scale_shift)
         self._erase(work, number, row)
@@ -173,7 +180,7 @@ class CpuBatch:
         finish.erase(self._pixels_NCHW[row], work.params, number, setup.recipe, seed=setup.seed, epoch=work.epoch)
 
     def _mix_images(self) -> None:
-        self._mixed = True
+        self._mixer = None
         finish.mix_images(self._tensor(), self._mix)
 
     def _tensor(self) -> "torch.Tensor":
@@ -187,8 +194,6 @@ class CpuBatch:
     def _expect(self, tasks: int) -> None:
         """So many more are to be done before the batch is."""
         with self._lock:
-            if not self._left and tasks:
-                self._done.clear()
             self._left += tasks
 
     def _submit(self, tasks: Sequence[Task], threads: Threads | None = None) -> None:
@@ -200,23 +205,26 @@ class CpuBatch:
             threads.submit(partial(self._run, task))
 
     def _run(self, task: Task) -> None:
-        """One task that is expected; the last one mixes the batch."""
-        self._guard(task)
+        """One task that is expected; after the last one the batch is mixed, or done."""
+        try:
+            if not self._given_up:
+                task()
+        except Exception as error:  # Whatever it is, `wait` raises it where the batch is wanted. Not so Ctrl-C.
+            self._fault = None if self._cancelled else error
         with self._lock:
             self._left -= 1
             last = self._left == 0
-        if last:
-            # Here it costs the caller nothing. Where rows are bad, others have to take their place first.
-            if not (self._mixed or self._failed or self._mix_late):
-                self._guard(self._mix_images)
-            self._done.set()
+        if not last:
+            return
+        # Now it costs the caller nothing. Where rows are bad, others have to take their place first.
+        if self._mixer is not None and not (self._failed or self._mix_late or self._given_up):
+            self._submit([self._mix_images], self._mixer)
+        else:
+            self._done.put(None)
 
-    def _guard(self, task: Task) -> None:
-        try:
-            if not (self._cancelled or self._fault):
-                task()
-        except BaseException as error:  # Whatever it is, `wait` raises it where the batch is wanted.
-            self._fault = error
+    @property
+    def _given_up(self) -> bool:
+        return self._cancelled or self._fault is not None
 
 
 def closed() -> OptionError:

@@ -26,6 +26,12 @@ def scale_shift(recipe: Recipe) -> tuple[NDArray[np.float32], NDArray[np.float32
     return (1.0 / (255.0 * std_3)).astype(np.float32), (-mean_3 / std_3).astype(np.float32)
 
 
+def black(recipe: Recipe, dtype: str) -> NDArray[np.float32]:
+    """What black pixels become in a batch of `dtype`, float32 `(3, 1, 1)`; bad samples that are skipped are of it."""
+    _, shift_3 = scale_shift(recipe)
+    return (np.zeros(3, np.float32) if dtype == "uint8" else shift_3)[:, None, None]
+
+
 def write(
     pixels_HWC: NDArray[np.uint8],
     out_CHW: NDArray[Any],
@@ -73,13 +79,6 @@ def erase(out_CHW: NDArray[Any], params: BatchParams, row: int, recipe: Recipe, 
             value_CHW = (value_CHW - shift_3[:, None, None]) / scale_3[:, None, None]
         value_CHW = np.rint(value_CHW).clip(0, 255)
     out_CHW[:, top : top + height, left : left + width] = value_CHW
-
-
-def mix(
-    images: "torch.Tensor", labels: "torch.Tensor", params: MixParams, num_classes: int
-) -> tuple["torch.Tensor", "torch.Tensor"]:
-    """`mix_images` and `soft_labels` of a batch."""
-    return mix_images(images, params), soft_labels(labels, params, num_classes)
 
 
 def mix_images(images: "torch.Tensor", params: MixParams) -> "torch.Tensor":

@@ -19,6 +19,10 @@ class Loans(Generic[Thing]):
         self._lent: dict[int, tuple[weakref.ref[Any], Thing]] = {}
         self._ended: deque[weakref.ref[Any]] = deque()
 
+    def __len__(self) -> int:
+        """How many are lent, those included that wait to be fetched."""
+        return len(self._lent)
+
     def lend(self, thing: Thing, holder: Any) -> None:
         """`thing` is in use as long as `holder` lives."""
         ended = weakref.ref(holder, self._ended.append)

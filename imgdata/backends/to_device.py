@@ -29,6 +29,7 @@ class ToDevice:
         """Images and labels on the device, for use in the caller's current stream."""
         while self._copied and self._copied[0][0].query():  # type: ignore[no-untyped-call]
             self._copied.popleft()
+        # This sets the device too: what is pinned takes no memory of another.
         with torch.cuda.stream(self._stream):
             moved = images.to(self._device, non_blocking=True)
             # The memory must not be filled anew before it was read.
@@ -37,7 +38,8 @@ class ToDevice:
             self._copied.append((event, images))
             if self._scale_shift is not None:
                 moved = self._normalized(moved, *self._scale_shift)
-            labels = labels.to(self._device, non_blocking=True)
+            # Soft labels are a megabyte, and the thread would wait for it.
+            labels = labels.pin_memory().to(self._device, non_blocking=True)
         current = torch.cuda.current_stream(self._device)
         current.wait_stream(self._stream)
         # Made in the one stream, used in the other: not to be given to others before both are through.

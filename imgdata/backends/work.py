@@ -1,7 +1,7 @@
 """What a loader asks of a backend, and what it gets back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -26,6 +26,8 @@ class Setup:
     split: Split
     recipe: Recipe
     seed: int
+    device: str
+    """Where the images are wanted; the CPU backend makes them in the host's memory all the same."""
     batch_size: int
     """Samples of a batch, N."""
     dtype: DType
@@ -39,6 +41,8 @@ class Setup:
     """Batches that exist at a time: those in work, the one handed out, the one before it."""
     max_pixels: int
     """Larger pictures are refused."""
+    dali_options: Mapping[str, object] = field(default_factory=dict)
+    """See `imgdata.backends.dali.options`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -51,7 +55,7 @@ class Work:
     position_N: NDArray[np.int64]
     """Positions in the split."""
     skip_N: NDArray[np.bool_]
-    """Rows that are known to be bad: they are not read and stay black."""
+    """Rows that are known to be bad: they are not read, and get what black pixels become (`finish.black`)."""
     mix: MixParams
 
 
@@ -61,7 +65,7 @@ class Pending(Protocol):
     def wait(self) -> Mapping[int, ImageError]:
         """Until all rows are done; the rows that could not be, which are black, with the reason.
 
-        Raises `ShardError`, and `OptionError` when the backend was closed.
+        Raises `ShardError`, for a shard that can't be opened too, and `OptionError` when the backend was closed.
         """
         ...
 
@@ -84,13 +88,8 @@ class Pending(Protocol):
 class Backend(Protocol):
     """Executes batches, several at a time. Nothing runs before the first `start`."""
 
-    @property
-    def description(self) -> str:
-        """Its name, what does the work and why, in one line."""
-        ...
-
     def start(self, work: Work) -> Pending:
-        """Begin a batch, and return at once. Raises `ShardError` where a shard can't be opened."""
+        """Begin a batch, and return at once. Raises `OptionError` after `close`."""
         ...
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ class BadImage:
 
 
 class BadImages:
-    """The bad images of a split that a process knows of."""
+    """The bad images of a split that a process has come upon."""
 
     def __init__(self, split: Split, max_pixels: int) -> None:
         self._split = split
@@ -40,9 +40,6 @@ class BadImages:
         self._max_pixels = max_pixels
         self._unusable_N = (index.width_N < 1) | (index.height_N < 1)
         self._unusable_N |= index.width_N.astype(np.int64) * index.height_N > max_pixels
-
-    def __len__(self) -> int:
-        return len(self._found)
 
     @property
     def records(self) -> tuple[BadImage, ...]:
@@ -56,16 +53,16 @@ class BadImages:
         return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
 
     def among(self, position_N: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Rows whose sample is known to be bad: found before, or by what the index says."""
+        """Rows whose sample is bad by what the index says.
+
+        Not those that were found: what is shown would depend on what was read before, since of some damaged JPEGs not
+        every crop is bad.
+        """
         rows: NDArray[np.int64] = np.flatnonzero(self._unusable_N[position_N])
         return rows
 
-    def found(self, position: int) -> BadImage:
-        """The record of a sample."""
-        return self._found[position]
-
     def note_known(self, position: int, epoch: int) -> BadImage:
-        """Record a sample of `among`, if it isn't; its record."""
+        """The record of a sample that was noted, or is one of `among`; that is noted now."""
         if position not in self._found:
             index = self._split.index
             width, height = int(index.width_N[position]), int(index.height_N[position])
@@ -78,7 +75,7 @@ class BadImages:
         return self._found[position]
 
     def note(self, position: int, epoch: int, error: ImageError) -> None:
-        """Record a sample; the first one is warned of. Known ones stay as they are."""
+        """Record a sample, if it isn't; the first one is warned of."""
         if position in self._found:
             return
         first = not self._found
@@ -86,7 +83,6 @@ class BadImages:
             key=self.key(position), position=position, reason=error.reason, detail=error.detail, epoch=epoch
         )
         self._found[position] = image
-        self._unusable_N[position] = True
         if first:
             warnings.warn(
                 f"{image.key} in split {self._split.name} is bad ({error}); it is left out, and so are others, which "

@@ -2,17 +2,16 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.augment.mix import MixParams
 from imgdata.backends.finish import soft_labels
-from imgdata.backends.work import Pending
-from imgdata.errors import ImageError
+from imgdata.backends.work import Backend, Pending
+from imgdata.errors import ImageError, ImgdataError
 from imgdata.loading.bad import BadImages
 from imgdata.loading.draft import ATTEMPTS, Draft, Planner
 from imgdata.loading.engine import Engine
@@ -35,7 +34,6 @@ class _Ahead(NamedTuple):
     number: int
     """Of the iterator's batches, from 0."""
     draft: Draft
-    mix: MixParams
     pending: Pending
 
 
@@ -101,18 +99,26 @@ class Batches(Iterator[Batch]):
         while self._ahead and self._ahead[0].number < self._cursor.taken:
             self._ahead.popleft()
         while len(self._ahead) <= self._prefetch and self._cursor.taken + len(self._ahead) < self._total:
-            number = self._cursor.taken + len(self._ahead)
-            offset = self._cursor.samples + number * self._planner.order.global_batch
-            draft = self._planner.draft(self._cursor.epoch, offset)
-            self._leave_out_known(draft)
-            work = self._planner.work(draft)
-            self._ahead.append(_Ahead(number, draft, work.mix, backend.start(work)))
+            try:
+                self._ahead.append(self._started(backend, self._cursor.taken + len(self._ahead)))
+            except ImgdataError:
+                # It is raised in its turn, behind the batches that are good.
+                if not self._ahead:
+                    raise
+                break
 
-    def _drop(self) -> None:
+    def _started(self, backend: Backend, number: int) -> _Ahead:
+        offset = self._cursor.samples + number * self._planner.order.global_batch
+        draft = self._planner.draft(self._cursor.epoch, offset)
+        self._leave_out_known(draft)
+        return _Ahead(number, draft, backend.start(self._planner.work(draft)))
+
+    def _drop(self, getpid: Callable[[], int] = os.getpid) -> None:
+        # At the end of the program this module may be gone before the iterator is: the name `os` with it.
         while self._ahead:
             ahead = self._ahead.pop()
             # In a fork the threads that hold its locks are not there.
-            if self._pid == os.getpid():
+            if self._pid == getpid():
                 ahead.pending.cancel()
 
     def _finish(self, ahead: _Ahead) -> Batch:
@@ -120,21 +126,23 @@ class Batches(Iterator[Batch]):
 
         draft = ahead.draft
         failed = ahead.pending.wait()
-        for position in draft.left_out:
-            self._bad.note_known(position, draft.epoch)
-        if draft.skip_N.any() and self._on_bad == "raise":
-            self._raise(draft.left_out[0])
+        if draft.left_out and self._on_bad == "raise":
+            self._raise(draft.left_out[0], draft.epoch)
         while failed:
             self._note(draft, failed)
             rows = np.array(sorted(failed))
             if self._on_bad == "skip":
-                draft.valid_N[rows] = False
+                self._skip(draft, rows)
                 break
             self._replace(draft, rows)
             failed = ahead.pending.redo(rows, self._planner.work(draft, rows))
+        for position in draft.left_out:
+            self._bad.note_known(position, draft.epoch)
         labels = torch.from_numpy(draft.label_N)
         if self._soft_classes is not None:
-            labels = soft_labels(labels, ahead.mix, self._soft_classes)
+            # Whoever is mixed with a black picture gets nothing of its class.
+            seen = torch.from_numpy(np.where(draft.skip_N, -1, draft.label_N))
+            labels = soft_labels(seen, draft.mix, self._soft_classes)
         images, labels = self._engine.deliver(ahead.pending.images(), labels)
         return Batch(
             images=images,
@@ -148,10 +156,10 @@ class Batches(Iterator[Batch]):
             position = int(draft.position_N[row])
             self._bad.note(position, draft.epoch, error)
             if self._on_bad == "raise":
-                self._raise(position)
+                self._raise(position, draft.epoch)
 
-    def _raise(self, position: int) -> None:
-        image = self._bad.found(position)
+    def _raise(self, position: int, epoch: int) -> None:
+        image = self._bad.note_known(position, epoch)
         raise ImageError(
             image.reason,
             f"{image.key} in split {self._planner.view.split}: {image.detail}; leave it out by a view, or use "
@@ -159,7 +167,7 @@ class Batches(Iterator[Batch]):
         )
 
     def _leave_out_known(self, draft: Draft) -> None:
-        """Bad samples that are known already are not read."""
+        """Samples that are bad by what the index says are not read."""
         rows = self._bad.among(draft.position_N)
         if not len(rows):
             return
@@ -167,11 +175,15 @@ class Batches(Iterator[Batch]):
         if self._on_bad == "replace":
             self._replace(draft, rows)
         else:
-            draft.skip_N[rows] = True
-            draft.valid_N[rows] = False
+            self._skip(draft, rows)
+
+    @staticmethod
+    def _skip(draft: Draft, rows: NDArray[np.int64]) -> None:
+        draft.skip_N[rows] = True
+        draft.valid_N[rows] = False
 
     def _replace(self, draft: Draft, rows: NDArray[np.int64]) -> None:
-        """Put a sample that isn't known to be bad into each of `rows`."""
+        """Put another sample, good by what the index says, into each of `rows`."""
         while len(rows):
             if draft.attempt_N[rows].max() >= ATTEMPTS:
                 self._give_up(draft, int(rows[draft.attempt_N[rows].argmax()]))

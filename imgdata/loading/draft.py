@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.augment import philox
-from imgdata.augment.mix import mix_params
+from imgdata.augment.mix import MixParams, mix_params
 from imgdata.augment.params import params
 from imgdata.augment.recipe import Recipe
 from imgdata.augment.streams import Stream
@@ -39,8 +39,9 @@ class Draft:
     """`key_N` as the order has it; decides what replaces a bad sample."""
     attempt_N: NDArray[np.int64]
     """How many samples each row has tried in place of the planned one."""
+    mix: MixParams
     left_out: list[int] = field(default_factory=list)
-    """Positions that were known to be bad, and so were not read."""
+    """Positions that are bad by what the index says, and so were not read."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,11 +55,6 @@ class Planner:
     rank: int
     world_size: int
     _repeats: EpochCache = field(default_factory=EpochCache, init=False, repr=False)
-
-    @property
-    def batch_size(self) -> int:
-        """Samples of a rank's batch."""
-        return self.order.global_batch // self.world_size
 
     def draft(self, epoch: int, offset: int) -> Draft:
         """The batch behind the first `offset` samples of `epoch`. Raises `IndexError` where none is left."""
@@ -74,6 +70,7 @@ class Planner:
             skip_N=np.zeros(len(place_N), bool),
             planned_N=key_N.copy(),
             attempt_N=np.zeros(len(place_N), np.int64),
+            mix=mix_params(self.recipe, len(place_N), seed=self.order.seed, epoch=epoch, offset=offset),
         )
 
     def replace(self, draft: Draft, rows: NDArray[np.int64]) -> None:
@@ -103,13 +100,12 @@ class Planner:
             # Of a bad sample the size may be unknown; this one fits every recipe.
             height, width = self.recipe.output_size(draft.epoch)
             width_N, height_N = np.where(skip_N, width, width_N), np.where(skip_N, height, height_N)
-        seed, count = self.order.seed, len(position_N)
         return Work(
             epoch=draft.epoch,
-            params=params(self.recipe, width_N, height_N, seed=seed, epoch=draft.epoch, position_N=key_N),
+            params=params(self.recipe, width_N, height_N, seed=self.order.seed, epoch=draft.epoch, position_N=key_N),
             position_N=position_N,
             skip_N=skip_N,
-            mix=mix_params(self.recipe, count, seed=seed, epoch=draft.epoch, offset=draft.offset),
+            mix=draft.mix,
         )
 
     def _samples(

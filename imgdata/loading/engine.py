@@ -1,13 +1,15 @@
 """Options -> the one backend of a loader in this process, and what brings its batches to the device."""
 
 import os
+import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imgdata.augment.ops import Cutout, RandomErasing
 from imgdata.backends import cpu
-from imgdata.backends.cpu import CpuBackend
 from imgdata.backends.cpu_batch import closed
 from imgdata.backends.work import Backend, Setup
+from imgdata.loading.choice import choose
 from imgdata.loading.options import LoaderOptions, Opened
 
 if TYPE_CHECKING:
@@ -16,52 +18,62 @@ if TYPE_CHECKING:
     from imgdata.backends.to_device import ToDevice
 
 
+class _Own:
+    """What belongs to one process."""
+
+    def __init__(self) -> None:
+        self.backend: Backend | None = None
+        self.device: ToDevice | None = None
+        # Reentrant: a handler of signals may close the loader anywhere.
+        self.lock = threading.RLock()
+
+
 class Engine:
-    """Makes the backend when it is first needed, and another one after a fork. Pickles without it."""
+    """Makes the backend when it is first needed, and another one after a fork. Pickles without it. Safe in threads."""
 
     def __init__(self, opened: Opened, options: LoaderOptions) -> None:
         self._options = options
         self._on_gpu = options.device != "cpu"
-        # A quarter of the bytes goes over, and a GPU has time to spare. What comes after Normalize needs its result.
-        self._finishes_there = (
-            self._on_gpu
-            and options.dtype != "uint8"
-            and not options.mixes
-            and options.recipe.find(RandomErasing) is None
-            and options.recipe.find(Cutout) is None
-        )
-        self.setup = Setup(
+        setup = Setup(
             split=opened.split,
             recipe=options.recipe,
             seed=options.seed,
+            device=options.device,
             batch_size=options.batch_size,
-            dtype="uint8" if self._finishes_there else options.dtype,
-            channels_last=options.channels_last or self._finishes_there,
+            dtype=options.dtype,
+            channels_last=options.channels_last,
             pinned=self._on_gpu,
             threads=options.threads,
             # Those in work while one more is waited for, and the one that the caller still has. A GPU may be behind.
             buffers=options.prefetch + 2 + self._on_gpu,
             max_pixels=opened.max_pixels,
+            dali_options=options.dali_options,
         )
-        self._backend: Backend | None = None
-        self._device: ToDevice | None = None
-        self._pid = os.getpid()
+        self._choice = choose(options.backend, setup)
+        # A quarter of the bytes goes over, and a GPU has time to spare. What comes after Normalize needs its result.
+        self._finishes_there = (
+            self._on_gpu
+            and self._choice.name == "cpu"
+            and options.dtype != "uint8"
+            and not options.mixes
+            and options.recipe.find(RandomErasing) is None
+            and options.recipe.find(Cutout) is None
+        )
+        self.setup = replace(setup, dtype="uint8", channels_last=True) if self._finishes_there else setup
+        self._own_of: dict[int, _Own] = {}
         self._closed = False
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_backend": None, "_device": None}
+        return {**self.__dict__, "_own_of": {}}
 
     @property
     def description(self) -> str:
         """What makes the batches, and why."""
-        text = cpu.describe(self.setup)
-        return f"{text}, then {self._options.device}" if self._on_gpu else text
+        return self._choice.description
 
     def memory(self, epoch: int) -> int:
         """Bytes of the host's memory that the batches of `epoch` take together."""
-        height, width = self.setup.recipe.output_size(epoch)
-        value = {"uint8": 1, "float16": 2, "float32": 4}[self.setup.dtype]
-        return self.setup.buffers * self.setup.batch_size * 3 * height * width * value
+        return cpu.memory(self.setup, epoch)
 
     def check_open(self) -> None:
         """Raises `OptionError` after `close`."""
@@ -70,33 +82,47 @@ class Engine:
 
     def backend(self) -> Backend:
         """The backend of this process. Raises `OptionError` after `close`."""
-        self.check_open()
-        if self._pid != os.getpid():
-            # Threads stay behind in a fork.
-            self._backend = self._device = None
-            self._pid = os.getpid()
-        if self._backend is None:
-            self._backend = CpuBackend(self.setup)
-        return self._backend
+        own = self._own()
+        with own.lock:
+            self.check_open()
+            if own.backend is None:
+                own.backend = self._choice.make(self.setup)
+            return own.backend
 
     def deliver(self, images: "torch.Tensor", labels: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
         """A batch in the host's memory -> on the loader's device."""
         if not self._on_gpu:
             return images, labels
-        if self._device is None:
-            from imgdata.backends.to_device import ToDevice
+        if self._choice.name != "cpu":
+            # The images were made there.
+            return images, labels.pin_memory().to(images.device, non_blocking=True)
+        own = self._own()
+        with own.lock:
+            if own.device is None:
+                from imgdata.backends.to_device import ToDevice
 
-            self._device = ToDevice(
-                self._options.device,
-                recipe=self._options.recipe if self._finishes_there else None,
-                dtype=self._options.dtype,
-                channels_last=self._options.channels_last,
-            )
-        return self._device.move(images, labels)
+                own.device = ToDevice(
+                    self._options.device,
+                    recipe=self._options.recipe if self._finishes_there else None,
+                    dtype=self._options.dtype,
+                    channels_last=self._options.channels_last,
+                )
+            return own.device.move(images, labels)
 
     def close(self) -> None:
         """Stop the threads of this process, for good."""
-        self._closed = True
-        backend, self._backend, self._device = self._backend, None, None
-        if backend is not None and self._pid == os.getpid():
+        own = self._own()
+        with own.lock:
+            self._closed = True
+            backend, own.backend, own.device = own.backend, None, None
+        if backend is not None:
             backend.close()
+
+    def _own(self) -> _Own:
+        """Threads, and the holder of a lock, stay behind in a fork: a child begins anew."""
+        pid = os.getpid()
+        for other in list(self._own_of):
+            if other != pid:
+                self._own_of.pop(other, None)
+        # One step, so that all threads get the same.
+        return self._own_of.setdefault(pid, _Own())

@@ -1,6 +1,8 @@
 """Arguments of a loader -> checked options; a source -> the split, the view of it and the limit of pixels."""
 
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -11,12 +13,13 @@ from imgdata.backends.work import DType
 from imgdata.dataset.dataset import Dataset, Split
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.saved_views import open_view
-from imgdata.dataset.views import View
+from imgdata.dataset.views import View, index_id
 from imgdata.errors import OptionError
 from imgdata.order import Shuffle
 
+MAX_THREADS = 4096
 OnBad = Literal["replace", "skip", "raise"]
-BackendName = Literal["auto", "cpu"]
+BackendName = Literal["auto", "cpu", "dali", "resident"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,7 @@ class LoaderOptions:
     prefetch: int
     window_shards: int
     on_bad: OnBad
+    dali_options: Mapping[str, object]
 
     def __post_init__(self) -> None:
         if not isinstance(self.recipe, Recipe):
@@ -46,11 +50,12 @@ class LoaderOptions:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if self.threads > MAX_THREADS:
+            raise OptionError(f"threads must be at most {MAX_THREADS}, got {self.threads}")
+        if not isinstance(self.drop_last, bool):
+            raise OptionError(f"drop_last must be True, False or None, got {self.drop_last!r}")
         for name, choices in (("backend", BackendName), ("dtype", DType), ("on_bad", OnBad), ("shuffle", Shuffle)):
             _check_choice(name, getattr(self, name), get_args(choices))
-        kind, _, number = self.device.partition(":")
-        if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
-            raise OptionError(f"device must be cpu, cuda or cuda:0, cuda:1, ..., got {self.device!r}")
 
     @property
     def training(self) -> bool:
@@ -82,7 +87,7 @@ def make_options(
     if dtype is None:
         dtype = "float32" if isinstance(recipe, Recipe) and recipe.find(Normalize) is not None else "uint8"
     return LoaderOptions(
-        device=str(device),
+        device=_device(str(device)),
         shuffle=shuffle,
         drop_last=drop_last,
         dtype=dtype,
@@ -110,6 +115,11 @@ def open_source(source: str | Path | Dataset | View, split: str | None, view: st
                 "with imgdata.dataset.saved_views.open_view before"
             )
         dataset = open_dataset(source.index.path.parent)
+        if source.split not in dataset or index_id(dataset[source.split].index) != index_id(source.index):
+            raise OptionError(
+                f"{source.index.path}: the dataset must be the one that the view was made of, got another since; "
+                "make the view again"
+            )
         return Opened(dataset[source.split], source, dataset.manifest.max_pixels)
     if not isinstance(source, str | Path | Dataset):
         raise OptionError(f"source must be a dataset's folder, a Dataset or a View, got {source!r}")
@@ -127,6 +137,25 @@ def _own_cores() -> int:
         if neighbours.isdecimal() and int(neighbours):
             return max(1, cores // int(neighbours))
     return cores
+
+
+def _device(name: str) -> str:
+    """The device with its number: which GPU is the usual one may change, and differ by thread."""
+    if re.fullmatch(r"cpu|cuda(:[0-9]+)?", name) is None:
+        raise OptionError(f"device must be cpu, cuda or cuda:0, cuda:1, ..., got {name!r}")
+    if name == "cpu":
+        return name
+    import torch
+
+    if not torch.cuda.is_available():
+        raise OptionError(
+            f"device must be cpu where PyTorch finds no GPU, got {name!r}; install NVIDIA's driver and a PyTorch with "
+            "CUDA (torch.cuda.is_available() says whether it works)"
+        )
+    number = int(name.partition(":")[2] or torch.cuda.current_device())
+    if number >= torch.cuda.device_count():
+        raise OptionError(f"device must be cuda:0 to cuda:{torch.cuda.device_count() - 1} here, got {name!r}")
+    return f"cuda:{number}"
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -1,0 +1,72 @@
+"""This machine, a device -> why DALI can't be used for it, with the way out; or that it can."""
+
+import ctypes
+import re
+from typing import Any
+
+from imgdata.errors import MissingExtraError
+
+LEAST_VERSION = (2, 4)
+"""Of DALI: the first one that this was tried with."""
+_INSTALL = "pip install 'imgdata[dali]' for CUDA 12, 'imgdata[dali-cuda130]' for CUDA 13"
+
+
+def load() -> Any:
+    """The module `nvidia.dali`. Raises `MissingExtraError` where it isn't installed, or can't be loaded here."""
+    try:
+        import nvidia.dali
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"backend 'dali' needs NVIDIA DALI: {_INSTALL}") from error
+    except (ImportError, OSError) as error:
+        raise MissingExtraError(
+            f"NVIDIA DALI is installed but can't be loaded ({error}); install it again: {_INSTALL}"
+        ) from error
+    return nvidia.dali
+
+
+def refusal(device: str) -> str | None:
+    """Why DALI can't work on `device` (`cpu`, `cuda`, `cuda:1`) here, in one line with the way out; None if it can."""
+    try:
+        dali = load()
+    except MissingExtraError as error:
+        return str(error)
+    if _version(dali.__version__) < LEAST_VERSION:
+        return f"NVIDIA DALI must be {_text(LEAST_VERSION)} or later, got {dali.__version__}; {_INSTALL}"
+    if device == "cpu":
+        return None
+    driver = driver_cuda()
+    if driver is None:
+        return (
+            f"device {device!r} needs an NVIDIA GPU and its driver, got none; use device='cpu', or install the driver"
+        )
+    # 12.9.86 without its points; two digits are the major version.
+    built_for = int(str(dali.__cuda_version__)[:2])
+    if driver[0] < built_for:
+        return (
+            f"the NVIDIA driver must support CUDA {built_for}, for which this DALI was built, got one for CUDA "
+            f"{_text(driver)}; update the driver, or install the other DALI: {_INSTALL}"
+        )
+    return None
+
+
+def driver_cuda() -> tuple[int, int] | None:
+    """The newest CUDA (major, minor) that the driver supports; None without a driver or without a GPU."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    version, count = ctypes.c_int(), ctypes.c_int()
+    # Every call returns 0 where it worked.
+    if cuda.cuInit(0) or cuda.cuDriverGetVersion(ctypes.byref(version)) or cuda.cuDeviceGetCount(ctypes.byref(count)):
+        return None
+    return divmod(version.value // 10, 100) if count.value else None
+
+
+def _version(text: str) -> tuple[int, int]:
+    """The first two numbers of `2.4.0`."""
+    major, minor = re.findall(r"\d+", text)[:2]
+    return int(major), int(minor)
+
+
+def _text(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"

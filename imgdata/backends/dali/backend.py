@@ -1,0 +1,233 @@
+"""The DALI backend: positions and parameters -> batches on a device, by one pipeline.
+
+Threads read the bytes. The pipeline decodes the part of a picture that its crop needs, resizes, cuts the window and
+flips it, and normalises where nothing comes in between; operators on pixels are `device_ops`. What DALI doesn't take
+is cut on the host and put in its place.
+"""
+
+import threading
+import weakref
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.dlpack import from_dlpack
+
+from imgdata.augment.ops import (
+    CenterCrop,
+    HorizontalFlip,
+    Normalize,
+    PadRandomCrop,
+    RandomResizedCrop,
+    Resize,
+    VerticalFlip,
+)
+from imgdata.augment.recipe import Recipe
+from imgdata.backends import device_ops, finish, operators
+from imgdata.backends.cpu_batch import closed
+from imgdata.backends.dali import available
+from imgdata.backends.dali.batch import DaliBatch
+from imgdata.backends.dali.crop_probe import crop_decode_is_safe
+from imgdata.backends.dali.geometry import Shape
+from imgdata.backends.dali.graph import GraphSpec, parent_used_gpu
+from imgdata.backends.dali.known import Known
+from imgdata.backends.dali.line import Line
+from imgdata.backends.dali.options import DaliOptions, dali_options
+from imgdata.backends.dali.part import Part
+from imgdata.backends.shard_files import ShardFiles
+from imgdata.backends.threads import Threads
+from imgdata.backends.work import Setup, Work
+from imgdata.cache import cache_folder
+from imgdata.dataset.views import index_id
+from imgdata.errors import OptionError
+
+_READERS = 4
+"""Threads that read, and cut what DALI doesn't take, at most."""
+
+
+class DaliBackend:
+    """Makes batches by DALI. Safe in threads."""
+
+    def __init__(self, setup: Setup) -> None:
+        """Check that it can. Raises `OptionError`, with what to do where it can't."""
+        reason = refuses(setup)
+        if reason is not None:
+            raise OptionError(reason)
+        options = dali_options(setup.dali_options)
+        setup.split.index.load(("shard", "offset", "size", "width", "height", "format"))
+        self.setup = setup
+        self.spec = _spec(setup, options)
+        self.files = ShardFiles(setup.split)
+        version = available.load().__version__
+        self.known = Known(cache_folder() / f"dali-{version}-{index_id(setup.split.index)}.jsonl")
+        # On a GPU all is done in the stream of the thread that wants the batch.
+        self.finisher = Threads(1) if setup.device == "cpu" else None
+        self._depth = options.depth
+        self._operates = operators.works_on_pixels(setup.recipe)
+        self._scale_shift = finish.scale_shift(setup.recipe)
+        self._held: deque[tuple[torch.cuda.Event, Any]] = deque()
+        self._readers: Threads | None = None
+        self._line: Line | None = None
+        self._batches: weakref.WeakSet[DaliBatch] = weakref.WeakSet()
+        self._closed = False
+        self._lock = threading.RLock()
+
+    @property
+    def description(self) -> str:
+        """See `Backend`."""
+        return describe(self.setup)
+
+    def start(self, work: Work) -> DaliBatch:
+        """See `Backend`; what is wrong with a shard is heard from `wait`."""
+        with self._lock:
+            self._check_open()
+            batch = DaliBatch(self, work)
+            self._batches.add(batch)
+        batch.begin()
+        return batch
+
+    def readers(self) -> Threads:
+        """The threads that read."""
+        with self._lock:
+            self._check_open()
+            if self._readers is None:
+                self._readers = Threads(min(self.setup.threads, _READERS))
+            return self._readers
+
+    def line(self) -> Line:
+        """The pipeline."""
+        with self._lock:
+            self._check_open()
+            if self._line is None:
+                self._line = Line(self.spec, self._depth)
+            return self._line
+
+    def finished(self, part: Part) -> torch.Tensor:
+        """All rows of a part, `(N, C, H, W)`: what the recipe does behind the flips done, bad rows black."""
+        setup, params = self.setup, part.work.params
+        tensor = from_dlpack(part.pixels)
+        images = tensor.permute(0, 3, 1, 2) if self.spec.channels_last else tensor
+        self._put_windows(images, part)
+        if self._operates:
+            images = device_ops.apply(images, params, setup.recipe)
+            dtype = getattr(torch, setup.dtype)
+            images = device_ops.normalise(images, *self._scale_shift, dtype, setup.channels_last)
+        images = device_ops.erase(images, params, setup.recipe, setup.seed, part.work.epoch)
+        dead = np.flatnonzero(part.work.skip_N).tolist() + list(part.failed)
+        if dead:
+            black_311 = torch.from_numpy(finish.black(setup.recipe, setup.dtype))
+            images[torch.tensor(sorted(set(dead)), device=images.device)] = black_311.to(images.device, images.dtype)
+        return self._own(images, tensor, part) if images.device.type == "cuda" else images
+
+    def close(self) -> None:
+        """See `Backend`."""
+        with self._lock:
+            self._closed = True
+            workers = [self._line, self._readers, self.finisher]
+        for batch in list(self._batches):
+            batch.cancel()
+        for worker in workers:
+            if worker is not None:
+                worker.close()
+
+    def _put_windows(self, images: torch.Tensor, part: Part) -> None:
+        """The host's rows, as DALI would have made them."""
+        if not part.windows:
+            return
+        rows = sorted(part.windows)
+        dtype = "uint8" if self._operates else self.setup.dtype
+        host_KCHW = np.empty((len(rows), *images.shape[1:]), dtype)
+        for window_CHW, row in zip(host_KCHW, rows, strict=True):
+            finish.write(part.windows[row], window_CHW, *self._scale_shift)
+        images[torch.tensor(rows, device=images.device)] = torch.from_numpy(host_KCHW).to(images.device)
+
+    def _own(self, images: torch.Tensor, tensor: torch.Tensor, part: Part) -> torch.Tensor:
+        """A batch in PyTorch's memory, made in the caller's stream; DALI's is held until the stream has read it.
+
+        DALI takes its memory back when the last tensor of it is gone, in an order of its own: kernels that still read
+        it would see the next batch. A copy inside the GPU is a thousandth of a decode.
+        """
+        while self._held and self._held[0][0].query():  # type: ignore[no-untyped-call]
+            self._held.popleft()
+        if images.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr():
+            images = images.clone()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(images.device))
+        self._held.append((event, (tensor, part.pixels)))
+        part.pixels = None
+        return images
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed()
+
+
+def refuses(setup: Setup) -> str | None:
+    """Why DALI can't be used for it, with the way out; None if it can."""
+    dali_options(setup.dali_options)
+    formats = set(setup.split.index.words("format")) - {"unknown"}
+    if formats and "jpeg" not in formats:
+        return f"backend 'dali' must have JPEGs, got {', '.join(sorted(formats))}; use backend='cpu'"
+    if setup.device != "cpu" and parent_used_gpu():
+        return (
+            f"device {setup.device!r} can't be used in a process forked from one that used a GPU; start it by "
+            "multiprocessing's 'spawn'"
+        )
+    return available.refusal(setup.device)
+
+
+def describe(setup: Setup) -> str:
+    """What does the work, and how; in one line."""
+    options = dali_options(setup.dali_options)
+    formats = setup.split.index.words("format")
+    others = "" if formats == ["jpeg"] else f", Pillow for {', '.join(word for word in formats if word != 'jpeg')}"
+    threads = f"{setup.threads} thread{'s' if setup.threads > 1 else ''}"
+    where = "the processor" if setup.device == "cpu" else setup.device
+    return f"dali: NVIDIA DALI {available.load().__version__} on {where}, {threads}, depth {options.depth}{others}"
+
+
+def _spec(setup: Setup, options: DaliOptions) -> GraphSpec:
+    recipe, index = setup.recipe, setup.split.index
+    device_id = _device_id(setup.device)
+    # Operators on pixels are between the flips and `Normalize`.
+    operates = operators.works_on_pixels(recipe)
+    normalize = recipe.find(Normalize)
+    mean_3 = np.array(normalize.mean if normalize else (0.0, 0.0, 0.0)) * 255
+    std_3 = np.array(normalize.std if normalize else (1.0, 1.0, 1.0)) * 255
+    largest = int((index.width_N.astype(np.int64) * index.height_N).argmax()) if len(index) else 0
+    crop_decode = options.crop_decode
+    if crop_decode is None:
+        crop_decode = device_id is None or crop_decode_is_safe(device_id)
+    return GraphSpec(
+        batch_size=setup.batch_size,
+        threads=setup.threads,
+        device_id=device_id,
+        shape=_shape(recipe),
+        flips=recipe.find(HorizontalFlip) is not None,
+        vflips=recipe.find(VerticalFlip) is not None,
+        dtype="uint8" if operates else setup.dtype,
+        channels_last=operates or setup.channels_last,
+        mean_3=(float(mean_3[0]), float(mean_3[1]), float(mean_3[2])),
+        std_3=(float(std_3[0]), float(std_3[1]), float(std_3[2])),
+        crop_decode=crop_decode,
+        hw_decoder_load=options.decoder_load(setup.threads),
+        largest_2=(int(index.width_N[largest]), int(index.height_N[largest])) if options.preallocate else None,
+    )
+
+
+def _shape(recipe: Recipe) -> Shape:
+    resize, pad = recipe.find(RandomResizedCrop) or recipe.find(Resize), recipe.find(PadRandomCrop)
+    return Shape(
+        resizes=resize is not None,
+        radius=2 if resize is not None and resize.interpolation == "bicubic" else 1,
+        margins=pad is not None or (resize is None and recipe.find(CenterCrop) is not None),
+        mirrored=pad is not None and pad.mode == "reflect",
+    )
+
+
+def _device_id(device: str) -> int | None:
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        return None
+    return int(number) if number else torch.cuda.current_device()

@@ -1,0 +1,138 @@
+"""A GPU -> whether its decoder can be trusted with crops: tried in another process, once for each version and GPU.
+
+nvImageCodec 0.9.0 ended the process on some GPUs, and failed on others, when only a part of a JPEG was decoded.
+"""
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from imgdata.backends.dali.available import driver_cuda, load
+from imgdata.backends.dali.geometry import Shape
+from imgdata.backends.dali.graph import Graph, GraphSpec
+from imgdata.cache import cache_folder
+from imgdata.files import write_atomic
+
+_TIMEOUT_S = 120.0
+_ROUNDS = 3
+_PICTURES = 64
+_MOST_APART = 3.0
+"""Mean difference in steps of 255 between a crop and the same part of the whole picture."""
+
+
+def crop_decode_is_safe(device_id: int, folder: Path | None = None) -> bool:
+    """What a trial on this GPU gave; a new one where the driver, DALI or the GPU is another since the last.
+
+    `folder` keeps the verdicts; by default the cache folder.
+    """
+    path = (folder or cache_folder()) / "dali-crop.json"
+    name = machine(device_id)
+    verdicts = _read(path)
+    if name not in verdicts:
+        verdicts[name] = _try(device_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(verdicts, indent=1).encode())
+    return verdicts[name]
+
+
+def machine(device_id: int) -> str:
+    """What a verdict holds for."""
+    import torch
+
+    dali = load()
+    codec = import_module("nvidia.dali.backend_impl").GetNvimgcodecVersion()
+    return f"{torch.cuda.get_device_name(device_id)}, CUDA {driver_cuda()}, DALI {dali.__version__}, codec {codec}"
+
+
+def _try(device_id: int) -> bool:
+    command = [sys.executable, "-m", __name__, str(device_id)]
+    try:
+        done = subprocess.run(command, timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def _read(path: Path) -> dict[str, bool]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return {str(name): verdict is True for name, verdict in content.items()} if isinstance(content, dict) else {}
+
+
+def trial(device_id: int | None) -> bool:
+    """Many crops of many kinds of JPEG, each beside the same part of the whole; `None` is the processor."""
+    random = np.random.Generator(np.random.Philox(key=[1, 0]))
+    pictures = [_picture(number, random) for number in range(_PICTURES)]
+    specs = [
+        GraphSpec(
+            batch_size=_PICTURES,
+            threads=4,
+            device_id=device_id,
+            shape=Shape(resizes=True, radius=1, margins=False, mirrored=False),
+            flips=False,
+            vflips=False,
+            dtype="uint8",
+            channels_last=True,
+            mean_3=(0.0, 0.0, 0.0),
+            std_3=(1.0, 1.0, 1.0),
+            crop_decode=crop,
+            hw_decoder_load=load,
+            largest_2=None,
+        )
+        for crop, load in ((False, None), (True, None), (True, 0.0), (True, 1.0))
+    ]
+    whole, *crops = [Graph(spec) for spec in specs]
+    for _ in range(_ROUNDS):
+        arrays = _crops([size for _, size in pictures], random)
+        encoded = [np.frombuffer(data, np.uint8) for data, _ in pictures]
+        wanted = _windows(whole, encoded, arrays)
+        for graph in crops:
+            if np.abs(_windows(graph, encoded, arrays) - wanted).mean() > _MOST_APART:
+                return False
+    return True
+
+
+def _windows(
+    graph: Graph, encoded: list[NDArray[np.uint8]], arrays: dict[str, NDArray[np.generic]]
+) -> NDArray[np.int64]:
+
+    from torch.utils.dlpack import from_dlpack
+
+    graph.start(encoded, arrays)
+    return from_dlpack(graph.take()).cpu().numpy().astype(np.int64)
+
+
+def _crops(sizes: list[tuple[int, int]], random: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+    side_N2 = np.array(sizes)
+    extent_N2 = (side_N2 * random.uniform(0.2, 1.0, side_N2.shape)).astype(np.int64).clip(1)
+    anchor_N2 = (random.uniform(0.0, 1.0, side_N2.shape) * (side_N2 - extent_N2 + 1)).astype(np.int64)
+    return {
+        "anchor": anchor_N2.astype(np.int32),
+        "extent": extent_N2.astype(np.int32),
+        "size": np.full(side_N2.shape, 64, np.float32),
+        "roi_start": np.zeros(side_N2.shape, np.float32),
+        "roi_end": extent_N2[:, ::-1].astype(np.float32),
+    }
+
+
+def _picture(number: int, random: np.random.Generator) -> tuple[bytes, tuple[int, int]]:
+    size = int(random.integers(32, 1200)), int(random.integers(32, 1200))
+    coarse = Image.fromarray(random.integers(0, 256, (7, 9, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    file = BytesIO()
+    coarse.convert("L" if number % 8 == 7 else "RGB").save(
+        file, "JPEG", quality=75 + number % 25, subsampling=number % 3, progressive=number % 5 == 4
+    )
+    return file.getvalue(), size
+
+
+if __name__ == "__main__":
+    sys.exit(0 if trial(int(sys.argv[1])) else 1)

@@ -1,0 +1,114 @@
+"""A dataset's folder -> a plain DALI pipeline that reads its shards, for code that is written for DALI already.
+
+No loader is behind it: DALI reads, shuffles and draws by itself, and a bad image ends it.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from imgdata.backends.dali.available import load, refusal
+from imgdata.dataset.dataset import Dataset
+from imgdata.dataset.dataset import open as open_dataset
+from imgdata.errors import OptionError, ShardError
+
+READER = "imgdata"
+"""Name of the reader in the pipeline: `DALIGenericIterator(..., reader_name="imgdata")`."""
+_DIGITS = 9
+"""Of a class, at most."""
+
+
+def dali_pipeline(
+    path: str | Path | Dataset,
+    *,
+    split: str,
+    batch_size: int,
+    transform: Callable[[Any], Any] | None = None,
+    device_id: int | None = None,
+    threads: int = 4,
+    shuffle: bool = False,
+    shard_id: int = 0,
+    num_shards: int = 1,
+    seed: int = 0,
+    **options: Any,
+) -> Any:
+    """A built `nvidia.dali.Pipeline` over a split, by `fn.readers.webdataset` with our index files.
+
+    Its outputs are what `transform` gives and, where the split has labels, these as int64 `(1,)`. Raises
+    `OptionError`, `ShardError`, `MissingExtraError`.
+
+    Args:
+        path: A dataset's folder, or a `Dataset`.
+        split: Name of the split.
+        batch_size: Samples of a batch.
+        transform: Gets the encoded images, a `DataNode`, and gives what comes out instead: one node or a tuple. By
+            default they are decoded in RGB, as stored, each in its own size.
+        device_id: Number of the GPU; None for the processor. A `transform` says itself what runs where.
+        threads: Of the pipeline.
+        shuffle: Shuffle in a buffer of DALI's, as samples are read.
+        shard_id: Which part of the split this process reads, of `num_shards`.
+        num_shards: See `shard_id`.
+        seed: Of the shuffling.
+        options: Further ones of `fn.readers.webdataset`, such as `dont_use_mmap=True`.
+    """
+    load()
+    reason = refusal("cpu" if device_id is None else f"cuda:{device_id}")
+    if reason is not None:
+        raise OptionError(reason)
+    dataset = path if isinstance(path, Dataset) else open_dataset(path)
+    if split not in dataset:
+        raise OptionError(f"split must be one of {', '.join(dataset)}, got {split!r}")
+    tars = dataset[split].shards
+    indexes = [tar.with_suffix(".idx") for tar in tars]
+    for index in indexes:
+        if not index.is_file():
+            raise ShardError(f"{index}: no such DALI index; make it with `imgdata index {dataset.path}`")
+    return _build(
+        tars,
+        indexes,
+        transform,
+        bool((dataset[split].index.label_N >= 0).any()),
+        {"batch_size": batch_size, "num_threads": threads, "device_id": device_id, "seed": seed},
+        {"random_shuffle": shuffle, "shard_id": shard_id, "num_shards": num_shards, "seed": seed, **options},
+    )
+
+
+def _build(
+    tars: list[Path],
+    indexes: list[Path],
+    transform: Callable[[Any], Any] | None,
+    labelled: bool,
+    of_pipeline: dict[str, Any],
+    of_reader: dict[str, Any],
+) -> Any:
+    fn, types = import_module("nvidia.dali.fn"), import_module("nvidia.dali.types")
+    pipeline = import_module("nvidia.dali.pipeline").Pipeline(**of_pipeline)
+
+    def decoded(encoded: Any) -> Any:
+        device = "cpu" if of_pipeline["device_id"] is None else "mixed"
+        return fn.decoders.image(encoded, device=device, output_type=types.RGB, adjust_orientation=False)
+
+    with pipeline:
+        members = fn.readers.webdataset(
+            paths=list(map(str, tars)),
+            index_paths=list(map(str, indexes)),
+            ext=["jpg;png;webp", *(["cls"] if labelled else [])],
+            missing_component_behavior="error",
+            name=READER,
+            **of_reader,
+        )
+        encoded, *label = members if labelled else (members,)
+        images = (transform or decoded)(encoded)
+        labels = (_number(text, fn, types) for text in label)
+        pipeline.set_outputs(*(images if isinstance(images, tuple) else (images,)), *labels)
+    pipeline.build()
+    return pipeline
+
+
+def _number(text: Any, fn: Any, types: Any) -> Any:
+    """ASCII digits of a class, uint8 `(D,)` -> int64 `(1,)`: the sum of digits times their powers of ten."""
+    digits = fn.cast(text, dtype=types.INT64) - ord("0")
+    powers = types.Constant([10**power for power in reversed(range(_DIGITS))], dtype=types.INT64, device="cpu")
+    count = fn.cast(digits.shape()[0], dtype=types.INT64)
+    return fn.reshape(fn.reductions.sum(digits * powers[_DIGITS - count :]), shape=[1])

@@ -1,0 +1,207 @@
+"""The resident backend: positions and parameters -> a batch, out of pixels that were decoded once and stay in memory.
+
+On the processor batches are made by NumPy, in threads; on a GPU by PyTorch, in a stream of its own.
+"""
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgdata.backends.cpu_batch import closed
+from imgdata.backends.resident import cache
+from imgdata.backends.resident.batch import ResidentBatch
+from imgdata.backends.resident.decoding import Bad
+from imgdata.backends.resident.host_store import HostStore
+from imgdata.backends.resident.kept import BUDGET, Kept, kept, num_bytes
+from imgdata.backends.threads import Threads
+from imgdata.backends.work import Setup, Work
+from imgdata.errors import ImageError, OptionError
+
+if TYPE_CHECKING:
+    import torch
+
+    from imgdata.backends.resident.lane import Lane
+
+
+class Store(Protocol):
+    """Kept pixels, and what makes batches of them."""
+
+    def put(self, first: int, pixels_NHWC: NDArray[np.uint8]) -> None:
+        """Keep the pictures from position `first` on."""
+        ...
+
+    def make(self, work: Work) -> "torch.Tensor":
+        """The batch `(N, C, H, W)`, all but mixed; rows to skip are black."""
+        ...
+
+
+class _Loaded:
+    """A split that is in memory."""
+
+    def __init__(self, store: Store, bad: Bad, count: int) -> None:
+        self.store, self.bad = store, bad
+        self.bad_N = np.zeros(count, bool)
+        self.bad_N[list(bad)] = True
+
+
+class ResidentBackend:
+    """Makes batches in threads; the first of them decodes the split, or reads what was decoded before."""
+
+    def __init__(self, setup: Setup) -> None:
+        """Raises `OptionError` where `refuses` says why."""
+        window = kept(setup)
+        if isinstance(window, str):
+            raise OptionError(window)
+        self.setup, self._window = setup, window
+        self._loaded: _Loaded | None = None
+        self._lane: Lane | None = None
+        self._threads: Threads | None = None
+        self._batches: weakref.WeakSet[ResidentBatch] = weakref.WeakSet()
+        self._closed = False
+        # Reentrant, since the collector may close a loader that nobody holds anywhere.
+        self._lock = threading.RLock()
+        self._loading = threading.Lock()
+
+    @property
+    def description(self) -> str:
+        """See `Backend`."""
+        return describe(self.setup)
+
+    def start(self, work: Work) -> ResidentBatch:
+        """See `Backend`; what is wrong with a shard is heard from `wait`."""
+        batch = ResidentBatch(self, work)
+        with self._lock:
+            self._check_open()
+            self._batches.add(batch)
+        batch.begin(work)
+        return batch
+
+    def submit(self, task: Callable[[], None]) -> None:
+        """Run `task` in a thread. Raises `OptionError` after `close`."""
+        with self._lock:
+            self._check_open()
+            if self._threads is None:
+                self._threads = Threads(_num_threads(self.setup))
+            self._threads.submit(task)
+
+    def make(self, work: Work) -> "tuple[torch.Tensor, dict[int, ImageError]]":
+        """A batch, all but mixed; which of its rows are bad, and so black. Raises `ShardError`."""
+        loaded = self._load()
+        failed = {
+            row: loaded.bad[int(work.position_N[row])]
+            for row in np.flatnonzero(loaded.bad_N[work.position_N] & ~work.skip_N).tolist()
+        }
+        if failed:
+            skip_N = work.skip_N.copy()
+            skip_N[list(failed)] = True
+            work = replace(work, skip_N=skip_N)
+        with self.lane():
+            return loaded.store.make(work), failed
+
+    def replace(self, images: "torch.Tensor", row_M: NDArray[np.int64], others: "torch.Tensor") -> None:
+        """Put `others` in the place of some rows."""
+        import torch
+
+        with self.lane():
+            images[torch.from_numpy(row_M).to(images.device)] = others
+
+    @contextmanager
+    def lane(self) -> Iterator[None]:
+        """What PyTorch does in the block is done beside the training, where the device can."""
+        if self._lane is None:
+            yield
+            return
+        with self._lane():
+            yield
+
+    def mark(self) -> "torch.cuda.Event | None":
+        """The end of what the device was told so far."""
+        return None if self._lane is None else self._lane.mark()
+
+    def hand_over(self, images: "torch.Tensor", mark: "torch.cuda.Event | None") -> "torch.Tensor":
+        """A tensor that was made before `mark`, for use in the caller's current stream."""
+        return images if self._lane is None else self._lane.hand_over(images, mark)
+
+    def close(self) -> None:
+        """See `Backend`."""
+        with self._lock:
+            self._closed = True
+            threads = self._threads
+        for batch in list(self._batches):
+            batch.cancel()
+        if threads is not None:
+            threads.close()
+        self._loaded = None
+
+    def _load(self) -> _Loaded:
+        # One thread loads; the others need what it makes.
+        with self._loading:
+            loaded = self._loaded
+            if loaded is None:
+                store = self._store()
+                with self.lane():
+                    bad = cache.fill(self.setup, self._window, store.put, self._check_wanted)
+                loaded = self._loaded = _Loaded(store, bad, len(self.setup.split))
+        return loaded
+
+    def _store(self) -> Store:
+        if self.setup.device == "cpu":
+            return HostStore(self.setup, self._window)
+        from imgdata.backends.resident.device_store import DeviceStore
+        from imgdata.backends.resident.lane import Lane
+
+        self._lane = Lane(self.setup.device)
+        with self.lane():
+            return DeviceStore(self.setup, self._window)
+
+    def _check_wanted(self) -> None:
+        """Raises `OptionError` where nobody waits for a batch any more: the loader may be gone."""
+        self._check_open()
+        with self._lock:
+            wanted = any(not batch.cancelled for batch in self._batches)
+        if not wanted:
+            raise closed()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed()
+
+
+def refuses(setup: Setup) -> str | None:
+    """Why the backend can't be used, in one line with the way out; None where it can."""
+    window = kept(setup)
+    return window if isinstance(window, str) else None
+
+
+def fits(setup: Setup) -> bool:
+    """Whether all that it would keep is at most `BUDGET` bytes; only where it doesn't refuse."""
+    window = kept(setup)
+    return isinstance(window, Kept) and num_bytes(setup, window) <= BUDGET
+
+
+def describe(setup: Setup) -> str:
+    """What is kept, where, and why it fits; in one line."""
+    window = kept(setup)
+    if isinstance(window, str):
+        return window
+    place = "host memory" if setup.device == "cpu" else f"memory of {setup.device}"
+    means = f"NumPy, {_threads_text(_num_threads(setup))}" if setup.device == "cpu" else "PyTorch"
+    return (
+        f"resident: {len(setup.split)} pictures of {window.width} x {window.height} decoded once, "
+        f"{num_bytes(setup, window) / 1e6:.1f} MB in {place}, batches by {means}; cached in {cache.resident_folder()}"
+    )
+
+
+def _num_threads(setup: Setup) -> int:
+    """One for each batch in work at most; on a device one is enough, since it only gives orders."""
+    return max(1, min(setup.threads, setup.buffers)) if setup.device == "cpu" else 1
+
+
+def _threads_text(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"

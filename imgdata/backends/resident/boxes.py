@@ -1,0 +1,42 @@
+"""A finished batch in the host's memory + parameters -> the same, painted over where they say so."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgdata.augment.ops import Cutout, Normalize, RandomErasing
+from imgdata.augment.params import BatchParams
+from imgdata.augment.recipe import Recipe
+from imgdata.backends import finish
+
+
+def erase(batch_NCHW: NDArray[Any], params: BatchParams, recipe: Recipe, *, seed: int, epoch: int) -> None:
+    """As `finish.erase` for every sample of `(N, 3, H, W)`: a value that all have is worked out once.
+
+    A loop, since a picture's rectangle takes 0.6 us, and a mask of the whole batch more.
+    """
+    erasing = recipe.find(RandomErasing) or recipe.find(Cutout)
+    if erasing is None:
+        return
+    rows = np.flatnonzero((params.erase_N4[:, 2:] > 0).all(axis=1)).tolist()
+    if erasing.value == "random":
+        for row in rows:
+            finish.erase(batch_NCHW[row], params, row, recipe, seed=seed, epoch=epoch)
+        return
+    value = _value(erasing.value, recipe, batch_NCHW.dtype)
+    for row, (left, top, width, height) in zip(rows, params.erase_N4[rows].tolist(), strict=True):
+        batch_NCHW[row, :, top : top + height, left : left + width] = value
+
+
+def _value(value: float | tuple[float, ...], recipe: Recipe, dtype: np.dtype[Any]) -> Any:
+    """What goes into a batch of `dtype`: one number, or `(3, 1, 1)` where channels differ."""
+    value_3 = np.broadcast_to(np.array(value, np.float32), 3)
+    if dtype == np.uint8:
+        if recipe.find(Normalize) is not None:
+            scale_3, shift_3 = finish.scale_shift(recipe)
+            value_3 = (value_3 - shift_3) / scale_3
+        value_3 = np.rint(value_3).clip(0, 255)
+    value_3 = value_3.astype(dtype)
+    # NumPy fills with one number in half the time.
+    return value_3[0] if (value_3 == value_3[0]).all() else value_3[:, None, None]

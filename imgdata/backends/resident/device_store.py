@@ -1,0 +1,55 @@
+"""Kept pixels on a device + work -> a finished batch there, by PyTorch, as whole batches."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from imgdata.backends import device_ops, finish
+from imgdata.backends.device_ops.rows import upload
+from imgdata.backends.resident.kept import Kept
+from imgdata.backends.resident.places import mirrored_or_outside, places
+from imgdata.backends.work import Setup, Work
+
+
+class DeviceStore:
+    """All pictures in one tensor, uint8 `(N, H, W, 3)`. Works on any device; safe in threads once filled."""
+
+    def __init__(self, setup: Setup, window: Kept) -> None:
+        """Take the memory; `put` fills it."""
+        self._setup, self._window = setup, window
+        self._device = torch.device(setup.device)
+        self._dtype: torch.dtype = getattr(torch, setup.dtype)
+        shape = (len(setup.split), window.height, window.width, 3)
+        self._pixels_NHWC = torch.empty(shape, dtype=torch.uint8, device=self._device)
+
+    def put(self, first: int, pixels_NHWC: NDArray[np.uint8]) -> None:
+        """Keep the pictures from position `first` on."""
+        self._pixels_NHWC[first : first + len(pixels_NHWC)] = torch.from_numpy(pixels_NHWC).to(self._device)
+
+    def make(self, work: Work) -> torch.Tensor:
+        """The batch `(N, C, H, W)`, all but mixed; rows to skip are black."""
+        setup, params = self._setup, work.params
+        images = device_ops.apply(self._windows(work), params, setup.recipe)
+        scale_3, shift_3 = finish.scale_shift(setup.recipe)
+        images = device_ops.normalise(images, scale_3, shift_3, self._dtype, setup.channels_last)
+        images = device_ops.erase(images, params, setup.recipe, setup.seed, work.epoch)
+        if work.skip_N.any():
+            row_R, black_311 = upload(
+                [np.flatnonzero(work.skip_N), finish.black(setup.recipe, setup.dtype)], self._device
+            )
+            images[row_R] = black_311.to(self._dtype)
+        return images
+
+    def _windows(self, work: Work) -> torch.Tensor:
+        """uint8 `(N, 3, H, W)`, in memory N, H, W, C; flipped where they are to be."""
+        params, window = work.params, self._window
+        row_NH, left_N = places(params, window)
+        place_NW = left_N[:, None] - window.padding + np.arange(params.width)
+        column_NW = mirrored_or_outside(place_NW, window.width, window.mirrored)
+        column_NW = np.where(params.flip_N[:, None], column_NW[:, ::-1], column_NW)
+        position_N, row, column = upload([work.position_N, row_NH, column_NW], self._device)
+        row, column = row[:, :, None], column[:, None, :]
+        images = self._pixels_NHWC[position_N[:, None, None], row.clamp(min=0), column.clamp(min=0)]
+        if (row_NH < 0).any() or (column_NW < 0).any():
+            images.masked_fill_(((row < 0) | (column < 0)).unsqueeze(3), 0)
+        return images.permute(0, 3, 1, 2)

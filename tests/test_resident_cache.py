@@ -1,0 +1,283 @@
+"""Around the resident backend: what it keeps on the disk, its threads, what ends them, and other processes."""
+
+import gc
+import json
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from loaders import dataset
+from residents import (
+    GEOMETRY,
+    HEIGHT,
+    PIXELS,
+    WIDTH,
+    batches,
+    images_of,
+    picture,
+    planner_of,
+    setup_of,
+)
+
+import imgdata
+from imgdata import recipes
+from imgdata.backends.cpu import CpuBackend
+from imgdata.backends.resident import cache, kept
+from imgdata.backends.resident.backend import ResidentBackend
+from imgdata.recipes import (
+    CenterCrop,
+    Recipe,
+    Resize,
+)
+
+pytestmark = pytest.mark.usefixtures("resident_cache")
+
+# --- the cache ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_decoding(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("decoded again")
+
+    return lambda: monkeypatch.setattr(cache, "decode", refuse)
+
+
+def test_what_was_decoded_is_an_array_on_the_disk_and_is_used_again(one_size, resident_cache, no_decoding):
+    setup = setup_of(one_size, GEOMETRY["mirrored margins"])
+    expected = images_of(ResidentBackend, setup)
+    (file,) = resident_cache.glob("*.npy")
+    array = np.load(file, mmap_mode="r")
+    assert (array.shape, array.dtype) == ((30, HEIGHT, WIDTH, 3), np.uint8)
+    no_decoding()
+    assert torch.equal(images_of(ResidentBackend, setup), expected)
+    # What is cut, flipped and normalised of the same pixels does not matter.
+    assert images_of(ResidentBackend, replace(setup, recipe=recipes.cifar_train())).shape[-2:] == (32, 32)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda npy: npy.write_bytes(npy.read_bytes()[:-1]),
+        lambda npy: npy.write_bytes(npy.read_bytes() + b"x"),
+        lambda npy: npy.write_bytes(b""),
+        lambda npy: npy.write_bytes(b"x" * npy.stat().st_size),
+        lambda npy: np.save(npy, np.zeros((30, WIDTH, HEIGHT, 3), np.uint8)),
+        lambda npy: np.save(npy, np.zeros((30, HEIGHT, WIDTH, 3), np.int8)),
+        lambda npy: npy.with_suffix(".json").unlink(),
+        lambda npy: npy.with_suffix(".json").write_text("{"),
+        lambda npy: npy.with_suffix(".json").write_text('{"version": 0, "bad": []}'),
+        lambda npy: npy.with_suffix(".json").write_text("[]"),
+    ],
+    ids=["short", "long", "empty", "garbage", "shape", "dtype", "no list", "half a list", "old", "no dict"],
+)
+def test_a_damaged_cache_is_made_again(one_size, resident_cache, spoil):
+    setup = setup_of(one_size, GEOMETRY["mirrored margins"])
+    expected = images_of(ResidentBackend, setup)
+    (file,) = resident_cache.glob("*.npy")
+    before = file.read_bytes()
+    spoil(file)
+    assert torch.equal(images_of(ResidentBackend, setup), expected)
+    assert file.read_bytes() == before
+    assert json.loads(file.with_suffix(".json").read_text())["bad"] == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda setup: replace(setup, recipe=Recipe(CenterCrop(size=(30, 40)))),
+        lambda setup: replace(setup, recipe=Recipe(Resize(size=(HEIGHT, WIDTH)))),
+        lambda setup: replace(setup, max_pixels=10**5),
+    ],
+    ids=["crop", "resize", "limit"],
+)
+def test_other_pixels_are_in_another_file(one_size, change):
+    setup = setup_of(one_size, Recipe(CenterCrop(size=(HEIGHT, WIDTH))))
+    files = {cache.cache_file(one, kept.kept(one)) for one in (setup, change(setup))}
+    assert len(files) == 2
+
+
+def test_other_pictures_are_in_another_file_and_equal_ones_in_the_same(tmp_path, one_size):
+    recipe = Recipe(CenterCrop(size=8))
+    folders = [tmp_path / name for name in ("same", "other")]
+    for folder, more in zip(folders, (0, 1), strict=True):
+        folder.mkdir()
+        dataset(folder, {number: picture(number + more) for number in range(30)}, 30)
+    setups = [setup_of(folder, recipe) for folder in (one_size, *folders)]
+    first, same, other = (cache.cache_file(setup, kept.kept(setup)).name for setup in setups)
+    assert first == same != other
+
+
+def test_a_folder_that_cannot_be_written_is_warned_of_and_done_without(one_size, tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "file"))
+    setup = setup_of(one_size, GEOMETRY["mirrored margins"])
+    with pytest.warns(cache.CacheWarning, match="kept in memory alone: set IMGDATA_CACHE"):
+        found = images_of(ResidentBackend, setup)
+    assert torch.equal(found, images_of(CpuBackend, setup))
+
+
+def test_a_full_disk_is_warned_of_and_leaves_nothing(one_size, resident_cache, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache, "write_atomic", full)
+    with pytest.warns(cache.CacheWarning, match="no space left on the disk"):
+        images_of(ResidentBackend, setup_of(one_size, GEOMETRY["middle"]))
+    assert [path.suffix for path in resident_cache.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"IMGDATA_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/a/resident"),
+        ({"XDG_CACHE_HOME": "/b"}, "/b/imgdata/resident"),
+        ({"HOME": "/c"}, "/c/.cache/imgdata/resident"),
+        ({"IMGDATA_CACHE": "~/d", "HOME": "/c"}, "/c/d/resident"),
+        ({"IMGDATA_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/c"}, "/c/.cache/imgdata/resident"),
+    ],
+)
+def test_the_cache_folder_is_found(monkeypatch, variables, expected):
+    for name in ("IMGDATA_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert str(cache.resident_folder()) == expected
+
+
+PROCESS = """
+import hashlib, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+import residents as t
+from imgdata.backends.resident import cache
+from imgdata.backends.resident.backend import ResidentBackend
+decode = cache.decode
+def counted(*arguments):
+    print("decoded")
+    return decode(*arguments)
+cache.decode = counted
+setup = t.setup_of(Path(sys.argv[1]), t.GEOMETRY["mirrored margins"])
+print(hashlib.sha256(t.images_of(ResidentBackend, setup).numpy().tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_of_several_processes_one_decodes(one_size, resident_cache):
+    command = [sys.executable, "-c", PROCESS, str(one_size), *sys.path[:4]]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    lines = [process.communicate(timeout=100)[0].split() for process in running]
+    assert sum("decoded" in line for line in lines) == 1
+    assert len({line[-1] for line in lines}) == 1
+    assert sorted(path.suffix for path in resident_cache.iterdir()) == [".json", ".lock", ".npy"]
+
+
+def test_what_a_killed_process_left_is_removed(one_size, resident_cache):
+    setup = setup_of(one_size, GEOMETRY["middle"])
+    file = cache.cache_file(setup, kept.kept(setup))
+    resident_cache.mkdir(parents=True)
+    left_over = resident_cache / f".{file.name}.1.tmp"
+    left_over.write_bytes(b"half")
+    images_of(ResidentBackend, setup)
+    assert not left_over.exists()
+    assert file.exists()
+
+
+# --- threads, ends, faults ---------------------------------------------------------------------------------------
+
+
+def own_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("imgdata-")]
+
+
+def settles(found, expected):
+    deadline = time.monotonic() + 20
+    while found() != expected and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    return found() == expected
+
+
+def test_nothing_runs_before_the_first_batch_or_after_the_end(one_size):
+    backend = ResidentBackend(setup_of(one_size, GEOMETRY["middle"]))
+    assert own_threads() == []
+    batches(backend)
+    assert own_threads()
+    backend.close()
+    backend.close()
+    assert settles(own_threads, [])
+    with pytest.raises(imgdata.OptionError, match="this loader is closed"):
+        batches(backend)
+
+
+def test_a_backend_that_is_dropped_leaves_no_thread(one_size):
+    backend = ResidentBackend(setup_of(one_size, GEOMETRY["middle"]))
+    batches(backend)
+    del backend
+    assert settles(own_threads, [])
+
+
+@pytest.fixture
+def slow_decoding(monkeypatch):
+    """Decoding that goes on until it is told to stop."""
+    begun = threading.Event()
+
+    def decode(setup, window, put):
+        pixels = np.zeros((1, window.height, window.width, 3), np.uint8)
+        while True:
+            put(0, pixels)
+            begun.set()
+            time.sleep(0.005)
+
+    monkeypatch.setattr(cache, "decode", decode)
+    return begun
+
+
+@pytest.mark.parametrize("end", ["close", "cancel"])
+def test_decoding_ends_when_nobody_wants_it(one_size, resident_cache, slow_decoding, end):
+    backend = ResidentBackend(setup_of(one_size, GEOMETRY["middle"]))
+    planner = planner_of(backend.setup)
+    pending = backend.start(planner.work(planner.draft(0, 0)))
+    assert slow_decoding.wait(20)
+    if end == "close":
+        backend.close()
+    else:
+        pending.cancel()
+    with pytest.raises(imgdata.OptionError, match="this loader is closed"):
+        pending.wait()
+    del backend, pending
+    assert settles(own_threads, [])
+    assert [path.suffix for path in resident_cache.iterdir()] == [".lock"]
+
+
+def test_a_missing_shard_is_named_and_tried_again(spoilt):
+    setup = setup_of(spoilt, Recipe(Resize(size=(24, 24))))
+    shard = spoilt / "demo-train-000001.tar"
+    content = shard.read_bytes()
+    shard.unlink()
+    backend = ResidentBackend(setup)
+    with pytest.raises(imgdata.ShardError, match=r"demo-train-000001\.tar"):
+        batches(backend)
+    shard.write_bytes(content)
+    assert len(batches(backend)) == 3
+    backend.close()
+
+
+def test_what_is_kept_by_a_loop_stays_as_it_is(one_size):
+    backend = ResidentBackend(setup_of(one_size, PIXELS["cifar"], dtype="float32", channels_last=False))
+    first = batches(backend)
+    copies = [images.clone() for images, _ in first]
+    for epoch in range(4):
+        batches(backend, epoch=epoch)
+    backend.close()
+    assert all(torch.equal(images, copy) for (images, _), copy in zip(first, copies, strict=True))
+
+
+def test_pytorch_is_imported_by_the_first_batch():
+    code = "import sys, imgdata.backends.resident.backend; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
