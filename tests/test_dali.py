@@ -19,7 +19,8 @@ from rawdata import encoded
 from imgdata import native
 from imgdata.backends.cpu import CpuBackend
 from imgdata.backends.dali import graph, line
-from imgdata.backends.dali.backend import DaliBackend, describe, refuses
+from imgdata.backends.dali.backend import DaliBackend
+from imgdata.backends.dali.fit import describe, refuses
 from imgdata.errors import ImageError, OptionError, ShardError
 from imgdata.recipes import (
     CenterCrop,

@@ -255,7 +255,7 @@ def test_repr_says_what_and_why(images, backend):
         ({"prefetch": 0}, r"prefetch must be a whole number of at least 1, got 0"),
         ({"seed": -1}, r"seed must be a whole number of at least 0, got -1"),
         ({"recipe": "imagenet"}, r"recipe must be a Recipe, such as .*, got 'imagenet'"),
-        ({"backend": "gpu"}, r"backend must be one of auto, cpu, got 'gpu'"),
+        ({"backend": "gpu"}, r"backend must be one of auto, cpu, dali, resident, got 'gpu'"),
         ({"dtype": "float64"}, r"dtype must be one of uint8, float16, float32, got 'float64'"),
         ({"on_bad": "ignore"}, r"on_bad must be one of replace, skip, raise, got 'ignore'"),
         ({"shuffle": "random"}, r"shuffle must be one of global, window, none, got 'random'"),

@@ -100,7 +100,7 @@ def test_the_public_face_is_pinned() -> None:
         "Split",
         "Watcher",
         "__version__",
-    "dali_pipeline",
+        "dali_pipeline",
         "export",
         "index",
         "inspect",

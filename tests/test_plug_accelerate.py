@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from plugs import VAL_SAMPLES, run_ranks, tiny_model, train_loader, val_loader
+from plugs import VAL_SAMPLES, leave, run_ranks, tiny_model, train_loader, val_loader
 from plugs import pets as pets
 
 
@@ -110,8 +110,8 @@ def main(folder, out):
         gathered += positions[valid].tolist()
     result = {"trained": trained, "checked": checked, "gathered": sorted(gathered), "weights": weights(model)}
     Path(out, f"{accelerator.process_index}.json").write_text(json.dumps(result))
-    accelerator.end_training()
 
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave()

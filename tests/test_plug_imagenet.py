@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from plugs import VAL_SAMPLES, run_ranks, tiny_model, train_loader, val_loader
+from plugs import VAL_SAMPLES, leave, run_ranks, tiny_model, train_loader, val_loader
 from plugs import pets as pets
 from torch import distributed
 
@@ -116,8 +116,6 @@ def main(arguments):
     weights = torch.cat([value.detach().flatten() for value in model.parameters()]).tolist()
     result = {"shown": shown, "found": found, "weights": weights}
     (args.out / f"rank{loader.rank}.json").write_text(json.dumps(result))
-    if distributed_run:
-        distributed.destroy_process_group()
 
 
 def run(folder, out, *options):
@@ -158,3 +156,4 @@ def test_two_ranks_train_and_validate_as_one(pets, tmp_path):
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    leave()

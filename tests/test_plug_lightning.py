@@ -10,7 +10,7 @@ import lightning.pytorch as lightning
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from plugs import TRAIN_SAMPLES, VAL_SAMPLES, tiny_model, train_loader, val_loader
+from plugs import TRAIN_SAMPLES, VAL_SAMPLES, leave, tiny_model, train_loader, val_loader
 from plugs import pets as pets
 
 STOP = 10
@@ -138,3 +138,4 @@ def main(folder: str, out: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave()

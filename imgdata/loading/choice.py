@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from imgdata.backends import cpu
 from imgdata.backends.cpu import CpuBackend
-from imgdata.backends.dali import backend as dali
+from imgdata.backends.dali import fit as dali
 from imgdata.backends.resident import backend as resident
 from imgdata.backends.work import Backend, Setup
 from imgdata.errors import OptionError
@@ -34,14 +34,21 @@ def choose(name: BackendName, setup: Setup) -> Choice:
     if name == "resident" or (name == "auto" and resident.refuses(setup) is None and resident.fits(setup)):
         return Choice("resident", resident.ResidentBackend, resident.describe(setup))
     if name == "dali":
-        return Choice("dali", dali.DaliBackend, dali.describe(setup))
+        return Choice("dali", _dali_backend, dali.describe(setup))
     if name == "auto" and setup.device != "cpu":
         reason = dali.refuses(setup)
         if reason is None:
-            return Choice("dali", dali.DaliBackend, dali.describe(setup))
+            return Choice("dali", _dali_backend, dali.describe(setup))
         return Choice("cpu", CpuBackend, f"{cpu.describe(setup)}, then {setup.device}; not DALI: {reason}")
     where = "" if setup.device == "cpu" else f", then {setup.device}"
     return Choice("cpu", CpuBackend, cpu.describe(setup) + where)
+
+
+def _dali_backend(setup: Setup) -> Backend:
+    # Here, since it imports PyTorch.
+    from imgdata.backends.dali.backend import DaliBackend
+
+    return DaliBackend(setup)
 
 
 def _check(reason: str | None) -> None:

@@ -29,8 +29,9 @@ from imgdata.backends.cpu_batch import closed
 from imgdata.backends.dali import available
 from imgdata.backends.dali.batch import DaliBatch
 from imgdata.backends.dali.crop_probe import crop_decode_is_safe
+from imgdata.backends.dali.fit import refuses
 from imgdata.backends.dali.geometry import Shape
-from imgdata.backends.dali.graph import GraphSpec, parent_used_gpu
+from imgdata.backends.dali.graph import GraphSpec
 from imgdata.backends.dali.known import Known
 from imgdata.backends.dali.line import Line
 from imgdata.backends.dali.options import DaliOptions, dali_options
@@ -72,11 +73,6 @@ class DaliBackend:
         self._batches: weakref.WeakSet[DaliBatch] = weakref.WeakSet()
         self._closed = False
         self._lock = threading.RLock()
-
-    @property
-    def description(self) -> str:
-        """See `Backend`."""
-        return describe(self.setup)
 
     def start(self, work: Work) -> DaliBatch:
         """See `Backend`; what is wrong with a shard is heard from `wait`."""
@@ -161,30 +157,6 @@ class DaliBackend:
     def _check_open(self) -> None:
         if self._closed:
             raise closed()
-
-
-def refuses(setup: Setup) -> str | None:
-    """Why DALI can't be used for it, with the way out; None if it can."""
-    dali_options(setup.dali_options)
-    formats = set(setup.split.index.words("format")) - {"unknown"}
-    if formats and "jpeg" not in formats:
-        return f"backend 'dali' must have JPEGs, got {', '.join(sorted(formats))}; use backend='cpu'"
-    if setup.device != "cpu" and parent_used_gpu():
-        return (
-            f"device {setup.device!r} can't be used in a process forked from one that used a GPU; start it by "
-            "multiprocessing's 'spawn'"
-        )
-    return available.refusal(setup.device)
-
-
-def describe(setup: Setup) -> str:
-    """What does the work, and how; in one line."""
-    options = dali_options(setup.dali_options)
-    formats = setup.split.index.words("format")
-    others = "" if formats == ["jpeg"] else f", Pillow for {', '.join(word for word in formats if word != 'jpeg')}"
-    threads = f"{setup.threads} thread{'s' if setup.threads > 1 else ''}"
-    where = "the processor" if setup.device == "cpu" else setup.device
-    return f"dali: NVIDIA DALI {available.load().__version__} on {where}, {threads}, depth {options.depth}{others}"
 
 
 def _spec(setup: Setup, options: DaliOptions) -> GraphSpec:

@@ -68,11 +68,6 @@ class ResidentBackend:
         self._lock = threading.RLock()
         self._loading = threading.Lock()
 
-    @property
-    def description(self) -> str:
-        """See `Backend`."""
-        return describe(self.setup)
-
     def start(self, work: Work) -> ResidentBatch:
         """See `Backend`; what is wrong with a shard is heard from `wait`."""
         batch = ResidentBatch(self, work)

@@ -1,0 +1,30 @@
+"""What a loader needs -> whether DALI can do it, and how it will; without PyTorch, which takes a second to import."""
+
+from imgdata.backends.dali import available
+from imgdata.backends.dali.graph import parent_used_gpu
+from imgdata.backends.dali.options import dali_options
+from imgdata.backends.work import Setup
+
+
+def refuses(setup: Setup) -> str | None:
+    """Why DALI can't be used for it, with the way out; None if it can."""
+    dali_options(setup.dali_options)
+    formats = set(setup.split.index.words("format")) - {"unknown"}
+    if formats and "jpeg" not in formats:
+        return f"backend 'dali' must have JPEGs, got {', '.join(sorted(formats))}; use backend='cpu'"
+    if setup.device != "cpu" and parent_used_gpu():
+        return (
+            f"device {setup.device!r} can't be used in a process forked from one that used a GPU; start it by "
+            "multiprocessing's 'spawn'"
+        )
+    return available.refusal(setup.device)
+
+
+def describe(setup: Setup) -> str:
+    """What does the work, and how; in one line."""
+    options = dali_options(setup.dali_options)
+    formats = setup.split.index.words("format")
+    others = "" if formats == ["jpeg"] else f", Pillow for {', '.join(word for word in formats if word != 'jpeg')}"
+    threads = f"{setup.threads} thread{'s' if setup.threads > 1 else ''}"
+    where = "the processor" if setup.device == "cpu" else setup.device
+    return f"dali: NVIDIA DALI {available.load().__version__} on {where}, {threads}, depth {options.depth}{others}"
