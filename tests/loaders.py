@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +15,22 @@ from rawdata import encoded
 
 import imgdata
 from imgdata import native
+from imgdata.loading import engine
+from imgdata.loading.choice import choose
 from imgdata.recipes import HorizontalFlip, RandomResizedCrop, Recipe
 
-BACKENDS = [
+CPU_BACKENDS = [
     pytest.param("native", marks=pytest.mark.skipif(not native.AVAILABLE, reason="the extension was not built")),
     "pillow",
 ]
-"""All that can make batches here. A test takes one by the fixture `backend`; a further one is a further line."""
+"""The two ways of the CPU backend."""
+BACKENDS = [
+    *CPU_BACKENDS,
+    pytest.param("dali", marks=pytest.mark.skipif(find_spec("nvidia.dali") is None, reason="DALI is not installed")),
+]
+"""All that make batches of random crops here. A test takes one by the fixture `backend`."""
+on_the_cpu = pytest.mark.parametrize("backend", CPU_BACKENDS, indirect=True)
+"""For tests of what the CPU backend does inside, or of its memory."""
 
 SAMPLES = 60
 SHARD_SAMPLES = 7
@@ -33,6 +43,8 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Each backend in turn, chosen as `auto` would choose it on a machine that has it."""
     if request.param == "pillow":
         monkeypatch.setattr(native, "AVAILABLE", False)
+    if request.param == "dali":
+        monkeypatch.setattr(engine, "choose", lambda name, setup: choose("dali" if name == "auto" else name, setup))
     return str(request.param)
 
 

@@ -230,10 +230,12 @@ def test_repr_says_what_and_why(images, backend):
     assert "60 samples, 3 classes" in text
     assert "3 batches of 8, rank 1 of 2, last one left out when incomplete" in text
     assert "order: global, seed 7, epoch 0" in text
-    wanted = (
-        "native extension (libjpeg-turbo" if backend == "native" else "the native extension was not built: install gcc"
-    )
-    assert wanted in text
+    wanted = {
+        "native": "cpu: native extension (libjpeg-turbo",
+        "pillow": "the native extension was not built: install gcc",
+        "dali": "dali: NVIDIA DALI",
+    }
+    assert wanted[backend] in text
     assert "2 threads" in text
     # (2 ahead + 2) batches of 8 x 3 x 16 x 16 bytes.
     assert "uint8, channels last, on cpu; buffers 0.0 MB" in text

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from loaders import TRAIN, take
+from loaders import TRAIN, on_the_cpu, take
 
 import imgdata
 from imgdata import native
@@ -25,6 +25,7 @@ def addresses(batches):
     return [batch.images.data_ptr() for batch in batches]
 
 
+@on_the_cpu
 def test_memory_is_used_again_when_nobody_holds_it(images, backend):
     with loader(images) as batches:
         # Those ahead, the one in hand, the one that takes its place.
@@ -94,6 +95,7 @@ def test_repr_counts_all_memory(images, options, values):
         assert f"buffers {4 * 6 * values:.1f} MB" in repr(batches)
 
 
+@on_the_cpu
 def test_an_error_does_not_keep_the_batch(images, backend, monkeypatch):
     def broken(*_):
         raise imgdata.ShardError("broken")

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from loaders import TRAIN, as_saved, assert_same, epochs, take
+from loaders import TRAIN, as_saved, assert_same, epochs, on_the_cpu, take
 
 import imgdata
 from imgdata.backends.shard_files import ShardFiles
@@ -213,6 +213,7 @@ def test_ctrl_c_loses_no_batch(images, backend):
     assert (done.stdout, done.stderr) == ("True 1\n", "")
 
 
+@on_the_cpu
 def test_ctrl_c_while_a_batch_is_begun_comes_at_once(images, backend, monkeypatch):
     original, leases = ShardFiles.lease, []
 

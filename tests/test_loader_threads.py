@@ -9,7 +9,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from loaders import TRAIN, assert_same, damaged, dataset, epochs, seen, take
+from loaders import TRAIN, assert_same, damaged, dataset, epochs, on_the_cpu, seen, take
 
 import imgdata
 from imgdata import native
@@ -121,6 +121,7 @@ def test_two_loaders_and_two_iterators_in_threads(images, backend):
         assert_same(first, second)
 
 
+@on_the_cpu
 def test_closing_as_a_late_mix_begins_ends_the_wait(tmp_path, backend, monkeypatch):
     # Where a row is bad, the batch is mixed when another has taken its place.
     folder = dataset(tmp_path, {number: damaged(number) for number in range(0, 24, 5)}, count=24)
