@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,7 @@ _OF_ONE_SIZE = ("cifar_train", "cifar_eval")
 )
 @click.option("--images", type=click.IntRange(min=1), default=16, show_default=True, help="How many of them.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of crops, angles, factors.")
+@click.option("--all-backends", is_flag=True, help="Also the resident backend, and DALI where it is installed.")
 @click.option("--quiet", is_flag=True, help="Print no progress and no notes.")
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 def command(
@@ -40,6 +43,7 @@ def command(
     size: int | None,
     images: int,
     seed: int,
+    all_backends: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -50,18 +54,21 @@ def command(
 
     \b
       imgdata parity photos/
-      imgdata parity out/ --recipe imagenet_train --images 64
+      imgdata parity out/ --recipe imagenet_train --images 64 --all-backends
     """  # noqa: D301
     from imgdata.measure.cases import operator_cases, recipe_cases
-    from imgdata.measure.parity import parity
+    from imgdata.measure.parity import available, parity
     from imgdata.measure.pictures import load_pictures
 
     from .counting import Counting
     from .display import note, screen
 
     cases = operator_cases(size or _SIZE) if name is None else recipe_cases(_ready(name, size))
-    with Counting("comparing", "operators", quiet=quiet) as counting:
-        result = parity(load_pictures(paths, images), cases, seed=seed, progress=counting.progress)
+    with Counting("comparing", "operators", quiet=quiet) as counting, tempfile.TemporaryDirectory() as cache:
+        # What the resident backend would keep is of no use to anybody.
+        os.environ["IMGDATA_CACHE"] = cache
+        backends = available(all_backends=all_backends)
+        result = parity(load_pictures(paths, images), cases, seed=seed, backends=backends, progress=counting.progress)
     if not quiet:
         for line in result.refused:
             note(counting.console, f"left out {line}")

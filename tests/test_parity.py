@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -220,6 +221,18 @@ def test_the_command_prints_a_table(photos):
     assert re.search(r" 0\.000 +100\.00% +0 ", lines[2])
     assert max(map(len, lines)) <= 80
     assert lines[-1].strip() == "3 images, differences in steps of 255"
+
+
+def test_all_backends_have_a_line_where_the_recipe_is_for_them(photos):
+    names = ["pillow", *["native"] * native.AVAILABLE, "resident", *["dali"] * (find_spec("nvidia.dali") is not None)]
+    for recipe, wanted in (
+        ("imagenet_eval", names),
+        ("imagenet_train", [name for name in names if name != "resident"]),
+    ):
+        output = run(photos, "--recipe", recipe, "--size", "48", "--images", "2", "--all-backends", "--json").stdout
+        rows = [row for row in json.loads(output)["rows"] if not row["operator"].startswith("+")]
+        assert [row["backend"] for row in rows] == wanted
+        assert all(row["pil"]["mean"] < 0.6 for row in rows)
 
 
 def test_the_command_prints_json_and_names_what_it_left_out(tmp_path):

@@ -14,8 +14,9 @@ from imgdata.backends import host, operators
 from imgdata.manifest import MAX_PIXELS
 from imgdata.measure.pictures import Picture
 
-Executor = Callable[[Sequence[Picture], BatchParams, Recipe], NDArray[np.uint8]]
-"""N pictures, their parameters, the recipe -> uint8 `(N, H, W, 3)`, all that comes before `Normalize` done."""
+Executor = Callable[[Sequence[Picture], BatchParams, Recipe], NDArray[np.uint8] | None]
+"""N pictures, their parameters, the recipe -> uint8 `(N, H, W, 3)`, all that comes before `Normalize` done; None for a
+recipe that is not for it."""
 
 
 def by_pillow(pictures: Sequence[Picture], params: BatchParams, recipe: Recipe) -> NDArray[np.uint8]:

@@ -14,11 +14,13 @@ from imgdata.augment.ops import CutMix, Cutout, MixUp, MixUpOrCutMix, Normalize,
 from imgdata.augment.params import BatchParams, params
 from imgdata.augment.recipe import Recipe
 from imgdata.backends import finish
+from imgdata.backends.dali.available import refusal as dali_refusal
 from imgdata.errors import ImageError, SourceError
 from imgdata.headers import open_image, pillow_errors, probe
 from imgdata.images import check, refuse_large
 from imgdata.manifest import MAX_PIXELS
 from imgdata.measure import reference
+from imgdata.measure.by_backend import by_backend
 from imgdata.measure.cases import Case
 from imgdata.measure.executors import Executor, by_native, by_pillow
 from imgdata.measure.pictures import Picture, Pictures
@@ -61,10 +63,19 @@ class Parity:
     rows: tuple[Row, ...]
 
 
-def available() -> dict[str, Executor]:
-    """The backends that can run here, by name."""
+def available(*, all_backends: bool = False) -> dict[str, Executor]:
+    """What can run here, by name: both ways of the CPU backend; with `all_backends` `resident`, and `dali` if installed.
+
+    The resident backend keeps what it decodes in the cache folder.
+    """
     backends: dict[str, Executor] = {"pillow": by_pillow}
-    return {**backends, "native": by_native} if native.AVAILABLE else backends
+    if native.AVAILABLE:
+        backends["native"] = by_native
+    if all_backends:
+        backends["resident"] = by_backend("resident")
+        if dali_refusal("cpu") is None:
+            backends["dali"] = by_backend("dali")
+    return backends
 
 
 def parity(
@@ -135,7 +146,10 @@ def _compared(
     tensor_NCHW = _theirs(tensors, batch, mix, recipe, seed)
     rows = []
     for name, execute in backends.items():
-        ours_NCHW = _ours(execute(pictures, batch, recipe), batch, mix, recipe, seed)
+        windows_NHWC = execute(pictures, batch, recipe)
+        if windows_NHWC is None:
+            continue
+        ours_NCHW = _ours(windows_NHWC, batch, mix, recipe, seed)
         pil, tensor = difference(ours_NCHW, pil_NCHW), difference(ours_NCHW, tensor_NCHW)
         rows.append(Row(operator=case.operator, backend=name, pil=pil, tensor=tensor))
     return rows

@@ -9,7 +9,7 @@
 
 /* The DCT may halve the sides as long as this many samples remain for a pixel: beyond it the filter is not antialiased as
  * the full picture's would be. */
-#define SAMPLES_LEFT 2
+#define SAMPLES_LEFT 3
 
 /* --- One axis ------------------------------------------------------------------------------------------ */
 
