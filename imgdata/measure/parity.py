@@ -64,7 +64,7 @@ class Parity:
 
 
 def available(*, all_backends: bool = False) -> dict[str, Executor]:
-    """What can run here, by name: both ways of the CPU backend; with `all_backends` `resident`, and `dali` if installed.
+    """What can run here, by name: both ways of the CPU backend; with `all_backends` `resident`, and `dali` if there.
 
     The resident backend keeps what it decodes in the cache folder.
     """
