@@ -2,7 +2,7 @@
 
 `<!-- help COMMAND -->` becomes what `imgdata COMMAND --help` prints: the pages show the options that the installed
 commands have, and a removed command stops the build. `<!-- speed GROUP -->`, `<!-- loaders GROUP -->`,
-`<!-- scale -->` and `<!-- measured NAME -->` become figures from `benchmarks/results/`.
+`<!-- parity -->`, `<!-- scale -->` and `<!-- measured NAME -->` become figures from `benchmarks/results/`.
 """
 
 import json
@@ -13,13 +13,20 @@ from typing import Any
 import click
 from imgdata_cli.main import cli
 
-_MARK = re.compile(r"<!-- (help|speed|loaders|scale|measured)(?: ([a-z0-9_]+))? -->")
+_MARK = re.compile(r"<!-- (help|speed|loaders|parity|scale|measured)(?: ([a-z0-9_]+))? -->")
 _RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by MkDocs for every page."""
-    fill = {"help": _help, "speed": _speed, "loaders": _loaders, "scale": _scale, "measured": _measured}
+    fill = {
+        "help": _help,
+        "speed": _speed,
+        "loaders": _loaders,
+        "parity": _parity,
+        "scale": _scale,
+        "measured": _measured,
+    }
     return _MARK.sub(lambda found: fill[found[1]](found[2] or ""), markdown)
 
 
@@ -53,6 +60,24 @@ def _loaders(group: str) -> str:
 
 def _against(row: dict[str, Any], ratio: str) -> str:
     return f"{row[ratio]:.2f}" if ratio in row else ""
+
+
+def _parity(_: str) -> str:
+    """A row for each operator, a column for each backend; the last one is the host's Pillow against tensors."""
+    rows = _results("parity")["rows"]
+    backends = list(dict.fromkeys(row["backend"] for row in rows))
+    means: dict[str, dict[str, float]] = {}
+    for row in rows:
+        means.setdefault(row["operator"], {})[row["backend"]] = row["pil"]["mean"]
+        if row["backend"] == backends[0]:
+            means[row["operator"]]["tensor"] = row["tensor"]["mean"]
+    head = f"| operator | {' | '.join(backends)} | {backends[0]}, from tensors |\n|---|" + "--:|" * (len(backends) + 1)
+    columns = [*backends, "tensor"]
+    lines = [
+        f"| {name} | " + " | ".join("" if column not in of else f"{of[column]:.3g}" for column in columns) + " |"
+        for name, of in means.items()
+    ]
+    return "\n".join([head, *lines])
 
 
 def _scale(_: str) -> str:
