@@ -74,11 +74,19 @@ def erase(out_CHW: NDArray[Any], params: BatchParams, row: int, recipe: Recipe, 
     else:
         value_CHW = np.broadcast_to(np.array(erasing.value, np.float32), 3)[:, None, None]
     if out_CHW.dtype == np.uint8:
-        if recipe.find(Normalize) is not None:
-            scale_3, shift_3 = scale_shift(recipe)
-            value_CHW = (value_CHW - shift_3[:, None, None]) / scale_3[:, None, None]
-        value_CHW = np.rint(value_CHW).clip(0, 255)
+        value_CHW = as_bytes(value_CHW, recipe)
     out_CHW[:, top : top + height, left : left + width] = value_CHW
+
+
+def as_bytes(value_CHW: NDArray[np.float32], recipe: Recipe) -> NDArray[np.float32]:
+    """What values that are painted over with are in a uint8 batch: what becomes them when the recipe normalises.
+
+    Float32 of any size behind the channels: whole numbers, 0 to 255.
+    """
+    if recipe.find(Normalize) is not None:
+        scale_3, shift_3 = scale_shift(recipe)
+        value_CHW = (value_CHW - shift_3[:, None, None]) / scale_3[:, None, None]
+    return np.rint(value_CHW).clip(0, 255)
 
 
 def mix_images(images: "torch.Tensor", params: MixParams) -> "torch.Tensor":

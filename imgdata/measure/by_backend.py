@@ -4,6 +4,7 @@ import io
 import tarfile
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
@@ -79,6 +80,8 @@ def _setup(split: Split, recipe: Recipe) -> Setup:
 
 
 def _work(params: BatchParams) -> Work:
+    """What comes behind `Normalize` is left out of the parameters, too."""
     count = len(params)
+    params = replace(params, erase_N4=np.zeros_like(params.erase_N4))
     unmixed = MixParams(kind="none", lam=1.0, box_4=(0, 0, 0, 0), partner_N=np.arange(count))
     return Work(epoch=0, params=params, position_N=np.arange(count), skip_N=np.zeros(count, bool), mix=unmixed)

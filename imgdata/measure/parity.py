@@ -22,7 +22,7 @@ from imgdata.manifest import MAX_PIXELS
 from imgdata.measure import reference
 from imgdata.measure.by_backend import by_backend
 from imgdata.measure.cases import Case
-from imgdata.measure.executors import Executor, by_native, by_pillow
+from imgdata.measure.executors import Executor, by_pillow
 from imgdata.measure.pictures import Picture, Pictures
 
 _EPOCH = 0
@@ -70,7 +70,7 @@ def available(*, all_backends: bool = False) -> dict[str, Executor]:
     """
     backends: dict[str, Executor] = {"pillow": by_pillow}
     if native.AVAILABLE:
-        backends["native"] = by_native
+        backends["native"] = by_backend("cpu")
     if all_backends:
         backends["resident"] = by_backend("resident")
         if dali_refusal("cpu") is None:

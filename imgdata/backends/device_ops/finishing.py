@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from imgdata.augment.ops import Cutout, Normalize, RandomErasing
+from imgdata.augment.ops import Cutout, RandomErasing
 from imgdata.augment.params import BatchParams, erasing_noise
 from imgdata.augment.recipe import Recipe
 from imgdata.backends.device_ops.rows import parts, upload
-from imgdata.backends.finish import scale_shift
+from imgdata.backends.finish import as_bytes
 
 _SMALL_PIXELS = 2048
 """Up to here a picture is read in less time than it takes to begin another rectangle: 4 us."""
@@ -48,12 +48,14 @@ def erase(images: torch.Tensor, params: BatchParams, recipe: Recipe, seed: int, 
     row_R = np.flatnonzero((params.erase_N4[:, 2:] > 0).all(axis=1))
     if erasing is None or not len(row_R):
         return images
+    is_bytes = images.dtype == torch.uint8
     if erasing.value == "random":
         noise = [_noise(params, row, seed, epoch) for row in row_R.tolist()]
-        _paint(images, params, row_R, [_in_units(value, images, recipe) for value in noise])
+        _paint(images, params, row_R, [as_bytes(value, recipe) for value in noise] if is_bytes else noise)
         return images
     value_C11 = np.broadcast_to(np.array(erasing.value, np.float32), images.shape[1])[:, None, None]
-    value_C11 = _in_units(value_C11, images, recipe)
+    if is_bytes:
+        value_C11 = as_bytes(value_C11, recipe)
     if images.shape[2] * images.shape[3] <= _SMALL_PIXELS:
         _fill(images, params, value_C11)
     else:
@@ -64,16 +66,6 @@ def erase(images: torch.Tensor, params: BatchParams, recipe: Recipe, seed: int, 
 def _noise(params: BatchParams, row: int, seed: int, epoch: int) -> NDArray[np.float32]:
     _, _, width, height = params.erase_N4[row].tolist()
     return erasing_noise(seed, epoch, int(params.position_N[row]), height, width)
-
-
-def _in_units(value_CHW: NDArray[np.float32], images: torch.Tensor, recipe: Recipe) -> NDArray[np.float32]:
-    """What the values are in the batch: a uint8 batch gets what becomes them when it is normalised."""
-    if images.dtype != torch.uint8:
-        return value_CHW
-    if recipe.find(Normalize) is not None:
-        scale_3, shift_3 = scale_shift(recipe)
-        value_CHW = (value_CHW - shift_3[:, None, None]) / scale_3[:, None, None]
-    return np.rint(value_CHW).clip(0, 255)
 
 
 def _paint(
