@@ -13,9 +13,15 @@ COMMANDS = {
     "verify": "Check shards and sidecars, down to every byte.",
     "inspect": "Show splits, classes, sizes and single samples.",
     "export": "Write a dataset back as class folders.",
+    "train": "Train a network on a dataset.",
+    "evaluate": "Measure how good a trained network is on a split.",
+    "predict": "Say what a trained network sees in images.",
+    "features": "Write the feature vector of each image to a file.",
+    "export-model": "Write a trained network as an ONNX file.",
     "parity": "Compare pixels with torchvision's, on your own images.",
+    "models": "List networks by name, with their sizes.",
 }
-"""Every command, in the order of use; each lives in the module of its name."""
+"""Every command, in the order of use; each lives in the module of its name, with `_` for `-`."""
 
 EXIT_FAULT = 1
 EXIT_USAGE = 2
@@ -31,7 +37,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f".{cmd_name}", __package__)
+        module = importlib.import_module(f".{cmd_name.replace('-', '_')}", __package__)
         command: click.Command = module.command
         return command
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 from imgdata_cli.main import cli
 
-_MARK = re.compile(r"<!-- (help|speed|loaders|parity|scale|measured)(?: ([a-z0-9_]+))? -->")
+_MARK = re.compile(r"<!-- (help|speed|loaders|parity|scale|measured)(?: ([a-z0-9_-]+))? -->")
 _RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 
 

@@ -13,6 +13,7 @@ from imgdata.errors import (
     OutputError,
     ShardError,
     SourceError,
+    TrainingError,
 )
 from imgdata.images import Encoding
 from imgdata.sample import Batch, ClassName, Sample
@@ -49,6 +50,7 @@ __all__ = [
     "SourceError",
     "SourceOptions",
     "Split",
+    "TrainingError",
     "Watcher",
     "__version__",
     "dali_pipeline",

@@ -6,6 +6,7 @@ ImgdataError
 ├── ImageError          one image can't be used; carries a short reason code
 ├── ShardError          a shard, an index or a sidecar is damaged or missing
 ├── OutputError         the output folder can't be written: busy, other options, full, read-only
+├── TrainingError       a run can't go on: the loss is no number, or memory is out
 └── MissingExtraError   an optional package is not installed; names the extra
 """
 
@@ -45,6 +46,10 @@ class ShardError(ImgdataError):
 
 class OutputError(ImgdataError):
     """The output folder can't be written: busy, made with other options, full or read-only."""
+
+
+class TrainingError(ImgdataError):
+    """A training run can't go on."""
 
 
 class MissingExtraError(ImgdataError):

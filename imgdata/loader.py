@@ -59,6 +59,7 @@ class Loader:
         prefetch: int = 2,
         window_shards: int = 16,
         on_bad: OnBad | None = None,
+        exact: bool = False,
         dali_options: Mapping[str, object] | None = None,
     ) -> None:
         """Open the dataset. Raises `OptionError`, `ShardError`; warns with `ShuffleWarning`.
@@ -68,7 +69,7 @@ class Loader:
             split: Name of the split, such as `train`.
             batch_size: Samples of a batch of this rank.
             recipe: What is done to each sample, such as `imgdata.recipes.imagenet_train(224)`.
-            device: Where the images and labels are wanted: `cpu`, `cuda:1`, or `cuda` for PyTorch's current GPU.
+            device: Where the images and labels are wanted: `cpu`, `cuda:1`, `mps`, or `cuda` for PyTorch's current GPU.
             backend: What makes the batches: `cpu`, `dali`, `resident`, or `auto` for the best one here. `repr` says
                 which, and why.
             shuffle: `global` for training, `window` for disks and networks that dislike random reads, `none`.
@@ -79,14 +80,16 @@ class Loader:
             drop_last: Leave out the last batch when it isn't full; by default when shuffled. Otherwise it is filled up
                 with samples whose `valid` is false.
             view: A saved view's name, or steps such as `fraction=0.1 | balance`.
-            dtype: `uint8`, `float16` or `float32`; by default float32 where the recipe has `Normalize`, else uint8.
-                uint8 images are 0 to 255, not normalised; float ones are normalised, or 0 to 1 without `Normalize`.
+            dtype: `uint8`, `float16`, `bfloat16` or `float32`; by default float32 where the recipe has `Normalize`,
+                else uint8. uint8 images are 0 to 255, not normalised; float ones are normalised, or 0 to 1 without it.
             channels_last: Memory in the order N, H, W, C; by default for uint8. The shape is `(N, C, H, W)` either way.
             threads: That read and decode; by default as many as there are cores for this process.
             prefetch: Batches in work behind the one that is wanted.
             window_shards: Shards of a window, with `shuffle="window"`.
             on_bad: What becomes of a sample whose image can't be decoded: another takes its place (`replace`, when
                 training), it is black with `valid` false (`skip`, in evaluation), or an `ImageError` (`raise`).
+            exact: Decode and resize by Pillow, the whole picture: the pixels of torchvision's operators on PIL images,
+                bit for bit, for evaluations that must agree with others'. Two to three times as slow.
             dali_options: For the DALI backend: `hw_decoder_load`, `depth`, `crop_decode`, `preallocate`.
         """
         self._options = make_options(
@@ -103,6 +106,7 @@ class Loader:
             prefetch=prefetch,
             window_shards=window_shards,
             on_bad=on_bad,
+            exact=exact,
             dali_options=dali_options or {},
         )
         self.rank, self.world_size = rank_and_world(rank, world_size)

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from loaders import sample
+from loaders import damaged, sample
 
 import imgdata
 from imgdata.augment.mix import mix_params
 from imgdata.augment.params import params
 from imgdata.backends.dali.backend import DaliBackend
 from imgdata.backends.work import Backend, Setup, Work
-from imgdata.recipes import Recipe
+from imgdata.recipes import Normalize, Recipe
+
+NORMALIZE = Normalize(mean=(0.4, 0.5, 0.6), std=(0.25, 0.25, 0.25))
 
 
 def setup(folder: Path, recipe: Recipe, **changes: Any) -> Setup:
@@ -66,3 +68,7 @@ def by_dali(setup: Setup, todo: Work) -> tuple[np.ndarray, Mapping[int, imgdata.
 def without_tables(number: int) -> bytes:
     """A JPEG of the same length whose quantization tables are comments: the header is right, no decoder reads it."""
     return sample(number).replace(b"\xff\xdb", b"\xff\xfe")
+
+
+BAD = {5: without_tables(5), 20: b"no image at all", 21: damaged(21), 44: without_tables(44)}
+"""Positions in a dataset of `loaders.dataset` -> bytes that are no good image."""

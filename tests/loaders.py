@@ -17,35 +17,58 @@ import imgdata
 from imgdata import native
 from imgdata.loading import engine
 from imgdata.loading.choice import choose
-from imgdata.recipes import HorizontalFlip, RandomResizedCrop, Recipe
+from imgdata.recipes import HorizontalFlip, PadRandomCrop, RandomResizedCrop, Recipe, Resize
 
 CPU_BACKENDS = [
     pytest.param("native", marks=pytest.mark.skipif(not native.AVAILABLE, reason="the extension was not built")),
     "pillow",
 ]
 """The two ways of the CPU backend."""
-BACKENDS = [
+STREAMING_BACKENDS = [
     *CPU_BACKENDS,
     pytest.param("dali", marks=pytest.mark.skipif(find_spec("nvidia.dali") is None, reason="DALI is not installed")),
 ]
-"""All that make batches of random crops here. A test takes one by the fixture `backend`."""
+"""Those that read and decode each picture when its turn comes, and so take any crop."""
+BACKENDS = [*STREAMING_BACKENDS, "resident"]
+"""All that make batches here. A test takes one by the fixture `backend`."""
 on_the_cpu = pytest.mark.parametrize("backend", CPU_BACKENDS, indirect=True)
 """For tests of what the CPU backend does inside, or of its memory."""
+on_streaming = pytest.mark.parametrize("backend", STREAMING_BACKENDS, indirect=True)
+"""For tests of crops that a resident split has not kept (`test_resident` says that it refuses them), or of millions."""
 
 SAMPLES = 60
 SHARD_SAMPLES = 7
 RECIPE = Recipe(RandomResizedCrop(size=16), HorizontalFlip())
-TRAIN = {"split": "train", "batch_size": 8, "recipe": RECIPE, "threads": 2}
+KEPT = Recipe(Resize(size=(24, 30)), PadRandomCrop(size=16, padding=4), HorizontalFlip())
+"""As random, of one window that is the same in every epoch."""
+TRAIN: dict[str, Any] = {"split": "train", "batch_size": 8, "recipe": RECIPE, "threads": 2}
+"""Options of most loaders. In a test that takes `backend` the recipe is one for it."""
 
 
 @pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each backend in turn, chosen as `auto` would choose it on a machine that has it."""
-    if request.param == "pillow":
+def backend(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """Each backend in turn, chosen as `auto` would choose it on a machine that has it, and a recipe that it takes."""
+    name = request.param
+    if name == "pillow":
         monkeypatch.setattr(native, "AVAILABLE", False)
-    if request.param == "dali":
-        monkeypatch.setattr(engine, "choose", lambda name, setup: choose("dali" if name == "auto" else name, setup))
-    return str(request.param)
+    if name in ("dali", "resident"):
+        monkeypatch.setattr(engine, "choose", lambda asked, setup: choose(name if asked == "auto" else asked, setup))
+    if name == "resident":
+        monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path_factory.mktemp("decoded")))
+    monkeypatch.setitem(TRAIN, "recipe", recipe_for(name))
+    return str(name)
+
+
+def recipe_for(backend: str, *more: Any) -> Recipe:
+    """A random crop and flip that the backend takes, and more operators behind them."""
+    return Recipe(*(KEPT if backend == "resident" else RECIPE).ops, *more)
+
+
+def loader(images: Any, *, more: Iterable[Any] = (), **options: Any) -> imgdata.Loader:
+    """A loader of `TRAIN`, with `more` operators behind its recipe's, and with other options."""
+    return imgdata.Loader(images, **{**TRAIN, "recipe": Recipe(*TRAIN["recipe"].ops, *more), **options})
 
 
 @pytest.fixture(scope="session")

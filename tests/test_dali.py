@@ -1,9 +1,6 @@
 """The DALI backend on the processor makes the batches of the CPU backend, whatever is in the shards."""
 
 import gc
-import os
-import re
-import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -12,21 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dalis import by_dali, made, setup, without_tables, work
-from loaders import RECIPE, damaged, dataset, sample
+from dalis import NORMALIZE, by_dali, made, setup, work
+from loaders import RECIPE, dataset
 from rawdata import encoded
 
 from imgdata import native
 from imgdata.backends.cpu import CpuBackend
-from imgdata.backends.dali import graph, line
+from imgdata.backends.dali import graph
 from imgdata.backends.dali.backend import DaliBackend
-from imgdata.backends.dali.fit import describe, refuses
-from imgdata.errors import ImageError, OptionError, ShardError
+from imgdata.backends.dali.fit import describe, memory, refuses
+from imgdata.errors import OptionError
+from imgdata.loading.choice import choose
 from imgdata.recipes import (
     CenterCrop,
     HorizontalFlip,
     MixUp,
-    Normalize,
     PadRandomCrop,
     RandomErasing,
     RandomResizedCrop,
@@ -37,21 +34,12 @@ from imgdata.recipes import (
     VerticalFlip,
 )
 
-NORMALIZE = Normalize(mean=(0.4, 0.5, 0.6), std=(0.25, 0.25, 0.25))
 STEP = {"uint8": 1.0, "float16": 255 * 0.25, "float32": 255 * 0.25}
-BAD = {5: without_tables(5), 20: b"no image at all", 21: damaged(21), 44: without_tables(44)}
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def flawed(tmp_path_factory):
-    """A dataset in which the images `BAD` are."""
-    return dataset(tmp_path_factory.mktemp("flawed"), BAD)
 
 
 RECIPES = {
@@ -157,135 +145,6 @@ def test_batches_may_be_given_up_in_any_order(images):
             assert np.array_equal(pending[2].images().numpy(), expected)
 
 
-# --- bad images --------------------------------------------------------------------------------------------------
-
-
-def test_bad_images_are_found_and_the_other_rows_are_as_ever(flawed, images):
-    given, good = setup(flawed, RECIPE), setup(images, RECIPE)
-    rows = [position for position in range(60) if position != 20]
-    found, failed = by_dali(given, work(given, rows))
-    expected, _ = by_dali(good, work(good, rows))
-    bad = {rows.index(position): error for position, error in ((5, "corrupt"), (21, "truncated"), (44, "corrupt"))}
-    assert {row: error.reason for row, error in failed.items()} == bad
-    assert all(isinstance(error, ImageError) for error in failed.values())
-    assert not found[list(bad)].any()
-    fine = [row for row in range(len(rows)) if row not in bad]
-    assert np.array_equal(found[fine], expected[fine])
-
-
-def test_batches_in_flight_survive_a_bad_one_beside_them(flawed, images):
-    given, good = setup(flawed, RECIPE), setup(images, RECIPE)
-    parts = [range(0, 10), range(22, 32), range(40, 50), range(50, 60)]
-    with closing(DaliBackend(given)) as backend, closing(DaliBackend(good)) as other:
-        pending = [backend.start(work(given, part)) for part in parts]
-        failed = [one.wait() for one in pending]
-        assert [list(rows) for rows in failed] == [[5], [], [4], []]
-        # Others take their place.
-        assert pending[0].redo(np.array([5]), work(given, [33])) == {}
-        assert list(pending[2].redo(np.array([4]), work(given, [5]))) == [4]
-        assert pending[2].redo(np.array([4]), work(given, [8])) == {}
-        for one, positions in zip(
-            pending,
-            ([0, 1, 2, 3, 4, 33, 6, 7, 8, 9], parts[1], [40, 41, 42, 43, 8, *range(45, 50)], parts[3]),
-            strict=True,
-        ):
-            assert np.array_equal(one.images().numpy(), made(other, work(good, positions))[0])
-
-
-def test_bad_images_are_remembered_for_the_next_run(flawed, monkeypatch, cache):
-    given = setup(flawed, RECIPE)
-    todo = work(given, [4, 5, 6, 44])
-    first, failed = by_dali(given, todo)
-    (file,) = cache.glob("dali-*.jsonl")
-    assert len(file.read_text().splitlines()) == 2
-    with open(file, "ab") as half:
-        half.write(b"[7, 12")
-    monkeypatch.setattr(line._Driver, "_recover", lambda *_: pytest.fail("found by a failure again"))
-    again, failed_again = by_dali(given, todo)
-    assert np.array_equal(again, first)
-    assert {row: str(error) for row, error in failed_again.items()} == {
-        row: str(error) for row, error in failed.items()
-    }
-
-
-def test_what_is_remembered_holds_for_those_bytes_alone(flawed, images, tmp_path):
-    copy = shutil.copytree(flawed, tmp_path / "copy")
-    given = setup(copy, RECIPE)
-    todo = work(given, [4, 5])
-    assert list(by_dali(given, todo)[1]) == [1]
-    shard = copy / given.split.index.row(5).shard
-    shard.write_bytes(shard.read_bytes().replace(BAD[5], sample(5)))
-    repaired, failed = by_dali(given, todo)
-    assert failed == {}
-    assert np.array_equal(repaired, by_dali(setup(images, RECIPE), todo)[0])
-
-
-def test_a_cache_that_cannot_be_written_is_warned_of(flawed, cache, monkeypatch):
-    cache.write_bytes(b"a file where the folder should be")
-    given = setup(flawed, RECIPE)
-    with closing(DaliBackend(given)) as backend:
-        pending = backend.start(work(given, [5]))
-        with pytest.raises(UserWarning, match=r"can't be written .*: set IMGDATA_CACHE"):
-            pending.wait()
-
-
-def test_a_crop_that_dali_refuses_and_the_host_does_not_is_the_hosts(images, monkeypatch, cache):
-    given = setup(images, RECIPE)
-    todo = work(given, [0, 1, 2])
-    monkeypatch.setattr(native, "AVAILABLE", False)
-    refused = []
-    take = line.Graph.take
-
-    def failing(graph):
-        pixels = take(graph)
-        if not refused:
-            refused.append(1)
-            raise RuntimeError("Error in fn.decoders: Failed to decode sample #1 : \n")
-        return pixels
-
-    monkeypatch.setattr(line.Graph, "take", failing)
-    found, failed = by_dali(given, todo)
-    assert failed == {}
-    with closing(CpuBackend(given)) as backend:
-        expected, _ = made(backend, todo)
-    assert np.array_equal(found[1], expected[1])
-    # DALI can make other crops of it, and will.
-    assert not list(cache.glob("*"))
-
-
-def test_a_failure_that_names_no_row_is_tried_row_by_row(flawed, monkeypatch):
-    monkeypatch.setattr(line, "_NAMED", re.compile("never"))
-    given = setup(flawed, RECIPE)
-    _, failed = by_dali(given, work(given, [0, 5, 6, 44]))
-    assert sorted(failed) == [1, 3]
-
-
-def test_other_faults_of_dali_are_not_a_pictures(images, monkeypatch):
-    given = setup(images, RECIPE)
-
-    def failing(graph):
-        raise RuntimeError("out of memory")
-
-    with closing(DaliBackend(given)) as backend, monkeypatch.context() as patch:
-        patch.setattr(line.Graph, "take", failing)
-        pending = [backend.start(work(given, [number])) for number in range(3)]
-        for one in pending:
-            with pytest.raises(RuntimeError, match="out of memory"):
-                one.wait()
-        patch.undo()
-        assert made(backend, work(given, [0]))[1] == {}
-
-
-def test_a_shard_that_is_gone_is_named(images, tmp_path):
-    copy = shutil.copytree(images, tmp_path / "copy")
-    given = setup(copy, RECIPE)
-    os.unlink(copy / "demo-train-000000.tar")
-    with closing(DaliBackend(given)) as backend:
-        pending = backend.start(work(given, range(10)))
-        with pytest.raises(ShardError, match=r"demo-train-000000\.tar: No such file"):
-            pending.wait()
-
-
 # --- the whole ---------------------------------------------------------------------------------------------------
 
 
@@ -305,6 +164,45 @@ def test_the_description_says_what_runs(images):
     assert describe(given).startswith("dali: NVIDIA DALI 2.")
     assert describe(given).endswith("on the processor, 2 threads, depth 3, Pillow for png")
     assert refuses(given) is None
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "value_bytes"),
+    [
+        (RECIPE, {}, 1),
+        (Recipe(*RECIPE.ops, NORMALIZE), {"dtype": "float32"}, 4),
+        # Operators work on bytes of their own.
+        (Recipe(*RECIPE.ops, Rotate(degrees=10), NORMALIZE), {"dtype": "float32"}, 4 + 1),
+        # On a GPU a batch is a copy.
+        (RECIPE, {"device": "cuda:0"}, 2),
+    ],
+)
+def test_memory_is_that_of_the_batches(images, recipe, options, value_bytes):
+    given = setup(images, recipe, **options, batch_size=10, buffers=3)
+    assert memory(given, 0) == 3 * 10 * 3 * 16 * 16 * value_bytes
+    assert choose("dali", setup(images, RECIPE)).memory is memory
+
+
+def test_memory_is_taken_for_the_largest_image_that_dali_may_get(images):
+    given = setup(images, RECIPE)
+    index = given.split.index
+    largest = int((index.width_N.astype(int) * index.height_N).argmax())
+    size = int(index.width_N[largest]), int(index.height_N[largest])
+    with closing(DaliBackend(given)) as backend:
+        assert backend.spec.largest_2 == size
+    # Of a bad one the index may say anything.
+    width_N = index.width_N.copy()
+    width_N[0] = 2**30
+    index._arrays["width"] = width_N
+    with closing(DaliBackend(given)) as backend:
+        assert backend.spec.largest_2 == size
+    with closing(DaliBackend(setup(images, RECIPE, dali_options={"preallocate": False}))) as backend:
+        assert backend.spec.largest_2 is None
+
+
+def test_options_are_checked_whatever_backend_is_chosen(images):
+    with pytest.raises(OptionError, match="got 'speed'"):
+        choose("cpu", setup(images, RECIPE, dali_options={"speed": 1}))
 
 
 @pytest.mark.parametrize(
@@ -344,12 +242,16 @@ sys.path.insert(0, sys.argv[2])
 import gc, warnings
 import numpy as np
 from dalis import DaliBackend, made, setup, work
+from imgdata.backends.dali import graph
 from loaders import RECIPE
 warnings.simplefilter("ignore", DeprecationWarning)
 given = setup(sys.argv[1], RECIPE)
 backend = DaliBackend(given)
 expected = made(backend, work(given, range(20)))[0]
 ahead = backend.start(work(given, range(20)))
+# Another thread may be building one.
+building = graph._BUILDING
+building.acquire()
 child = os.fork()
 if child == 0:
     del ahead, backend
@@ -358,6 +260,7 @@ if child == 0:
     same = np.array_equal(made(backend, work(given, range(20)))[0], expected)
     backend.close()
     os._exit(0 if same else 1)
+building.release()
 _, status = os.waitpid(child, 0)
 ahead.wait()
 print(os.waitstatus_to_exitcode(status), np.array_equal(ahead.images().numpy(), expected))

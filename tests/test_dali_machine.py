@@ -1,22 +1,29 @@
 """Where DALI can be used and where not, what is tried and remembered of a machine, and a pipeline of DALI's alone."""
 
 import ctypes
+import io
 import json
 import shutil
 import sys
+import tarfile
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loaders import SAMPLES
+from loaders import SAMPLES, sample
 
 import imgdata
 from imgdata.augment.params import params
 from imgdata.backends.dali import available, crop_probe
 from imgdata.backends.dali.geometry import Shape, geometry
+from imgdata.backends.dali.graph import DecodeError, Graph
+from imgdata.backends.dali.held import Held
 from imgdata.backends.dali.reader import READER, dali_pipeline
+from imgdata.cache import CacheWarning
 from imgdata.errors import MissingExtraError, OptionError, ShardError
 from imgdata.recipes import CenterCrop, PadRandomCrop, RandomResizedCrop, Recipe, Resize
 
@@ -104,9 +111,92 @@ def test_a_verdict_is_remembered_for_the_machine(monkeypatch, tmp_path):
     assert tried == [0, 1, 0]
 
 
-def test_a_trial_that_ends_its_process_is_no_success(monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    assert crop_probe._try(0) is False
+@pytest.mark.parametrize(
+    ("command", "verdict"),
+    [("exit 0", True), ("exit 3", False), ("kill -ABRT $$", False), ("exit 1", None), ("kill -KILL $$", None)],
+)
+def test_a_verdict_is_what_became_of_the_trials_process(monkeypatch, tmp_path, command, verdict):
+    trial = tmp_path / "python"
+    trial.write_text(f"#!/bin/sh\n{command}\n")
+    trial.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(trial))
+    assert crop_probe._try(0) is verdict
+
+
+def test_a_trial_that_could_not_be_made_is_made_again(monkeypatch, tmp_path):
+    verdicts = [None, True]
+    monkeypatch.setattr(crop_probe, "_try", lambda _: verdicts.pop(0))
+    monkeypatch.setattr(crop_probe, "machine", lambda _: "GPU")
+    assert [crop_probe.crop_decode_is_safe(0, tmp_path) for _ in range(3)] == [False, True, True]
+
+
+def test_a_verdict_that_cannot_be_kept_is_warned_of(monkeypatch, tmp_path):
+    monkeypatch.setattr(crop_probe, "_try", lambda _: True)
+    monkeypatch.setattr(crop_probe, "machine", lambda _: "GPU")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.warns(CacheWarning, match=r"dali-crop\.json: can't be written.*; .* set IMGDATA_CACHE to a folder"):
+        assert crop_probe.crop_decode_is_safe(0, tmp_path / "file") is True
+
+
+def test_a_codec_that_fails_on_crops_is_not_trusted(monkeypatch):
+    windows = crop_probe._windows
+
+    def failing(graph, encoded, arrays):
+        if graph.crops:
+            raise DecodeError("nvImageCodec failure")
+        return windows(graph, encoded, arrays)
+
+    class Tried(Graph):
+        def __init__(self, spec):
+            super().__init__(spec)
+            self.crops = spec.crop_decode
+
+    monkeypatch.setattr(crop_probe, "Graph", Tried)
+    monkeypatch.setattr(crop_probe, "_windows", failing)
+    assert not crop_probe.trial(None)
+
+
+# --- tensors that a stream still reads ---------------------------------------------------------------------------
+
+
+def test_tensors_are_held_until_the_stream_has_read_them(monkeypatch):
+    done, waited = set(), []
+
+    class Event:
+        def __init__(self):
+            self.number = len(events)
+            events.append(self)
+
+        def record(self, stream):
+            pass
+
+        def query(self):
+            return self.number in done
+
+        def synchronize(self):
+            waited.append(self.number)
+
+    class Pixels:
+        pass
+
+    events: list[Event] = []
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    held, alive = Held(), weakref.WeakSet()
+
+    def hold():
+        pixels = Pixels()
+        alive.add(pixels)
+        held.until_read(pixels, torch.device("cuda"))
+
+    hold()
+    hold()
+    assert len(alive) == 2
+    done.add(0)
+    hold()
+    assert len(alive) == 2
+    held.close()
+    assert (waited, len(alive)) == ([1, 2], 0)
 
 
 # --- geometry ----------------------------------------------------------------------------------------------------
@@ -179,6 +269,23 @@ def test_dali_reads_a_part_of_a_split_and_does_what_it_is_told(images):
     assert pixels.as_tensor().shape() == [5, 8, 8, 3]
     assert np.array(shape.as_tensor())[0].tolist() == [40, 48 + 30, 3]
     assert np.array(label.as_tensor()).ravel().tolist() == [0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize(("extension", "text"), [("jpg", b"12\n"), ("jpeg", b" 12 "), ("JPG", b"00012\r\n")])
+def test_labels_of_other_peoples_tars_are_those_of_the_index(tmp_path, extension, text):
+    with tarfile.open(tmp_path / "some-train-000000.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in ((f"a.{extension}", sample(0)), ("a.cls", text)):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    split = imgdata.index(tmp_path, workers=1)["train"]
+    assert split.index.label_N.tolist() == [12]
+    assert labels_of(dali_pipeline(tmp_path, split="train", batch_size=1), 1) == [12]
+
+
+def test_options_of_dalis_reader_go_before_ours(images):
+    pipeline = dali_pipeline(images, split="train", batch_size=2, missing_component_behavior="skip", shuffle=True)
+    assert len(pipeline.run()) == 2
 
 
 def test_a_pipeline_over_what_is_not_there_is_refused(images, tmp_path):

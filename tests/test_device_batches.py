@@ -173,6 +173,28 @@ def test_normalised_values_are_those_of_the_host(ops, dtype, channels_last):
         assert made.is_contiguous(memory_format=layout)
 
 
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (33, 1)])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32])
+def test_one_picture_or_none_of_any_size_goes_through_all(count, size, channels_last, dtype):
+    images = photos(*size)[:count].clone()
+    erasing = RandomErasing(p=1.0, scale=(1.0, 1.0), ratio=(size[0] / size[1],) * 2, value=0.5)
+    recipe, drawn = batch(*ALL, NORMALIZE, erasing, images=images)
+    images = device_ops.flip(images, np.ones(count, bool), np.ones(count, bool))
+    assert torch.equal(images, photos(*size)[:count].flip((2, 3)))
+    images = device_ops.apply(images, drawn, recipe)
+    made = device_ops.normalise(images, *finish.scale_shift(recipe), dtype, channels_last)
+    assert (made.shape, made.dtype) == ((count, 3, *size), dtype)
+    expected = finished_by_host(images, recipe, "uint8" if dtype == torch.uint8 else "float32").to(dtype)
+    assert torch.equal(made, expected)
+    for row, (left, top, width, height) in enumerate(drawn.erase_N4.tolist()):
+        value = torch.from_numpy(finish.as_bytes(np.full((3, 1, 1), 0.5, np.float32), recipe))
+        value = value if dtype == torch.uint8 else torch.tensor(0.5)
+        expected[row, :, top : top + height, left : left + width] = value.to(dtype)
+    assert torch.equal(device_ops.erase(made, drawn, recipe, 3, 0), expected)
+
+
 def test_bfloat16_is_rounded_once():
     scale_shift = finish.scale_shift(batch(NORMALIZE, images=photos())[0])
     made = [device_ops.normalise(photos(), *scale_shift, dtype, False) for dtype in (torch.bfloat16, torch.float32)]

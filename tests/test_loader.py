@@ -8,21 +8,26 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from loaders import RECIPE, SAMPLES, TRAIN, assert_same, dataset, epochs, positions, seen, take
+from loaders import SAMPLES, assert_same, dataset, epochs, loader, on_streaming, positions, seen, take
 from rawdata import encoded
 from tarsets import write_tar
 
 import imgdata
-from imgdata import recipes
+from imgdata import native, recipes
 from imgdata.dataset.saved_views import open_view
 from imgdata.dataset.shuffle_quality import ShuffleWarning
-from imgdata.recipes import MixUp, MixUpOrCutMix, Normalize, RandomErasing, Recipe, TrivialAugment
+from imgdata.recipes import (
+    CenterCrop,
+    MixUp,
+    MixUpOrCutMix,
+    Normalize,
+    RandomErasing,
+    Recipe,
+    Resize,
+    TrivialAugment,
+)
 
 NORMALIZE = Normalize(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
-
-
-def loader(images, **options):
-    return imgdata.Loader(images, **{**TRAIN, **options})
 
 
 def test_a_batch_is_images_and_labels(images, backend):
@@ -59,10 +64,10 @@ def test_evaluation_shows_each_sample_once_and_marks_the_padding(images, backend
     [
         ({}, torch.uint8, True),
         ({"channels_last": False}, torch.uint8, False),
-        ({"recipe": Recipe(*RECIPE.ops, NORMALIZE)}, torch.float32, False),
-        ({"recipe": Recipe(*RECIPE.ops, NORMALIZE), "channels_last": True}, torch.float32, True),
-        ({"recipe": Recipe(*RECIPE.ops, NORMALIZE), "dtype": "float16"}, torch.float16, False),
-        ({"recipe": Recipe(*RECIPE.ops, NORMALIZE), "dtype": "uint8"}, torch.uint8, True),
+        ({"more": [NORMALIZE]}, torch.float32, False),
+        ({"more": [NORMALIZE], "channels_last": True}, torch.float32, True),
+        ({"more": [NORMALIZE], "dtype": "float16"}, torch.float16, False),
+        ({"more": [NORMALIZE], "dtype": "uint8"}, torch.uint8, True),
         ({"dtype": "float32"}, torch.float32, False),
     ],
 )
@@ -73,11 +78,26 @@ def test_types_and_memory_orders(images, backend, options, dtype, last):
     assert found.is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
     expected = plain.double()
     if dtype != torch.uint8:
-        op = options.get("recipe", RECIPE).find(Normalize) or Normalize(mean=(0.0,) * 3, std=(1.0,) * 3)
+        (op,) = options.get("more", [Normalize(mean=(0.0,) * 3, std=(1.0,) * 3)])
         mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (op.mean, op.std))
         expected = (expected / 255 - mean) / std
     tolerance = {torch.uint8: 0.0, torch.float32: 2e-6, torch.float16: 3e-3}[dtype]
     assert (found.double() - expected).abs().max().item() <= tolerance
+
+
+@pytest.mark.parametrize("more", [[], [MixUp(alpha=1.0)]], ids=["plain", "mixed"])
+def test_bfloat16_is_float32_rounded(images, backend, more):
+    with loader(images, more=more, dtype="bfloat16") as rounded, loader(images, more=more, dtype="float32") as exact:
+        for batch, other in zip(rounded, exact, strict=True):
+            assert batch.images.dtype == torch.bfloat16
+            assert torch.equal(batch.images, other.images.bfloat16())
+
+
+def test_an_apple_gpu_that_is_not_there_is_refused_at_once(images):
+    if torch.backends.mps.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(imgdata.OptionError, match=r"device must be cpu where PyTorch finds no Apple GPU, got 'mps'"):
+        loader(images, device="mps")
 
 
 def test_the_native_and_the_pillow_pixels_are_alike(images, monkeypatch):
@@ -91,10 +111,10 @@ def test_the_native_and_the_pillow_pixels_are_alike(images, monkeypatch):
         assert np.abs(one.images.astype(int) - other.images.astype(int)).mean() < 0.5
 
 
-HEAVY = Recipe(*RECIPE.ops, TrivialAugment(), NORMALIZE, RandomErasing(p=0.5), MixUpOrCutMix())
+HEAVY = TrivialAugment(), NORMALIZE, RandomErasing(p=0.5), MixUpOrCutMix()
 
 
-@pytest.mark.parametrize("options", [{}, {"recipe": HEAVY}, {"recipe": HEAVY, "dtype": "uint8"}])
+@pytest.mark.parametrize("options", [{}, {"more": HEAVY}, {"more": HEAVY, "dtype": "uint8"}])
 def test_threads_and_prefetch_change_no_pixel(images, backend, options):
     with (
         loader(images, threads=1, prefetch=1, **options) as one,
@@ -105,10 +125,9 @@ def test_threads_and_prefetch_change_no_pixel(images, backend, options):
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_every_operator_leaves_its_mark(images, backend, dtype):
-    steps = [RECIPE, Recipe(*RECIPE.ops, TrivialAugment()), Recipe(*RECIPE.ops, TrivialAugment(), RandomErasing(p=1.0))]
     shown = []
-    for recipe in steps:
-        with loader(images, recipe=recipe, dtype=dtype) as batches:
+    for more in [], [TrivialAugment()], [TrivialAugment(), RandomErasing(p=1.0)]:
+        with loader(images, more=more, dtype=dtype) as batches:
             shown.append(np.concatenate([batch.images for batch in take(batches)]))
     plain, augmented, erased = shown
     assert (plain != augmented).mean() > 0.2
@@ -116,8 +135,7 @@ def test_every_operator_leaves_its_mark(images, backend, dtype):
 
 
 def test_mixed_labels_are_soft_and_images_are_mixed(images, backend):
-    mixed = Recipe(*RECIPE.ops, MixUp())
-    with loader(images, dtype="float32") as plain, loader(images, recipe=mixed, dtype="float32") as batches:
+    with loader(images, dtype="float32") as plain, loader(images, more=[MixUp()], dtype="float32") as batches:
         for one, other in zip(plain, batches, strict=True):
             assert (other.labels.dtype, other.labels.shape) == (torch.float32, (8, 3))
             assert torch.allclose(other.labels.sum(1), torch.ones(8))
@@ -131,9 +149,10 @@ def test_what_is_mixed_needs_labels(tmp_path):
     write_tar(tmp_path / "x-train-0.tar", [("a.jpg", encoded(1)), ("b.jpg", encoded(2))])
     imgdata.index(tmp_path, workers=1)
     with pytest.raises(imgdata.OptionError, match="must have labels for all"):
-        loader(tmp_path, batch_size=2, recipe=Recipe(*RECIPE.ops, MixUp()))
+        loader(tmp_path, batch_size=2, more=[MixUp()])
 
 
+@on_streaming
 def test_a_size_that_grows_by_epoch(images, backend):
     recipe = Recipe(recipes.RandomResizedCrop(size=recipes.Schedule(((0, 8), (1, 24)))))
     with loader(images, recipe=recipe) as batches:
@@ -234,6 +253,7 @@ def test_repr_says_what_and_why(images, backend):
         "native": "cpu: native extension (libjpeg-turbo",
         "pillow": "the native extension was not built: install gcc",
         "dali": "dali: NVIDIA DALI",
+        "resident": "resident: 60 pictures of 30 x 24 decoded once",
     }
     assert wanted[backend] in text
     assert "2 threads" in text
@@ -258,12 +278,12 @@ def test_repr_says_what_and_why(images, backend):
         ({"seed": -1}, r"seed must be a whole number of at least 0, got -1"),
         ({"recipe": "imagenet"}, r"recipe must be a Recipe, such as .*, got 'imagenet'"),
         ({"backend": "gpu"}, r"backend must be one of auto, cpu, dali, resident, got 'gpu'"),
-        ({"dtype": "float64"}, r"dtype must be one of uint8, float16, float32, got 'float64'"),
+        ({"dtype": "float64"}, r"dtype must be one of uint8, float16, bfloat16, float32, got 'float64'"),
         ({"on_bad": "ignore"}, r"on_bad must be one of replace, skip, raise, got 'ignore'"),
         ({"shuffle": "random"}, r"shuffle must be one of global, window, none, got 'random'"),
-        ({"device": "tpu"}, r"device must be cpu, cuda or cuda:0, .*, got 'tpu'"),
+        ({"device": "tpu"}, r"device must be cpu, cuda, cuda:0, .*, or mps, got 'tpu'"),
         ({"device": "cpu:1"}, r"device must be cpu, cuda"),
-        ({"device": "cuda:"}, r"device must be cpu, cuda or cuda:0, .*, got 'cuda:'"),
+        ({"device": "cuda:"}, r"device must be cpu, cuda, cuda:0, .*, or mps, got 'cuda:'"),
         ({"device": "cuda:999"}, r"device must be .*, got 'cuda:999'"),
         ({"rank": 2, "world_size": 2}, r"rank must be 0 to world_size - 1 = 1, got 2"),
         ({"rank": 1}, r"rank and world_size must be given together"),
@@ -366,3 +386,19 @@ def test_only_as_many_batches_are_taken_as_are_asked_for(images, backend):
     with loader(images) as batches:
         assert len(list(islice(batches, 3))) == 3
         assert batches.state_dict()["samples"] == 24
+
+
+def test_exact_pixels_are_pillows_whatever_was_built(images, monkeypatch):
+    crop = Recipe(Resize(size=20), CenterCrop(size=16))
+    with loader(images, recipe=crop, shuffle="none", exact=True) as batches:
+        assert "exact pixels were asked for" in repr(batches) or not native.AVAILABLE
+        found = take(batches)
+    monkeypatch.setattr(native, "AVAILABLE", False)
+    with loader(images, recipe=crop, shuffle="none", backend="cpu") as batches:
+        assert_same(found, take(batches))
+
+
+@pytest.mark.parametrize("name", ["dali", "resident"])
+def test_exact_pixels_are_the_cpu_backends_alone(images, name):
+    with pytest.raises(imgdata.OptionError, match=f"exact needs the backend cpu, got '{name}'"):
+        loader(images, exact=True, backend=name)

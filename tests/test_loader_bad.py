@@ -9,12 +9,24 @@ import warnings
 
 import numpy as np
 import pytest
-from loaders import SAMPLES, TRAIN, as_saved, assert_same, damaged, dataset, epochs, positions, take
+from loaders import (
+    KEPT,
+    SAMPLES,
+    SHARD_SAMPLES,
+    as_saved,
+    assert_same,
+    damaged,
+    dataset,
+    epochs,
+    loader,
+    positions,
+    take,
+)
 from rawdata import encoded
 
 import imgdata
 from imgdata import BadImageWarning, ImageError, ShardError
-from imgdata.recipes import MixUp, Normalize, RandomResizedCrop, Recipe
+from imgdata.recipes import Cutout, MixUp, Normalize, PadRandomCrop, RandomResizedCrop, Recipe, Resize
 
 BAD = {5: damaged(5), 20: b"no image at all", 21: damaged(21), 44: damaged(44)}
 REASONS = {5: "truncated", 20: "not-an-image", 21: "truncated", 44: "truncated"}
@@ -24,10 +36,6 @@ REASONS = {5: "truncated", 20: "not-an-image", 21: "truncated", 44: "truncated"}
 def flawed(tmp_path_factory):
     """A dataset in which the images `BAD` are."""
     return dataset(tmp_path_factory.mktemp("flawed"), BAD)
-
-
-def loader(images, **options):
-    return imgdata.Loader(images, **{**TRAIN, **options})
 
 
 @pytest.fixture
@@ -103,6 +111,12 @@ def large(number, damage):
     return data[:middle] + b"\xff\xd3" * 20 + data[middle + 40 :]
 
 
+SHOWS_WHAT_IS_HURT = {"native": True, "pillow": False, "dali": True, "resident": False}
+"""Whether crops that lie above the damage are made: not by Pillow, and a resident split is decoded whole."""
+CROPS = {"resident": KEPT}
+"""In place of `LARGE`."""
+
+
 @pytest.fixture(scope="module", params=["cut", "hurt"])
 def half_bad(request, tmp_path_factory):
     """What is wrong with the lower halves of some images, and the dataset."""
@@ -113,7 +127,7 @@ def half_bad(request, tmp_path_factory):
 
 def test_what_was_read_before_changes_nothing(half_bad, backend, quiet):
     damage, folder = half_bad
-    options = {"recipe": LARGE, "batch_size": 10, "view": "balance,length=120"}
+    options = {"recipe": CROPS.get(backend, LARGE), "batch_size": 10, "view": "balance,length=120"}
     with loader(folder, **options) as batches:
         whole = [take(batches) for _ in range(3)]
         found = {image.position for image in batches.bad}
@@ -128,8 +142,8 @@ def test_what_was_read_before_changes_nothing(half_bad, backend, quiet):
     pairs = zip(*parts, strict=True)
     assert [batch.positions for batch in whole[0]] == [left.positions + right.positions for left, right in pairs]
     shown = {position for batches in whole for position in positions(batches)}
-    # The extension makes those crops of a damaged file that lie above the damage, but none of one that is cut short.
-    assert bool(shown & set(HALF_BAD)) == (damage == "hurt" and backend in ("native", "dali"))
+    # Of a file that is cut short nobody shows anything.
+    assert bool(shown & set(HALF_BAD)) == (damage == "hurt" and SHOWS_WHAT_IS_HURT[backend])
     assert found <= set(HALF_BAD)
 
 
@@ -144,7 +158,7 @@ def test_a_jpeg_that_is_cut_short_is_bad_for_every_backend(half_bad, monkeypatch
 
 
 def test_evaluation_leaves_them_black_and_marks_them(flawed, backend, quiet):
-    with loader(flawed, shuffle="none", batch_size=9, recipe=TRAIN["recipe"]) as batches:
+    with loader(flawed, shuffle="none", batch_size=9) as batches:
         for _ in range(2):
             taken = take(batches)
             assert positions(taken)[:SAMPLES] == list(range(SAMPLES))
@@ -160,18 +174,17 @@ def test_evaluation_leaves_them_black_and_marks_them(flawed, backend, quiet):
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
 def test_a_skipped_picture_is_what_black_pixels_become(flawed, backend, quiet, dtype):
-    normalize = Normalize(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+    # Nothing is painted over it.
+    more = Normalize(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)), Cutout(size=8, value=1.0)
     black = [0, 0, 0] if dtype == "uint8" else [-2.0, -2.0, -2.0]
-    recipe = Recipe(*TRAIN["recipe"].ops, normalize)
-    with loader(flawed, shuffle="none", batch_size=SAMPLES, recipe=recipe, dtype=dtype) as batches:
+    with loader(flawed, shuffle="none", batch_size=SAMPLES, more=more, dtype=dtype) as batches:
         (batch,) = take(batches)
     for position in BAD:
         np.testing.assert_allclose(batch.images[position].transpose(1, 2, 0).reshape(-1, 3), [black] * 256, atol=1e-6)
 
 
 def test_nobody_gets_a_share_of_a_skipped_ones_class(flawed, backend, quiet):
-    recipe = Recipe(*TRAIN["recipe"].ops, MixUp())
-    with loader(flawed, shuffle="none", batch_size=SAMPLES, recipe=recipe) as batches:
+    with loader(flawed, shuffle="none", batch_size=SAMPLES, more=[MixUp()]) as batches:
         (batch,) = take(batches)
     labels = np.array(batch.labels)
     for position in BAD:
@@ -283,16 +296,28 @@ def copy(images, tmp_path):
     return shutil.copytree(images, tmp_path / "copy")
 
 
-def test_a_shard_that_is_gone_is_named(copy, backend):
-    (copy / "demo-train-000003.tar").unlink()
-    with loader(copy, shuffle="none", batch_size=7) as batches:
+BATCHES_BEFORE_SHARD_3 = {"native": 3, "pillow": 3, "dali": 3, "resident": 0}
+"""Of a shard each, unshuffled. The first batch of a resident split reads all shards."""
+READS_IN_EACH_BATCH = {"native": True, "pillow": True, "dali": True, "resident": False}
+"""Whether batches behind the first need the shards."""
+
+
+def test_a_shard_that_is_gone_is_named_and_the_run_goes_on_when_it_is_back(copy, images, backend):
+    shard, before = "demo-train-000003.tar", BATCHES_BEFORE_SHARD_3[backend]
+    (copy / shard).unlink()
+    with loader(copy, shuffle="none", batch_size=SHARD_SAMPLES) as batches:
         taken = iter(batches)
-        assert positions(take(taken, 3)) == list(range(21))
-        with pytest.raises(
-            ShardError, match=r"demo-train-000003\.tar: No such file or directory; copy the shard again"
-        ):
-            next(taken)
-        assert batches.state_dict()["samples"] == 21
+        assert positions(take(taken, before)) == list(range(before * SHARD_SAMPLES))
+        for _ in range(2):
+            with pytest.raises(
+                ShardError, match=r"demo-train-000003\.tar: No such file or directory; copy the shard again"
+            ):
+                next(taken)
+            assert batches.state_dict()["samples"] == before * SHARD_SAMPLES
+        shutil.copy(images / shard, copy)
+        rest = take(taken)
+    with loader(images, shuffle="none", batch_size=SHARD_SAMPLES) as whole:
+        assert_same(rest, take(whole)[before:])
 
 
 def test_a_shard_that_is_cut_short_is_named_and_the_run_goes_on_when_it_is_back(copy, images, backend):
@@ -303,15 +328,18 @@ def test_a_shard_that_is_cut_short_is_named_and_the_run_goes_on_when_it_is_back(
         assert_same(take(taken, 1), expected[:1])
         for shard in copy.glob("*.tar"):
             os.truncate(shard, 1000)
-        # What was read before is still good.
-        with pytest.raises(ShardError, match=r"demo-train-00000\d\.tar: cut short, s00\d\d ends at byte \d+; copy the"):
-            take(taken)
-        with pytest.raises(ShardError, match="cut short"):
-            next(taken)
+        if READS_IN_EACH_BATCH[backend]:
+            # What was read before is still good.
+            with pytest.raises(
+                ShardError, match=r"demo-train-00000\d\.tar: cut short, s00\d\d ends at byte \d+; copy the"
+            ):
+                take(taken)
+            with pytest.raises(ShardError, match="cut short"):
+                next(taken)
+            for shard in copy.glob("*.tar"):
+                # The same file: it is still open.
+                shard.write_bytes((images / shard.name).read_bytes())
         done = batches.state_dict()["samples"] // 8
-        for shard in copy.glob("*.tar"):
-            # The same file: it is still open.
-            shard.write_bytes((images / shard.name).read_bytes())
         assert_same(take(taken), expected[done:])
 
 
@@ -352,3 +380,12 @@ except imgdata.ShardError as error:
 def test_the_limit_of_open_files_is_raised_where_it_can_be(images, hard, said):
     command = [sys.executable, "-c", FEW_FILES, images, str(hard)]
     assert said in subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def test_a_skipped_picture_has_mirrored_margins_as_wide_as_the_recipe_has(tmp_path, backend, quiet):
+    # Wider than a picture of the crop's size, which is all that is known of a bad one.
+    one_size = [Resize(size=(40, 40))] if backend == "resident" else []
+    crop = Recipe(*one_size, PadRandomCrop(size=16, padding=39, mode="reflect"))
+    folder = dataset(tmp_path, {3: damaged(3)})
+    with loader(folder, recipe=crop, shuffle="none", on_bad="skip") as batches:
+        assert sum(int(batch.valid.sum()) for batch in batches) == SAMPLES - 1

@@ -2,28 +2,27 @@
 
 import pytest
 import torch
-from loaders import TRAIN, take
+from loaders import loader, take
 
-import imgdata
-from imgdata.recipes import MixUp, Normalize, RandomErasing, Recipe
+from imgdata.recipes import MixUp, Normalize, RandomErasing
 
-NORMALIZED = Recipe(*TRAIN["recipe"].ops, Normalize(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)))
+NORMALIZE = Normalize(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 
 pytestmark = pytest.mark.gpu
 
 
 def on(device, images, **options):
-    return imgdata.Loader(images, **{**TRAIN, "device": device, **options})
+    return loader(images, device=device, **options)
 
 
 @pytest.mark.parametrize(
     "options",
     [
         {},
-        {"recipe": NORMALIZED},
-        {"recipe": NORMALIZED, "dtype": "float16", "channels_last": True},
-        {"recipe": NORMALIZED, "dtype": "uint8"},
-        {"recipe": Recipe(*NORMALIZED.ops, RandomErasing(), MixUp())},
+        {"more": [NORMALIZE]},
+        {"more": [NORMALIZE], "dtype": "float16", "channels_last": True},
+        {"more": [NORMALIZE], "dtype": "uint8"},
+        {"more": [NORMALIZE, RandomErasing(), MixUp()]},
     ],
 )
 def test_the_pixels_are_those_of_the_processor(images, backend, options):

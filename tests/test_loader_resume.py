@@ -8,17 +8,13 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
-from loaders import SAMPLES, TRAIN, as_saved, assert_same, dataset, epochs, positions, take
+from loaders import SAMPLES, as_saved, assert_same, dataset, epochs, loader, positions, take
 
 import imgdata
 from imgdata.order import Order
-from imgdata.recipes import MixUp, Recipe
+from imgdata.recipes import MixUp
 
 EPOCHS = 3
-
-
-def loader(images, **options):
-    return imgdata.Loader(images, **{**TRAIN, **options})
 
 
 @pytest.fixture
@@ -57,10 +53,9 @@ def test_a_global_batch_is_the_same_for_every_divisor(images, backend, world_siz
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_mixing_is_the_same_for_every_even_divisor(images, backend, world_size):
-    recipe = Recipe(*TRAIN["recipe"].ops, MixUp())
     with ExitStack() as stack:
-        expected = take(stack.enter_context(loader(images, batch_size=24, recipe=recipe)))
-        parts = [take(stack.enter_context(one)) for one in ranks(images, world_size, 24, recipe=recipe)]
+        expected = take(stack.enter_context(loader(images, batch_size=24, more=[MixUp()])))
+        parts = [take(stack.enter_context(one)) for one in ranks(images, world_size, 24, more=[MixUp()])]
     for number, batch in enumerate(expected):
         assert np.array_equal(batch.images, np.concatenate([part[number].images for part in parts]))
         assert batch.labels == [label for part in parts for label in part[number].labels]

@@ -14,18 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from loaders import TRAIN, as_saved, assert_same, epochs, on_the_cpu, take
+from loaders import CPU_BACKENDS, as_saved, assert_same, epochs, loader, on_streaming, on_the_cpu, take
 
 import imgdata
 from imgdata.backends.shard_files import ShardFiles
 from imgdata.dataset.index import write_index
 from imgdata.manifest import MANIFEST, read_manifest
 from imgdata.order import Order
-
-
-def loader(images, **options):
-    return imgdata.Loader(images, **{**TRAIN, **options})
-
 
 # --- other processes ---------------------------------------------------------------------------------------------
 
@@ -52,8 +47,11 @@ from imgdata.recipes import *
 folder, kind, heavy = sys.argv[1:4]
 native.AVAILABLE = native.AVAILABLE and kind == "native"
 ops = (TrivialAugment(), RandomErasing(), MixUp()) if heavy == "heavy" else ()
-recipe = Recipe(RandomResizedCrop(size=16), HorizontalFlip(), *ops)
-loader = imgdata.Loader(folder, split="train", batch_size=8, recipe=recipe, threads=2, prefetch=3)
+cut, backend = [RandomResizedCrop(size=16)], "cpu"
+if kind == "resident":
+    cut, backend = [Resize(size=(24, 30)), PadRandomCrop(size=16, padding=4)], "resident"
+recipe = Recipe(*cut, HorizontalFlip(), *ops)
+loader = imgdata.Loader(folder, split="train", batch_size=8, recipe=recipe, threads=2, prefetch=3, backend=backend)
 def sums(batches):
     return [(b.positions.tolist(), int(b.images.sum()), float(b.labels.sum())) for b in batches]
 """
@@ -66,7 +64,9 @@ ENDS = {
     "an error in a with": ("with loader:\n  for batch in loader: raise SystemError('mine')", 1),
     "exit in a thread's loop": ("threading.Thread(target=lambda: [time.sleep(0.01) for _ in loader]).start()", 0),
     "a large batch in work": (
-        "loader = imgdata.Loader(folder, split='train', batch_size=4096, recipe=recipe, drop_last=False, threads=2)\n"
+        "loader = imgdata.Loader(\n"
+        "    folder, split='train', batch_size=4096, recipe=recipe, drop_last=False, threads=2, backend=backend\n"
+        ")\n"
         "batches = iter(loader); batches._fill()",
         0,
     ),
@@ -81,10 +81,11 @@ def run(script, images, backend):
 
 
 @pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("backend", [CPU_BACKENDS[0], "resident"], indirect=True)
 @pytest.mark.slow
-def test_a_program_can_end_anywhere(images, end):
+def test_a_program_can_end_anywhere(images, backend, end):
     script, code = ENDS[end]
-    done = run(script, images, "native")
+    done = run(script, images, backend)
     assert done.returncode == code, done.stderr
     assert done.stderr.count("\n") == 0 if code != 1 else done.stderr.endswith("SystemError: mine\n")
 
@@ -152,6 +153,13 @@ def test_several_workers_would_repeat_every_batch(images, monkeypatch):
 
 
 COLLECTED = """
+from imgdata.backends.resident.host_store import HostStore
+make = HostStore.make
+def slow_make(store, work):
+    # Otherwise it is ready before it is collected.
+    time.sleep(0.05)
+    return make(store, work)
+HostStore.make = slow_make
 gc.disable()
 iterator = iter(loader)
 next(iterator)
@@ -171,8 +179,9 @@ print("closed")
 """
 
 
-def test_an_iterator_may_be_collected_while_its_batch_becomes_ready(images):
-    assert run(COLLECTED, images, "pillow").stdout == "closed\n"
+@pytest.mark.parametrize("backend", ["pillow", "resident"], indirect=True)
+def test_an_iterator_may_be_collected_while_its_batch_becomes_ready(images, backend):
+    assert run(COLLECTED, images, backend).stdout == "closed\n"
 
 
 CTRL_C = """
@@ -296,6 +305,7 @@ def imagenet_sized(images, tmp_path):
     return tmp_path
 
 
+@on_streaming
 @pytest.mark.slow
 def test_an_index_of_imagenets_size(imagenet_sized, backend):
     with loader(imagenet_sized, batch_size=256) as batches:

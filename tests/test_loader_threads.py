@@ -9,22 +9,17 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from loaders import TRAIN, assert_same, damaged, dataset, epochs, on_the_cpu, seen, take
+from loaders import assert_same, damaged, dataset, epochs, loader, on_the_cpu, seen, take
 
 import imgdata
 from imgdata import native
 from imgdata.backends import finish
 from imgdata.backends.cpu import CpuBackend
 from imgdata.backends.cpu_batch import CpuBatch
-from imgdata.recipes import MixUp, RandomErasing, Recipe, TrivialAugment
+from imgdata.recipes import MixUp, RandomErasing, TrivialAugment
 
-HEAVY = Recipe(*TRAIN["recipe"].ops, TrivialAugment(), RandomErasing())
+HEAVY = TrivialAugment(), RandomErasing()
 """The native threads and those for Pillow work on the same batch."""
-RECIPES = [TRAIN["recipe"], HEAVY]
-
-
-def loader(images, **options):
-    return imgdata.Loader(images, **{**TRAIN, **options})
 
 
 def own_threads():
@@ -45,15 +40,15 @@ def settles(found, expected):
     return found() == expected
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=["plain", "heavy"])
+@pytest.mark.parametrize("more", [(), HEAVY], ids=["plain", "heavy"])
 @pytest.mark.parametrize("end", ["close", "with", "exhausted", "dropped", "error"])
-def test_no_thread_is_left(images, backend, recipe, end):
+def test_no_thread_is_left(images, backend, more, end):
     dataset = imgdata.open(images)
     with loader(dataset) as first:
         take(first)  # What Arrow starts to read the index stays.
     time.sleep(0.05)  # Python's word that a thread has ended comes a bit before its end.
     before = tasks()
-    batches = loader(dataset, recipe=recipe, batch_size=2, prefetch=5)
+    batches = loader(dataset, more=more, batch_size=2, prefetch=5)
     assert tasks() <= before
     if end == "with":
         with batches:
@@ -105,7 +100,7 @@ def test_closing_ends_the_wait_of_another_thread(images, monkeypatch):
 
 
 def test_two_loaders_and_two_iterators_in_threads(images, backend):
-    with loader(images) as one, loader(images, seed=1, recipe=HEAVY) as other:
+    with loader(images) as one, loader(images, seed=1, more=HEAVY) as other:
         expected = [epochs(one, 2), epochs(other, 2)]
         one.set_epoch(0)
         other.set_epoch(0)
@@ -140,8 +135,7 @@ def test_closing_as_a_late_mix_begins_ends_the_wait(tmp_path, backend, monkeypat
 
     monkeypatch.setattr(CpuBatch, "images", images_of)
     monkeypatch.setattr(CpuBatch, "_expect", expect_after_close)
-    recipe = Recipe(*TRAIN["recipe"].ops, MixUp())
-    batches = loader(folder, batch_size=24, recipe=recipe, on_bad="skip")
+    batches = loader(folder, batch_size=24, more=[MixUp()], on_bad="skip")
     said = []
 
     def wait():
@@ -185,7 +179,7 @@ def test_one_thread_mixes(images, backend, monkeypatch):
         return original(*arguments)
 
     monkeypatch.setattr(finish, "mix_images", mix_images)
-    with loader(images, recipe=Recipe(*HEAVY.ops, MixUp()), threads=4, prefetch=5) as batches:
+    with loader(images, more=[*HEAVY, MixUp()], threads=4, prefetch=5) as batches:
         epochs(batches, 5)
     assert len(threads) == 1
     assert threading.get_ident() not in threads

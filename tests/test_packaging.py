@@ -98,6 +98,7 @@ def test_the_public_face_is_pinned() -> None:
         "SourceError",
         "SourceOptions",
         "Split",
+        "TrainingError",
         "Watcher",
         "__version__",
         "dali_pipeline",

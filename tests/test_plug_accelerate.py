@@ -8,8 +8,24 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from pages import changed
 from plugs import VAL_SAMPLES, leave, run_ranks, tiny_model, train_loader, val_loader
 from plugs import pets as pets
+
+BEFORE = """
+accelerator = Accelerator()
+train_loader = DataLoader(train_set, batch_size=256, shuffle=True, num_workers=8)
+val_loader = DataLoader(val_set, batch_size=256, num_workers=8)
+model, optimizer, train_loader, val_loader = accelerator.prepare(model, optimizer, train_loader, val_loader)
+for epoch in range(90):
+    for batch in train_loader:
+        trained.append(step(accelerator, model, optimizer, batch))
+    seen.append([])
+    for batch in val_loader:
+        answers = model(batch[0]).argmax(1)
+        answers, labels = accelerator.gather_for_metrics((answers, batch[1]))
+        seen[-1] += labels.tolist()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +102,18 @@ def test_accumulation_counts_on_over_the_end_of_an_epoch(pets):
                 synced.append(accelerator.sync_gradients)
                 assert len(batch) == 8
     assert synced == [number % 4 == 3 for number in range(14)]
+
+
+def test_the_pages_code_trains_on_every_batch_and_evaluates_each_sample_once(pets):
+    model = tiny_model()
+    before, optimizer = weights(model), torch.optim.SGD(model.parameters(), lr=0.05)
+    names = {"Accelerator": lambda: Accelerator(cpu=True), "model": model, "optimizer": optimizer, "step": step}
+    names |= {"trained": (trained := []), "seen": (seen := [])}
+    exec(changed("accelerate", BEFORE, pets), names)
+    with train_loader(pets) as train, val_loader(pets) as val:
+        assert trained == [batch.positions.tolist() for _ in range(3) for batch in train]
+        assert seen == [[label for batch in val for label in batch.labels[batch.valid].tolist()]] * 3
+    assert weights(names["model"]) != before
 
 
 @pytest.mark.slow

@@ -10,11 +10,37 @@ from pathlib import Path
 
 import pytest
 import torch
+from pages import changed
 from plugs import VAL_SAMPLES, leave, run_ranks, tiny_model, train_loader, val_loader
 from plugs import pets as pets
 from torch import distributed
 
 BATCH = 8
+
+
+BEFORE = """
+def main_worker(device, args):
+    train_loader = torch.utils.data.DataLoader(train_dataset, batch_size=args.batch_size, sampler=train_sampler, ...)
+    val_loader = torch.utils.data.DataLoader(val_dataset, batch_size=args.batch_size, sampler=val_sampler, ...)
+    for epoch in range(args.start_epoch, args.epochs):
+        if args.distributed:
+            train_sampler.set_epoch(epoch)
+        shown.extend(train(train_loader, model, criterion, optimizer))
+        counts.append(validate(val_loader))
+
+def validate(val_loader):
+    def run_validate(loader):
+        with torch.no_grad():
+            for i, (images, target) in enumerate(loader):
+                images = images.to("cpu")
+                output = model(images)
+                loss = criterion(output, target)
+                losses.update(loss.item(), target.size(0))
+    losses = AverageMeter()
+    run_validate(val_loader)
+    assert losses.mean > 0
+    return losses.count
+"""
 
 
 class AverageMeter:
@@ -65,9 +91,10 @@ def validate(val_loader, model, criterion, distributed_run):
     with torch.no_grad():
         for batch in val_loader:
             # Each sample counts once over all ranks: no Subset for a rest that the ranks can't share evenly.
-            valid = batch.valid.to(batch.labels.device)
+            images, target = batch
             # The padding goes through the model as well: under DDP all ranks call it equally often.
-            output, target = model(batch.images)[valid], batch.labels[valid]
+            output = model(images)
+            output, target = output[batch.valid], target[batch.valid]
             if not len(target):
                 continue
             losses.update(criterion(output, target).item(), len(target))
@@ -132,6 +159,23 @@ def test_alone_it_validates_each_sample_once(pets, tmp_path):
     # A share of so many samples, not of the batches.
     right = result["found"]["top1"] * VAL_SAMPLES / 100
     assert right == pytest.approx(round(right), abs=1e-3)
+
+
+@pytest.mark.parametrize(("rank", "count"), [(0, 13), (1, 8)])
+def test_the_pages_code_trains_and_validates_on_what_is_a_ranks(pets, monkeypatch, rank, count):
+    # One of two ranks, by what torchrun sets; the second one's last batch of evaluation is padding alone.
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    model = tiny_model()
+    names = {"model": model, "optimizer": torch.optim.SGD(model.parameters(), 0.05), "shown": [], "counts": []}
+    names |= {"torch": torch, "train": train, "criterion": torch.nn.CrossEntropyLoss(), "AverageMeter": AverageMeter}
+    exec(changed("imagenet-example", BEFORE, pets), names)
+    args = argparse.Namespace(data=pets, batch_size=8, start_epoch=1, epochs=3, distributed=True)
+    names["main_worker"](torch.device("cpu"), args)
+    with train_loader(pets, rank=rank, world_size=2) as loader:
+        loader.set_epoch(1)
+        assert names["shown"] == [batch.positions.tolist() for _ in range(2) for batch in loader]
+    assert names["counts"] == [count] * 2
 
 
 def test_an_epoch_after_a_resume_is_that_of_the_whole_run(pets, tmp_path):

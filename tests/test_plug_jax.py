@@ -11,10 +11,19 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from pages import changed
 from plugs import CLASSES, VAL, VAL_SAMPLES, train_loader, val_loader
 from plugs import pets as pets
 
+from imgdata.recipes import imagenet_train
+
 OPTIONS = [{}, {"channels_last": True}, {"dtype": "uint8"}, {"dtype": "float16"}]
+
+
+BEFORE = """
+for images, labels in tfds.as_numpy(train_data):
+    state, loss = train_step(state, images, labels)
+"""
 
 
 def nhwc(batch):
@@ -63,6 +72,12 @@ def test_an_array_of_jax_keeps_its_pixels_while_other_batches_are_made(found):
     assert found["kept"] == {"arrays": 21, "changed": 0}
 
 
+def test_the_pages_loop_shows_an_epochs_batches(pets, found):
+    with train_loader(pets, recipe=imagenet_train(16)) as train:
+        expected = [[[8, 16, 16, 3], nhwc(batch)[0, 5].tolist(), batch.labels.tolist()] for batch in train]
+    assert found["page"] == expected
+
+
 def test_a_loop_of_jax_learns_and_evaluates_each_sample_once(found):
     losses = found["losses"]
     assert len(losses) == 60
@@ -90,6 +105,13 @@ def main(folder: str) -> None:
             pairs = [(jnp.from_dlpack(batch.images), batch.images.numpy().copy()) for _ in range(3) for batch in train]
         return {"arrays": len(pairs), "changed": sum(not np.array_equal(array, copy) for array, copy in pairs)}
 
+    @jax.jit
+    def fifth_row(images):
+        return images[0, 5]
+
+    def shown(images, labels):
+        return images.shape, fifth_row(images).tolist(), labels.tolist()
+
     def loss(weights, images, labels):
         logits = images.reshape(len(images), -1) @ weights
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1).mean()
@@ -111,9 +133,13 @@ def main(folder: str) -> None:
         for batch in val:
             answers = (jnp.from_dlpack(nhwc(batch)).reshape(8, -1) @ weights).argmax(1)
             counted += len(answers[np.asarray(batch.valid)])
+    names = {"jnp": jnp, "state": [], "train_step": lambda *step: ([*step[0], shown(*step[1:])], 0.0)}
+    exec(changed("jax-and-numpy", BEFORE, folder), names)
     views = {"NHWC": nhwc, "NCHW": lambda batch: batch.images}
     memories = {f"{name} {options}": memory(view, options) for name, view in views.items() for options in OPTIONS}
-    print(json.dumps({"memory": memories, "kept": kept(), "losses": losses, "counted": counted}))
+    print(
+        json.dumps({"memory": memories, "kept": kept(), "losses": losses, "counted": counted, "page": names["state"]})
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,27 @@
-"""Keras 3 on the torch backend: `fit`, `evaluate` and `predict` with a `DataLoader` around our loader."""
+"""Keras 3 on the torch backend: `fit`, `evaluate` and `predict` around our loader. A script as well."""
+
+import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from pages import changed
 from plugs import CLASSES, VAL_SAMPLES, train_loader, val_loader
 from plugs import pets as pets
 from torch.utils.data import DataLoader
 
 # Tensors of PyTorch have an `__array__` of the time before NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+
+
+BEFORE = """
+train_data = keras.utils.image_dataset_from_directory("imagenet/train", batch_size=256, image_size=(224, 224))
+val_data = keras.utils.image_dataset_from_directory("imagenet/val", batch_size=256, image_size=(224, 224))
+model.fit(train_data, validation_data=val_data, epochs=90)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +51,10 @@ def for_keras(loader, function):
 
 @pytest.fixture
 def model(keras):
+    return small_model(keras)
+
+
+def small_model(keras):
     keras.utils.set_random_seed(0)
     layers = keras.layers
     model = keras.Sequential(
@@ -49,6 +66,18 @@ def model(keras):
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
     return model
+
+
+def test_the_pages_code_fits_and_its_process_ends_without_a_word(pets, tmp_path):
+    environment = os.environ | {"KERAS_BACKEND": "torch", "KERAS_HOME": str(tmp_path), "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, __file__, pets]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["epochs"] == found["validated"] == 3
+    # Its own `evaluate` of the model after the last epoch.
+    assert found["val_accuracy"] == pytest.approx(found["right"] / VAL_SAMPLES)
+    assert found["moved"]
 
 
 @pytest.mark.parametrize("initial_epoch", [0, 1])
@@ -98,3 +127,28 @@ def test_a_loader_itself_is_refused_by_keras(pets, model):
     # Should Keras take any iterable one day, the page can be shorter.
     with train_loader(pets) as train, pytest.raises(ValueError, match="Unrecognized data type"):
         model.fit(train, verbose=0)
+
+
+def main(folder):
+    import keras
+
+    model = small_model(keras)
+    before, fit = model.get_weights(), model.fit
+    model.fit = lambda *data, **options: histories.append(fit(*data, verbose=0, **options).history)
+    histories = []
+    # The names of the script itself, as a user has them: they live until Python takes everything down.
+    names = globals()
+    names |= {"keras": keras, "model": model}
+    exec(changed("keras", BEFORE, folder), names)
+    (history,) = histories
+    right = 0
+    for batch in names["val"]:
+        answers = model.predict_on_batch(pair(batch)[0]).argmax(1)
+        right += int((answers == batch.labels.numpy())[batch.valid.numpy()].sum())
+    moved = any((one != other).any() for one, other in zip(before, model.get_weights(), strict=True))
+    found = {"epochs": len(history["loss"]), "validated": len(history["val_loss"]), "moved": moved}
+    print(json.dumps(found | {"right": right, "val_accuracy": history["val_accuracy"][-1]}, default=bool))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

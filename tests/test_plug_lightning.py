@@ -10,6 +10,7 @@ import lightning.pytorch as lightning
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from pages import changed
 from plugs import TRAIN_SAMPLES, VAL_SAMPLES, leave, tiny_model, train_loader, val_loader
 from plugs import pets as pets
 
@@ -22,6 +23,38 @@ pytestmark = [
     # Its own call of what PyTorch will take away.
     pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec"),
 ]
+
+
+BEFORE = """
+class Data(lightning.LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(self.train_set, batch_size=256, shuffle=True, num_workers=8)
+
+    def val_dataloader(self):
+        return DataLoader(self.val_set, batch_size=256, num_workers=8)
+
+class Module(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net, self.shown, self.right = tiny_model(), [], []
+
+    def forward(self, images):
+        return self.net(images)
+
+    def training_step(self, batch, batch_idx):
+        images, labels = batch
+        self.shown.append(batch.positions.tolist())
+        return torch.nn.functional.cross_entropy(self(images), labels)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.05)
+
+    def validation_step(self, batch, batch_idx):
+        images, labels = batch
+        right = (self(images).argmax(1) == labels).float()
+        self.log("top1", right.mean())
+        self.right += right.tolist()
+"""
 
 
 class Module(lightning.LightningModule):
@@ -38,11 +71,11 @@ class Module(lightning.LightningModule):
         return torch.nn.functional.cross_entropy(self.net(images), labels)
 
     def validation_step(self, batch, batch_idx):
-        valid = batch.valid.to(self.device)
         self.checked += batch.positions[batch.valid].tolist()
-        right = (self.net(batch.images).argmax(1) == batch.labels) & valid
-        self.log("right", right.sum().float(), on_epoch=True, reduce_fx="sum", sync_dist=True)
-        self.log("top1", right.sum() / valid.sum(), on_epoch=True, batch_size=int(valid.sum()))
+        right = (self.net(batch.images).argmax(1) == batch.labels)[batch.valid].float()
+        self.log("right", right.sum(), reduce_fx="sum", sync_dist=True)
+        total = len(self.trainer.val_dataloaders.dataset)
+        self.log("top1", right.sum() / total, reduce_fx="sum", sync_dist=True)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
@@ -92,6 +125,17 @@ def test_fit_shows_every_batch_and_validates_each_sample_once(whole):
     assert metrics["top1"] == pytest.approx(metrics["right"] / VAL_SAMPLES)
 
 
+def test_the_pages_code_fits_and_validates_each_sample_once(pets, tmp_path):
+    names = {"lightning": lightning, "torch": torch, "tiny_model": tiny_model}
+    exec(changed("lightning", BEFORE, pets), names)
+    runner, module = trainer(tmp_path, enable_checkpointing=False, num_sanity_val_steps=0), names["Module"]()
+    runner.fit(module, datamodule=names["Data"]())
+    with train_loader(pets) as train:
+        assert module.shown == [batch.positions.tolist() for _ in range(3) for batch in train]
+    assert len(module.right) == 3 * VAL_SAMPLES
+    assert runner.callback_metrics["top1"] == pytest.approx(sum(module.right[-VAL_SAMPLES:]) / VAL_SAMPLES)
+
+
 def test_a_resume_in_mid_epoch_gives_exactly_what_was_left(pets, whole, tmp_path):
     stopped = Module(stop=STOP)
 
@@ -126,13 +170,18 @@ def test_two_ranks_of_lightnings_own_launcher_share_the_samples(pets, tmp_path):
         samples = [position for pair in epoch for batch in pair for position in batch]
         assert len(set(samples)) == len(samples) == 48 <= TRAIN_SAMPLES
     assert sorted(ranks[0]["checked"] + ranks[1]["checked"]) == sorted([*range(VAL_SAMPLES)] * 2)
+    # The second rank's last batch is padding alone.
+    assert (len(ranks[0]["checked"]), len(ranks[1]["checked"])) == (26, 16)
+    for rank in ranks:
+        assert rank["top1"] == pytest.approx(rank["right"] / VAL_SAMPLES)
 
 
 def main(folder: str, out: str) -> None:
     module = Module()
     runner = trainer(out, devices=2, strategy="ddp", max_epochs=2, enable_checkpointing=False, num_sanity_val_steps=0)
     runner.fit(module, datamodule=Data(folder))
-    seen = {"trained": module.trained, "checked": module.checked}
+    metrics = {name: float(value) for name, value in runner.callback_metrics.items()}
+    seen = {"trained": module.trained, "checked": module.checked, **metrics}
     Path(out, f"{runner.global_rank}.json").write_text(json.dumps(seen))
 
 

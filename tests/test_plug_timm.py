@@ -1,8 +1,11 @@
 """The structure of timm's training script with our loaders in place of `create_loader`, mixing included."""
 
+from argparse import Namespace
+
 import pytest
 import timm.data
 import torch
+from pages import changed
 from plugs import CLASSES, NORMALIZE, TRAIN, VAL_SAMPLES, train_loader, val_loader
 from plugs import pets as pets
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
@@ -15,6 +18,23 @@ from imgdata.recipes import IMAGENET_MEAN, IMAGENET_STD, MixUp, MixUpOrCutMix, R
 
 EPOCHS = 2
 MIXED = Recipe(*TRAIN["recipe"].ops, MixUpOrCutMix(mixup_alpha=0.8, cutmix_alpha=1.0))
+
+
+BEFORE = """
+def main(args, data_config, device):
+    if not args.naflex_loader:
+        loader_train = create_loader(dataset_train, input_size=data_config['input_size'], ...)
+
+    if args.val_split:
+        if not args.naflex_loader:
+            loader_eval = create_loader(dataset_eval, input_size=data_config['input_size'], ...)
+
+    if not args.evaluate:
+        for epoch in range(args.start_epoch, args.epochs):
+            _set_loader_epoch(loader_train, epoch)
+            train(loader_train, epoch)
+            validate(loader_eval)
+"""
 
 
 def train_one_epoch(epoch, model, loader, optimizer, loss_fn, lr_scheduler, mixup_fn=None):
@@ -38,14 +58,39 @@ def validate(model, loader):
     model.eval()
     with torch.no_grad():
         for batch in loader:
-            valid = batch.valid.to(batch.labels.device)
-            output, target = model(batch.images)[valid], batch.labels[valid]
+            output, target = model(batch.images)[batch.valid], batch.labels[batch.valid]
             top1.update(accuracy(output, target)[0].item(), len(target))
     return top1
 
 
 def timms_mixup():
     return timm.data.Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.1, num_classes=CLASSES)
+
+
+def test_the_pages_loaders_show_what_create_loader_did(pets):
+    model = timm.create_model("test_vit", num_classes=CLASSES, img_size=32)
+    data_config, device = timm.data.resolve_data_config({}, model=model), torch.device("cpu")
+    # A model that was not trained with the statistics and filters that the ready recipes have.
+    assert (data_config["mean"], data_config["interpolation"]) == ((0.5, 0.5, 0.5), "bicubic")
+    same = ("input_size", "crop_pct", "interpolation", "mean", "std")
+    options = {"batch_size": 8, "num_workers": 0, "persistent_workers": False, "device": device}
+    before = timm.data.create_loader(imgdata.open(pets).torch("val"), **{n: data_config[n] for n in same}, **options)
+    trained, checked = [], []
+
+    def train(loader, epoch):
+        trained.append([labels.tolist() for _, labels in loader])
+
+    names = {"train": train, "validate": lambda loader: checked.append(list(loader))}
+    exec(changed("timm", BEFORE, pets), names)
+    args = Namespace(batch_size=8, val_split="val", naflex_loader=False, evaluate=False, start_epoch=1, epochs=3)
+    names["main"](args, data_config, device)
+    for epoch in checked:
+        for (images, target), (found, labels) in zip(before, epoch, strict=True):
+            assert torch.equal(target, labels)
+            assert (images - found).abs().mean() < 0.02
+    with train_loader(pets) as loader:
+        loader.set_epoch(1)
+        assert trained == [[batch.labels.tolist() for batch in loader] for _ in range(2)]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +104,7 @@ def timms_mixup():
 )
 def test_the_loop_trains_and_validates(pets, recipe, mixup_fn, loss_fn):
     model = timm.create_model("test_resnet", num_classes=CLASSES)
+    before = [value.detach().clone() for value in model.parameters()]
     with train_loader(pets, recipe=recipe) as loader_train, val_loader(pets) as loader_eval:
         optimizer = create_optimizer_v2(model, opt="sgd", lr=0.01)
         scheduler, epochs = create_scheduler_v2(
@@ -72,6 +118,9 @@ def test_the_loop_trains_and_validates(pets, recipe, mixup_fn, loss_fn):
             assert top1.count == VAL_SAMPLES
             scheduler.step(epoch + 1, top1.avg)
     assert epochs == EPOCHS
+    after = list(model.parameters())
+    assert all(value.isfinite().all() for value in after)
+    assert any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
 def test_evaluation_is_shown_what_create_loader_showed_it(pets):

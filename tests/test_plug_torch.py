@@ -1,7 +1,10 @@
 """What plain PyTorch expects of a loader: a loop, a `DataLoader` around it, ranks."""
 
+from itertools import islice
+
 import pytest
 import torch
+from pages import FOLDER, PAGES, changed
 from plugs import TRAIN_SAMPLES, VAL, VAL_SAMPLES, tiny_model, train_loader, val_loader
 from plugs import pets as pets
 from torch.utils.data import DataLoader
@@ -9,6 +12,78 @@ from torchvision.transforms import v2
 
 import imgdata
 from imgdata.recipes import IMAGENET_MEAN, IMAGENET_STD
+
+BEFORE = """
+train_set = ImageFolder("imagenet/train", Compose([RandomResizedCrop(224), RandomHorizontalFlip(), ToTensor(), norm]))
+sampler = DistributedSampler(train_set)
+train_loader = DataLoader(train_set, 256, sampler=sampler, num_workers=8, pin_memory=True, drop_last=True)
+for epoch in range(start_epoch, 90):
+    sampler.set_epoch(epoch)
+    for images, labels in train_loader:
+        images, labels = images.cuda(non_blocking=True), labels.cuda(non_blocking=True)
+        loss = cross_entropy(model(images), labels)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+"""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_short_and_shows_what_goes_and_what_comes(page):
+    lines = (FOLDER / f"{page}.md").read_text().splitlines()
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 125
+    assert {"+", "-"} <= {line[:1] for line in lines}
+
+
+def test_the_pages_loop_shows_each_epochs_batches(pets):
+    def names():
+        model = tiny_model()
+        cross_entropy = torch.nn.functional.cross_entropy
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        return {"model": model, "optimizer": optimizer, "cross_entropy": cross_entropy, "losses": []}
+
+    found = names() | {"start_epoch": 1}
+    exec(changed("pytorch", BEFORE, pets), found)
+    expected = names()
+    with train_loader(pets, recipe=imgdata.recipes.imagenet_train(16)) as train:
+        train.set_epoch(1)
+        for images, labels in (batch for _ in range(2) for batch in train):
+            loss = expected["cross_entropy"](expected["model"](images), labels)
+            expected["losses"].append(loss.item())
+            expected["optimizer"].zero_grad()
+            loss.backward()
+            expected["optimizer"].step()
+    assert found["losses"] == expected["losses"]
+    assert len(set(found["losses"])) == 14
+
+
+def test_a_run_that_goes_on_in_mid_epoch_ends_with_the_weights_of_a_whole_one(pets):
+    def run(loader, model, optimizer, stop=None):
+        for epoch in range(loader.epoch, 2):
+            loader.set_epoch(epoch)
+            for images, labels in islice(loader, stop):
+                loss = torch.nn.functional.cross_entropy(model(images), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            if stop is not None:
+                return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "loader": loader.state_dict()}
+        return {"model": model.state_dict()}
+
+    def parts():
+        model = tiny_model()
+        return train_loader(pets), model, torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+
+    whole = run(*parts())
+    saved = run(*parts(), stop=3)
+    loader, model, optimizer = parts()
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    loader.load_state_dict(saved["loader"])
+    rest = run(loader, model, optimizer)
+    assert all(torch.equal(value, rest["model"][name]) for name, value in whole["model"].items())
 
 
 def evaluate(model, loader):

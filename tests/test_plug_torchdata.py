@@ -1,8 +1,10 @@
 """torchdata's conventions of state: `StatefulDataLoader` around a loader, a loader as a node."""
 
 import pytest
+import torch
 import torchdata.nodes
 from loaders import as_saved
+from pages import changed
 from plugs import pets as pets
 from plugs import train_loader
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -10,6 +12,14 @@ from torchdata.stateful_dataloader.stateful import Stateful
 
 # Its own call of a function that PyTorch gave up.
 pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
+
+
+BEFORE = """
+loader = StatefulDataLoader(train_set, batch_size=256, shuffle=True, num_workers=8)
+for images, labels in loader:
+    loss = train_step(images, labels)
+    torch.save({"loader": loader.state_dict()}, "checkpoint.pt")
+"""
 
 
 def positions(batch):
@@ -99,6 +109,23 @@ def test_a_node_goes_on_where_it_was(pets, expected, taken):
         resumed.load_state_dict(state)
         assert list(resumed) == expected[0][taken:]
         assert list(resumed) == expected[1]
+
+
+def test_the_pages_checkpoint_goes_on_with_the_very_next_batch(pets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen = []
+
+    def train_step(images, labels):
+        if len(seen) == 3:
+            raise KeyError("the power is gone")
+        seen.append(labels.tolist())
+
+    names = {"torch": torch, "train_step": train_step}
+    with pytest.raises(KeyError, match="the power is gone"):
+        exec(changed("torchdata", BEFORE, pets), names)
+    with train_loader(pets) as loader, train_loader(pets) as whole:
+        loader.load_state_dict(torch.load("checkpoint.pt")["loader"])
+        assert seen + [batch.labels.tolist() for batch in loader] == [batch.labels.tolist() for batch in whole]
 
 
 def test_loading_a_state_gives_it_back(pets):

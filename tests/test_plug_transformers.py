@@ -1,38 +1,20 @@
 """`transformers.Trainer` with our loaders as dicts: training, exact evaluation, resume in mid-epoch."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pages import changed
 from plugs import CLASSES, TRAIN_SAMPLES, VAL_SAMPLES, train_loader, val_loader
 from plugs import pets as pets
 from transformers import ResNetConfig, ResNetForImageClassification, Trainer, TrainerCallback, TrainingArguments
 
+from imgdata.recipes import imagenet_eval, imagenet_train
 
-def as_dict(batch):
-    """What the models of transformers take; -100 is the label that their losses and we leave out."""
-    labels = batch.labels.masked_fill(~batch.valid.to(batch.labels.device), -100)
-    return {"pixel_values": batch.images, "labels": labels}
-
-
-class LoaderTrainer(Trainer):
-    """Takes loaders where `Trainer` takes datasets."""
-
-    def get_train_dataloader(self):
-        return self.train_dataset
-
-    def get_eval_dataloader(self, eval_dataset=None):
-        return eval_dataset or self.eval_dataset
-
-
-class SavesLoader(TrainerCallback):
-    """The loader's state into every checkpoint."""
-
-    def on_save(self, args, state, control, train_dataloader, **kwargs):
-        path = Path(args.output_dir, f"checkpoint-{state.global_step}", "loader.json")
-        path.write_text(json.dumps(train_dataloader.state_dict()))
+BEFORE = """
+trainer = Trainer(model, args, train_dataset=train_set, eval_dataset=val_set, compute_metrics=metrics)
+"""
 
 
 class Stops(TrainerCallback):
@@ -58,14 +40,14 @@ def metrics(found):
 
 
 def run(folder, out, stop=None, resume=None):
-    """A run of two epochs that may stop or go on at a step: the trainer, and what it was shown."""
+    """A run of two epochs by the page's code, which may stop or go on at a step: the trainer, and what it was shown."""
     shown = []
 
-    def noted(batch):
-        shown.append(batch.positions.tolist())
-        return as_dict(batch)
+    def noted(trainer, model, inputs, *others):
+        shown.append([float(inputs["pixel_values"].sum()), *inputs["labels"].tolist()])
+        return Trainer.training_step(trainer, model, inputs, *others)
 
-    arguments = TrainingArguments(
+    args = TrainingArguments(
         out,
         num_train_epochs=2,
         per_device_train_batch_size=8,
@@ -78,17 +60,14 @@ def run(folder, out, stop=None, resume=None):
         logging_strategy="no",
         ignore_data_skip=True,
     )
-    train, val = train_loader(folder).map(noted), val_loader(folder).map(as_dict)
+    names = {"Trainer": Trainer, "TrainerCallback": TrainerCallback, "Path": Path, "torch": torch}
+    names |= {"model": small_resnet(), "args": args, "metrics": metrics}
+    exec(changed("transformers", BEFORE, folder), names)
+    names["LoaderTrainer"].training_step = noted
+    trainer, train = names["trainer"], names["train"]
+    trainer.add_callback(Stops(stop))
     if resume:
-        train.load_state_dict(json.loads(Path(resume, "loader.json").read_text()))
-    trainer = LoaderTrainer(
-        model=small_resnet(),
-        args=arguments,
-        train_dataset=train,
-        eval_dataset=val,
-        compute_metrics=metrics,
-        callbacks=[SavesLoader(), Stops(stop)],
-    )
+        train.load_state_dict(torch.load(Path(resume, "loader.pt")))
     trainer.train(resume_from_checkpoint=resume)
     return trainer, shown
 
@@ -100,8 +79,8 @@ def whole(pets, tmp_path_factory):
 
 def test_training_shows_every_batch_of_each_epoch(pets, whole):
     trainer, shown = whole
-    with train_loader(pets) as loader:
-        assert shown == [batch.positions.tolist() for _ in range(2) for batch in loader]
+    with train_loader(pets, recipe=imagenet_train(16)) as loader:
+        assert shown == [[float(batch.images.sum()), *batch.labels.tolist()] for _ in range(2) for batch in loader]
     assert trainer.state.global_step == len(shown) == 14
     assert trainer.num_examples(trainer.get_train_dataloader()) == TRAIN_SAMPLES
 
@@ -111,7 +90,7 @@ def test_evaluation_counts_each_sample_once(pets, whole):
     found = trainer.evaluate()
     assert found["eval_counted"] == VAL_SAMPLES
     right = []
-    with val_loader(pets) as loader, torch.no_grad():
+    with val_loader(pets, recipe=imagenet_eval(16)) as loader, torch.no_grad():
         for batch in loader:
             answers = trainer.model(batch.images).logits.argmax(1)
             right += (answers == batch.labels)[batch.valid].tolist()

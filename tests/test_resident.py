@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loaders import dataset
 from residents import (
     BATCH,
     FLIPS,
     GEOMETRY,
     HEIGHT,
-    NORMALIZE,
     PIXELS,
     WIDTH,
     batches,
@@ -31,7 +31,6 @@ from imgdata.backends.resident.device_store import DeviceStore
 from imgdata.backends.resident.host_store import HostStore
 from imgdata.recipes import (
     CenterCrop,
-    Cutout,
     HorizontalFlip,
     PadRandomCrop,
     RandomResizedCrop,
@@ -136,50 +135,22 @@ def test_pytorch_makes_what_numpy_makes(one_size, name, dtype):
 # --- bad pictures ------------------------------------------------------------------------------------------------
 
 
-def test_bad_pictures_are_reported_black_and_can_be_replaced(spoilt, resident_cache):
-    setup = setup_of(spoilt, Recipe(Resize(size=(24, 24)), NORMALIZE), dtype="float32")
-    expected = {5, 11}
-    for _ in range(2):  # The second time out of the cache.
-        backend = ResidentBackend(setup)
-        planner = planner_of(setup)
-        found = set()
-        for offset in range(0, 24, BATCH):
-            draft = planner.draft(0, offset)
-            work = planner.work(draft)
-            pending = backend.start(work)
-            failed = pending.wait()
-            found |= {int(work.position_N[row]) for row in failed}
-            assert all(error.reason in ("truncated", "corrupt", "not-an-image") for error in failed.values())
-            rows = np.array(sorted(failed), np.int64)
-            if len(rows):
-                others = np.setdiff1d(np.arange(24), [*expected])[: len(rows)]
-                draft.position_N[rows] = others
-                assert pending.redo(rows, planner.work(draft, rows)) == {}
-                images = pending.images()
-                good = images_of_positions(backend, planner, others)
-                assert torch.equal(images[rows], good)
-            assert pending.images().flatten(1).any(1).all()
-        backend.close()
-        assert found == expected
+def test_what_was_bad_is_bad_out_of_the_cache(spoilt):
+    setup = setup_of(spoilt, Recipe(Resize(size=(24, 24))))
+    decoded, cached = ResidentBackend(setup), ResidentBackend(setup)
+    (first, second) = (batches(backend) for backend in (decoded, cached))
+    decoded.close()
+    cached.close()
+    assert [failed for _, failed in first] == [failed for _, failed in second]
+    assert sum(len(failed) for _, failed in first) == 2
+    assert all(torch.equal(one, other) for (one, _), (other, _) in zip(first, second, strict=True))
 
 
-def images_of_positions(backend, planner, positions):
-    draft = planner.draft(0, 0)
-    draft.position_N[: len(positions)] = positions
-    rows = np.arange(len(positions))
-    pending = backend.start(planner.work(draft, rows))
-    assert pending.wait() == {}
-    return pending.images()
-
-
-def test_bad_rows_are_black(spoilt):
-    setup = setup_of(spoilt, Recipe(Resize(size=(24, 24)), NORMALIZE, Cutout(size=8, value=1.0)), dtype="float32")
-    backend = ResidentBackend(setup)
-    black_311 = torch.from_numpy(finish.black(setup.recipe, "float32"))
-    for images, failed in batches(backend):
-        for row in range(BATCH):
-            assert bool((images[row] == black_311).all()) == (row in failed)
-    backend.close()
+def test_pictures_that_are_all_bad_are_kept_where_the_size_is_fixed(tmp_path):
+    folder = dataset(tmp_path, dict.fromkeys(range(8), b"no image at all"), count=8)
+    exact = Recipe(Resize(size=(24, 24)), PadRandomCrop(size=20))
+    assert resident.refuses(setup_of(folder, exact)) is None
+    assert "none of a known size" in resident.refuses(setup_of(folder, Recipe(PadRandomCrop(size=20))))
 
 
 def test_a_picture_above_the_limit_is_bad_and_not_decoded(one_size):

@@ -2,6 +2,9 @@
 
 import gc
 import json
+import os
+import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -15,9 +18,7 @@ from loaders import dataset
 from residents import (
     GEOMETRY,
     HEIGHT,
-    PIXELS,
     WIDTH,
-    batches,
     images_of,
     picture,
     planner_of,
@@ -27,7 +28,7 @@ from residents import (
 import imgdata
 from imgdata import recipes
 from imgdata.backends.cpu import CpuBackend
-from imgdata.backends.resident import cache, kept
+from imgdata.backends.resident import cache, decoding, kept
 from imgdata.backends.resident.backend import ResidentBackend
 from imgdata.recipes import (
     CenterCrop,
@@ -73,8 +74,16 @@ def test_what_was_decoded_is_an_array_on_the_disk_and_is_used_again(one_size, re
         lambda npy: npy.with_suffix(".json").write_text("{"),
         lambda npy: npy.with_suffix(".json").write_text('{"version": 0, "bad": []}'),
         lambda npy: npy.with_suffix(".json").write_text("[]"),
+        lambda npy: npy.with_suffix(".json").write_text(
+            npy.with_suffix(".json").read_text().replace('"bad": []', '"bad": [[30, "corrupt", ""]]')
+        ),
+        lambda npy: npy.write_bytes(npy.read_bytes()[:-1] + bytes([npy.read_bytes()[-1] ^ 1])),
+        lambda npy: npy.write_bytes(npy.read_bytes().replace(b"{", b"(")),
     ],
-    ids=["short", "long", "empty", "garbage", "shape", "dtype", "no list", "half a list", "old", "no dict"],
+    ids=[
+        *("short", "long", "empty", "garbage", "shape", "dtype", "no list", "half a list", "old", "no dict"),
+        *("a bad one that is not there", "one bit", "a header that is no literal"),
+    ],
 )
 def test_a_damaged_cache_is_made_again(one_size, resident_cache, spoil):
     setup = setup_of(one_size, GEOMETRY["mirrored margins"])
@@ -122,6 +131,31 @@ def test_a_folder_that_cannot_be_written_is_warned_of_and_done_without(one_size,
     assert torch.equal(found, images_of(CpuBackend, setup))
 
 
+def test_what_is_there_needs_no_lock_and_no_right_to_write(one_size, resident_cache, no_decoding):
+    setup = setup_of(one_size, GEOMETRY["mirrored margins"])
+    expected = images_of(ResidentBackend, setup)
+    (lock,) = resident_cache.glob("*.lock")
+    lock.unlink()
+    # As in a folder that cannot be written: this can't be opened, not even by root.
+    lock.mkdir()
+    no_decoding()
+    assert torch.equal(images_of(ResidentBackend, setup), expected)
+
+
+def test_a_disk_that_is_full_in_the_middle_is_warned_of_and_leaves_nothing(one_size, resident_cache, monkeypatch):
+    monkeypatch.setattr(decoding, "PART_BYTES", 4 * HEIGHT * WIDTH * 3)
+    setup = setup_of(one_size, GEOMETRY["mirrored margins"])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (17 * HEIGHT * WIDTH * 3, limits[1]))
+    try:
+        with pytest.warns(cache.CacheWarning, match="can't be written: File too large; the decoded pictures are kept"):
+            found = images_of(ResidentBackend, setup)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert torch.equal(found, images_of(CpuBackend, setup))
+    assert [path.suffix for path in resident_cache.iterdir()] == [".lock"]
+
+
 def test_a_full_disk_is_warned_of_and_leaves_nothing(one_size, resident_cache, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -151,7 +185,7 @@ def test_the_cache_folder_is_found(monkeypatch, variables, expected):
 
 
 PROCESS = """
-import hashlib, sys
+import hashlib, os, signal, sys, threading, time
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 import residents as t
@@ -159,22 +193,110 @@ from imgdata.backends.resident import cache
 from imgdata.backends.resident.backend import ResidentBackend
 decode = cache.decode
 def counted(*arguments):
-    print("decoded")
+    print("decoded", flush=True)
     return decode(*arguments)
 cache.decode = counted
 setup = t.setup_of(Path(sys.argv[1]), t.GEOMETRY["mirrored margins"])
+"""
+HASH = """
 print(hashlib.sha256(t.images_of(ResidentBackend, setup).numpy().tobytes()).hexdigest())
 """
 
 
+def started(script, folder):
+    command = [sys.executable, "-c", PROCESS + script, str(folder), *sys.path[:4]]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
 @pytest.mark.slow
 def test_of_several_processes_one_decodes(one_size, resident_cache):
-    command = [sys.executable, "-c", PROCESS, str(one_size), *sys.path[:4]]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    running = [started(HASH, one_size) for _ in range(3)]
     lines = [process.communicate(timeout=100)[0].split() for process in running]
     assert sum("decoded" in line for line in lines) == 1
     assert len({line[-1] for line in lines}) == 1
     assert sorted(path.suffix for path in resident_cache.iterdir()) == [".json", ".lock", ".npy"]
+
+
+HALF = """
+def half(setup, window, put):
+    decode(setup, window, lambda first, pixels: put(first, pixels[:7]))
+    print("half", flush=True)
+    time.sleep(60)
+cache.decode = half
+t.images_of(ResidentBackend, setup)
+"""
+
+
+@pytest.mark.slow
+def test_after_a_kill_in_the_middle_the_next_process_decodes(one_size, resident_cache):
+    killed = started(HALF, one_size)
+    assert killed.stdout.readline() == "half\n"
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert started(HASH, one_size).communicate(timeout=60)[0].startswith("decoded\n")
+    assert sorted(path.suffix for path in resident_cache.iterdir()) == [".json", ".lock", ".npy"]
+
+
+FORK = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork of a process with threads.
+begun, go_on = threading.Event(), threading.Event()
+def held(*arguments):
+    begun.set()
+    go_on.wait()
+    return decode(*arguments)
+cache.decode = held
+thread = threading.Thread(target=t.images_of, args=(ResidentBackend, setup))
+thread.start()
+begun.wait()
+child = os.fork()
+go_on.set()
+if child == 0:
+    signal.alarm(30)
+    t.images_of(ResidentBackend, setup)
+    os._exit(0)
+if sys.argv[1].endswith("killed"):
+    os.kill(os.getpid(), 9)
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_fork_while_the_parent_decodes_waits_for_it_alone(one_size):
+    assert started(FORK, one_size).communicate(timeout=60)[0] == "0\n"
+
+
+@pytest.mark.slow
+def test_a_fork_whose_parent_was_killed_while_it_decoded_decodes(one_size, tmp_path, resident_cache):
+    folder = tmp_path / "killed"
+    folder.symlink_to(one_size)
+    # Its output ends when the child has ended, too.
+    started(FORK, folder).communicate(timeout=60)
+    assert sorted(path.suffix for path in resident_cache.iterdir()) == [".json", ".lock", ".npy"]
+
+
+END = """
+backend = ResidentBackend(setup)
+begun = threading.Event()
+def endless(setup, window, put):
+    try:
+        while True:
+            decode(setup, window, put)
+            begun.set()
+    except t.imgdata.OptionError as error:
+        print(error)
+        raise
+cache.decode = endless
+planner = t.planner_of(setup)
+pending = backend.start(planner.work(planner.draft(0, 0)))
+begun.wait()
+"""
+
+
+def test_decoding_ends_with_the_program(one_size, resident_cache):
+    said = started(END, one_size).communicate(timeout=60)[0]
+    assert said == "this loader is closed; make another Loader\n"
+    assert [path.suffix for path in resident_cache.iterdir()] == [".lock"]
 
 
 def test_what_a_killed_process_left_is_removed(one_size, resident_cache):
@@ -201,25 +323,6 @@ def settles(found, expected):
         gc.collect()
         time.sleep(0.01)
     return found() == expected
-
-
-def test_nothing_runs_before_the_first_batch_or_after_the_end(one_size):
-    backend = ResidentBackend(setup_of(one_size, GEOMETRY["middle"]))
-    assert own_threads() == []
-    batches(backend)
-    assert own_threads()
-    backend.close()
-    backend.close()
-    assert settles(own_threads, [])
-    with pytest.raises(imgdata.OptionError, match="this loader is closed"):
-        batches(backend)
-
-
-def test_a_backend_that_is_dropped_leaves_no_thread(one_size):
-    backend = ResidentBackend(setup_of(one_size, GEOMETRY["middle"]))
-    batches(backend)
-    del backend
-    assert settles(own_threads, [])
 
 
 @pytest.fixture
@@ -253,29 +356,6 @@ def test_decoding_ends_when_nobody_wants_it(one_size, resident_cache, slow_decod
     del backend, pending
     assert settles(own_threads, [])
     assert [path.suffix for path in resident_cache.iterdir()] == [".lock"]
-
-
-def test_a_missing_shard_is_named_and_tried_again(spoilt):
-    setup = setup_of(spoilt, Recipe(Resize(size=(24, 24))))
-    shard = spoilt / "demo-train-000001.tar"
-    content = shard.read_bytes()
-    shard.unlink()
-    backend = ResidentBackend(setup)
-    with pytest.raises(imgdata.ShardError, match=r"demo-train-000001\.tar"):
-        batches(backend)
-    shard.write_bytes(content)
-    assert len(batches(backend)) == 3
-    backend.close()
-
-
-def test_what_is_kept_by_a_loop_stays_as_it_is(one_size):
-    backend = ResidentBackend(setup_of(one_size, PIXELS["cifar"], dtype="float32", channels_last=False))
-    first = batches(backend)
-    copies = [images.clone() for images, _ in first]
-    for epoch in range(4):
-        batches(backend, epoch=epoch)
-    backend.close()
-    assert all(torch.equal(images, copy) for (images, _), copy in zip(first, copies, strict=True))
 
 
 def test_pytorch_is_imported_by_the_first_batch():

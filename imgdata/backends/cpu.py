@@ -20,6 +20,7 @@ from imgdata.backends.native_rows import NativeRows
 from imgdata.backends.shard_files import ShardFiles
 from imgdata.backends.threads import Threads
 from imgdata.backends.work import Setup, Work
+from imgdata.backends.work import memory as batch_memory
 
 
 class CpuBackend:
@@ -36,9 +37,10 @@ class CpuBackend:
         self.apart = _apart(setup)
         self.erases = bool(setup.recipe.find(RandomErasing) or setup.recipe.find(Cutout))
         self.files = ShardFiles(setup.split)
-        self.native = NativeRows(setup) if native.AVAILABLE else None
+        self.native = NativeRows(setup) if _uses_native(setup) else None
         self._pools: dict[str, Threads] = {}
-        self._batches: weakref.WeakSet[CpuBatch] = weakref.WeakSet()
+        # No set of them, which runs Python code wherever one goes: Ctrl-C there would be lost.
+        self._batches: list[weakref.ref[CpuBatch]] = []
         self._closed = False
         # Reentrant, since the collector may close a loader that nobody holds anywhere.
         self._lock = threading.RLock()
@@ -48,7 +50,8 @@ class CpuBackend:
         with self._lock:
             self._check_open()
             batch = CpuBatch(self, work)
-            self._batches.add(batch)
+            self._batches = [known for known in self._batches if known() is not None]
+            self._batches.append(weakref.ref(batch))
         batch.begin(work)
         return batch
 
@@ -82,7 +85,7 @@ class CpuBackend:
         with self._lock:
             self._closed = True
             pools = list(self._pools.values())
-        for batch in list(self._batches):
+        for batch in [batch for known in self._batches if (batch := known()) is not None]:
             batch.cancel()
         for pool in pools:
             pool.close()
@@ -103,9 +106,7 @@ class CpuBackend:
 
 def memory(setup: Setup, epoch: int) -> int:
     """Bytes that the batches of `epoch` take together, at most, unless the caller keeps more of them."""
-    height, width = setup.recipe.output_size(epoch)
-    value = {"uint8": 1, "float16": 2, "float32": 4}[setup.dtype] + _apart(setup)
-    return setup.buffers * setup.batch_size * 3 * height * width * value
+    return batch_memory(setup, epoch, apart=_apart(setup))
 
 
 def _apart(setup: Setup) -> bool:
@@ -114,13 +115,19 @@ def _apart(setup: Setup) -> bool:
     A batch of bytes in their order is itself the place.
     """
     in_place = setup.dtype == "uint8" and setup.channels_last
-    return native.AVAILABLE and operators.works_on_pixels(setup.recipe) and not in_place
+    return _uses_native(setup) and operators.works_on_pixels(setup.recipe) and not in_place
+
+
+def _uses_native(setup: Setup) -> bool:
+    return native.AVAILABLE and not setup.exact
 
 
 def describe(setup: Setup) -> str:
     """What does the work, and why; in one line."""
     pillow = f"Pillow{'-SIMD' if '.post' in PIL.__version__ else ''} {PIL.__version__}"
     threads = f"{setup.threads} thread{'s' if setup.threads > 1 else ''}"
+    if setup.exact:
+        return f"cpu: {pillow}, {threads}; exact pixels were asked for, and the native extension rounds differently"
     if not native.AVAILABLE:
         return (
             f"cpu: {pillow}, {threads}; the native extension was not built: install gcc and the headers of "

@@ -1,6 +1,5 @@
 """One batch of the CPU backend: work -> pixels in a buffer, row by row, by whichever threads can."""
 
-import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -10,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.backends import finish, operators
+from imgdata.backends.ending import Ending
+from imgdata.backends.ending import closed as closed
 from imgdata.backends.native_rows import NativeJob
 from imgdata.backends.shard_files import Lease
 from imgdata.backends.threads import Threads
 from imgdata.backends.work import Work
-from imgdata.errors import ImageError, OptionError
+from imgdata.errors import ImageError
 
 if TYPE_CHECKING:
     import torch
@@ -41,15 +42,11 @@ class CpuBatch:
         self._mixer = None if work.mix.kind == "none" else backend.waiter()
         self._mix_late = False
         self._failed: dict[int, ImageError] = {}
-        self._fault: Exception | None = None
-        self._cancelled = False
+        self._ending = Ending()
         self._job: NativeJob | None = None
         self._unasked: Task | None = None
         self._lock = threading.Lock()
         self._left = 0
-        # Something to take out each time that all is done, or given up. No event: the collector may call `cancel` while
-        # this same thread holds the event's lock.
-        self._done: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def begin(self, work: Work) -> None:
         """Start on all rows but those to skip, which become black."""
@@ -61,17 +58,7 @@ class CpuBatch:
         unasked, self._unasked = self._unasked, None
         if unasked is not None:
             unasked()
-        if not self._cancelled:
-            self._done.get()
-        if self._cancelled:
-            raise closed()
-        fault, self._fault = self._fault, None
-        try:
-            if fault is not None:
-                raise fault
-        finally:
-            # Its traceback holds this frame.
-            del fault
+        self._ending.wait()
         failed, self._failed = self._failed, {}
         self._mix_late |= bool(failed)
         return failed
@@ -90,11 +77,10 @@ class CpuBatch:
 
     def cancel(self) -> None:
         """See `Pending`."""
-        self._cancelled = True
-        self._unasked = self._fault = None
+        self._ending.cancel()
+        self._unasked = None
         if self._job is not None:
             self._job.cancel()
-        self._done.put(None)
 
     # --- what is to be done ------------------------------------------------------------------------------------
 
@@ -139,7 +125,7 @@ class CpuBatch:
         lease: Lease,
     ) -> None:
         done_M = job.wait(self._backend.files)
-        if self._cancelled:
+        if self._ending.cancelled:
             return
         finish_row: Callable[[Work, int, int], None] = self._erase
         wanting_M = done_M & work.params.erase_N4[number_M, 2:].all(axis=1)
@@ -207,26 +193,17 @@ class CpuBatch:
     def _run(self, task: Task) -> None:
         """One task that is expected; after the last one the batch is mixed, or done."""
         try:
-            if not self._given_up:
+            if not self._ending.given_up:
                 task()
         except Exception as error:  # Whatever it is, `wait` raises it where the batch is wanted. Not so Ctrl-C.
-            self._fault = None if self._cancelled else error
+            self._ending.fail(error)
         with self._lock:
             self._left -= 1
             last = self._left == 0
         if not last:
             return
         # Now it costs the caller nothing. Where rows are bad, others have to take their place first.
-        if self._mixer is not None and not (self._failed or self._mix_late or self._given_up):
+        if self._mixer is not None and not (self._failed or self._mix_late or self._ending.given_up):
             self._submit([self._mix_images], self._mixer)
         else:
-            self._done.put(None)
-
-    @property
-    def _given_up(self) -> bool:
-        return self._cancelled or self._fault is not None
-
-
-def closed() -> OptionError:
-    """What using a closed backend or loader raises."""
-    return OptionError("this loader is closed; make another Loader")
+            self._ending.tell()

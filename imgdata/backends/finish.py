@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import torch
 
 _MIX_ROWS = 8
-"""Samples that are mixed at a time; what is needed besides the batch is three times as many, at most, in float32."""
+"""Samples that a processor mixes at a time; what is needed besides is three times as many, at most, in float32."""
+_MIX_VALUES = 2**25
+"""What a device mixes at a time, since each part is some orders to it: 222 pictures of 224 x 224."""
 
 
 def scale_shift(recipe: Recipe) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -100,10 +102,15 @@ def mix_images(images: "torch.Tensor", params: MixParams) -> "torch.Tensor":
         return images
     left, top, width, height = params.box_4
     region = images[:, :, top : top + height, left : left + width] if params.kind == "cutmix" else images
-    for begin, end in _closed_parts(params.partner_N):
+    on_cpu = images.device.type == "cpu"
+    rows = _MIX_ROWS if on_cpu else max(_MIX_ROWS, _MIX_VALUES // max(1, images[0].numel()))
+    for begin, end in _closed_parts(params.partner_N, rows):
+        part, row_M = region[begin:end], torch.from_numpy(params.partner_N[begin:end] - begin)
+        if images.device.type == "cuda":
+            # Only from pinned memory does a copy go by itself.
+            row_M = row_M.pin_memory()
         # A copy: what is read here is overwritten below.
-        other = region[begin:end][torch.from_numpy(params.partner_N[begin:end] - begin).to(images.device)]
-        part = region[begin:end]
+        other = _taken(part, row_M.to(images.device, non_blocking=images.device.type == "cuda"))
         if params.kind == "cutmix":
             part.copy_(other)
         elif images.dtype == torch.uint8:
@@ -127,12 +134,19 @@ def soft_labels(labels: "torch.Tensor", params: MixParams, num_classes: int) -> 
     return soft
 
 
-def _closed_parts(partner_N: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Ranges of about `_MIX_ROWS` rows whose partners lie in the same range, so that each can be mixed by itself."""
+def _taken(part: "torch.Tensor", row_M: "torch.Tensor") -> "torch.Tensor":
+    """`part[row_M]`, which takes 2 to 20 times as long on a processor, and in a new thread 8 ms to begin."""
+    if part.stride(1) < part.stride(3):  # Channels last: so that pieces of memory stay whole.
+        return part.permute(0, 2, 3, 1).index_select(0, row_M).permute(0, 3, 1, 2)
+    return part.index_select(0, row_M)
+
+
+def _closed_parts(partner_N: NDArray[np.int64], rows: int) -> list[tuple[int, int]]:
+    """Ranges of about `rows` rows whose partners lie in the same range, so that each can be mixed by itself."""
     end_N = np.flatnonzero(np.maximum.accumulate(partner_N) == np.arange(len(partner_N))) + 1
     parts, begin = [], 0
     for end in end_N.tolist():
-        if end - begin >= _MIX_ROWS or end == len(partner_N):
+        if end - begin >= rows or end == len(partner_N):
             parts.append((begin, end))
             begin = end
     return parts

@@ -5,6 +5,7 @@ import os
 import resource
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -111,10 +112,10 @@ class ShardFiles:
                 os.close(file)
                 return
 
-    def __del__(self) -> None:
-        # Leases may live on, but nobody reads through them any more.
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # Leases may live on, but nobody reads through them any more. When the program ends the name `os` may be gone.
         while self._open:
-            os.close(self._open.popitem()[1])
+            close(self._open.popitem()[1])
 
 
 def _opened(path: Path) -> int:

@@ -16,7 +16,7 @@ from imgdata.errors import ImageError
 if TYPE_CHECKING:
     import torch
 
-DType = Literal["uint8", "float16", "float32"]
+DType = Literal["uint8", "float16", "bfloat16", "float32"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -41,6 +41,8 @@ class Setup:
     """Batches that exist at a time: those in work, the one handed out, the one before it."""
     max_pixels: int
     """Larger pictures are refused."""
+    exact: bool = False
+    """Pictures are decoded whole and resized by Pillow, as torchvision does it, and not by the compiled extension."""
     dali_options: Mapping[str, object] = field(default_factory=dict)
     """See `imgdata.backends.dali.options`."""
 
@@ -57,6 +59,16 @@ class Work:
     skip_N: NDArray[np.bool_]
     """Rows that are known to be bad: they are not read, and get what black pixels become (`finish.black`)."""
     mix: MixParams
+
+
+def memory(setup: Setup, epoch: int, *, apart: bool = False) -> int:
+    """Bytes that the batches of `epoch` take together, at most, unless the caller keeps more of them.
+
+    `apart`: before a batch is finished its pixels have a place of their own, in bytes.
+    """
+    height, width = setup.recipe.output_size(epoch)
+    value = {"uint8": 1, "float16": 2, "bfloat16": 2, "float32": 4}[setup.dtype] + apart
+    return setup.buffers * setup.batch_size * 3 * height * width * value
 
 
 class Pending(Protocol):

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from imgdata.backends import cpu
+from imgdata.backends import cpu, work
 from imgdata.backends.cpu import CpuBackend
 from imgdata.backends.dali import fit as dali
+from imgdata.backends.dali.options import dali_options
 from imgdata.backends.resident import backend as resident
 from imgdata.backends.work import Backend, Setup
 from imgdata.errors import OptionError
@@ -19,29 +20,44 @@ class Choice(NamedTuple):
     make: Callable[[Setup], Backend]
     description: str
     """What does the work, and how; in one line."""
+    memory: Callable[[Setup, int], int]
+    """Bytes that the batches of an epoch take together where they are made, beside what the backend keeps."""
 
 
 def choose(name: BackendName, setup: Setup) -> Choice:
     """The backend of that name; for `auto` the best one for the data and the device.
 
     `auto` is resident where all pictures, decoded, fit the budget; else DALI on a GPU, where it is installed; else the
-    CPU's. Raises `OptionError` where the one that was asked for can't be used.
+    CPU's. Raises `OptionError` where the one that was asked for can't be used, and for DALI's options that don't exist,
+    whatever is chosen. Exact pixels are the CPU backend's alone.
     """
+    dali_options(setup.dali_options)
+    if setup.exact:
+        if name not in ("auto", "cpu"):
+            raise OptionError(f"exact needs the backend cpu, got {name!r}: others decode in other ways")
+        return _cpu(setup, "" if setup.device == "cpu" else f", then {setup.device}")
     if name == "resident":
         _check(resident.refuses(setup))
     elif name == "dali":
         _check(dali.refuses(setup))
     if name == "resident" or (name == "auto" and resident.refuses(setup) is None and resident.fits(setup)):
-        return Choice("resident", resident.ResidentBackend, resident.describe(setup))
+        return Choice("resident", resident.ResidentBackend, resident.describe(setup), work.memory)
     if name == "dali":
-        return Choice("dali", _dali_backend, dali.describe(setup))
-    if name == "auto" and setup.device != "cpu":
+        return _dali(setup)
+    if name == "auto" and setup.device.startswith("cuda"):
         reason = dali.refuses(setup)
         if reason is None:
-            return Choice("dali", _dali_backend, dali.describe(setup))
-        return Choice("cpu", CpuBackend, f"{cpu.describe(setup)}, then {setup.device}; not DALI: {reason}")
-    where = "" if setup.device == "cpu" else f", then {setup.device}"
-    return Choice("cpu", CpuBackend, cpu.describe(setup) + where)
+            return _dali(setup)
+        return _cpu(setup, f", then {setup.device}; not DALI: {reason}")
+    return _cpu(setup, "" if setup.device == "cpu" else f", then {setup.device}")
+
+
+def _cpu(setup: Setup, further: str) -> Choice:
+    return Choice("cpu", CpuBackend, cpu.describe(setup) + further, cpu.memory)
+
+
+def _dali(setup: Setup) -> Choice:
+    return Choice("dali", _dali_backend, dali.describe(setup), dali.memory)
 
 
 def _dali_backend(setup: Setup) -> Backend:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from imgdata.augment import philox
 from imgdata.augment.mix import MixParams, mix_params
+from imgdata.augment.ops import PadRandomCrop
 from imgdata.augment.params import params
 from imgdata.augment.recipe import Recipe
 from imgdata.augment.streams import Stream
@@ -98,7 +99,7 @@ class Planner:
         width_N, height_N = self.index.width_N[position_N], self.index.height_N[position_N]
         if skip_N.any():
             # Of a bad sample the size may be unknown; this one fits every recipe.
-            height, width = self.recipe.output_size(draft.epoch)
+            height, width = self._least_size(draft.epoch)
             width_N, height_N = np.where(skip_N, width, width_N), np.where(skip_N, height, height_N)
         return Work(
             epoch=draft.epoch,
@@ -107,6 +108,13 @@ class Planner:
             skip_N=skip_N,
             mix=draft.mix,
         )
+
+    def _least_size(self, epoch: int) -> tuple[int, int]:
+        """(height, width) of a picture that the recipe takes, whatever it does: mirrored margins need its pixels."""
+        pad = self.recipe.find(PadRandomCrop)
+        least = 1 if pad is None else pad.padding + 1
+        height, width = self.recipe.output_size(epoch)
+        return max(height, least), max(width, least)
 
     def _samples(
         self, epoch: int, place_N: NDArray[np.int64]

@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imgdata.augment.ops import Cutout, RandomErasing
-from imgdata.backends import cpu
-from imgdata.backends.cpu_batch import closed
+from imgdata.backends.ending import closed
 from imgdata.backends.work import Backend, Setup
 from imgdata.loading.choice import choose
 from imgdata.loading.options import LoaderOptions, Opened
@@ -33,7 +32,7 @@ class Engine:
 
     def __init__(self, opened: Opened, options: LoaderOptions) -> None:
         self._options = options
-        self._on_gpu = options.device != "cpu"
+        self._on_gpu = options.device.startswith("cuda")
         setup = Setup(
             split=opened.split,
             recipe=options.recipe,
@@ -47,6 +46,7 @@ class Engine:
             # Those in work while one more is waited for, and the one that the caller still has. A GPU may be behind.
             buffers=options.prefetch + 2 + self._on_gpu,
             max_pixels=opened.max_pixels,
+            exact=options.exact,
             dali_options=options.dali_options,
         )
         self._choice = choose(options.backend, setup)
@@ -59,7 +59,12 @@ class Engine:
             and options.recipe.find(RandomErasing) is None
             and options.recipe.find(Cutout) is None
         )
-        self.setup = replace(setup, dtype="uint8", channels_last=True) if self._finishes_there else setup
+        self.setup = setup
+        if self._finishes_there:
+            self.setup = replace(setup, dtype="uint8", channels_last=True)
+        elif options.dtype == "bfloat16":
+            # NumPy and DALI have no such numbers: made last, of float32.
+            self.setup = replace(setup, dtype="float32")
         self._own_of: dict[int, _Own] = {}
         self._closed = False
 
@@ -72,8 +77,8 @@ class Engine:
         return self._choice.description
 
     def memory(self, epoch: int) -> int:
-        """Bytes of the host's memory that the batches of `epoch` take together."""
-        return cpu.memory(self.setup, epoch)
+        """Bytes that the batches of `epoch` take together, where the backend makes them."""
+        return self._choice.memory(self.setup, epoch)
 
     def check_open(self) -> None:
         """Raises `OptionError` after `close`."""
@@ -90,12 +95,24 @@ class Engine:
             return own.backend
 
     def deliver(self, images: "torch.Tensor", labels: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
-        """A batch in the host's memory -> on the loader's device."""
+        """A batch where the backend made it -> on the loader's device, in the loader's dtype."""
+        images, labels = self._moved(images, labels)
+        if self._options.dtype == "bfloat16":
+            import torch
+
+            images = images.to(torch.bfloat16)
+        return images, labels
+
+    def _moved(self, images: "torch.Tensor", labels: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
         if not self._on_gpu:
-            return images, labels
+            # Waits for the copy: the memory that it is made of is soon filled anew.
+            return images.to(self._options.device), labels.to(self._options.device)
         if self._choice.name != "cpu":
-            # The images were made there.
-            return images, labels.pin_memory().to(images.device, non_blocking=True)
+            import torch
+
+            # The images were made there. What is pinned takes memory of the current device.
+            with torch.cuda.device(images.device):
+                return images, labels.pin_memory().to(images.device, non_blocking=True)
         own = self._own()
         with own.lock:
             if own.device is None:

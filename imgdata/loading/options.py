@@ -39,6 +39,7 @@ class LoaderOptions:
     prefetch: int
     window_shards: int
     on_bad: OnBad
+    exact: bool
     dali_options: Mapping[str, object]
 
     def __post_init__(self) -> None:
@@ -54,6 +55,8 @@ class LoaderOptions:
             raise OptionError(f"threads must be at most {MAX_THREADS}, got {self.threads}")
         if not isinstance(self.drop_last, bool):
             raise OptionError(f"drop_last must be True, False or None, got {self.drop_last!r}")
+        if not isinstance(self.exact, bool):
+            raise OptionError(f"exact must be True or False, got {self.exact!r}")
         for name, choices in (("backend", BackendName), ("dtype", DType), ("on_bad", OnBad), ("shuffle", Shuffle)):
             _check_choice(name, getattr(self, name), get_args(choices))
 
@@ -141,12 +144,19 @@ def _own_cores() -> int:
 
 def _device(name: str) -> str:
     """The device with its number: which GPU is the usual one may change, and differ by thread."""
-    if re.fullmatch(r"cpu|cuda(:[0-9]+)?", name) is None:
-        raise OptionError(f"device must be cpu, cuda or cuda:0, cuda:1, ..., got {name!r}")
+    if re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", name) is None:
+        raise OptionError(f"device must be cpu, cuda, cuda:0, cuda:1, ..., or mps, got {name!r}")
     if name == "cpu":
         return name
     import torch
 
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise OptionError(
+                "device must be cpu where PyTorch finds no Apple GPU, got 'mps' (torch.backends.mps.is_available() "
+                "says whether it works)"
+            )
+        return name
     if not torch.cuda.is_available():
         raise OptionError(
             f"device must be cpu where PyTorch finds no GPU, got {name!r}; install NVIDIA's driver and a PyTorch with "

@@ -7,8 +7,7 @@ is cut on the host and put in its place.
 
 import threading
 import weakref
-from collections import deque
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,17 +24,18 @@ from imgdata.augment.ops import (
 )
 from imgdata.augment.recipe import Recipe
 from imgdata.backends import device_ops, finish, operators
-from imgdata.backends.cpu_batch import closed
 from imgdata.backends.dali import available
-from imgdata.backends.dali.batch import DaliBatch
+from imgdata.backends.dali.batch import DaliBatch, put_rows
 from imgdata.backends.dali.crop_probe import crop_decode_is_safe
 from imgdata.backends.dali.fit import refuses
 from imgdata.backends.dali.geometry import Shape
 from imgdata.backends.dali.graph import GraphSpec
+from imgdata.backends.dali.held import Held
 from imgdata.backends.dali.known import Known
 from imgdata.backends.dali.line import Line
 from imgdata.backends.dali.options import DaliOptions, dali_options
 from imgdata.backends.dali.part import Part
+from imgdata.backends.ending import closed
 from imgdata.backends.shard_files import ShardFiles
 from imgdata.backends.threads import Threads
 from imgdata.backends.work import Setup, Work
@@ -60,14 +60,13 @@ class DaliBackend:
         self.setup = setup
         self.spec = _spec(setup, options)
         self.files = ShardFiles(setup.split)
-        version = available.load().__version__
-        self.known = Known(cache_folder() / f"dali-{version}-{index_id(setup.split.index)}.jsonl")
+        self.known = Known(_known_file(setup, self.spec))
         # On a GPU all is done in the stream of the thread that wants the batch.
         self.finisher = Threads(1) if setup.device == "cpu" else None
         self._depth = options.depth
         self._operates = operators.works_on_pixels(setup.recipe)
         self._scale_shift = finish.scale_shift(setup.recipe)
-        self._held: deque[tuple[torch.cuda.Event, Any]] = deque()
+        self._held = Held()
         self._readers: Threads | None = None
         self._line: Line | None = None
         self._batches: weakref.WeakSet[DaliBatch] = weakref.WeakSet()
@@ -112,15 +111,15 @@ class DaliBackend:
         images = device_ops.erase(images, params, setup.recipe, setup.seed, part.work.epoch)
         dead = np.flatnonzero(part.work.skip_N).tolist() + list(part.failed)
         if dead:
-            black_311 = torch.from_numpy(finish.black(setup.recipe, setup.dtype))
-            images[torch.tensor(sorted(set(dead)), device=images.device)] = black_311.to(images.device, images.dtype)
+            dead_D = np.array(sorted(set(dead)))
+            put_rows(images, dead_D, finish.black(setup.recipe, setup.dtype).astype(setup.dtype))
         return self._own(images, tensor, part) if images.device.type == "cuda" else images
 
     def close(self) -> None:
         """See `Backend`."""
         with self._lock:
             self._closed = True
-            workers = [self._line, self._readers, self.finisher]
+            workers = [self._line, self._readers, self.finisher, self._held]
         for batch in list(self._batches):
             batch.cancel()
         for worker in workers:
@@ -136,21 +135,16 @@ class DaliBackend:
         host_KCHW = np.empty((len(rows), *images.shape[1:]), dtype)
         for window_CHW, row in zip(host_KCHW, rows, strict=True):
             finish.write(part.windows[row], window_CHW, *self._scale_shift)
-        images[torch.tensor(rows, device=images.device)] = torch.from_numpy(host_KCHW).to(images.device)
+        put_rows(images, np.array(rows), host_KCHW)
 
     def _own(self, images: torch.Tensor, tensor: torch.Tensor, part: Part) -> torch.Tensor:
         """A batch in PyTorch's memory, made in the caller's stream; DALI's is held until the stream has read it.
 
-        DALI takes its memory back when the last tensor of it is gone, in an order of its own: kernels that still read
-        it would see the next batch. A copy inside the GPU is a thousandth of a decode.
+        A copy inside the GPU is a thousandth of a decode.
         """
-        while self._held and self._held[0][0].query():  # type: ignore[no-untyped-call]
-            self._held.popleft()
         if images.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr():
             images = images.clone()
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(images.device))
-        self._held.append((event, (tensor, part.pixels)))
+        self._held.until_read((tensor, part.pixels), images.device)
         part.pixels = None
         return images
 
@@ -160,14 +154,13 @@ class DaliBackend:
 
 
 def _spec(setup: Setup, options: DaliOptions) -> GraphSpec:
-    recipe, index = setup.recipe, setup.split.index
+    recipe = setup.recipe
     device_id = _device_id(setup.device)
     # Operators on pixels are between the flips and `Normalize`.
     operates = operators.works_on_pixels(recipe)
     normalize = recipe.find(Normalize)
     mean_3 = np.array(normalize.mean if normalize else (0.0, 0.0, 0.0)) * 255
     std_3 = np.array(normalize.std if normalize else (1.0, 1.0, 1.0)) * 255
-    largest = int((index.width_N.astype(np.int64) * index.height_N).argmax()) if len(index) else 0
     crop_decode = options.crop_decode
     if crop_decode is None:
         crop_decode = device_id is None or crop_decode_is_safe(device_id)
@@ -184,8 +177,26 @@ def _spec(setup: Setup, options: DaliOptions) -> GraphSpec:
         std_3=(float(std_3[0]), float(std_3[1]), float(std_3[2])),
         crop_decode=crop_decode,
         hw_decoder_load=options.decoder_load(setup.threads),
-        largest_2=(int(index.width_N[largest]), int(index.height_N[largest])) if options.preallocate else None,
+        largest_2=_largest(setup) if options.preallocate else None,
     )
+
+
+def _largest(setup: Setup) -> tuple[int, int] | None:
+    """Width and height of the largest picture that DALI may get; the index may say anything of bad ones."""
+    index = setup.split.index
+    if not len(index):
+        return None
+    pixels_N = index.width_N.astype(np.int64) * index.height_N
+    pixels_N[pixels_N > setup.max_pixels] = 0
+    jpeg_N = np.array([word == "jpeg" for word in index.words("format")])[index.array("format")]
+    pixels_N[~jpeg_N] = 0
+    largest = int(pixels_N.argmax())
+    return (int(index.width_N[largest]), int(index.height_N[largest])) if pixels_N[largest] else None
+
+
+def _known_file(setup: Setup, spec: GraphSpec) -> Path:
+    decoder = "cpu" if spec.device_id is None else "gpu-crop" if spec.crop_decode else "gpu"
+    return cache_folder() / f"dali-{available.load().__version__}-{decoder}-{index_id(setup.split.index)}.jsonl"
 
 
 def _shape(recipe: Recipe) -> Shape:

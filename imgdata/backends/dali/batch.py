@@ -1,6 +1,5 @@
 """One batch: what came out of the pipeline, the host's rows, replaced ones -> the finished images on the device."""
 
-import queue
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from imgdata.backends import finish
-from imgdata.backends.cpu_batch import closed
 from imgdata.backends.dali.part import Part, failures
+from imgdata.backends.device_ops.rows import upload
+from imgdata.backends.ending import Ending, closed
 from imgdata.backends.work import Work
 from imgdata.errors import ImageError
 
@@ -30,11 +30,7 @@ class DaliBatch:
         self._row_N = np.arange(len(work.position_N))
         self._images: torch.Tensor | None = None
         self._mixed = work.mix.kind == "none"
-        # Something to take out each time that a part is through, or all is given up. No event: the collector may call
-        # `cancel` while this same thread holds the event's lock.
-        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._fault: BaseException | None = None
-        self._cancelled = False
+        self._ending = Ending()
         self._part: Part | None = None
 
     def begin(self) -> None:
@@ -43,9 +39,11 @@ class DaliBatch:
 
     def wait(self) -> Mapping[int, ImageError]:
         """See `Pending`."""
-        self._await()
+        self._ending.wait()
         part = self._part
-        assert part is not None, "wait() comes once behind begin()"
+        if part is None:
+            # Cancelled by another thread, right now.
+            raise closed()
         if self._backend.finisher is None:
             # Here, not before: it goes into the stream of the thread that wants the batch.
             self._finish(part)
@@ -63,56 +61,44 @@ class DaliBatch:
         if not self._mixed:
             self._mixed = True
             self._run(partial(finish.mix_images, self._images, self._work.mix))
-            self._await()
+            self._ending.wait()
         return self._images
 
     def cancel(self) -> None:
         """See `Pending`."""
-        self._cancelled = True
-        self._fault = None
+        self._ending.cancel()
         part, self._part = self._part, None
         if part is not None:
             part.cancel()
-        self._ended.put(None)
 
     # --- steps -------------------------------------------------------------------------------------------------
 
     def _start(self, work: Work, row_N: NDArray[np.int64]) -> None:
         self._row_N = row_N
         self._part = part = Part(self._backend, work, self._through)
-        if self._cancelled:
+        if self._ending.cancelled:
             part.cancel()
         part.begin()
 
-    def _await(self) -> None:
-        """Until what was begun is over. Raises what went wrong."""
-        if not self._cancelled:
-            self._ended.get()
-        if self._cancelled:
-            raise closed()
-        fault, self._fault = self._fault, None
-        try:
-            if fault is not None:
-                raise fault
-        finally:
-            # Its traceback holds this frame.
-            del fault
-
     def _through(self, part: Part) -> None:
         """The part's rows are there; called by any thread."""
-        self._fault = part.fault
+        if part.fault is not None:
+            self._ending.fail(part.fault)
         if part.fault or part.cancelled or self._backend.finisher is None:
-            self._ended.put(None)
+            self._ending.tell()
         else:
             self._run(partial(self._finish, part))
 
     def _finish(self, part: Part) -> None:
         """Put the part's finished rows into the batch."""
-        images = self._backend.finished(part)
-        if self._images is None:
-            self._images = images
-        else:
-            self._images[torch.from_numpy(self._row_N).to(images.device)] = images
+        device_id = self._backend.spec.device_id
+        # What is pinned takes memory of the current device; -1 changes nothing.
+        with torch.cuda.device(-1 if device_id is None else device_id):
+            images = self._backend.finished(part)
+            if self._images is None:
+                self._images = images
+            else:
+                put_rows(self._images, self._row_N, images)
 
     def _run(self, task: Task) -> None:
         """Do it; on the processor in a thread for that.
@@ -127,8 +113,20 @@ class DaliBatch:
 
     def _guard(self, task: Task) -> None:
         try:
-            if not self._cancelled:
+            if not self._ending.cancelled:
                 task()
         except BaseException as error:  # Whatever it is, it is raised where the batch is wanted.
-            self._fault = error
-        self._ended.put(None)
+            self._ending.fail(error)
+        self._ending.tell()
+
+
+def put_rows(images: torch.Tensor, row_K: NDArray[np.int64], pixels: torch.Tensor | NDArray[Any]) -> None:
+    """`(K, C, H, W)`, or what each of the rows gets, into `(N, C, H, W)`; the host does not wait for a GPU.
+
+    On the processor by NumPy: waking PyTorch's threads takes longer than copying a few rows.
+    """
+    if images.device.type == "cpu":
+        images.numpy()[row_K] = np.asarray(pixels)
+        return
+    (rows,) = upload([row_K], images.device)
+    images[rows] = pixels if isinstance(pixels, torch.Tensor) else upload([pixels], images.device)[0]

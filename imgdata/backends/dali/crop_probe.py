@@ -4,8 +4,11 @@ nvImageCodec 0.9.0 ended the process on some GPUs, and failed on others, when on
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import warnings
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -16,13 +19,16 @@ from PIL import Image
 
 from imgdata.backends.dali.available import driver_cuda, load
 from imgdata.backends.dali.geometry import Shape
-from imgdata.backends.dali.graph import Graph, GraphSpec
-from imgdata.cache import cache_folder
-from imgdata.files import write_atomic
+from imgdata.backends.dali.graph import DecodeError, Graph, GraphSpec
+from imgdata.cache import CacheWarning, cache_folder
+from imgdata.errors import OutputError
+from imgdata.files import output_error, write_atomic
 
 _TIMEOUT_S = 120.0
 _ROUNDS = 3
 _PICTURES = 64
+_SAFE, _UNSAFE = 0, 3
+"""What the process of the trial ends with; a signal is as good as the latter, and all else says nothing."""
 _MOST_APART = 3.0
 """Mean difference in steps of 255 between a crop and the same part of the whole picture."""
 
@@ -30,16 +36,18 @@ _MOST_APART = 3.0
 def crop_decode_is_safe(device_id: int, folder: Path | None = None) -> bool:
     """What a trial on this GPU gave; a new one where the driver, DALI or the GPU is another since the last.
 
-    `folder` keeps the verdicts; by default the cache folder.
+    `folder` keeps the verdicts; by default the cache folder. Warns with `CacheWarning` where it can't. A trial that
+    could not be made, for want of memory say, counts as a failure for now and is not kept.
     """
     path = (folder or cache_folder()) / "dali-crop.json"
     name = machine(device_id)
-    verdicts = _read(path)
-    if name not in verdicts:
-        verdicts[name] = _try(device_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps(verdicts, indent=1).encode())
-    return verdicts[name]
+    verdict = _read(path).get(name)
+    if verdict is not None:
+        return verdict
+    verdict = _try(device_id)
+    if verdict is not None:
+        _keep(path, name, verdict)
+    return verdict is True
 
 
 def machine(device_id: int) -> str:
@@ -51,21 +59,46 @@ def machine(device_id: int) -> str:
     return f"{torch.cuda.get_device_name(device_id)}, CUDA {driver_cuda()}, DALI {dali.__version__}, codec {codec}"
 
 
-def _try(device_id: int) -> bool:
+def _try(device_id: int) -> bool | None:
+    """Whether a trial in another process went well; None where there is no telling."""
     command = [sys.executable, "-m", __name__, str(device_id)]
+    # Where this process finds the package, it finds it.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
-        done = subprocess.run(command, timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        done = subprocess.run(
+            command, timeout=_TIMEOUT_S, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
     except subprocess.TimeoutExpired:
         return False
-    return done.returncode == 0
+    if done.returncode < 0:
+        # Killed from outside, as for want of memory, or by its own fault.
+        return None if done.returncode == -signal.SIGKILL else False
+    return {_SAFE: True, _UNSAFE: False}.get(done.returncode)
 
 
 def _read(path: Path) -> dict[str, bool]:
     try:
         content = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
+        # Not there yet; or it can't be read, and then `_keep` will say so.
         return {}
-    return {str(name): verdict is True for name, verdict in content.items()} if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    return {name: verdict for name, verdict in content.items() if isinstance(verdict, bool)}
+
+
+def _keep(path: Path, name: str, verdict: bool) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Read again: another process may have tried another GPU meanwhile.
+        write_atomic(path, json.dumps({**_read(path), name: verdict}, indent=1).encode())
+    except (OSError, OutputError) as error:
+        reason = error if isinstance(error, OutputError) else output_error(error, path)
+        warnings.warn(
+            f"{reason}; whether DALI may decode crops is tried anew in each run: set IMGDATA_CACHE to a folder for it",
+            CacheWarning,
+            stacklevel=2,
+        )
 
 
 def trial(device_id: int | None) -> bool:
@@ -96,7 +129,11 @@ def trial(device_id: int | None) -> bool:
         encoded = [np.frombuffer(data, np.uint8) for data, _ in pictures]
         wanted = _windows(whole, encoded, arrays)
         for graph in crops:
-            if np.abs(_windows(graph, encoded, arrays) - wanted).mean() > _MOST_APART:
+            try:
+                apart = np.abs(_windows(graph, encoded, arrays) - wanted).mean()
+            except DecodeError:
+                return False
+            if apart > _MOST_APART:
                 return False
     return True
 
@@ -104,7 +141,6 @@ def trial(device_id: int | None) -> bool:
 def _windows(
     graph: Graph, encoded: list[NDArray[np.uint8]], arrays: dict[str, NDArray[np.generic]]
 ) -> NDArray[np.int64]:
-
     from torch.utils.dlpack import from_dlpack
 
     graph.start(encoded, arrays)
@@ -135,4 +171,4 @@ def _picture(number: int, random: np.random.Generator) -> tuple[bytes, tuple[int
 
 
 if __name__ == "__main__":
-    sys.exit(0 if trial(int(sys.argv[1])) else 1)
+    sys.exit(_SAFE if trial(int(sys.argv[1])) else _UNSAFE)

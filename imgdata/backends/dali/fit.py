@@ -1,9 +1,11 @@
 """What a loader needs -> whether DALI can do it, and how it will; without PyTorch, which takes a second to import."""
 
+from imgdata.backends import operators
 from imgdata.backends.dali import available
 from imgdata.backends.dali.graph import parent_used_gpu
 from imgdata.backends.dali.options import dali_options
 from imgdata.backends.work import Setup
+from imgdata.backends.work import memory as batch_memory
 
 
 def refuses(setup: Setup) -> str | None:
@@ -28,3 +30,15 @@ def describe(setup: Setup) -> str:
     threads = f"{setup.threads} thread{'s' if setup.threads > 1 else ''}"
     where = "the processor" if setup.device == "cpu" else setup.device
     return f"dali: NVIDIA DALI {available.load().__version__} on {where}, {threads}, depth {options.depth}{others}"
+
+
+def memory(setup: Setup, epoch: int) -> int:
+    """Bytes that the batches of `epoch` take together, on the device, at most; unless the caller keeps more of them.
+
+    Not what is needed while they are made: the parts that were decoded, of `depth` batches.
+    """
+    # Operators work in bytes, channels last. A batch on a GPU is a copy.
+    is_copy = setup.device != "cpu" or setup.dtype != "uint8" or not setup.channels_last
+    if operators.works_on_pixels(setup.recipe):
+        return batch_memory(setup, epoch, apart=is_copy)
+    return batch_memory(setup, epoch) * (2 if setup.device != "cpu" else 1)

@@ -5,6 +5,7 @@ Every random choice is an input: the pipeline itself draws nothing.
 
 import ctypes
 import os
+import re
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,21 @@ class GraphSpec:
     """Width and height of the largest picture, for which a GPU's decoder takes memory at once."""
 
 
+class DecodeError(RuntimeError):
+    """A picture could not be decoded; the pipeline is of no use any more."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        named = _NAMED.search(message)
+        self.row = int(named.group(1)) if named else None
+        """Which one; one of them if there were several. None where DALI doesn't say."""
+
+
+_NAMED = re.compile(r"Failed to decode sample #(\d+)")
+_DECODING = ("Failed to decode sample", "nvImageCodec failure", "fn.decoders")
+"""What is said of a picture that can't be decoded; other faults are not a picture's."""
+
+
 class Graph:
     """A pipeline that was built. To be used by one thread."""
 
@@ -65,9 +81,14 @@ class Graph:
     def take(self) -> Any:
         """The windows of the oldest run, once they are done: DALI's tensor, `(N, H, W, 3)` or `(N, 3, H, W)`.
 
-        Raises `RuntimeError` where a picture could not be decoded; then nothing more comes of this pipeline.
+        Raises `DecodeError`, and what else DALI raises; then nothing more comes of this pipeline.
         """
-        (windows,) = self._pipeline.outputs()
+        try:
+            (windows,) = self._pipeline.outputs()
+        except RuntimeError as error:
+            if not any(sign in str(error) for sign in _DECODING):
+                raise
+            raise DecodeError(str(error)) from None
         return windows.as_tensor()
 
 
@@ -83,7 +104,9 @@ def parent_used_gpu() -> bool:
 
 
 def _leave_behind() -> None:
-    """In a forked child: the parent's pipelines are never destroyed here."""
+    """In a forked child: the parent's pipelines are never destroyed here, nor is one being built."""
+    global _BUILDING
+    _BUILDING = threading.Lock()
     for pipeline in list(_ALIVE):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(pipeline))
         if pipeline.device_id is not None:

@@ -1,7 +1,8 @@
 """Pictures that DALI can't decode -> a file in the cache folder, so that the next run needs no failure to find them.
 
-`dali-VERSION-INDEX.jsonl` has a line for each: position, hash of its bytes, reason and detail; without a reason it is a
-picture that the host can decode, and does. A line counts for those very bytes alone: a shard may be copied again.
+`dali-VERSION-DECODER-INDEX.jsonl` has a line for each: position, hash of its bytes, reason and detail; without a reason
+it is a picture that the host can decode, and does. A line counts for those very bytes alone: a shard may be copied
+again; and for that decoder alone: a GPU's may take what the processor's refuses, and a crop what the whole is not.
 """
 
 import json
@@ -19,16 +20,15 @@ class Known:
     """The pictures of a split that DALI can't decode. Safe in threads, and for several processes."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file, if it is there; what is no such line is passed over, as a crash may leave half of one."""
+        """Read the file, if it is there; what is no such line is passed over: a crash may leave half of one."""
         self._path: Path | None = path
         self._lock = threading.Lock()
         self._found: dict[int, tuple[int, ImageError | None]] = {}
         for line in _lines(path):
-            try:
-                position, digest, reason, detail = json.loads(line)
-            except ValueError:
-                continue
-            self._found[position] = digest, ImageError(reason, detail) if reason else None
+            row = _row(line)
+            if row is not None:
+                position, digest, reason, detail = row
+                self._found[position] = digest, ImageError(reason, detail) if reason else None
 
     def __len__(self) -> int:
         return len(self._found)
@@ -62,6 +62,17 @@ class Known:
                     CacheWarning,
                     stacklevel=2,
                 )
+
+
+def _row(line: bytes) -> tuple[int, int, str, str] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, list) or [type(value) for value in row] != [int, int, str, str]:
+        return None
+    position, digest, reason, detail = row
+    return position, digest, reason, detail
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -15,8 +15,8 @@ from imgdata.errors import OptionError, ShardError
 
 READER = "imgdata"
 """Name of the reader in the pipeline: `DALIGenericIterator(..., reader_name="imgdata")`."""
-_DIGITS = 9
-"""Of a class, at most."""
+_PLACES = 19
+"""Of the text of a class, at most: so many digits has an int64."""
 
 
 def dali_pipeline(
@@ -35,8 +35,8 @@ def dali_pipeline(
 ) -> Any:
     """A built `nvidia.dali.Pipeline` over a split, by `fn.readers.webdataset` with our index files.
 
-    Its outputs are what `transform` gives and, where the split has labels, these as int64 `(1,)`. Raises
-    `OptionError`, `ShardError`, `MissingExtraError`.
+    Its outputs are what `transform` gives and, where labels are in members `cls`, these as int64 `(1,)`; a sample
+    without one ends it. Raises `OptionError`, `ShardError`, `MissingExtraError`.
 
     Args:
         path: A dataset's folder, or a `Dataset`.
@@ -50,7 +50,7 @@ def dali_pipeline(
         shard_id: Which part of the split this process reads, of `num_shards`.
         num_shards: See `shard_id`.
         seed: Of the shuffling.
-        options: Further ones of `fn.readers.webdataset`, such as `dont_use_mmap=True`.
+        options: Further ones of `fn.readers.webdataset`, or others than here, such as `dont_use_mmap=True`.
     """
     load()
     reason = refusal("cpu" if device_id is None else f"cuda:{device_id}")
@@ -59,7 +59,7 @@ def dali_pipeline(
     dataset = path if isinstance(path, Dataset) else open_dataset(path)
     if split not in dataset:
         raise OptionError(f"split must be one of {', '.join(dataset)}, got {split!r}")
-    tars = dataset[split].shards
+    tars, manifest = dataset[split].shards, dataset.manifest
     indexes = [tar.with_suffix(".idx") for tar in tars]
     for index in indexes:
         if not index.is_file():
@@ -68,9 +68,17 @@ def dali_pipeline(
         tars,
         indexes,
         transform,
-        bool((dataset[split].index.label_N >= 0).any()),
+        ["cls"] if manifest.label_from == "cls" and (dataset[split].index.label_N >= 0).any() else [],
         {"batch_size": batch_size, "num_threads": threads, "device_id": device_id, "seed": seed},
-        {"random_shuffle": shuffle, "shard_id": shard_id, "num_shards": num_shards, "seed": seed, **options},
+        {
+            "ext": manifest.image_extension,
+            "missing_component_behavior": "error",
+            "random_shuffle": shuffle,
+            "shard_id": shard_id,
+            "num_shards": num_shards,
+            "seed": seed,
+            **options,
+        },
     )
 
 
@@ -78,7 +86,7 @@ def _build(
     tars: list[Path],
     indexes: list[Path],
     transform: Callable[[Any], Any] | None,
-    labelled: bool,
+    label: list[str],
     of_pipeline: dict[str, Any],
     of_reader: dict[str, Any],
 ) -> Any:
@@ -93,22 +101,34 @@ def _build(
         members = fn.readers.webdataset(
             paths=list(map(str, tars)),
             index_paths=list(map(str, indexes)),
-            ext=["jpg;png;webp", *(["cls"] if labelled else [])],
-            missing_component_behavior="error",
             name=READER,
-            **of_reader,
+            **{**of_reader, "ext": [of_reader["ext"], *label]},
         )
-        encoded, *label = members if labelled else (members,)
+        encoded, *texts = members if label else (members,)
         images = (transform or decoded)(encoded)
-        labels = (_number(text, fn, types) for text in label)
+        labels = (_number(text, fn, types) for text in texts)
         pipeline.set_outputs(*(images if isinstance(images, tuple) else (images,)), *labels)
     pipeline.build()
     return pipeline
 
 
 def _number(text: Any, fn: Any, types: Any) -> Any:
-    """ASCII digits of a class, uint8 `(D,)` -> int64 `(1,)`: the sum of digits times their powers of ten."""
-    digits = fn.cast(text, dtype=types.INT64) - ord("0")
-    powers = types.Constant([10**power for power in reversed(range(_DIGITS))], dtype=types.INT64, device="cpu")
-    count = fn.cast(digits.shape()[0], dtype=types.INT64)
-    return fn.reshape(fn.reductions.sum(digits * powers[_DIGITS - count :]), shape=[1])
+    """ASCII of a whole number, uint8 `(D,)`, maybe with a minus and white space around -> int64 `(1,)`.
+
+    The sum of digits times their powers of ten, over that of the places behind the last one.
+    """
+
+    def constant(values: list[int]) -> Any:
+        return types.Constant(values, dtype=types.INT64, device="cpu")
+
+    def as_int(values: Any) -> Any:
+        return fn.cast(values, dtype=types.INT64)
+
+    digits = as_int(text) - ord("0")
+    is_digit = as_int((digits >= 0) & (digits <= 9))
+    count = as_int(text.shape()[0])
+    powers = constant([10**power for power in reversed(range(_PLACES))])
+    last = fn.reductions.max(constant(list(range(1, _PLACES + 1)))[:count] * is_digit)
+    value = fn.reductions.sum(digits * is_digit * powers[_PLACES - count :]) // powers[_PLACES - 1 - (count - last)]
+    minus = fn.reductions.max(as_int(text == ord("-")))
+    return fn.reshape(value * (1 - 2 * minus), shape=[1])

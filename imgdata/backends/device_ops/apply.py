@@ -93,7 +93,8 @@ def _strengths(name: str, strength_R: NDArray[np.float64]) -> NDArray[np.float32
     elif name == "Posterize":
         strength_R = 256.0 - 2.0 ** (8.0 - np.trunc(strength_R))
     elif name == "Solarize":
-        strength_R = 255.0 * strength_R
+        # A whole number, as with Pillow: 51.0000008 would become 51 in float32, and the value 51 be inverted.
+        strength_R = np.ceil(255.0 * strength_R)
     return strength_R.astype(np.float32)[:, None]
 
 

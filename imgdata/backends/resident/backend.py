@@ -3,6 +3,8 @@
 On the processor batches are made by NumPy, in threads; on a GPU by PyTorch, in a stream of its own.
 """
 
+import atexit
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.backends.cpu_batch import closed
+from imgdata.backends.ending import closed
 from imgdata.backends.resident import cache
 from imgdata.backends.resident.batch import ResidentBatch
 from imgdata.backends.resident.decoding import Bad
@@ -61,8 +63,9 @@ class ResidentBackend:
         self.setup, self._window = setup, window
         self._loaded: _Loaded | None = None
         self._lane: Lane | None = None
-        self._threads: Threads | None = None
-        self._batches: weakref.WeakSet[ResidentBatch] = weakref.WeakSet()
+        self._pools: dict[str, Threads] = {}
+        # No set of them, which runs Python code wherever one goes: Ctrl-C there would be lost.
+        self._batches: list[weakref.ref[ResidentBatch]] = []
         self._closed = False
         # Reentrant, since the collector may close a loader that nobody holds anywhere.
         self._lock = threading.RLock()
@@ -73,17 +76,21 @@ class ResidentBackend:
         batch = ResidentBatch(self, work)
         with self._lock:
             self._check_open()
-            self._batches.add(batch)
+            self._batches = [known for known in self._batches if known() is not None]
+            self._batches.append(weakref.ref(batch))
         batch.begin(work)
         return batch
 
     def submit(self, task: Callable[[], None]) -> None:
         """Run `task` in a thread. Raises `OptionError` after `close`."""
-        with self._lock:
-            self._check_open()
-            if self._threads is None:
-                self._threads = Threads(_num_threads(self.setup))
-            self._threads.submit(task)
+        self._pool("batches", _num_threads(self.setup)).submit(task)
+
+    def mix(self, task: Callable[[], None]) -> None:
+        """Run `task`, which mixes a batch, in the one thread for that. Raises `OptionError` after `close`.
+
+        Each thread that mixes large pictures makes PyTorch start threads for it.
+        """
+        self._pool("mixer", 1).submit(task)
 
     def make(self, work: Work) -> "tuple[torch.Tensor, dict[int, ImageError]]":
         """A batch, all but mixed; which of its rows are bad, and so black. Raises `ShardError`."""
@@ -104,7 +111,7 @@ class ResidentBackend:
         import torch
 
         with self.lane():
-            images[torch.from_numpy(row_M).to(images.device)] = others
+            images.index_copy_(0, torch.from_numpy(row_M).to(images.device), others)
 
     @contextmanager
     def lane(self) -> Iterator[None]:
@@ -127,11 +134,11 @@ class ResidentBackend:
         """See `Backend`."""
         with self._lock:
             self._closed = True
-            threads = self._threads
-        for batch in list(self._batches):
+            pools = list(self._pools.values())
+        for batch in self._alive():
             batch.cancel()
-        if threads is not None:
-            threads.close()
+        for pool in pools:
+            pool.close()
         self._loaded = None
 
     def _load(self) -> _Loaded:
@@ -139,11 +146,17 @@ class ResidentBackend:
         with self._loading:
             loaded = self._loaded
             if loaded is None:
-                store = self._store()
-                with self.lane():
-                    bad = cache.fill(self.setup, self._window, store.put, self._check_wanted)
-                loaded = self._loaded = _Loaded(store, bad, len(self.setup.split))
+                self._check_wanted()
+                # The end of the program stops the threads that decode, and this one would wait for them.
+                with _at_exit(self.close):
+                    loaded = self._loaded = self._load_now()
         return loaded
+
+    def _load_now(self) -> _Loaded:
+        store = self._store()
+        with self.lane():
+            bad = cache.fill(self.setup, self._window, store.put, self._check_wanted)
+        return _Loaded(store, bad, len(self.setup.split))
 
     def _store(self) -> Store:
         if self.setup.device == "cpu":
@@ -158,10 +171,18 @@ class ResidentBackend:
     def _check_wanted(self) -> None:
         """Raises `OptionError` where nobody waits for a batch any more: the loader may be gone."""
         self._check_open()
-        with self._lock:
-            wanted = any(not batch.cancelled for batch in self._batches)
-        if not wanted:
+        if all(batch.cancelled for batch in self._alive()):
             raise closed()
+
+    def _alive(self) -> list[ResidentBatch]:
+        return [batch for known in self._batches if (batch := known()) is not None]
+
+    def _pool(self, name: str, count: int) -> Threads:
+        with self._lock:
+            self._check_open()
+            if name not in self._pools:
+                self._pools[name] = Threads(count)
+            return self._pools[name]
 
     def _check_open(self) -> None:
         if self._closed:
@@ -191,6 +212,22 @@ def describe(setup: Setup) -> str:
         f"resident: {len(setup.split)} pictures of {window.width} x {window.height} decoded once, "
         f"{num_bytes(setup, window) / 1e6:.1f} MB in {place}, batches by {means}; cached in {cache.resident_folder()}"
     )
+
+
+@contextmanager
+def _at_exit(function: Callable[[], None]) -> Iterator[None]:
+    """Where the program ends within the block, `function` is called first; not in a fork of it."""
+    pid = os.getpid()
+
+    def call() -> None:
+        if os.getpid() == pid:
+            function()
+
+    atexit.register(call)
+    try:
+        yield
+    finally:
+        atexit.unregister(call)
 
 
 def _num_threads(setup: Setup) -> int:

@@ -1,6 +1,5 @@
 """One batch of the resident backend: work -> a finished tensor, made in a thread."""
 
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.backends import finish
-from imgdata.backends.cpu_batch import closed
+from imgdata.backends.ending import Ending
 from imgdata.backends.work import Work
 from imgdata.errors import ImageError
 
@@ -28,10 +27,13 @@ class ResidentBatch:
         self._images: torch.Tensor | None = None
         self._mixed = work.mix.kind == "none"
         self._failed: dict[int, ImageError] = {}
-        self._fault: BaseException | None = None
-        self.cancelled = False
+        self._ending = Ending()
         self._mark: torch.cuda.Event | None = None
-        self._done = threading.Event()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody wants it any more."""
+        return self._ending.cancelled
 
     def begin(self, work: Work) -> None:
         """Start on all rows but those to skip, which become black."""
@@ -39,11 +41,7 @@ class ResidentBatch:
 
     def wait(self) -> Mapping[int, ImageError]:
         """See `Pending`."""
-        self._done.wait()
-        if self.cancelled:
-            raise closed()
-        if self._fault is not None:
-            raise self._fault
+        self._ending.wait()
         failed, self._failed = self._failed, {}
         return failed
 
@@ -55,46 +53,48 @@ class ResidentBatch:
     def images(self) -> "torch.Tensor":
         """See `Pending`."""
         if not self._mixed:
-            self._submit(self._mix_images)
+            self._backend.mix(partial(self._run, self._mix_images))
             self.wait()
         return self._backend.hand_over(self._made(), self._mark)
 
     def cancel(self) -> None:
         """See `Pending`."""
-        self.cancelled = True
-        self._done.set()
+        self._ending.cancel()
 
-    def _make(self, work: Work) -> None:
+    def _make(self, work: Work) -> bool:
         self._images, self._failed = self._backend.make(work)
         # Where rows are bad, others have to take their place first.
-        if not (self._mixed or self._failed):
-            self._mix_images()
+        if self._mixed or self._failed:
+            return True
+        self._backend.mix(partial(self._run, self._mix_images))
+        return False
 
-    def _make_again(self, row_M: NDArray[np.int64], work: Work) -> None:
+    def _make_again(self, row_M: NDArray[np.int64], work: Work) -> bool:
         images, failed = self._backend.make(work)
         self._backend.replace(self._made(), row_M, images)
         self._failed = {int(row_M[number]): error for number, error in failed.items()}
+        return True
 
-    def _mix_images(self) -> None:
+    def _mix_images(self) -> bool:
         self._mixed = True
         with self._backend.lane():
             finish.mix_images(self._made(), self._mix)
+        return True
 
     def _made(self) -> "torch.Tensor":
         assert self._images is not None, "`wait` was not called"
         return self._images
 
-    def _submit(self, task: Callable[[], None]) -> None:
-        self._done.clear()
+    def _submit(self, task: Callable[[], bool]) -> None:
         self._backend.submit(partial(self._run, task))
-        if self.cancelled:
-            self._done.set()
 
-    def _run(self, task: Callable[[], None]) -> None:
+    def _run(self, task: Callable[[], bool]) -> None:
+        """A task, which says whether the batch is done; otherwise it has begun another one."""
         try:
             if not self.cancelled:
-                task()
+                if not task():
+                    return
                 self._mark = self._backend.mark()
         except BaseException as error:  # Whatever it is, `wait` raises it where the batch is wanted.
-            self._fault = error
-        self._done.set()
+            self._ending.fail(error)
+        self._ending.tell()

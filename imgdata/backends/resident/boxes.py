@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.augment.ops import Cutout, Normalize, RandomErasing
+from imgdata.augment.ops import Cutout, RandomErasing
 from imgdata.augment.params import BatchParams
 from imgdata.augment.recipe import Recipe
 from imgdata.backends import finish
@@ -31,12 +31,9 @@ def erase(batch_NCHW: NDArray[Any], params: BatchParams, recipe: Recipe, *, seed
 
 def _value(value: float | tuple[float, ...], recipe: Recipe, dtype: np.dtype[Any]) -> Any:
     """What goes into a batch of `dtype`: one number, or `(3, 1, 1)` where channels differ."""
-    value_3 = np.broadcast_to(np.array(value, np.float32), 3)
+    value_311 = np.broadcast_to(np.array(value, np.float32), 3)[:, None, None]
     if dtype == np.uint8:
-        if recipe.find(Normalize) is not None:
-            scale_3, shift_3 = finish.scale_shift(recipe)
-            value_3 = (value_3 - shift_3) / scale_3
-        value_3 = np.rint(value_3).clip(0, 255)
-    value_3 = value_3.astype(dtype)
+        value_311 = finish.as_bytes(value_311, recipe)
+    value_311 = value_311.astype(dtype)
     # NumPy fills with one number in half the time.
-    return value_3[0] if (value_3 == value_3[0]).all() else value_3[:, None, None]
+    return value_311[0, 0, 0] if (value_311 == value_311[0]).all() else value_311

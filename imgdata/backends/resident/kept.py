@@ -44,14 +44,16 @@ def kept(setup: Setup) -> Kept | str:
         height, width = recipe.output_size(0)
         fixed = [op for op in recipe.ops if isinstance(op, Resize | CenterCrop)]
         return Kept(recipe=Recipe(*fixed), height=height, width=width)
-    side_S2 = np.unique(_sides(setup, resize), axis=0)
-    if len(side_S2) != 1:
+    side_M2 = _sides(setup, resize)
+    if not len(side_M2) or (side_M2 != side_M2[0]).any():
+        # Of a million pictures this takes most of a second: only for the message.
+        side_S2 = np.unique(side_M2, axis=0)
         found = " and ".join(f"{width} x {height}" for width, height in side_S2[:2].tolist()) or "none of a known size"
         return _refusal(
             f"pictures must be of one size where PadRandomCrop cuts, got {found}",
             "put Resize(size=(height, width)) first",
         )
-    width, height = side_S2[0].tolist()
+    width, height = side_M2[0].tolist()
     whole = CenterCrop(size=(height, width)) if resize is None else _exact(resize, height, width)
     return Kept(
         recipe=Recipe(whole),
@@ -78,7 +80,13 @@ def usable(setup: Setup) -> NDArray[np.bool_]:
 
 
 def _sides(setup: Setup, resize: Resize | None) -> NDArray[np.int64]:
-    """(width, height) of the pictures as they are cut, `(M, 2)`; without those that can't be used."""
+    """(width, height) of the pictures as they are cut, `(M, 2)`; without those that can't be used.
+
+    One row where they are all resized to the same.
+    """
+    if resize is not None and isinstance(resize.size, tuple):
+        height, width = resize.size
+        return np.array([[width, height]])
     usable_N, index = usable(setup), setup.split.index
     width_M, height_M = index.width_N[usable_N].astype(np.int64), index.height_N[usable_N].astype(np.int64)
     return crops.whole(resize, None, width_M, height_M, 0)[0]

@@ -1,0 +1,148 @@
+"""`imgdata evaluate`: how good a trained network is on a split."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .network_options import left_out, network_options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from imgdata.train.evaluate import Evaluation
+
+_WORST, _CONFUSIONS = 10, 5
+"""Rows that are shown."""
+
+
+@click.command(short_help="Measure how good a trained network is on a split.")
+@click.argument("source", metavar="RUN|MODEL")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--split", default="val", show_default=True, help="Name of the split.")
+@click.option("--view", default="", help='A saved view, or steps such as "fraction=0.1".')
+@network_options
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Images of each rank at a time."
+)
+@click.option(
+    "--amp",
+    type=click.Choice(("none", "auto", "bf16", "fp16")),
+    default="none",
+    show_default=True,
+    help="16-bit arithmetic.",
+)
+@click.option(
+    "--flip-test/--no-flip-test",
+    default=None,
+    help="The mean with the mirror image.  [default: as the run was validated]",
+)
+@click.option(
+    "--confusion",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.png",
+    help="Draw the confusion matrix.",
+)
+@click.option("--all-classes", is_flag=True, help=f"List every class, not the {_WORST} worst.")
+@click.option("--exact", is_flag=True, help="Decode and resize as torchvision and timm do; slower.")
+@click.option("--quiet", is_flag=True, help="Show no progress and no notes.")
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+def command(
+    source: str, out: Path, confusion: Path | None, all_classes: bool, quiet: bool, as_json: bool, **options: Any
+) -> None:
+    """Measure a network on a split of the dataset in OUT: each sample counts once, also under torchrun.
+
+    RUN is the folder of `imgdata train`; MODEL a network's name, with --weights or --pretrained, for datasets with some
+    of ImageNet's classes, by wnid, name or number.
+
+    \b
+      imgdata evaluate runs/a out/
+      imgdata evaluate resnet50 imagenet/ --pretrained --json
+      torchrun --nproc-per-node 4 --no-python imgdata evaluate runs/a out/
+    """  # noqa: D301
+    from imgdata.ranks import rank_and_world
+    from imgdata.train.evaluate import check_confusion, evaluate
+
+    from .counting import Counting
+    from .display import screen
+
+    if confusion is not None:
+        check_confusion(confusion)
+    # Each rank has all figures; one says them.
+    first = rank_and_world()[0] == 0
+    with Counting("evaluating", "batches", quiet=quiet or not first) as counting:
+        found = evaluate(source, out, progress=counting.progress, **options)
+    if not first:
+        return
+    if confusion is not None:
+        found.save_confusion(confusion)
+    if not quiet:
+        _print_notes(counting.console, found)
+    if as_json:
+        click.echo(json.dumps(found.to_dict()))
+        return
+    console = screen(stderr=False)
+    _print_figures(console, found)
+    console.print(_class_table(found, all_classes))
+    confusions = found.confusions(_CONFUSIONS)
+    if confusions:
+        console.print("\nmost often confused", style="bold")
+        for one in confusions:
+            times = f"{one.count:,} time{'s' if one.count > 1 else ''}"
+            console.print(f"{times:>11}  {one.label.name}, taken for {one.prediction.name}", soft_wrap=True)
+    if confusion is not None:
+        console.print(f"\nconfusion matrix  {confusion}", soft_wrap=True)
+
+
+def _print_notes(console: "Console", found: "Evaluation") -> None:
+    from .display import note
+
+    if found.matched_by == "numbers":
+        row = found.per_class[0]
+        note(console, f"class ids are taken for numbers of the network's outputs: {row.index} is {row.name}")
+    if found.skipped:
+        note(console, left_out(found.skipped))
+
+
+def _print_figures(console: "Console", found: "Evaluation") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    scores = found.scores
+    ranks = f", {found.world_size} ranks" if found.world_size > 1 else ""
+    console.print(Text.assemble((found.model, "bold"), f" on {found.split}{ranks}\n"))
+    table = Table.grid(padding=(0, 2), pad_edge=True)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_row("top-1", Text(f"{scores.top1:.2%}", "bold green"), f"{scores.correct:,} of {scores.total:,}")
+    table.add_row("top-5", f"{scores.top5:.2%}", f"{scores.correct_5:,} of {scores.total:,}")
+    table.add_row("loss", f"{scores.loss:.4f}", "mean cross-entropy")
+    table.add_row("calibration", f"{scores.calibration_error:.2%}", "mean distance of confidence and accuracy")
+    console.print(table)
+    console.print()
+
+
+def _class_table(found: "Evaluation", all_classes: bool) -> "Table":
+    from rich.bar import Bar
+    from rich.table import Table
+    from rich.text import Text
+
+    total = len(found.per_class)
+    rows = found.worst(total if all_classes else _WORST)
+    table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left", caption_style="")
+    if len(rows) < total:
+        table.caption = f"{total - len(rows):,} more classes (--all-classes)"
+    table.add_column(
+        "worst classes" if len(rows) < total else "classes", overflow="ellipsis", no_wrap=True, max_width=32
+    )
+    table.add_column("right", justify="right")
+    table.add_column("of", justify="right")
+    table.add_column("accuracy", justify="right")
+    table.add_column("", width=20)
+    for row in rows:
+        bar = Bar(1.0, 0.0, row.accuracy, width=20, color="cyan")
+        table.add_row(Text(row.name), f"{row.correct:,}", f"{row.total:,}", f"{row.accuracy:.1%}", bar)
+    return table

@@ -1,0 +1,87 @@
+"""`imgdata train`: a dataset into a trained network, its curves and checkpoints."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .train_options import SectionedCommand, given
+
+
+@click.command(cls=SectionedCommand, short_help="Train a network on a dataset.")
+@click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
+@click.option(
+    "--out", "run", metavar="RUN", required=True, type=click.Path(path_type=Path), help="Folder of the run, a new one."
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in RUN, with its settings.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in RUN.")
+@click.option("--synthetic", is_flag=True, help="Don't train: time steps with the loader and without it.")
+@click.option("--steps", type=click.IntRange(min=1), help="Of each timed round.  [50]")
+@click.option("--quiet", is_flag=True, help="Print no progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    data: Path,
+    run: Path,
+    resume: bool,
+    overwrite: bool,
+    synthetic: bool,
+    steps: int | None,
+    quiet: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Train on the dataset in DATA, a folder that `imgdata shard` wrote.
+
+    What isn't set follows from the dataset's size. Ctrl-C saves the run; --resume goes on with the very next batch.
+
+    \b
+      imgdata train out/ --model resnet50 --epochs 18 --out runs/a
+      imgdata train out/ --out runs/a --resume
+      torchrun --nproc-per-node 8 --no-python imgdata train out/ --model resnet50 --out runs/b
+    """  # noqa: D301
+    from imgdata.errors import OptionError
+    from imgdata.ranks import rank_and_world
+    from imgdata.train.options import TrainOptions
+
+    options = TrainOptions(**given(settings))
+    first = rank_and_world()[0] == 0
+    if synthetic:
+        if resume:
+            raise OptionError("synthetic and resume can't be given together: it trains nothing that could go on")
+        _time_steps(data, run, options, steps or 50, quiet=quiet or not first, as_json=as_json, first=first)
+        return
+    if steps is not None:
+        raise OptionError("steps needs synthetic: how long a run is, epochs says")
+    from imgdata.train.loop import train
+
+    from .display import screen
+    from .training import TrainDisplay, print_result
+
+    with TrainDisplay(quiet=quiet or not first) as display:
+        result = train(data, run, options, resume=resume, overwrite=overwrite, watcher=display)
+    if not first:
+        return
+    if as_json:
+        click.echo(json.dumps({"run": str(run), **result.summary()}))
+    else:
+        print_result(result, screen(stderr=False))
+
+
+def _time_steps(data: Path, run: Path, options: Any, steps: int, *, quiet: bool, as_json: bool, first: bool) -> None:
+    from imgdata.train.run_folder import RunFolder
+    from imgdata.train.synthetic import end_to_end
+
+    from .counting import Counting
+    from .training import print_end_to_end
+
+    with Counting("timing", "rounds", quiet=quiet) as counting:
+        result = end_to_end(data, options, steps=steps, progress=counting.progress)
+    if not first:
+        return
+    RunFolder(run).write_throughput(asdict(result))
+    if as_json:
+        click.echo(json.dumps(asdict(result)))
+    else:
+        print_end_to_end(result)

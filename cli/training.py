@@ -1,0 +1,165 @@
+"""What `imgdata train` shows: the run, its epochs as they end, its result."""
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from imgdata.train.history import EpochRow
+from imgdata.train.watch import Report, TrainWatcher
+
+from .display import GOOD, ODD, Display, note, screen, tell
+
+if TYPE_CHECKING:
+    from imgdata.train.loop import TrainResult
+    from imgdata.train.synthetic import EndToEnd
+
+DATA_WAIT = 0.05
+"""Share of the time from which on waiting for data is worth a note."""
+_COLUMNS = (
+    ("epoch", 7),
+    ("lr", 8),
+    ("loss", 8),
+    ("acc", 7),
+    ("val loss", 9),
+    ("val acc", 8),
+    ("top-5", 7),
+    ("images/s", 9),
+    ("wait", 5),
+    ("time", 9),
+)
+
+
+class TrainDisplay(Display, TrainWatcher):
+    """A line for each epoch, and below them a bar for the one that runs."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[figures]}"),
+            quiet=quiet,
+        )
+        self._task: TaskID | None = None
+        self._epochs = self._done_before = self._done = 0
+        self._started = time.monotonic()
+
+    def started(self, config: Mapping[str, Any], epochs_done: int) -> None:
+        """Say what is trained on what, and head the table."""
+        options = config["options"]
+        self._epochs, self._done = options["epochs"], epochs_done
+        self._done_before = epochs_done
+        self._started = time.monotonic()
+        if self.quiet:
+            return
+        ranks = f" x {config['world_size']}" if config["world_size"] > 1 else ""
+        self.console.print(
+            Text.assemble(
+                (options["model"], "bold"),
+                f"  {config['parameters'] / 1e6:,.2f} million parameters, {len(config['classes']):,} classes, "
+                f"{config['size']}x{config['size']}, on {config['device']}{ranks}",
+            )
+        )
+        self.console.print(
+            f"{config['samples']['train']:,} samples to train on, {config['samples']['val']:,} to validate with; "
+            f"{self._epochs} epochs of {config['steps_per_epoch']:,} steps, {options['batch_size']:,} samples each, "
+            f"{options['optimizer']}, lr {options['lr']:g}"
+        )
+        if epochs_done:
+            self.console.print(f"going on after {epochs_done} epoch{'s' if epochs_done > 1 else ''}")
+        self.console.print(Text("".join(f"{name:>{width}}" for name, width in _COLUMNS), "bold"), soft_wrap=True)
+        if self.live:
+            self._task = self.bar.add_task("", total=config["steps_per_epoch"], figures="")
+
+    def stepped(self, report: Report) -> None:
+        """Move the bar."""
+        figures = (
+            f"loss {report.loss:.3f}  accuracy {report.top1:.1%}  {report.images_per_s:,.0f} images/s  "
+            f"data wait {report.data_wait:.0%}  {self._left(report)}"
+        )
+        what = f"epoch {report.epoch}/{self._epochs}"
+        if self.live and self._task is not None:
+            self.bar.update(self._task, completed=report.step, total=report.steps, description=what, figures=figures)
+        elif self.line_is_due:
+            self.console.print(f"{what}  step {report.step:,}/{report.steps:,}  {figures}")
+
+    def evaluating(self, done: int, batches: int) -> None:
+        """Show the validation in the bar."""
+        if self.live and self._task is not None:
+            self.bar.update(self._task, completed=done, total=batches, description="validating", figures="")
+
+    def epoch_done(self, row: EpochRow, *, best: bool) -> None:
+        """Print the epoch's line; the best so far is marked."""
+        self._done += 1
+        if self.quiet:
+            return
+        values = (
+            f"{row.epoch}/{self._epochs}",
+            f"{row.lr:.2g}",
+            f"{row.train_loss:.3f}",
+            f"{row.train_top1:.1%}",
+            f"{row.val_loss:.3f}",
+            f"{row.val_top1:.2%}",
+            f"{row.val_top5:.1%}",
+            f"{row.images_per_s:,.0f}",
+            f"{row.data_wait:.0%}",
+            f"{row.seconds:,.1f} s",
+        )
+        cells = [f"{value:>{width}}" for value, (_, width) in zip(values, _COLUMNS, strict=True)]
+        line = Text("".join(cells))
+        if best:
+            line.stylize(GOOD, sum(width for _, width in _COLUMNS[:5]), sum(width for _, width in _COLUMNS[:6]))
+        self.console.print(line, soft_wrap=True)
+
+    def noted(self, text: str) -> None:
+        """Print a note."""
+        if not self.quiet:
+            note(self.console, text)
+
+    def _left(self, report: Report) -> str:
+        """The time until the end, from that of the epochs and steps so far."""
+        done = (self._done - self._done_before) + report.step / report.steps
+        left = (self._epochs - self._done) - report.step / report.steps
+        seconds = (time.monotonic() - self._started) / done * left
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} left"
+
+
+def print_result(result: "TrainResult", console: Console) -> None:
+    """The kept epoch, its figures, where the files are; a note where the network waited for data."""
+    scores = result.scores
+    tell(
+        console,
+        GOOD,
+        f"{scores.top1:.2%}",
+        f"right: {scores.correct:,} of {scores.total:,} (epoch {result.best.epoch}), loss {scores.loss:.3f}",
+    )
+    console.print(
+        f"{result.images_per_s:,.0f} images/s in training, {result.data_wait:.1%} of the time waiting for data"
+    )
+    if scores.skipped:
+        note(console, f"{scores.skipped:,} validation pictures could not be decoded")
+    console.print(f"{result.run}/ has best.pt, last.pt, metrics.csv, curves.png, confusion.png", soft_wrap=True)
+
+
+def print_end_to_end(result: "EndToEnd") -> None:
+    """The figures of `--synthetic` as a table."""
+    console = screen(stderr=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("training with")
+    table.add_column("images/s", justify="right")
+    table.add_row("the loader", f"{result.real_images_per_s:,.0f}")
+    table.add_row("batches on the device", f"{result.synthetic_images_per_s:,.0f}")
+    console.print(table)
+    colour = GOOD if result.ratio >= 1 - DATA_WAIT else ODD
+    tell(
+        console,
+        colour,
+        f"{result.ratio:.3f}",
+        f"of the network's speed is left with the loader; it waited {result.data_wait:.1%} of the time "
+        f"({result.rounds} rounds of {result.steps} steps)",
+    )

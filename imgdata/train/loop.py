@@ -1,0 +1,334 @@
+"""A dataset, settings, a folder -> a trained network in it: epochs of steps, each validated and saved."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imgdata.errors import OptionError, TrainingError
+from imgdata.files import write_atomic
+from imgdata.train.checkpoint import load_checkpoint, save_checkpoint
+from imgdata.train.clock import Clock
+from imgdata.train.evaluation import evaluate_network
+from imgdata.train.history import EpochRow, epochs_csv, steps_csv
+from imgdata.train.network import half_type
+from imgdata.train.options import TrainOptions, go_on_with
+from imgdata.train.plots import plot_confusion, plot_curves
+from imgdata.train.processes import Processes, processes
+from imgdata.train.run_folder import RunFolder
+from imgdata.train.schedule import lr_share, phase_at
+from imgdata.train.scores import Scores, classes_csv
+from imgdata.train.setup import Prepared, prepare, read_classes
+from imgdata.train.step import Learner, Outcome
+from imgdata.train.stopping import Stop, stopping
+from imgdata.train.tensorboard import Board
+from imgdata.train.watch import Report, TrainWatcher
+
+_REPORT_S = 0.5
+"""Seconds between reports; several ranks report by steps, since all must add up at the same ones."""
+_REPORT_STEPS = 20
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainResult:
+    """What a run came to."""
+
+    run: Path
+    rows: tuple[EpochRow, ...]
+    best: EpochRow
+    """The epoch whose weights were kept."""
+    scores: Scores
+    """Of those weights."""
+    config: dict[str, Any]
+
+    @property
+    def images_per_s(self) -> float:
+        """In training, over all epochs but the first, where there are more."""
+        rows = self.rows[1:] or self.rows
+        return sum(row.images_per_s * row.seconds for row in rows) / sum(row.seconds for row in rows)
+
+    @property
+    def data_wait(self) -> float:
+        """Share of that time in which the network waited for batches."""
+        rows = self.rows[1:] or self.rows
+        return sum(row.data_wait * row.seconds for row in rows) / sum(row.seconds for row in rows)
+
+    def summary(self) -> dict[str, Any]:
+        """What `summary.json` holds."""
+        scores = self.scores
+        return {
+            "model": self.config["options"]["model"],
+            "epochs": len(self.rows),
+            "best_epoch": self.best.epoch,
+            "top1": scores.top1,
+            "top5": scores.top5,
+            "loss": scores.loss,
+            "correct": scores.correct,
+            "total": scores.total,
+            "calibration_error": scores.calibration_error,
+            "images_per_s": self.images_per_s,
+            "data_wait": self.data_wait,
+            "train_seconds": sum(row.seconds for row in self.rows),
+        }
+
+
+def train(
+    out: str | Path,
+    run: str | Path,
+    options: TrainOptions | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    watcher: TrainWatcher | None = None,
+) -> TrainResult:
+    """Train on the dataset in `out`, and keep everything of it in the folder `run`.
+
+    Under torchrun every process calls it, and they share each batch. With `resume` a run goes on with the very next
+    batch after its last checkpoint, also with another number of ranks; what `options` say must not differ then, but
+    for `imgdata.train.options.FREE`. Ctrl-C saves before it raises `KeyboardInterrupt`.
+
+    Raises `OptionError`, `OutputError`, `ShardError`, `TrainingError`.
+    """
+    folder, given = RunFolder(Path(run)), options or TrainOptions()
+    config = folder.read_config() if resume else None
+    chosen = given if config is None else go_on_with(TrainOptions.from_dict(config["options"]), given)
+    with processes(chosen.device) as ranks, stopping() as stop, prepare(Path(out), chosen, ranks) as prepared:
+        if config is None:
+            if ranks.first:
+                folder.make(overwrite=overwrite)
+        elif (before := read_classes(config)) != prepared.classes:
+            raise OptionError(
+                f"{folder.path}: its network has {len(before)} classes ({before[0].name}, ...), {out} has "
+                f"{len(prepared.classes)} ({prepared.classes[0].name}, ...); go on with the dataset it was trained on"
+            )
+        ranks.wait()
+        return _Run(prepared, folder, ranks, stop, watcher if watcher and ranks.first else TrainWatcher()).go(resume)
+
+
+class _Run:
+    """The course of a run: where it is, and what it has seen."""
+
+    def __init__(
+        self, prepared: Prepared, folder: RunFolder, ranks: Processes, stop: Stop, watcher: TrainWatcher
+    ) -> None:
+        self._prepared = prepared
+        self._options = options = prepared.options
+        self._folder = folder
+        self._ranks = ranks
+        self._stop = stop
+        self._watcher = watcher
+        self._learner = Learner(prepared.model, options, ranks, prepared.weight_C)
+        self._clock = Clock(ranks.device)
+        self._epochs = options.epochs
+        self._steps = len(prepared.train)
+        self._phase_ends = [self._epochs * self._steps]
+        if options.unfreeze_after is not None and options.unfreeze_after < self._epochs:
+            self._phase_ends.insert(0, options.unfreeze_after * self._steps)
+        # What a checkpoint keeps beside the learner.
+        self._step = 0
+        self._losses: list[float] = []
+        self._rows: list[EpochRow] = []
+        self._epoch_correct = 0
+        self._epoch_seconds = self._epoch_waited = 0.0
+        # Steps that were not looked at yet.
+        self._pending: list[Outcome] = []
+        self._reported = time.monotonic()
+        self._plotted = 0.0
+
+    def go(self, resume: bool) -> TrainResult:
+        """All epochs that are left."""
+        if resume and self._folder.last.exists():
+            self._load()
+        config = {**self._prepared.config(), "world_size": self._ranks.world_size, "device": str(self._ranks.device)}
+        if self._ranks.first:
+            self._folder.write_config(config)
+        self._watcher.started(config, len(self._rows))
+        board = Board(self._folder.tensorboard) if self._options.tensorboard and self._ranks.first else None
+        while len(self._rows) < self._epochs:
+            self._train_epoch(len(self._rows))
+            row, scores = self._validate()
+            best = all((row.val_top1, -row.val_loss) > (old.val_top1, -old.val_loss) for old in self._rows)
+            self._rows.append(row)
+            self._epoch_correct, self._epoch_seconds, self._epoch_waited = 0, 0.0, 0.0
+            if self._ranks.first:
+                self._save_epoch(scores if best else None)
+                if board is not None:
+                    board.add(row)
+            self._watcher.epoch_done(row, best=best)
+            self._stop_here()
+        if board is not None:
+            board.close()
+        return self._finish(config)
+
+    def _train_epoch(self, epoch: int) -> None:
+        prepared, options = self._prepared, self._options
+        if self._learner.frozen and options.unfreeze_after is not None and epoch >= options.unfreeze_after:
+            self._learner.thaw()
+        self._learner.begin_epoch()
+        prepared.train.set_epoch(epoch)
+        self._clock.restart()
+        self._clock.waits()
+        for batch in prepared.train:
+            self._clock.has_batch()
+            outcome = self._learner.step(batch.images, batch.labels, number=self._step, lr=self._lr(self._step))
+            self._pending.append(outcome)
+            self._step += 1
+            if self._step < (epoch + 1) * self._steps:
+                self._between_steps()
+            self._clock.waits()
+        self._look()
+
+    def _between_steps(self) -> None:
+        """Report, save, or stop, where it is time to."""
+        every = self._options.checkpoint_steps
+        if every and self._step % every == 0:
+            self._look()
+            if self._ranks.first:
+                self._save()
+            self._clock.restart()
+        elif len(self._pending) >= _REPORT_STEPS or (
+            self._ranks.world_size == 1 and time.monotonic() - self._reported > _REPORT_S
+        ):
+            self._look()
+        self._stop_here()
+
+    def _stop_here(self) -> None:
+        """Save and stop where that was asked for; ranks are asked at different steps and can't save together."""
+        if not self._stop.asked:
+            return
+        if self._ranks.world_size == 1:
+            self._look()
+            self._save()
+            self._watcher.noted(f"saved after step {self._step:,}; --resume goes on with the next batch")
+        raise KeyboardInterrupt
+
+    def _look(self) -> None:
+        """Wait for the steps since the last look, add them up over the ranks, and report. Raises `TrainingError`."""
+        if not self._pending:
+            return
+        loss_T = torch.stack([outcome.loss.double() for outcome in self._pending])
+        correct = torch.stack([outcome.correct for outcome in self._pending]).sum()
+        self._pending.clear()
+        self._ranks.sum(loss_T, correct)
+        losses = (loss_T / self._ranks.world_size).tolist()
+        seconds, waited = self._clock.take()
+        for number, loss in enumerate(losses, self._step - len(losses) + 1):
+            if not torch.isfinite(torch.tensor(loss)):
+                self._refuse(number, loss)
+        self._losses += losses
+        self._epoch_correct += int(correct)
+        self._epoch_seconds += seconds
+        self._epoch_waited += waited
+        self._reported = time.monotonic()
+        # At an epoch's end its last step, not the next one's first.
+        epoch, step = divmod(self._step - 1, self._steps)
+        done = self._losses[epoch * self._steps :]
+        self._watcher.stepped(
+            Report(
+                epoch=epoch + 1,
+                step=step + 1,
+                steps=self._steps,
+                loss=sum(done) / len(done),
+                top1=self._epoch_correct / (len(done) * self._options.batch_size),
+                images_per_s=len(losses) * self._options.batch_size / seconds,
+                data_wait=waited / seconds,
+            )
+        )
+
+    def _refuse(self, step: int, loss: float) -> None:
+        options = self._options
+        ways = [f"a lower learning rate than {options.lr:g}"]
+        ways += ["clip_grad=1"] if options.clip_grad is None else []
+        ways += ["amp='none'"] if half_type(options.amp, self._ranks.device) else []
+        kept = f"; the run is kept as it was last saved, in {self._folder.last}" if self._folder.last.exists() else ""
+        epoch = (step - 1) // self._steps + 1
+        raise TrainingError(f"the loss is {loss} at step {step:,} (epoch {epoch}): try {', '.join(ways)}{kept}")
+
+    def _lr(self, step: int) -> float:
+        options = self._options
+        _, in_phase, steps = phase_at(step, self._phase_ends)
+        return options.lr * lr_share(
+            in_phase, steps=steps, warmup=round(options.warmup * self._steps), curve=options.curve
+        )
+
+    def _validate(self) -> tuple[EpochRow, Scores]:
+        prepared, options, epoch = self._prepared, self._options, len(self._rows)
+        scores = evaluate_network(
+            self._learner.judged,
+            prepared.val,
+            self._ranks,
+            half=half_type(options.amp, self._ranks.device),
+            flip_test=options.flip_test,
+            progress=self._watcher.evaluating,
+        )
+        if not scores.total:
+            raise TrainingError(f"none of the {len(prepared.val.view)} validation pictures could be decoded")
+        samples = self._steps * options.batch_size
+        losses = self._losses[epoch * self._steps :]
+        row = EpochRow(
+            epoch=epoch + 1,
+            size=prepared.recipe.output_size(epoch)[0],
+            lr=self._lr(self._step - 1),
+            train_loss=sum(losses) / len(losses),
+            train_top1=self._epoch_correct / samples,
+            val_loss=scores.loss,
+            val_top1=scores.top1,
+            val_top5=scores.top5,
+            images_per_s=samples / self._epoch_seconds,
+            data_wait=self._epoch_waited / self._epoch_seconds,
+            seconds=self._epoch_seconds,
+        )
+        return row, scores
+
+    def _save_epoch(self, best: Scores | None) -> None:
+        """The checkpoint and the tables after an epoch; `best` are its scores when it is the best so far."""
+        if best is not None:
+            state = {"model": self._learner.judged.state_dict(), "epoch": len(self._rows), "scores": best.to_state()}
+            save_checkpoint(self._folder.best, state)
+        self._save()
+        write_atomic(self._folder.metrics, epochs_csv(self._rows))
+        write_atomic(self._folder.steps, steps_csv(self._losses, [self._lr(step) for step in range(self._step)]))
+        if time.monotonic() - self._plotted > 60:
+            plot_curves(self._rows, self._folder.curves)
+            self._plotted = time.monotonic()
+
+    def _save(self) -> None:
+        state = {
+            **self._learner.state(),
+            "step": self._step,
+            "loader": self._prepared.train.state_dict(),
+            "losses": torch.tensor(self._losses, dtype=torch.float64),
+            "rows": [asdict(row) for row in self._rows],
+            "epoch_so_far": [self._epoch_correct, self._epoch_seconds, self._epoch_waited],
+        }
+        save_checkpoint(self._folder.last, state)
+
+    def _load(self) -> None:
+        state = load_checkpoint(self._folder.last)
+        epochs_done = len(state["rows"])
+        unfreeze_after = self._options.unfreeze_after
+        if self._learner.frozen and unfreeze_after is not None and epochs_done >= unfreeze_after:
+            self._learner.thaw()
+        self._learner.load_state(state)
+        self._prepared.train.load_state_dict(state["loader"])
+        self._step = state["step"]
+        self._losses = state["losses"].tolist()
+        self._rows = [EpochRow(**row) for row in state["rows"]]
+        self._epoch_correct, self._epoch_seconds, self._epoch_waited = state["epoch_so_far"]
+
+    def _finish(self, config: dict[str, Any]) -> TrainResult:
+        kept = load_checkpoint(self._folder.best)
+        scores = Scores.from_state(kept["scores"])
+        best = self._rows[kept["epoch"] - 1]
+        result = TrainResult(run=self._folder.path, rows=tuple(self._rows), best=best, scores=scores, config=config)
+        if self._ranks.first:
+            plot_curves(self._rows, self._folder.curves)
+            names = [one.name for one in self._prepared.classes]
+            if scores.confusion_CC is not None:
+                plot_confusion(scores.confusion_CC, names, self._folder.confusion)
+            write_atomic(self._folder.classes, classes_csv(scores, names))
+            self._folder.write_summary(result.summary())
+        self._ranks.wait()
+        return result

@@ -1,0 +1,69 @@
+"""A network's name -> what timm knows of it; or which names come near. The only importer of timm."""
+
+import difflib
+import fnmatch
+from collections.abc import Sequence
+from typing import Any
+
+from imgdata.errors import MissingExtraError, OptionError
+
+OWN = ("cnn", "resnet9")
+"""Networks of this package; all others are timm's."""
+
+
+def load_timm() -> Any:
+    """The module `timm`. Raises `MissingExtraError`."""
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"networks other than {' and '.join(OWN)} need timm and torchvision: pip install 'imgdata[train]'"
+        ) from error
+    return timm
+
+
+def timm_config(name: str) -> Any:
+    """Timm's `PretrainedCfg` of `resnet50`, or of `resnet50.a1_in1k`, where weights are named behind a dot.
+
+    Raises `OptionError`, with names that come near, and `MissingExtraError`.
+    """
+    timm = load_timm()
+    architecture, _, tag = name.partition(".")
+    # timm itself takes `hf-hub:...` as well, which is any repository that anybody made.
+    if not timm.is_model(architecture):
+        raise unknown(name, [*OWN, *timm.list_models()])
+    if tag and tag not in (tags := weights_of(architecture)):
+        raise OptionError(f"the weights of {architecture} must be one of {', '.join(tags) or 'none'}, got {tag!r}")
+    return timm.get_pretrained_cfg(name)
+
+
+def weights_of(name: str) -> list[str]:
+    """The weights that the hub has for a network, the usual ones first: `name.these` is a name too."""
+    if name in OWN:
+        return []
+    timm = load_timm()
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
+    usual = timm.get_pretrained_cfg(name).tag
+    return sorted(tags, key=lambda tag: (tag != usual, tag))
+
+
+def matching(pattern: str) -> list[str]:
+    """Own names and timm's that have `pattern` in them, or fit it where it has `*`, `?` or `[`.
+
+    Raises `OptionError` where there are none, and `MissingExtraError`.
+    """
+    known = [*OWN, *load_timm().list_models()]
+    wanted = pattern.lower() if any(sign in pattern for sign in "*?[") else f"*{pattern.lower()}*"
+    found = fnmatch.filter(known, wanted)
+    if not found:
+        raise unknown(pattern, known)
+    return found
+
+
+def unknown(name: str, known: Sequence[str]) -> OptionError:
+    """What to raise for a name that nobody has."""
+    near = difflib.get_close_matches(name.lower(), known, n=3)
+    hint = f"perhaps {', '.join(near)}; " if near else ""
+    return OptionError(
+        f"a model must be {', '.join(OWN)} or one of timm's, got {name!r}; {hint}`imgdata models PATTERN` lists names"
+    )

@@ -1,0 +1,58 @@
+"""Decided settings -> the network, on its device, ready for one process or several."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from imgdata.errors import OptionError
+from imgdata.train.defaults import DecidedOptions
+from imgdata.train.models import create_model
+from imgdata.train.options import Precision
+from imgdata.train.processes import Processes
+
+
+def make_network(options: DecidedOptions, num_classes: int, size: int, device: torch.device) -> nn.Module:
+    """The network with its first weights, the same in every process. Raises `OptionError`."""
+    torch.manual_seed(options.seed)
+    model = create_model(
+        options.model,
+        num_classes=num_classes,
+        size=size,
+        weights=None if options.weights is None else Path(options.weights),
+        pretrained=options.pretrained,
+        dropout=options.dropout,
+        drop_path=options.drop_path,
+    )
+    layout = torch.channels_last if options.channels_last else torch.contiguous_format
+    return model.to(device=device).to(memory_format=layout)
+
+
+def spread(model: nn.Module, options: DecidedOptions, ranks: Processes) -> nn.Module:
+    """What is called in training: the network compiled, and its gradients averaged over the ranks, where asked for."""
+    if ranks.world_size > 1:
+        if options.sync_batchnorm:
+            if ranks.device.type != "cuda":
+                raise OptionError("sync_batchnorm needs GPUs, got the CPU; leave it out")
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        devices = [ranks.device] if ranks.device.type == "cuda" else None
+        model = DistributedDataParallel(model, device_ids=devices)
+    return torch.compile(model) if options.compile else model  # type: ignore[return-value]
+
+
+def half_type(amp: Precision, device: torch.device) -> torch.dtype | None:
+    """The 16-bit type of the arithmetic, or None. Raises `OptionError`."""
+    if amp == "none" or (amp == "auto" and device.type != "cuda"):
+        return None
+    if amp == "fp16" and device.type != "cuda":
+        raise OptionError("amp must be auto, none or bf16 on the CPU, got 'fp16': gradients need a GPU for it")
+    if amp == "auto":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if amp == "bf16" else torch.float16
+
+
+def autocast(half: torch.dtype | None, device: torch.device) -> AbstractContextManager[object]:
+    """Arithmetic in `half` inside the block, where it isn't None."""
+    return nullcontext() if half is None else torch.autocast(device.type, half)

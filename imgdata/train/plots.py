@@ -1,0 +1,100 @@
+"""Rows of epochs, confusion matrices -> pictures."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgdata.errors import MissingExtraError
+from imgdata.files import write_atomic
+from imgdata.train.history import EpochRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_TRAIN, _VAL = "#4c78a8", "#e45756"
+_NUMBERED_CLASSES = 25
+"""Up to so many classes the matrix shows its counts, and all names."""
+
+
+def figure(width: float, height: float) -> "Figure":
+    """An empty figure of so many inches, without global state. Raises `MissingExtraError`."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("plots need matplotlib: pip install 'imgdata[train]'") from error
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
+def save_figure(drawing: "Figure", path: Path) -> None:
+    """Write the figure as PNG, whole or not at all. Raises `OutputError`."""
+    data = io.BytesIO()
+    drawing.savefig(data, format="png", metadata={"Software": None}, bbox_inches="tight")
+    write_atomic(path, data.getvalue())
+
+
+def plot_curves(rows: Sequence[EpochRow], path: Path) -> None:
+    """Loss and accuracy by epoch, of training and validation, side by side."""
+    drawing = figure(9, 3.6)
+    left, right = drawing.subplots(1, 2)
+    epochs = [row.epoch for row in rows]
+    for axes, title, names in (
+        (left, "loss", ("train_loss", "val_loss")),
+        (right, "accuracy", ("train_top1", "val_top1")),
+    ):
+        for name, label, colour in zip(names, ("training", "validation"), (_TRAIN, _VAL), strict=True):
+            values = [getattr(row, name) for row in rows]
+            axes.plot(epochs, values, color=colour, label=label, marker="o" if len(rows) <= 40 else "", markersize=3)
+        axes.set(title=title, xlabel="epoch")
+        _clean(axes)
+    best = max(rows, key=lambda row: (row.val_top1, -row.val_loss))
+    right.annotate(
+        f"{best.val_top1:.1%}",
+        (best.epoch, best.val_top1),
+        xytext=(0, 5),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        color=_VAL,
+        fontsize=9,
+    )
+    right.margins(y=0.1)
+    right.yaxis.set_major_formatter("{x:.0%}")
+    if len(rows) <= 2:
+        for axes in (left, right):
+            axes.set_xticks(epochs)
+    else:
+        from matplotlib.ticker import MaxNLocator
+
+        for axes in (left, right):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.legend(frameon=False)
+    save_figure(drawing, path)
+
+
+def plot_confusion(confusion_CC: NDArray[np.int64], names: Sequence[str], path: Path) -> None:
+    """Labels by row, predictions by column, shaded by the share of the row; with counts where they can be read."""
+    classes = len(names)
+    side = min(max(4.0, 0.45 * classes + 2), 12.0)
+    drawing = figure(side + 0.8, side)
+    axes: Any = drawing.subplots()
+    share_CC = confusion_CC / np.maximum(confusion_CC.sum(axis=1, keepdims=True), 1)
+    shown = axes.imshow(share_CC, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="prediction", ylabel="label")
+    if classes <= _NUMBERED_CLASSES:
+        axes.set_xticks(range(classes), names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(classes), names)
+        for row, column in np.argwhere(confusion_CC > 0):
+            colour = "white" if share_CC[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{confusion_CC[row, column]:,}", ha="center", va="center", color=colour, fontsize=8)
+    drawing.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, format="{x:.0%}")
+    save_figure(drawing, path)
+
+
+def _clean(axes: "Axes") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)

@@ -1,0 +1,130 @@
+"""A run's folder: what lies where, made anew or found again."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imgdata.errors import OptionError, OutputError
+from imgdata.files import output_error, write_atomic
+
+CONFIG_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The paths of a run's files."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Settings, classes, versions; written first."""
+        return self.path / "config.json"
+
+    @property
+    def last(self) -> Path:
+        """All that is needed to go on."""
+        return self.path / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The weights of the best epoch, for predictions."""
+        return self.path / "best.pt"
+
+    @property
+    def metrics(self) -> Path:
+        """A line for each epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def steps(self) -> Path:
+        """A line for each step."""
+        return self.path / "steps.csv"
+
+    @property
+    def curves(self) -> Path:
+        """Loss and accuracy by epoch, as a picture."""
+        return self.path / "curves.png"
+
+    @property
+    def confusion(self) -> Path:
+        """The confusion matrix of the best weights, as a picture."""
+        return self.path / "confusion.png"
+
+    @property
+    def classes(self) -> Path:
+        """Accuracy of each class, and what it was taken for."""
+        return self.path / "classes.csv"
+
+    @property
+    def summary(self) -> Path:
+        """The figures of the whole run; written last."""
+        return self.path / "summary.json"
+
+    @property
+    def throughput(self) -> Path:
+        """Figures of timed steps, which need no run."""
+        return self.path / "throughput.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's events."""
+        return self.path / "tensorboard"
+
+    def make(self, *, overwrite: bool = False) -> None:
+        """An empty folder. Raises `OutputError` where a run lies there already, or something that is none."""
+        if self.config.exists() and not overwrite:
+            raise OutputError(
+                f"{self.path}: a run lies there already; go on with it (--resume), replace it (--overwrite), or choose "
+                "another folder"
+            )
+        if self.path.exists() and not self.config.exists() and self._foreign():
+            raise OutputError(f"{self.path}: must be a new or empty folder, got something else; choose another folder")
+        try:
+            if self.config.exists():
+                shutil.rmtree(self.path)
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(error, self.path) from error
+
+    def read_config(self) -> dict[str, Any]:
+        """The contents of `config.json`. Raises `OptionError`."""
+        return _read(self.config, f"{self.path}: must be the folder of a run")
+
+    def write_config(self, content: dict[str, Any]) -> None:
+        """Write `config.json`."""
+        write_atomic(self.config, _json({"version": CONFIG_VERSION, **content}))
+
+    def write_throughput(self, content: dict[str, Any]) -> None:
+        """Write `throughput.json`; the folder is made where it isn't there."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(error, self.path) from error
+        write_atomic(self.throughput, _json(content))
+
+    def _foreign(self) -> bool:
+        """Whether what lies at the path is no run's."""
+        return not self.path.is_dir() or any(path != self.throughput for path in self.path.iterdir())
+
+    def write_summary(self, content: dict[str, Any]) -> None:
+        """Write `summary.json`."""
+        write_atomic(self.summary, _json(content))
+
+
+def _read(path: Path, what: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except OSError as error:
+        raise OptionError(f"{what}, got one without {path.name} ({error.strerror or error})") from error
+    except ValueError as error:
+        raise OptionError(f"{path}: is damaged: {error}") from error
+    if content.get("version") != CONFIG_VERSION:
+        raise OptionError(f"{path}: version must be {CONFIG_VERSION}, got {content.get('version')!r}; upgrade imgdata")
+    return content
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()

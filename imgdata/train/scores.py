@@ -1,0 +1,144 @@
+"""Logits, labels, batch after batch -> top-1, top-5, loss, accuracy by class, confusion, calibration."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from imgdata.train.processes import Processes
+
+CALIBRATION_BINS = 15
+"""As in Guo et al., "On calibration of modern neural networks", 2017 (arXiv 1706.04599)."""
+MOST_CONFUSED_CLASSES = 4096
+"""With more classes no confusion matrix is counted: it would take more memory than the network."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """How good predictions were, each sample counted once."""
+
+    total: int
+    """Samples with an image that could be decoded."""
+    skipped: int
+    """Samples without one; they are in no figure."""
+    correct: int
+    """Of them, those whose label had the highest logit."""
+    correct_5: int
+    """Of them, those whose label was among the five highest (all where there are no more classes)."""
+    loss: float
+    """Mean cross-entropy, in nats."""
+    calibration_error: float
+    """Mean distance between confidence and accuracy, weighted by samples, in 15 bins of equal width (Guo et al.)."""
+    right_C: NDArray[np.int64]
+    """Correct samples of each class, `(C,)`."""
+    count_C: NDArray[np.int64]
+    """Samples of each class, `(C,)`."""
+    confusion_CC: NDArray[np.int64] | None
+    """Samples by label (row) and prediction (column), `(C, C)`; None above `MOST_CONFUSED_CLASSES`."""
+
+    @property
+    def top1(self) -> float:
+        """Share of samples that are right, 0 to 1."""
+        return self.correct / self.total if self.total else 0.0
+
+    @property
+    def top5(self) -> float:
+        """Share of samples whose label is among the five best, 0 to 1."""
+        return self.correct_5 / self.total if self.total else 0.0
+
+    def to_state(self) -> dict[str, Any]:
+        """The figures as tensors and plain values, for a checkpoint."""
+        return {
+            field.name: torch.from_numpy(value) if isinstance(value := getattr(self, field.name), np.ndarray) else value
+            for field in fields(self)
+        }
+
+    @staticmethod
+    def from_state(state: Mapping[str, Any]) -> "Scores":
+        """The figures that `to_state` gave."""
+        plain: dict[str, Any] = {
+            name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in state.items()
+        }
+        return Scores(**plain)
+
+
+class Tally:
+    """Counts on the device, without waiting for it, until `scores` sums over all ranks."""
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self.num_classes = num_classes
+        confused = num_classes <= MOST_CONFUSED_CLASSES
+        self._pairs = torch.zeros(num_classes**2 if confused else 0, dtype=torch.int64, device=device)
+        self._count_C = torch.zeros(num_classes, dtype=torch.int64, device=device)
+        self._right_C = torch.zeros(num_classes, dtype=torch.int64, device=device)
+        self._correct_5 = torch.zeros((), dtype=torch.int64, device=device)
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+        self._bins = torch.zeros(2, CALIBRATION_BINS, dtype=torch.float64, device=device)
+
+    @torch.no_grad()
+    def add(self, logits_NC: torch.Tensor, label_N: torch.Tensor, valid_N: torch.Tensor) -> None:
+        """Count a batch: logits float `(N, C)`, labels int64 `(N,)`, and which count, bool `(N,)` on the CPU."""
+        if not valid_N.all():
+            valid_N = valid_N.to(logits_NC.device)
+            logits_NC, label_N = logits_NC[valid_N], label_N[valid_N]
+        if not len(label_N):
+            return
+        logits_NC = logits_NC.float()
+        chance_NC = logits_NC.softmax(dim=1)
+        confidence_N, best_N = chance_NC.max(dim=1)
+        right_N = best_N == label_N
+        if len(self._pairs):
+            self._pairs += torch.bincount(label_N * self.num_classes + best_N, minlength=len(self._pairs))
+        self._count_C += torch.bincount(label_N, minlength=self.num_classes)
+        self._right_C += torch.bincount(label_N[right_N], minlength=self.num_classes)
+        five = logits_NC.topk(min(5, self.num_classes), dim=1).indices
+        self._correct_5 += (five == label_N[:, None]).any(dim=1).sum()
+        self._loss += functional.cross_entropy(logits_NC, label_N, reduction="none").double().sum()
+        bin_N = (confidence_N * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS) - 1
+        self._bins[0].index_add_(0, bin_N, confidence_N.double())
+        self._bins[1].index_add_(0, bin_N, right_N.double())
+
+    def scores(self, samples: int, ranks: Processes) -> Scores:
+        """The figures over all ranks, each of which must call it once; `samples` is how many there should be."""
+        ranks.sum(self._pairs, self._count_C, self._right_C, self._correct_5, self._loss, self._bins)
+        total = int(self._count_C.sum())
+        confidence, right = self._bins.cpu().numpy()
+        return Scores(
+            total=total,
+            skipped=samples - total,
+            correct=int(self._right_C.sum()),
+            correct_5=int(self._correct_5),
+            loss=float(self._loss) / total if total else float("nan"),
+            calibration_error=float(np.abs(confidence - right).sum()) / total if total else float("nan"),
+            right_C=self._right_C.cpu().numpy(),
+            count_C=self._count_C.cpu().numpy(),
+            confusion_CC=self._pairs.view(self.num_classes, -1).cpu().numpy() if len(self._pairs) else None,
+        )
+
+
+def classes_csv(scores: Scores, names: Sequence[str]) -> bytes:
+    """A line for each class: its samples, how many are right, the share, and what it is most often taken for."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["class", "samples", "correct", "accuracy", "mostly_taken_for", "times"])
+    for number, name in enumerate(names):
+        count, right = int(scores.count_C[number]), int(scores.right_C[number])
+        accuracy = f"{right / count:.4f}" if count else ""
+        writer.writerow([name, count, right, accuracy, *_mistaken(scores, number, names)])
+    return text.getvalue().encode()
+
+
+def _mistaken(scores: Scores, number: int, names: Sequence[str]) -> tuple[str, str]:
+    """The class that samples of class `number` are most often mistaken for, and how many are."""
+    if scores.confusion_CC is None:
+        return "", ""
+    taken_C = scores.confusion_CC[number].copy()
+    taken_C[number] = 0
+    most = int(taken_C.argmax())
+    return (names[most], str(taken_C[most])) if taken_C[most] else ("", "")
