@@ -18,6 +18,9 @@ COMMANDS = {
     "predict": "Say what a trained network sees in images.",
     "features": "Write the feature vector of each image to a file.",
     "export-model": "Write a trained network as an ONNX file.",
+    "trace": "Follow real samples through every stage.",
+    "bench": "Measure images/s of a loader, beside others.",
+    "doctor": "Find what holds loading back on this machine.",
     "parity": "Compare pixels with torchvision's, on your own images.",
     "models": "List networks by name, with their sizes.",
 }

@@ -13,11 +13,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from imgdata.measure.parity import Difference, Parity
-    from imgdata.recipes import Recipe
 
 _SIZE = 224
-_PRESETS = ("imagenet_train", "imagenet_eval", "cifar_train", "cifar_eval", "classifier_train", "classifier_eval")
-_OF_ONE_SIZE = ("cifar_train", "cifar_eval")
 
 
 @click.command(short_help="Compare pixels with torchvision's, on your own images.")
@@ -25,9 +22,8 @@ _OF_ONE_SIZE = ("cifar_train", "cifar_eval")
 @click.option(
     "--recipe",
     "name",
-    type=click.Choice(_PRESETS),
-    metavar="NAME",
-    help="A ready recipe, such as imagenet_train, instead of every operator.",
+    metavar="NAME|FILE",
+    help="A ready recipe, such as imagenet_train, or a JSON file, instead of every operator.",
 )
 @click.option(
     "--size", type=click.IntRange(8, 4096), help=f"Side of the output in pixels.  [default: {_SIZE}, or the recipe's]"
@@ -56,6 +52,7 @@ def command(
       imgdata parity photos/
       imgdata parity out/ --recipe imagenet_train --images 64 --all-backends
     """  # noqa: D301
+    from imgdata.augment.named import named_recipe
     from imgdata.measure.cases import operator_cases, recipe_cases
     from imgdata.measure.parity import available, parity
     from imgdata.measure.pictures import load_pictures
@@ -63,7 +60,7 @@ def command(
     from .counting import Counting
     from .display import note, screen
 
-    cases = operator_cases(size or _SIZE) if name is None else recipe_cases(_ready(name, size))
+    cases = operator_cases(size or _SIZE) if name is None else recipe_cases(named_recipe(name, size))
     with Counting("comparing", "operators", quiet=quiet) as counting, tempfile.TemporaryDirectory() as cache:
         # What the resident backend would keep is of no use to anybody.
         os.environ["IMGDATA_CACHE"] = cache
@@ -76,19 +73,6 @@ def command(
         click.echo(json.dumps(dataclasses.asdict(result)))
         return
     screen(stderr=False).print(_table(result))
-
-
-def _ready(name: str, size: int | None) -> "Recipe":
-    import imgdata.recipes
-    from imgdata.errors import OptionError
-
-    if size is None:
-        recipe: Recipe = getattr(imgdata.recipes, name)()
-    elif name in _OF_ONE_SIZE:
-        raise OptionError(f"{name} must have its own size, 32, got --size {size}; leave it out")
-    else:
-        recipe = getattr(imgdata.recipes, name)(size)
-    return recipe
 
 
 def _table(result: "Parity") -> "Table":

@@ -65,8 +65,10 @@ class TrainDisplay(Display, TrainWatcher):
             )
         )
         self.console.print(
-            f"{config['samples']['train']:,} samples to train on, {config['samples']['val']:,} to validate with; "
-            f"{self._epochs} epochs of {config['steps_per_epoch']:,} steps, {options['batch_size']:,} samples each, "
+            f"{config['samples']['train']:,} samples to train on, {config['samples']['val']:,} to validate with"
+        )
+        self.console.print(
+            f"{self._epochs} epochs of {config['steps_per_epoch']:,} steps of {options['batch_size']:,} samples, "
             f"{options['optimizer']}, lr {options['lr']:g}"
         )
         if epochs_done:
@@ -78,7 +80,7 @@ class TrainDisplay(Display, TrainWatcher):
     def stepped(self, report: Report) -> None:
         """Move the bar."""
         figures = (
-            f"loss {report.loss:.3f}  accuracy {report.top1:.1%}  {report.images_per_s:,.0f} images/s  "
+            f"loss {report.loss:.3f}  acc {report.top1:.1%}  {report.images_per_s:,.0f} images/s  "
             f"data wait {report.data_wait:.0%}  {self._left(report)}"
         )
         what = f"epoch {report.epoch}/{self._epochs}"
@@ -130,7 +132,9 @@ class TrainDisplay(Display, TrainWatcher):
 
 
 def print_result(result: "TrainResult", console: Console) -> None:
-    """The kept epoch, its figures, where the files are; a note where the network waited for data."""
+    """The kept epoch, its figures, where the files are; advice where the network waited for data."""
+    from imgdata.measure.doctor import advice_for_run
+
     scores = result.scores
     tell(
         console,
@@ -141,6 +145,8 @@ def print_result(result: "TrainResult", console: Console) -> None:
     console.print(
         f"{result.images_per_s:,.0f} images/s in training, {result.data_wait:.1%} of the time waiting for data"
     )
+    if advice := advice_for_run(result.config, result.data_wait):
+        note(console, advice)
     if scores.skipped:
         note(console, f"{scores.skipped:,} validation pictures could not be decoded")
     console.print(f"{result.run}/ has best.pt, last.pt, metrics.csv, curves.png, confusion.png", soft_wrap=True)

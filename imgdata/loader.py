@@ -204,6 +204,21 @@ class Loader:
         return self._planner.view
 
     @property
+    def backend(self) -> BackendName:
+        """What makes the batches: `cpu`, `dali` or `resident`."""
+        return self._engine.backend_name
+
+    @property
+    def device(self) -> str:
+        """Where images and labels are, such as `cpu` or `cuda:0`."""
+        return self._options.device
+
+    @property
+    def dtype(self) -> DType:
+        """Of the images."""
+        return self._options.dtype
+
+    @property
     def batch_size(self) -> int:
         """Samples of a batch of this rank."""
         return self._options.batch_size

@@ -249,7 +249,7 @@ def test_the_command_prints_json_and_names_what_it_left_out(tmp_path):
 
 
 def test_a_recipe_of_one_size_takes_no_other(photos):
-    with pytest.raises(OptionError, match="cifar_eval must have its own size, 32, got --size 64; leave it out"):
+    with pytest.raises(OptionError, match="cifar_eval must have its own size, 32, got size 64; leave it out"):
         run(photos, "--recipe", "cifar_eval", "--size", "64")
 
 

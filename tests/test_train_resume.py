@@ -159,3 +159,33 @@ def test_there_must_be_a_run_to_go_on_with(digits, tmp_path):
     done = run_command("train", digits, "--out", tmp_path / "none", "--resume")
     assert done.returncode == 2
     assert "must be the folder of a run" in done.stderr
+
+
+@pytest.mark.slow
+def test_two_ranks_thaw_together_and_validate_with_the_same_statistics(digits, tmp_path):
+    first = tmp_path / "first"
+    settings = flags(model="resnet9", recipe="cifar", epochs=1)
+    assert run_command("train", digits, "--out", first, *settings).returncode == 0
+    thawing = flags(model="resnet9", recipe="cifar", weights=first / "best.pt", freeze=True, unfreeze_after=1, epochs=3)
+    done = run_command("train", digits, "--out", tmp_path / "two", *thawing, ranks=2)
+    assert done.returncode == 0, done.stderr
+    # One process with the saved weights comes to the scores that the two had together.
+    found = run_command("evaluate", tmp_path / "two", digits, "--json")
+    summary = json.loads((tmp_path / "two" / "summary.json").read_text())
+    answer = json.loads(found.stdout)
+    assert answer["correct"] == summary["correct"]
+    assert answer["loss"] == pytest.approx(summary["loss"], rel=1e-5)
+
+
+def test_a_run_that_was_cut_off_in_its_validation_validates_at_once(digits, whole, tmp_path):
+    import torch
+
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    state = torch.load(run / "last.pt", weights_only=True)
+    state["epoch_so_far"] = [round(320 * state["rows"].pop()["train_top1"]), 1.0, 0.0]
+    torch.save(state, run / "last.pt")
+    done = run_command("train", digits, "--out", run, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert losses(run) == losses(whole)
+    assert [row["val_loss"] for row in metrics(run)] == [row["val_loss"] for row in metrics(whole)]

@@ -9,7 +9,7 @@ from imgdata.augment.ops import Cutout, RandomErasing
 from imgdata.backends.ending import closed
 from imgdata.backends.work import Backend, Setup
 from imgdata.loading.choice import choose
-from imgdata.loading.options import LoaderOptions, Opened
+from imgdata.loading.options import BackendName, LoaderOptions, Opened
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +70,11 @@ class Engine:
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_own_of": {}}
+
+    @property
+    def backend_name(self) -> BackendName:
+        """The backend's name."""
+        return self._choice.name
 
     @property
     def description(self) -> str:

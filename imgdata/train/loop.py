@@ -147,7 +147,11 @@ class _Run:
         self._watcher.started(config, len(self._rows))
         board = Board(self._folder.tensorboard) if self._options.tensorboard and self._ranks.first else None
         while len(self._rows) < self._epochs:
-            self._train_epoch(len(self._rows))
+            if self._step < (len(self._rows) + 1) * self._steps:
+                self._train_epoch(len(self._rows))
+                # Validation takes long, too.
+                if self._ranks.first:
+                    self._save()
             row, scores = self._validate()
             best = all((row.val_top1, -row.val_loss) > (old.val_top1, -old.val_loss) for old in self._rows)
             self._rows.append(row)
@@ -255,13 +259,15 @@ class _Run:
 
     def _validate(self) -> tuple[EpochRow, Scores]:
         prepared, options, epoch = self._prepared, self._options, len(self._rows)
+        # Each rank has seen other samples: batch statistics differ until they are made those of the first.
+        self._ranks.copy_from_first(self._learner.judged.buffers())
         scores = evaluate_network(
             self._learner.judged,
             prepared.val,
             self._ranks,
             half=half_type(options.amp, self._ranks.device),
             flip_test=options.flip_test,
-            progress=self._watcher.evaluating,
+            progress=self._evaluating,
         )
         if not scores.total:
             raise TrainingError(f"none of the {len(prepared.val.view)} validation pictures could be decoded")
@@ -281,6 +287,10 @@ class _Run:
             seconds=self._epoch_seconds,
         )
         return row, scores
+
+    def _evaluating(self, done: int, batches: int) -> None:
+        self._watcher.evaluating(done, batches)
+        self._stop_here()
 
     def _save_epoch(self, best: Scores | None) -> None:
         """The checkpoint and the tables after an epoch; `best` are its scores when it is the best so far."""

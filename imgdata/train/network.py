@@ -26,6 +26,8 @@ def make_network(options: DecidedOptions, num_classes: int, size: int, device: t
         dropout=options.dropout,
         drop_path=options.drop_path,
     )
+    # All batches of an epoch have one shape: the fastest kernels are worth a search.
+    torch.backends.cudnn.benchmark = device.type == "cuda"
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     return model.to(device=device).to(memory_format=layout)
 

@@ -1,8 +1,8 @@
 """Settings, what a network takes -> the recipes of training and of validation."""
 
-import json
 from pathlib import Path
 
+from imgdata.augment.named import read_recipe
 from imgdata.augment.recipe import Op, Recipe
 from imgdata.errors import OptionError
 from imgdata.recipes import (
@@ -39,7 +39,7 @@ def training_recipe(
     `one_size` is the side of all pictures where they are equal squares. Raises `OptionError`.
     """
     if options.recipe.endswith(".json"):
-        return _read_recipe(Path(options.recipe))
+        return read_recipe(Path(options.recipe))
     kind = recipe_kind(options, facts)
     normalize = Normalize(mean=takes.mean, std=takes.std)
     ops: list[Op] = [
@@ -112,13 +112,3 @@ def _mixing(options: DecidedOptions) -> list[Op]:
     if options.mixup:
         return [MixUp(alpha=options.mixup)]
     return [CutMix(alpha=options.cutmix)] if options.cutmix else []
-
-
-def _read_recipe(path: Path) -> Recipe:
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise OptionError(f"{path}: the recipe can't be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise OptionError(f"{path}: must be JSON as `Recipe.to_dict` gives it: {error}") from error
-    return Recipe.from_dict(content)

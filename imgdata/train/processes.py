@@ -1,7 +1,7 @@
 """The environment -> this process's rank, device and process group; sums over all ranks."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,6 +30,12 @@ class Processes:
         if self.world_size > 1:
             for value in values:
                 distributed.all_reduce(value)
+
+    def copy_from_first(self, values: Iterable[torch.Tensor]) -> None:
+        """Replace each tensor by that of rank 0; every rank must call it."""
+        if self.world_size > 1:
+            for value in values:
+                distributed.broadcast(value, src=0)
 
     def wait(self) -> None:
         """Until every rank is here."""

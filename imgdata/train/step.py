@@ -1,5 +1,6 @@
 """A batch -> one step of the optimiser: forward, backward, update."""
 
+import gc
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -56,7 +57,9 @@ class Learner:
         """Let the whole network learn from now on."""
         self.frozen = False
         freeze(self.model, False)
-        # Which gradients are exchanged is decided when it is wrapped.
+        # Which gradients are exchanged is decided when it is wrapped; the wrapper before must be gone by then.
+        self._called = self.model
+        gc.collect()
         self._called = spread(self.model, self._options, self._ranks)
 
     def begin_epoch(self) -> None:

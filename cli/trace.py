@@ -1,0 +1,118 @@
+"""`imgdata trace`: what goes into every stage of training and comes out of it, as a table and a picture."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .train_options import given
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from imgdata.measure.trace_rows import TraceRow
+
+_WIDTH = 100
+"""Columns where there is no terminal."""
+
+
+@click.command(short_help="Follow real samples through every stage.")
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--split", metavar="NAME", help="Training split.  [train]")
+@click.option("--model", metavar="NAME", help="Network: cnn, resnet9, or any of timm's.")
+@click.option("--run", metavar="RUN", type=click.Path(path_type=Path), help="Or the network of this finished run.")
+@click.option("--weights", metavar="FILE", help="Weights of --model; else they are random.")
+@click.option("--recipe", metavar="NAME|FILE", help="imagenet, cifar, classifier, plain, or a JSON file.")
+@click.option("--flip/--no-flip", default=None, help="Mirror half of the pictures (not for digits).")
+@click.option("--size", type=click.IntRange(min=8), help="Side of the pictures in pixels.")
+@click.option("--hold-out", type=click.FloatRange(min=0), help="Samples (below 1: share) kept out for validation.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of weights and augmentation.  [0]")
+@click.option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:1.  [auto]")
+@click.option("--samples", type=click.IntRange(min=1), default=8, show_default=True, help="How many are followed.")
+@click.option("--picture", metavar="FILE.png", type=click.Path(path_type=Path, dir_okay=False), help="Save a picture.")
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+def command(out: Path, run: Path | None, samples: int, picture: Path | None, as_json: bool, **settings: Any) -> None:
+    """Follow samples of the dataset in OUT through loading, augmentation, a training step and every layer.
+
+    Pixels are made by the loader, its recipe cut off behind each operator. The example is the red of one pixel of the
+    first sample, wherever that pixel goes. Nothing is written but the picture.
+
+    \b
+      imgdata trace out/ --model cnn --picture trace.png
+      imgdata trace out/ --run runs/a
+    """  # noqa: D301
+    from imgdata.measure.trace import trace
+    from imgdata.train.options import TrainOptions
+
+    from .display import note, screen
+
+    result = trace(out, TrainOptions(**given(settings)), run=run, samples=samples)
+    if picture is not None:
+        from imgdata.measure.trace_picture import save_picture
+
+        save_picture(result, picture)
+    if as_json:
+        click.echo(json.dumps(result.to_dict()))
+        return
+    console = screen(stderr=False)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    weights = "" if result.trained else ", with its first, random weights"
+    console.print(
+        f"{result.samples} samples of {result.split!r}; the example is {result.keys[0]}, {result.label.name}",
+        soft_wrap=True,
+    )
+    console.print(f"{result.model}, {result.parameters:,} parameters{weights}\n", soft_wrap=True)
+    console.print(_table([row for row in result.rows if row.stage != "layer"], "stage"))
+    console.print()
+    console.print(_table([row for row in result.rows if row.stage == "layer"], "layer"))
+    console.print("\nms: of one image; from decode to augment with all that comes before, in one thread", style="dim")
+    for text in result.notes:
+        note(console, text)
+    if picture is not None:
+        console.print(f"picture: {picture}", soft_wrap=True)
+
+
+def _table(rows: "list[TraceRow]", kind: str) -> "Table":
+    """The stages, with their steps; or the layers, with their parameters. At most 100 columns wide."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(kind, no_wrap=True)
+    if kind == "stage":
+        table.add_column("step", no_wrap=True, max_width=18)
+        table.add_column("count", justify="right", no_wrap=True)
+    table.add_column("shape", justify="right", no_wrap=True)
+    table.add_column("type", no_wrap=True)
+    table.add_column("range", justify="right", no_wrap=True)
+    table.add_column("example", no_wrap=True, max_width=14)
+    if kind == "layer":
+        table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("ms", justify="right", no_wrap=True)
+    stage = ""
+    for row in rows:
+        cells = ["x".join(f"{side:,}" for side in row.shape), row.dtype, _range(row), row.example]
+        time = "" if row.ms_per_image is None else _decimals(row.ms_per_image)
+        if kind == "layer":
+            table.add_row(row.step, *cells, f"{row.parameters:,}" if row.parameters else "", time)
+        else:
+            table.add_row("" if row.stage == stage else row.stage, row.step, f"{row.count:,}", *cells, time)
+        stage = row.stage
+    return table
+
+
+def _range(row: "TraceRow") -> str:
+    if row.low is None or row.high is None:
+        return ""
+    if row.stage == "load":
+        return f"{row.low:,.0f} to {row.high:,.0f} B"
+    return f"{_short(row.low)} to {_short(row.high)}"
+
+
+def _short(value: float) -> str:
+    return "0" if abs(value) < 0.0005 else f"{value:.3g}"
+
+
+def _decimals(ms: float) -> str:
+    return f"{ms:.3f}" if ms < 10 else f"{ms:,.1f}"

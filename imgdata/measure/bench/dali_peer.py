@@ -1,0 +1,106 @@
+"""A pipeline written by hand over our tars for NVIDIA DALI, opened for a job: its reader, its random crop."""
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import torch
+
+import imgdata.dataset
+from imgdata.augment.ops import CenterCrop, HorizontalFlip, Normalize, RandomResizedCrop, Resize
+from imgdata.augment.recipe import Recipe
+from imgdata.backends.dali.available import load
+from imgdata.measure.bench.job import Job
+from imgdata.measure.bench.opened import Opened
+
+_SHUFFLE_BUFFER = 1024
+"""Samples of the reader's `initial_fill`, DALI's default."""
+_DALI = load()
+# Here, so that the clock doesn't count it.
+_FN, _TYPES = import_module("nvidia.dali.fn"), import_module("nvidia.dali.types")
+_TORCH, _BASE = import_module("nvidia.dali.plugin.pytorch"), import_module("nvidia.dali.plugin.base_iterator")
+
+
+def dali(job: Job) -> Opened:
+    """Decoded on the processor, or by the GPU where the batches go there."""
+    dataset = imgdata.dataset.open(job.out)
+    tars = dataset[job.split].shards
+    device_id = None if job.device == "cpu" else torch.device(job.device).index
+    pipeline = import_module("nvidia.dali.pipeline").Pipeline(
+        batch_size=job.batch_size, num_threads=job.threads, device_id=device_id, seed=1
+    )
+    with pipeline:
+        encoded = _FN.readers.webdataset(
+            paths=list(map(str, tars)),
+            index_paths=[str(tar.with_suffix(".idx")) for tar in tars],
+            ext=[dataset.manifest.image_extension],
+            missing_component_behavior="error",
+            random_shuffle=True,
+            initial_fill=_SHUFFLE_BUFFER,
+            shard_id=job.rank,
+            num_shards=job.world_size,
+            name="reader",
+        )
+        pipeline.set_outputs(_finished(_cut(encoded, job), job))
+    pipeline.build()
+    batches = _TORCH.DALIGenericIterator(
+        pipeline, ["images"], reader_name="reader", last_batch_policy=_BASE.LastBatchPolicy.DROP, auto_reset=True
+    )
+    return Opened(_images(batches, job), _DALI.__version__)
+
+
+def _cut(encoded: Any, job: Job) -> Any:
+    """Decoded, and resized to the size of the output or, where a crop follows, to that before it."""
+    recipe, device = job.ready_recipe(), "cpu" if job.device == "cpu" else "mixed"
+    crop, resize = recipe.find(RandomResizedCrop), recipe.find(Resize)
+    if crop is not None:
+        images = _FN.decoders.image_random_crop(
+            encoded,
+            device=device,
+            output_type=_TYPES.RGB,
+            random_area=list(crop.scale),
+            random_aspect_ratio=list(crop.ratio),
+            num_attempts=10,
+        )
+        size = recipe.output_size(0)
+        return _FN.resize(images, size=size, interp_type=_filter(crop.interpolation), antialias=True)
+    images = _FN.decoders.image(encoded, device=device, output_type=_TYPES.RGB)
+    if resize is None:
+        return images
+    to = {"size": resize.size} if isinstance(resize.size, tuple) else {"resize_shorter": resize.size}
+    return _FN.resize(images, **to, interp_type=_filter(resize.interpolation), antialias=True)
+
+
+def _finished(images: Any, job: Job) -> Any:
+    recipe = job.ready_recipe()
+    flip, normalize = recipe.find(HorizontalFlip), recipe.find(Normalize)
+    mirror = 0 if flip is None else _FN.random.coin_flip(probability=flip.p)
+    crop = {"crop": recipe.output_size(0), "out_of_bounds_policy": "pad"} if _crops(recipe) else {}
+    if job.dtype == "uint8":
+        images = _FN.crop(images, **crop) if crop else images
+        return images if flip is None else _FN.flip(images, horizontal=mirror)
+    mean, std = ((0.0,) * 3, (1.0,) * 3) if normalize is None else (normalize.mean, normalize.std)
+    return _FN.crop_mirror_normalize(
+        images,
+        mirror=mirror,
+        mean=[255 * value for value in mean],
+        std=[255 * value for value in std],
+        dtype=_TYPES.FLOAT16 if job.dtype == "float16" else _TYPES.FLOAT,
+        output_layout="CHW",
+        **crop,
+    )
+
+
+def _crops(recipe: Recipe) -> bool:
+    return recipe.find(CenterCrop) is not None
+
+
+def _filter(interpolation: str) -> Any:
+    return _TYPES.INTERP_CUBIC if interpolation == "bicubic" else _TYPES.INTERP_LINEAR
+
+
+def _images(batches: Any, job: Job) -> Iterator[torch.Tensor]:
+    while True:
+        for batch in batches:
+            images: torch.Tensor = batch[0]["images"]
+            yield images.permute(0, 3, 1, 2) if job.dtype == "uint8" else images

@@ -1,0 +1,140 @@
+"""A job on standard input -> one loader measured in this process, its figures on standard output.
+
+`python -m imgdata.measure.bench.one` reads the job, opens the loader, lets it warm up and prints `ready`; it goes on
+reading batches until another line comes, and measures from then on. So several processes can begin together, and none
+measures what another one had made ahead. An error of ours is printed as `{"error": ..., "message": ...}`.
+"""
+
+import json
+import os
+import select
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+
+import numpy as np
+import torch
+
+from imgdata.errors import ImgdataError
+from imgdata.measure.bench import usage
+from imgdata.measure.bench.job import OURS, Job, Measured
+from imgdata.measure.bench.opened import Opened
+from imgdata.measure.bench.peers import PEERS
+from imgdata.measure.bench.ticks import Ticks
+
+WARM_UP = 4
+"""Batches before the measured ones, at least; two of each worker process, if they are more."""
+READY = "ready"
+
+
+def main() -> None:
+    """Read, measure, print."""
+    # Loaders may print; the figures go where standard output was.
+    figures = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    orders = os.fdopen(0, closefd=False)
+    line = orders.readline()
+    if not line:
+        # Whoever started this process has ended before it could ask for anything.
+        return
+    job = Job.from_json(line)
+
+    def ready() -> None:
+        print(READY, file=figures, flush=True)
+
+    def may_begin() -> bool:
+        return bool(select.select([0], [], [], 0)[0])
+
+    try:
+        answer = measure(job, ready, may_begin).to_json()
+    except ImgdataError as error:
+        answer = json.dumps({"error": type(error).__name__, "message": str(error)})
+    except BaseException:
+        # Some loaders have threads that would keep the process for ever.
+        traceback.print_exc()
+        os._exit(1)
+    # Whoever asked may have been killed.
+    with suppress(BrokenPipeError):
+        print(answer, file=figures, flush=True)
+    os._exit(0)
+
+
+def measure(job: Job, ready: Callable[[], None], may_begin: Callable[[], bool]) -> Measured:
+    """Open the loader, warm up, say `ready`, measure once `may_begin`."""
+    module, _, function = ("ours:imgdata" if job.loader == OURS else PEERS[job.loader].place).partition(":")
+    open_loader: Callable[[Job], Opened] = getattr(import_module(f"imgdata.measure.bench.{module}"), function)
+    # Also where all cores are there for PyTorch: the others are asked for so many, and no more.
+    torch.set_num_threads(job.threads)
+    ticks = Ticks(job.device)
+    free_before = _gpu_free(job.device)
+    begun = time.perf_counter()
+    loader = open_loader(job)
+    batch = next(loader.batches)
+    ticks.wait()
+    first_batch_s = time.perf_counter() - begun
+    _check(batch, job)
+    warm_up = 1
+    while warm_up < max(WARM_UP, 2 * loader.group):
+        batch = next(loader.batches)
+        warm_up += 1
+    ready()
+    while warm_up % loader.group or not may_begin():
+        batch = next(loader.batches)
+        warm_up += 1
+    ticks.wait()
+    pids = usage.tree()
+    cpu_s = usage.cpu_s(pids)
+    started = ticks.mark()
+    images = batches = 0
+    while time.perf_counter() - started < job.seconds:
+        # As many of each worker, so that none has made more ahead in the end than in the beginning.
+        for _ in range(loader.group):
+            batch = next(loader.batches)
+            ticks.mark()
+            images += len(batch)
+            batches += 1
+    ticks.wait()
+    seconds = time.perf_counter() - started
+    cpu_s = usage.cpu_s(pids) - cpu_s
+    p50_ms, p95_ms, p99_ms = np.percentile(ticks.gaps_ms(), (50, 95, 99)).tolist()
+    return Measured(
+        images=images,
+        images_per_s=images / seconds,
+        cpu_s=cpu_s if loader.group == 1 or usage.sees_children() else None,
+        p50_ms=p50_ms,
+        p95_ms=p95_ms,
+        p99_ms=p99_ms,
+        first_batch_s=first_batch_s,
+        warm_up_batches=warm_up,
+        batches=batches,
+        peak_mb=usage.peak_mb(pids),
+        gpu_mb=_gpu_mb(job.device, free_before),
+        bad=loader.bad(),
+        version=loader.version,
+    )
+
+
+def _gpu_free(device: str) -> int:
+    """Free memory of an NVIDIA GPU in bytes; CUDA's own memory is taken by then."""
+    return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else 0
+
+
+def _gpu_mb(device: str, free_before: int) -> float | None:
+    if device == "mps":
+        return torch.mps.driver_allocated_memory() / 1e6
+    return None if device == "cpu" else (free_before - _gpu_free(device)) / 1e6
+
+
+def _check(batch: torch.Tensor, job: Job) -> None:
+    """That the loader makes what was asked for: a figure for something else is worth nothing."""
+    height, width = job.ready_recipe().output_size(0)
+    expected = (job.batch_size, 3, height, width), job.dtype, torch.device(job.device).type
+    found = tuple(batch.shape), str(batch.dtype).removeprefix("torch."), batch.device.type
+    if found != expected:
+        raise ImgdataError(f"{job.loader}: a batch must be {expected}, got {found}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""What a loader is to the clock: batches without end, and what has to be known of them."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+
+
+class Opened(NamedTuple):
+    """A loader, opened for a job; nothing has been read yet."""
+
+    batches: Iterator[torch.Tensor]
+    """Images `(N, 3, H, W)` on the job's device, epoch after epoch."""
+    version: str
+    group: int = 1
+    """Batches that come at about the same time: one from each worker process."""
+    bad: Callable[[], int] = lambda: 0
+    """How many images could not be decoded so far."""

@@ -1,0 +1,115 @@
+"""A name -> another loader: where it is written, what it needs, what it can't do; imports none of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from imgdata.augment.ops import (
+    CenterCrop,
+    CutMix,
+    Cutout,
+    HorizontalFlip,
+    MixUp,
+    MixUpOrCutMix,
+    Normalize,
+    RandomErasing,
+    RandomResizedCrop,
+    Resize,
+)
+from imgdata.augment.recipe import Recipe
+from imgdata.augment.schedule import Ramp, Schedule
+from imgdata.backends.dali.available import refusal as dali_refusal
+from imgdata.backends.work import DType
+
+_NOT_IN_WORKERS = (Cutout, MixUp, CutMix, MixUpOrCutMix)
+_DALI = (RandomResizedCrop, Resize, CenterCrop, HorizontalFlip, Normalize)
+
+
+def _torchvision_refuses(recipe: Recipe, dtype: DType | None, device: str) -> str | None:
+    if find_spec("torchvision") is None:
+        return "torchvision is not installed: pip install 'imgdata[train]'"
+    for op in recipe.ops:
+        if isinstance(op, _NOT_IN_WORKERS):
+            return f"torchvision's transforms of one image have no {type(op).__name__}"
+        if isinstance(op, RandomErasing) and dtype == "uint8":
+            return "torchvision erases after Normalize, and uint8 batches are not normalised"
+    return _scheduled(recipe)
+
+
+def _webdataset_refuses(recipe: Recipe, dtype: DType | None, device: str) -> str | None:
+    if find_spec("webdataset") is None:
+        return "webdataset is not installed: pip install webdataset"
+    return _torchvision_refuses(recipe, dtype, device)
+
+
+def _dali_refuses(recipe: Recipe, dtype: DType | None, device: str) -> str | None:
+    reason = dali_refusal(device)
+    if reason is not None:
+        return reason
+    if dtype == "bfloat16":
+        return "it has no bfloat16"
+    for op in recipe.ops:
+        if not isinstance(op, _DALI):
+            return f"the pipeline written for it has no {type(op).__name__}"
+    if recipe.find(RandomResizedCrop) is None and recipe.find(CenterCrop) is None:
+        return "the pipeline written for it has no Resize without a crop"
+    return _scheduled(recipe)
+
+
+def _scheduled(recipe: Recipe) -> str | None:
+    if any(isinstance(getattr(op, "size", None), Schedule | Ramp) for op in recipe.ops):
+        return "it has no sizes that change from epoch to epoch"
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Peer:
+    """One loader to compare with, in its best usual configuration."""
+
+    name: str
+    place: str
+    """`module:function` of this package, that opens it."""
+    configuration: str
+    """How it is set up; `{threads}` and `{workers}` stand for their number and the word."""
+    refuses: Callable[[Recipe, DType | None, str], str | None]
+    """Recipe, dtype, device -> why it can't do that here, with the way out; None if it can."""
+
+    def configured(self, threads: int) -> str:
+        """How it is set up with so many threads or worker processes."""
+        end = ("", "") if threads == 1 else ("s", "es")
+        return self.configuration.format(threads=f"{threads} thread{end[0]}", workers=f"{threads} process{end[1]}")
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer(
+            name="torchvision",
+            place="torch_peers:torchvision",
+            configuration="images read by our index, decode_image and v2 operators on uint8 tensors, DataLoader with "
+            "persistent workers, {workers}",
+            refuses=_torchvision_refuses,
+        ),
+        Peer(
+            name="torchvision-pil",
+            place="torch_peers:torchvision_pil",
+            configuration="Dataset.torch, v2 operators on PIL images, DataLoader with persistent workers, {workers}",
+            refuses=_torchvision_refuses,
+        ),
+        Peer(
+            name="webdataset",
+            place="torch_peers:webdataset",
+            configuration="shards in random order, a shuffle buffer of 1,000, decode_image and v2 operators on uint8 "
+            "tensors, batched in the workers of WebLoader, {workers}",
+            refuses=_webdataset_refuses,
+        ),
+        Peer(
+            name="dali",
+            place="dali_peer:dali",
+            configuration="fn.readers.webdataset with our .idx files and a shuffle buffer of 1,024, its own random "
+            "crop, antialiased resize, {threads}; chroma as by its default; labels are not parsed",
+            refuses=_dali_refuses,
+        ),
+    )
+}
+"""All that can be compared with, by name."""

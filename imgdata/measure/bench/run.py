@@ -1,0 +1,186 @@
+"""A dataset, settings -> each loader measured in turns -> the result."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from imgdata.augment.recipe import Recipe
+from imgdata.dataset.dataset import Dataset
+from imgdata.dataset.dataset import open as open_dataset
+from imgdata.errors import ImgdataError, OptionError
+from imgdata.measure.bench.job import OURS, Job, Measured
+from imgdata.measure.bench.notes import notes
+from imgdata.measure.bench.options import BenchOptions, ready_recipe, recipe_name
+from imgdata.measure.bench.peers import PEERS
+from imgdata.measure.bench.processes import run_together
+from imgdata.measure.bench.result import BenchResult, PeerFigures, figures, peer_figures, together
+
+_START_S = 300.0
+"""What another loader may take beside three times the measured time, before it is given up."""
+
+
+def bench(
+    out: str | Path,
+    options: BenchOptions | None = None,
+    *,
+    progress: Callable[[int, int], None] = lambda done, runs: None,
+) -> BenchResult:
+    """Measure the loader on the dataset in `out`, and those of `options.compare` beside it.
+
+    Every run is a process of its own; another loader begins each round. One that can't do the recipe, is not installed
+    or fails is left out and named in `left_out`. `progress` gets how many runs are done, and of how many. Raises
+    `OptionError`, `ShardError`, `MissingExtraError`, and `ImgdataError` where our own process fails.
+    """
+    given = options or BenchOptions()
+    recipe, devices = ready_recipe(given), _devices(given)
+    dataset = open_dataset(out)
+    _check_batch(dataset, given, len(devices))
+    # Here, since it imports PyTorch.
+    from imgdata.measure.bench.ours import decide
+
+    first = decide(_job(out, given, recipe, devices))
+    jobs = [
+        replace(first.job, device=device, rank=rank) for rank, device in enumerate([first.job.device, *devices[1:]])
+    ]
+    left_out = _refused(given, recipe, first.job)
+    rounds = _rounds(jobs, given, left_out, progress)
+    own = [together(measured) for measured in rounds[OURS]]
+    sizes = dataset[given.split].index.array("size")
+    mean_bytes = float(sizes.mean())
+    peers = tuple(_peer(name, rounds[name], own, first.job, mean_bytes) for name in given.compare if name in rounds)
+    from imgdata.measure.bench.machine import machine, versions
+
+    return BenchResult(
+        figures=figures(own, mean_bytes=None if first.backend == "resident" else mean_bytes),
+        peers=peers,
+        left_out=left_out,
+        devices=_by_device([job.device for job in jobs], rounds[OURS]),
+        backend=first.backend,
+        backend_description=first.description,
+        device=f"cuda x {len(jobs)}" if given.all_gpus else first.job.device,
+        batch_size=given.batch_size,
+        threads=first.job.threads,
+        dtype=str(first.job.dtype),
+        ranks=first.job.world_size,
+        seconds=given.seconds,
+        rounds=given.rounds,
+        dataset={
+            "name": dataset.name,
+            "split": given.split,
+            "samples": len(sizes),
+            "shards": len(dataset[given.split].shards),
+            "mean_bytes": round(mean_bytes),
+            "batches_per_epoch": first.batches_per_epoch,
+        },
+        recipe={
+            "name": recipe_name(given),
+            "ops": [type(op).__name__ for op in recipe.ops],
+            "size": list(recipe.output_size(0)),
+            "content": recipe.to_dict(),
+        },
+        command=given.command(out),
+        versions={**versions(), **{peer.name: peer.version for peer in peers}},
+        machine=machine([job.device for job in jobs]),
+        notes=tuple(notes(given, rounds[OURS], peers, left_out, first)),
+    )
+
+
+def _devices(options: BenchOptions) -> list[str]:
+    """Where the batches are wanted: one device, or every GPU. Raises `OptionError`."""
+    if not options.all_gpus and options.device != "auto":
+        return [options.device]
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not options.all_gpus:
+        return ["cuda:0" if count else "cpu"]
+    if not count:
+        raise OptionError(
+            "all_gpus needs a GPU that PyTorch can use, got none; leave it out, or install NVIDIA's driver and a "
+            "PyTorch with CUDA"
+        )
+    return [f"cuda:{number}" for number in range(count)]
+
+
+def _job(out: str | Path, options: BenchOptions, recipe: Recipe, devices: Sequence[str]) -> Job:
+    """Our loader on the first device; the cores are shared out."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Job(
+        loader=OURS,
+        out=str(out),
+        split=options.split,
+        recipe=recipe.to_dict(),
+        backend=options.backend,
+        device=devices[0],
+        batch_size=options.batch_size,
+        threads=max(1, cores // len(devices)) if options.threads is None else options.threads,
+        dtype=options.dtype,
+        rank=0,
+        world_size=len(devices) if options.all_gpus else options.ranks,
+        seconds=options.seconds,
+    )
+
+
+def _check_batch(dataset: Dataset, options: BenchOptions, devices: int) -> None:
+    if options.split not in dataset:
+        raise OptionError(f"split must be one of {', '.join(dataset)}, got {options.split!r}")
+    samples, world_size = len(dataset[options.split]), options.ranks * devices
+    if options.batch_size * world_size > samples:
+        ranks = f" for {world_size:,} ranks" if world_size > 1 else ""
+        raise OptionError(
+            f"batch_size must be at most {samples // world_size:,}, as {options.split} has {samples:,} "
+            f"samples{ranks}, got {options.batch_size:,}; make it smaller"
+        )
+
+
+def _refused(options: BenchOptions, recipe: Recipe, job: Job) -> dict[str, str]:
+    """The other loaders that can't do that here, with the reasons."""
+    reasons = {name: PEERS[name].refuses(recipe, job.dtype, job.device) for name in options.compare}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _rounds(
+    jobs: Sequence[Job],
+    options: BenchOptions,
+    left_out: dict[str, str],
+    progress: Callable[[int, int], None],
+) -> dict[str, list[list[Measured]]]:
+    """By loader: for each round what its processes came to. A peer that fails goes into `left_out`."""
+    names = [OURS, *(name for name in options.compare if name not in left_out)]
+    rounds: dict[str, list[list[Measured]]] = {name: [] for name in names}
+    for number in range(options.rounds):
+        # Another one begins each round, so that none always follows the same one.
+        first = number % len(names)
+        for at, name in enumerate(names[first:] + names[:first]):
+            progress(number * len(names) + at, options.rounds * len(names))
+            if name in left_out:
+                continue
+            try:
+                limit_s = None if name == OURS else _START_S + 3 * options.seconds
+                rounds[name].append(run_together([replace(job, loader=name) for job in jobs], limit_s=limit_s))
+            except ImgdataError as error:
+                if name == OURS:
+                    raise
+                # It must not cost the figures of the others.
+                left_out[name] = f"failed: {error}"
+                del rounds[name]
+    progress(options.rounds * len(names), options.rounds * len(names))
+    return rounds
+
+
+def _peer(name: str, rounds: list[list[Measured]], own: list[Measured], job: Job, mean_bytes: float) -> PeerFigures:
+    return peer_figures(
+        [together(measured) for measured in rounds],
+        own,
+        name=name,
+        configuration=PEERS[name].configured(job.threads),
+        mean_bytes=mean_bytes,
+    )
+
+
+def _by_device(devices: Sequence[str], rounds: list[list[Measured]]) -> dict[str, float]:
+    columns = zip(*rounds, strict=True)
+    return {
+        device: figures(column, mean_bytes=None).images_per_s for device, column in zip(devices, columns, strict=True)
+    }

@@ -1,0 +1,93 @@
+"""A recipe -> torchvision's operators (version 2) that draw for themselves what ours would be told."""
+
+import io
+from typing import Any
+
+import torch
+from PIL import Image
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms import AutoAugmentPolicy, InterpolationMode, v2
+
+from imgdata.augment import ops
+from imgdata.augment.recipe import Op, Recipe
+from imgdata.backends.work import DType
+
+
+def transforms(recipe: Recipe, dtype: DType | None, *, pil: bool) -> v2.Compose:
+    """PIL image, or uint8 `(3, H, W)`, -> `dtype` `(3, H, W)`. For recipes that `Peer.refuses` lets pass."""
+    steps = [_operator(op) for op in recipe.ops if not isinstance(op, ops.Normalize | ops.RandomErasing)]
+    if pil:
+        steps.append(v2.PILToTensor())
+    normalize, erasing = recipe.find(ops.Normalize), recipe.find(ops.RandomErasing)
+    if dtype != "uint8":
+        steps.append(v2.ToDtype(getattr(torch, str(dtype)), scale=True))
+        if normalize is not None:
+            steps.append(v2.Normalize(list(normalize.mean), list(normalize.std)))
+    if erasing is not None:
+        value = list(erasing.value) if isinstance(erasing.value, tuple) else erasing.value
+        steps.append(v2.RandomErasing(erasing.p, list(erasing.scale), list(erasing.ratio), value))
+    return v2.Compose(steps)
+
+
+class Decoded:
+    """Encoded bytes -> what `transform` makes of the uint8 tensor `(3, H, W)`. Can be pickled."""
+
+    def __init__(self, transform: v2.Compose) -> None:
+        self._transform = transform
+
+    def __call__(self, data: bytes) -> Any:
+        """An encoded image -> `(3, H, W)`."""
+        # A copy: PyTorch takes no read-only memory without a warning.
+        encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        try:
+            image_CHW = decode_image(encoded, ImageReadMode.RGB)
+        except RuntimeError:
+            # What its decoder doesn't know, such as JPEGs of CMYK.
+            with Image.open(io.BytesIO(data)) as opened:
+                image_CHW = v2.functional.pil_to_tensor(opened.convert("RGB"))
+        return self._transform(image_CHW)
+
+
+def _operator(op: Op) -> v2.Transform:
+    match op:
+        case ops.RandomResizedCrop():
+            made = v2.RandomResizedCrop(_size(op.size), op.scale, op.ratio, InterpolationMode(op.interpolation))
+        case ops.Resize():
+            made = v2.Resize(_size(op.size), InterpolationMode(op.interpolation))
+        case ops.CenterCrop():
+            made = v2.CenterCrop(_size(op.size))
+        case ops.PadRandomCrop():
+            mode = "reflect" if op.mode == "reflect" else "constant"
+            made = v2.RandomCrop(_size(op.size), op.padding, padding_mode=mode)
+        case ops.HorizontalFlip():
+            made = v2.RandomHorizontalFlip(op.p)
+        case ops.VerticalFlip():
+            made = v2.RandomVerticalFlip(op.p)
+        case ops.Grayscale():
+            made = v2.RandomGrayscale(op.p)
+        case ops.Rotate():
+            turn = v2.RandomRotation(list(op.limits), InterpolationMode(op.interpolation), fill=_fill(op.fill))
+            made = v2.RandomApply([turn], op.p)
+        case ops.ColorJitter():
+            jitter = v2.ColorJitter(op.brightness, op.contrast, op.saturation, op.hue)
+            made = v2.RandomApply([jitter], op.p)
+        case ops.RandAugment():
+            made = v2.RandAugment(op.n, op.m, op.bins, InterpolationMode(op.interpolation), _fill(op.fill))
+        case ops.TrivialAugment():
+            made = v2.TrivialAugmentWide(op.bins, InterpolationMode(op.interpolation), _fill(op.fill))
+        case ops.AutoAugment():
+            policy = AutoAugmentPolicy(op.policy)
+            made = v2.AutoAugment(policy, InterpolationMode(op.interpolation), _fill(op.fill))
+        case _:
+            raise AssertionError(f"{op!r} must have been refused")
+    return made
+
+
+def _size(size: object) -> int | list[int]:
+    """As torchvision takes it; one number is the shorter side of `Resize`, and both sides elsewhere."""
+    assert isinstance(size, int | tuple)
+    return list(size) if isinstance(size, tuple) else size
+
+
+def _fill(fill: ops.Fill) -> float | list[float]:
+    return list(fill) if isinstance(fill, tuple) else fill

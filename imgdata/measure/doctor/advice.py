@@ -1,0 +1,149 @@
+"""What was measured -> the settings that would help, each with the images/s that it promises."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from imgdata.measure.doctor.disk import DiskRates
+from imgdata.measure.doctor.pipeline import Pipeline
+from imgdata.measure.doctor.trials import InMemory, Resized
+
+_LEAST_GAIN = 1.05
+"""Less is within what two measurements differ by."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Advice:
+    """One setting."""
+
+    setting: str
+    """What to type, or to write."""
+    predicted_images_per_s: float
+    """Of training where a network was given, else of the loader."""
+    why: str
+
+
+class Measured(NamedTuple):
+    """All that advice is drawn from."""
+
+    pipeline: Pipeline
+    disk: DiskRates
+    backend: str
+    dtype: str
+    device: str
+    finish_ms: float
+    resized: Resized | None = None
+    in_memory: InMemory | None = None
+    dali: float | None = None
+    """Images/s of DALI's backend on the same device, where it can be used and isn't."""
+    larger_batch: tuple[int, float] | None = None
+    """A batch size and the loader's images/s with it, where the one that is used is small."""
+
+
+def advise(measured: Measured) -> list[Advice]:
+    """What would help, the best first. Empty where nothing does, such as where the network sets the pace."""
+    now = _with_loader(measured, measured.pipeline.alone)
+    found = [
+        advice for rule in (_threads, _resize, _memory, _bytes, _dali, _window, _batch) for advice in rule(measured)
+    ]
+    helpful = [advice for advice in found if advice.predicted_images_per_s >= _LEAST_GAIN * now]
+    return sorted(helpful, key=lambda advice: -advice.predicted_images_per_s)
+
+
+def _with_loader(measured: Measured, rate: float, *, smaller: float = 1.0) -> float:
+    """Images/s in all with another rate of the loader; copy and network stay as they are.
+
+    So does the disk, but for images that are `smaller` times as large in bytes.
+    """
+    pipeline = measured.pipeline
+    disk = [stage.images_per_s / smaller for stage in pipeline.stages if stage.lane == "disk" and stage.counted]
+    return pipeline.ceiling(min([rate, *disk]))[0]
+
+
+def _gaining(measured: Measured, gain: float, *, smaller: float = 1.0) -> float:
+    """The same where an image takes the processor so many times less time than in the measured run.
+
+    That run counts as it would have been without other programs.
+    """
+    return _with_loader(measured, gain * measured.pipeline.alone, smaller=smaller)
+
+
+def _threads(measured: Measured) -> Iterator[Advice]:
+    pipeline = measured.pipeline
+    most = max(1, int(pipeline.cores))
+    if pipeline.streams and pipeline.threads < most:
+        yield Advice(
+            setting=f"threads={most}",
+            predicted_images_per_s=_gaining(measured, most / pipeline.width),
+            why=f"{pipeline.threads} of {most} cores are used",
+        )
+
+
+def _resize(measured: Measured) -> Iterator[Advice]:
+    resized = measured.resized
+    if resized is None or not measured.pipeline.streams:
+        return
+    smaller = resized.after.mean_bytes / resized.before.mean_bytes
+    yield Advice(
+        setting=f"imgdata shard SOURCE NEW --resize {resized.shorter_side}",
+        predicted_images_per_s=_gaining(measured, resized.gain, smaller=smaller),
+        why=f"pictures with a shorter side of {resized.shorter_side} pixels take {1 / resized.gain:.0%} of the "
+        f"processor's time and {smaller:.0%} of the disk, by {resized.after.images} that were encoded anew; small "
+        "crops get fewer details",
+    )
+
+
+def _memory(measured: Measured) -> Iterator[Advice]:
+    trial, pipeline = measured.in_memory, measured.pipeline
+    if trial is None or measured.backend == "resident":
+        return
+    once_s = pipeline.cpu_ms / 1000 / pipeline.width
+    yield Advice(
+        setting='backend="resident"',
+        # No disk is read any more.
+        predicted_images_per_s=pipeline.ceiling(trial.images_per_s(pipeline.cores))[0],
+        why=f"decoded once, all pictures take {trial.num_bytes / 1e6:,.0f} MB, which fit into memory"
+        + (f"; that costs {once_s * 1000:.2g} s for 1,000 pictures in the first run" if once_s else ""),
+    )
+
+
+def _bytes(measured: Measured) -> Iterator[Advice]:
+    pipeline = measured.pipeline
+    if not pipeline.streams or measured.dtype == "uint8" or pipeline.model_on_cpu or not measured.finish_ms:
+        return
+    yield Advice(
+        setting='dtype="uint8"',
+        predicted_images_per_s=_gaining(measured, pipeline.cpu_ms / (pipeline.cpu_ms - measured.finish_ms)),
+        why="bytes, normalised on the device that trains: a quarter of the memory to copy, and no work for the cores",
+    )
+
+
+def _dali(measured: Measured) -> Iterator[Advice]:
+    if measured.dali is not None:
+        yield Advice(
+            setting='backend="dali"',
+            predicted_images_per_s=_with_loader(measured, measured.dali),
+            why="measured: the GPU decodes; with few cores try dali_options={'hw_decoder_load': 1.0}",
+        )
+
+
+def _window(measured: Measured) -> Iterator[Advice]:
+    pipeline, disk = measured.pipeline, measured.disk
+    if pipeline.ceiling()[1] != "disk" or disk.cold_in_order is None:
+        return
+    cpu = 1000 * pipeline.width / pipeline.cpu_ms
+    yield Advice(
+        setting='shuffle="window"',
+        predicted_images_per_s=pipeline.ceiling(min(cpu, disk.cold_in_order.images_per_s))[0],
+        why=f"the split is larger than memory; in order the disk gives {disk.cold_in_order.mb_per_s:,.0f} MB/s",
+    )
+
+
+def _batch(measured: Measured) -> Iterator[Advice]:
+    if measured.larger_batch is not None:
+        size, rate = measured.larger_batch
+        yield Advice(
+            setting=f"batch_size={size}",
+            predicted_images_per_s=_with_loader(measured, rate),
+            why="measured: what is done once for each batch counts with small ones",
+        )

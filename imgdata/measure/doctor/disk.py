@@ -1,0 +1,128 @@
+"""The shards of a split -> how fast they are read: from the disk and from the page cache, at random and in order."""
+
+import errno
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgdata.backends.shard_files import ShardFiles
+from imgdata.dataset.dataset import Split
+
+_MOST_BYTES = 2**26
+"""Read in each way."""
+_MOST_SHARDS = 8
+_BLOCK = 2**20
+_SECONDS = 3.0
+"""For each way: networks may be slow."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadRate:
+    """One way of reading."""
+
+    mb_per_s: float
+    images_per_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiskRates:
+    """Of one split, in as many threads as the loader has."""
+
+    cold: ReadRate | None
+    """Images at random places, none of them in the page cache: a first epoch; None where it can't be emptied."""
+    cold_in_order: ReadRate | None
+    """A shard from its begin on, as with `shuffle="window"`."""
+    warm: ReadRate
+    """At random places, from the page cache: later epochs of a dataset that fits."""
+    why_not_cold: str | None
+    split_bytes: int
+    """Of all shards of the split."""
+
+
+def time_disk(split: Split, position_M: NDArray[np.int64], threads: int) -> DiskRates:
+    """Read some shards of the split, and images at these positions that lie in them.
+
+    What the system keeps of the shards in its page cache is given up first: whoever else reads them has to wait once.
+    Raises `ShardError`.
+    """
+    files = ShardFiles(split)
+    shard_M = split.index.shard_N[position_M]
+    chosen_S = np.unique(shard_M)[:_MOST_SHARDS]
+    taken_M = position_M[np.isin(shard_M, chosen_S)]
+    taken_M = taken_M[np.cumsum(split.index.size_N[taken_M]) <= _MOST_BYTES] if len(taken_M) > 1 else taken_M
+    lease = files.lease(taken_M)
+    reads = [
+        lambda position=position, file=file: len(files.read(position, file))
+        for position, file in zip(taken_M.tolist(), lease.file_N.tolist(), strict=True)
+    ]
+    descriptors = sorted(set(lease.file_N.tolist()))
+    fault = drop_cache(descriptors)
+    cold = in_order = None
+    if fault is None:
+        cold = _rate(reads, threads)
+        drop_cache(descriptors)
+        in_order = _in_order(descriptors[0], float(split.index.size_N[taken_M].mean()))
+    _rate(reads, threads)
+    return DiskRates(
+        cold=cold,
+        cold_in_order=in_order,
+        warm=_rate(reads, threads),
+        why_not_cold=fault,
+        split_bytes=sum(path.stat().st_size for path in split.shards),
+    )
+
+
+def drop_cache(descriptors: Sequence[int]) -> str | None:
+    """Take open files out of the system's page cache; why that can't be done, None where it was."""
+    if not hasattr(os, "posix_fadvise"):
+        return "this system can't be told to forget a file"
+    for descriptor in descriptors:
+        # What is not on the disk yet can't be given up.
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    kept = [descriptor for descriptor in descriptors if _is_cached(descriptor)]
+    return f"{len(kept)} of {len(descriptors)} shards stay in memory, whatever it is told" if kept else None
+
+
+def _is_cached(descriptor: int) -> bool:
+    """Whether the file's first bytes are there without a read of the disk.
+
+    Where the file system can't say, as that in memory can't, they are.
+    """
+    try:
+        return os.preadv(descriptor, [bytearray(4096)], 0, os.RWF_NOWAIT) > 0
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return True
+
+
+def _rate(reads: Sequence[Callable[[], int]], threads: int) -> ReadRate:
+    """Rate of so many reads at a time, as far as `_SECONDS` reach."""
+    begun = time.perf_counter()
+
+    def run(read: Callable[[], int]) -> int:
+        return read() if time.perf_counter() - begun < _SECONDS else 0
+
+    with ThreadPoolExecutor(threads) as pool:
+        sizes = [size for size in pool.map(run, reads) if size]
+    took = time.perf_counter() - begun
+    return ReadRate(mb_per_s=sum(sizes) / took / 1e6, images_per_s=len(sizes) / took)
+
+
+def _in_order(descriptor: int, image_bytes: float) -> ReadRate:
+    begun, done = time.perf_counter(), 0
+    while done < _MOST_BYTES and time.perf_counter() - begun < _SECONDS:
+        size = len(os.pread(descriptor, _BLOCK, done))
+        done += size
+        if size < _BLOCK:
+            break
+    per_s = done / (time.perf_counter() - begun)
+    return ReadRate(mb_per_s=per_s / 1e6, images_per_s=per_s / image_bytes)

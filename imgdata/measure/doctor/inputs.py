@@ -1,0 +1,160 @@
+"""A dataset, words of a command line -> what is measured: samples, recipe, a loader's settings."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import imgdata.recipes as ready
+from imgdata.augment.named import OF_ONE_SIZE, named_recipe
+from imgdata.augment.recipe import Recipe
+from imgdata.backends.work import DType, Setup
+from imgdata.errors import OptionError
+from imgdata.loading.choice import choose
+from imgdata.loading.engine import Engine
+from imgdata.loading.options import BackendName, LoaderOptions, Opened, make_options, open_source
+from imgdata.recipes import HorizontalFlip, Normalize, PadRandomCrop
+
+_SMALL_SIDE = 64
+_USUAL_BATCH, _USUAL_SIZE = 256, 224
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DoctorOptions:
+    """What is measured. Raises `OptionError`."""
+
+    split: str | None = None
+    """By default `train`, else the first."""
+    recipe: str | None = None
+    """A ready one, such as `imagenet_train`, or a JSON file as `Recipe.to_dict` gives it; None: by picture size."""
+    size: int | None = None
+    """Side of the output in pixels; by default the network's, else 224, or that of small pictures."""
+    batch_size: int | None = None
+    """By default 256, or all samples where there are fewer."""
+    model: str | None = None
+    """A network whose steps are timed as well: `cnn`, `resnet9`, or any of timm's."""
+    device: str = "auto"
+    backend: BackendName = "auto"
+    threads: int | None = None
+    dtype: DType | None = None
+    tune_seconds: float | None = None
+    """Try other settings for so long."""
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 8:
+            raise OptionError(f"size must be at least 8, got {self.size}")
+        if self.tune_seconds is not None and not self.tune_seconds > 0:
+            raise OptionError(f"seconds must be above 0, got {self.tune_seconds:g}")
+
+
+class Case(NamedTuple):
+    """What is measured, with nothing left open."""
+
+    out: str
+    opened: Opened
+    recipe: Recipe
+    recipe_code: str
+    """What makes the recipe in Python."""
+    options: LoaderOptions
+    setup: Setup
+    """As the loader's backend gets it."""
+    backend: BackendName
+    """The one that was chosen."""
+    description: str
+
+    @property
+    def samples(self) -> int:
+        """In an epoch."""
+        return len(self.opened.view)
+
+    @property
+    def side(self) -> int:
+        """Median of the pictures' shorter sides in pixels."""
+        return int(np.median(np.minimum(*_sides(self.opened))))
+
+    @property
+    def out_side(self) -> int:
+        """Shorter side of what comes out, in pixels."""
+        return min(self.recipe.output_size(0))
+
+
+def make_case(out: str | Path, options: DoctorOptions) -> Case:
+    """Open the dataset and decide what is open. Raises `OptionError`, `ShardError`, `MissingExtraError`."""
+    from imgdata.dataset.dataset import open as open_dataset
+    from imgdata.train.processes import choose_device
+
+    dataset = open_dataset(out)
+    if options.model is not None:
+        _model_size(options)
+    split = options.split or ("train" if "train" in dataset else next(iter(dataset)))
+    opened = open_source(dataset, split, None)
+    recipe, code = choose_recipe(options, opened)
+    loading = make_options(
+        batch_size=options.batch_size or min(_USUAL_BATCH, len(opened.view)),
+        recipe=recipe,
+        device=choose_device(options.device),
+        backend=options.backend,
+        shuffle="global",
+        seed=0,
+        drop_last=None,
+        dtype=options.dtype,
+        channels_last=None,
+        threads=options.threads,
+        prefetch=2,
+        window_shards=16,
+        on_bad=None,
+        exact=False,
+        dali_options={},
+    )
+    if loading.batch_size > len(opened.view):
+        raise OptionError(f"batch_size must be at most the {len(opened.view):,} samples, got {loading.batch_size:,}")
+    engine = Engine(opened, loading)
+    chosen = choose(loading.backend, engine.setup)
+    return Case(str(out), opened, recipe, code, loading, engine.setup, chosen.name, chosen.description)
+
+
+def choose_recipe(options: DoctorOptions, opened: Opened) -> tuple[Recipe, str]:
+    """The recipe, and the Python that makes it."""
+    name = options.recipe
+    if name is None:
+        return _fitting_recipe(options, opened)
+    if name.endswith(".json"):
+        code = f"imgdata.recipes.Recipe.from_dict(json.loads(Path({json.dumps(name)}).read_text()))"
+        return named_recipe(name, options.size), code
+    size = options.size
+    if size is None and name not in OF_ONE_SIZE:
+        size = _model_size(options)
+    return named_recipe(name, size), f"imgdata.recipes.{name}({size or ''})"
+
+
+def _fitting_recipe(options: DoctorOptions, opened: Opened) -> tuple[Recipe, str]:
+    """Shifted and mirrored where all pictures are small squares; else random crops, as for ImageNet."""
+    width_N, height_N = _sides(opened)
+    side = int(width_N[0])
+    small = side <= _SMALL_SIDE and bool((width_N == side).all() and (height_N == side).all())
+    if small and options.size in (None, side):
+        if side == 32:
+            return ready.cifar_train(), "imgdata.recipes.cifar_train()"
+        mean, std = ready.IMAGENET_MEAN, ready.IMAGENET_STD
+        ops = (PadRandomCrop(size=side, padding=max(1, side // 8)), HorizontalFlip(), Normalize(mean=mean, std=std))
+        inside = ", ".join(f"imgdata.recipes.{op!r}" for op in ops)
+        return Recipe(*ops), f"imgdata.recipes.Recipe({inside})"
+    size = options.size or _model_size(options) or _USUAL_SIZE
+    return ready.imagenet_train(size), f"imgdata.recipes.imagenet_train({size})"
+
+
+def _model_size(options: DoctorOptions) -> int | None:
+    if options.model is None:
+        return None
+    from imgdata.train.models import model_input
+
+    return model_input(options.model).size
+
+
+def _sides(opened: Opened) -> np.ndarray:
+    """Widths and heights of the pictures in pixels, int64 `(2, N)`."""
+    index, position_N = opened.view.index, opened.view.position_N
+    index.load(("width", "height"))
+    return np.stack([index.width_N[position_N], index.height_N[position_N]]).astype(np.int64)

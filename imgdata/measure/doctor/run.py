@@ -1,0 +1,204 @@
+"""Perhaps a dataset -> the whole report: the machine, what is wrong with it, where the pipeline's time goes, advice."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from imgdata.backends import operators
+from imgdata.backends.dali import fit as dali
+from imgdata.loader import Loader
+from imgdata.measure.doctor.advice import Advice, Measured, advise
+from imgdata.measure.doctor.disk import DiskRates, time_disk
+from imgdata.measure.doctor.inputs import Case, DoctorOptions, make_case
+from imgdata.measure.doctor.machine import Machine, look_at_machine
+from imgdata.measure.doctor.pipeline import Pipeline, list_stages
+from imgdata.measure.doctor.problems import Needs, Problem, find_problems
+from imgdata.measure.doctor.stages import StageTimes, draw_sample, time_stages
+from imgdata.measure.doctor.timing import Rate, loader_rate
+from imgdata.measure.doctor.trials import try_in_memory, try_resized
+from imgdata.measure.doctor.tune import Tuned, tune
+
+_SECONDS = 1.5
+"""For each run of the real loader."""
+_SMALL_BATCH, _LARGER_BATCH = 64, 256
+Step = Callable[[str], None]
+"""Is told what is measured next."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Findings:
+    """What was measured of one dataset."""
+
+    case: Case
+    times: StageTimes
+    disk: DiskRates
+    pipeline: Pipeline
+    advice: tuple[Advice, ...]
+    """The best first."""
+    tuned: Tuned | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        case = self.case
+        return {
+            "data": {
+                "folder": case.out,
+                "split": case.opened.view.split,
+                "samples": case.samples,
+                "median_shorter_side": case.side,
+                "mean_bytes": self.times.mean_bytes,
+                "recipe": case.recipe.to_dict(),
+                "batch_size": case.options.batch_size,
+                "dtype": case.options.dtype,
+                "device": case.options.device,
+                "backend": case.backend,
+                "backend_text": case.description,
+                "sampled": self.times.images,
+                "disk": asdict(self.disk),
+            },
+            "stages": [stage.to_dict() for stage in self.pipeline.stages],
+            "bottleneck": self.pipeline.to_dict(),
+            "advice": [asdict(one) for one in self.advice],
+            "tuned": None if self.tuned is None else self.tuned.to_dict(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """All that `imgdata doctor` has to say."""
+
+    machine: Machine
+    problems: tuple[Problem, ...]
+    """The worst first."""
+    findings: Findings | None
+    """None without a dataset."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; what needs a dataset is empty without one."""
+        rest: dict[str, Any] = {"data": None, "stages": [], "bottleneck": None, "advice": [], "tuned": None}
+        return {
+            "machine": self.machine.to_dict(),
+            "problems": [asdict(problem) for problem in self.problems],
+            **(rest if self.findings is None else self.findings.to_dict()),
+        }
+
+
+def doctor(
+    out: str | Path | None = None, options: DoctorOptions | None = None, *, step: Step = lambda what: None
+) -> Report:
+    """Look at the machine; with a dataset in `out` also time its stages and its loader, in about 20 seconds.
+
+    Stages are timed on a sample, in processor time of one core; the loader, and a network's steps, by the clock. The
+    split's shards are taken out of the page cache once. Nothing is written but what backends keep in the cache folder.
+
+    Raises `OptionError`, `ShardError` where the dataset can't be read, `MissingExtraError`, `TrainingError`.
+    """
+    given = options or DoctorOptions()
+    # What is wrong with the options or the dataset shows before anything takes time.
+    case = None if out is None else make_case(out, given)
+    step("looking at the machine")
+    machine = look_at_machine()
+    if case is None:
+        return Report(machine=machine, problems=tuple(find_problems(machine)), findings=None)
+    needs = Needs(formats=case.opened.split.index.words("format"), operates=operators.works_on_pixels(case.recipe))
+    findings = measure(case, given, machine, step)
+    return Report(machine=machine, problems=tuple(find_problems(machine, needs)), findings=findings)
+
+
+def measure(case: Case, given: DoctorOptions, machine: Machine, step: Step) -> Findings:
+    """Time all of it."""
+    sample_M = draw_sample(case.setup, case.opened.view.position_N)
+    step("reading from disk")
+    disk = time_disk(case.opened.split, sample_M, case.options.threads)
+    step("decoding in one thread")
+    times = time_stages(case.setup, sample_M)
+    copied = stepped = None
+    if case.options.device.startswith("cuda"):
+        from imgdata.measure.doctor.device import copy_ms
+
+        step("copying to the device")
+        copied = copy_ms(case)
+    if given.model is not None:
+        from imgdata.measure.doctor.device import step_ms
+
+        step(f"training {given.model}")
+        stepped = step_ms(case, given.model)
+    step("running the loader")
+    rate = _loader_rate(case)
+    cores = machine.cpu.usable
+    pipeline = Pipeline(
+        stages=list_stages(
+            times,
+            disk,
+            width=min(case.options.threads, cores),
+            backend=case.backend,
+            memory_bytes=machine.memory.usable_bytes,
+            measured=rate,
+            dtype=case.setup.dtype,
+            copy_ms=copied if case.backend == "cpu" else None,
+            step_ms=stepped,
+            model=given.model or "",
+        ),
+        threads=case.options.threads,
+        cores=cores,
+        measured=rate,
+        model_on_cpu=given.model is not None and case.options.device == "cpu",
+        streams=case.backend == "cpu",
+    )
+    advice = _advice(case, times, disk, pipeline, machine, sample_M, step)
+    tuned = None
+    if given.tune_seconds is not None:
+        step("trying settings")
+        decoded = 1000 * min(case.options.threads, cores) / times.total_ms
+        tuned = tune(case, given.tune_seconds, cores=cores, decode_images_per_s=decoded)
+    return Findings(case=case, times=times, disk=disk, pipeline=pipeline, advice=tuple(advice), tuned=tuned)
+
+
+def _advice(
+    case: Case,
+    times: StageTimes,
+    disk: DiskRates,
+    pipeline: Pipeline,
+    machine: Machine,
+    sample_M: Any,
+    step: Step,
+) -> list[Advice]:
+    resized = in_memory = larger = by_dali = None
+    if case.backend == "cpu":
+        step("encoding a part of the sample anew")
+        resized = try_resized(case.setup, sample_M)
+        in_memory = try_in_memory(case.setup, case.opened.view, machine.memory.usable_bytes)
+    if case.options.batch_size < _SMALL_BATCH and case.samples >= _LARGER_BATCH:
+        step("running the loader with larger batches")
+        larger = _LARGER_BATCH, _loader_rate(case, batch_size=_LARGER_BATCH).images_per_s
+    if case.backend == "cpu" and case.options.device != "cpu" and dali.refuses(case.setup) is None:
+        step("running the loader with DALI")
+        by_dali = _loader_rate(case, backend="dali").images_per_s
+    return advise(
+        Measured(
+            pipeline=pipeline,
+            disk=disk,
+            backend=case.backend,
+            dtype=case.setup.dtype,
+            device=case.options.device,
+            finish_ms=times.finish_ms,
+            resized=resized,
+            in_memory=in_memory,
+            dali=by_dali,
+            larger_batch=larger,
+        )
+    )
+
+
+def _loader_rate(case: Case, **other: Any) -> Rate:
+    settings: dict[str, Any] = {
+        "batch_size": case.options.batch_size,
+        "backend": case.backend,
+        "threads": case.options.threads,
+        "dtype": case.options.dtype,
+    }
+    with Loader(
+        case.opened.view, recipe=case.recipe, device=case.options.device, rank=0, world_size=1, **settings | other
+    ) as loader:
+        return loader_rate(loader, _SECONDS)

@@ -1,0 +1,157 @@
+"""A case -> what its pipeline would take with smaller pictures in the shards, or with decoded ones in memory.
+
+Both are tried on the sample: its images are really encoded anew by `imgdata shard`, or really kept decoded.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgdata.backends.resident.backend import Store
+from imgdata.backends.resident.host_store import HostStore
+from imgdata.backends.resident.kept import Kept, kept, num_bytes
+from imgdata.backends.work import Setup
+from imgdata.dataset.dataset import open as open_dataset
+from imgdata.dataset.views import View
+from imgdata.images import Encoding, extension_of
+from imgdata.loading.draft import Planner
+from imgdata.measure.doctor.stages import StageTimes, draw_sample, time_stages
+from imgdata.measure.doctor.timing import least_cpu_ms
+from imgdata.order import Order
+from imgdata.shards.job import shard
+from imgdata.shards.options import ShardOptions
+
+_REENCODED = 64
+_CALLS = 8
+_MEMORY_SHARE = 0.5
+"""Of what is free, at most, for a split that is kept."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resized:
+    """A part of the sample with smaller pictures."""
+
+    shorter_side: int
+    """That `imgdata shard --resize` was given, in pixels."""
+    before: StageTimes
+    """Of the same images as they are."""
+    after: StageTimes
+
+    @property
+    def gain(self) -> float:
+        """By how much less processor time an image takes: 2 where it is half."""
+        return self.before.total_ms / self.after.total_ms
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InMemory:
+    """The split decoded once."""
+
+    num_bytes: int
+    """Of all pictures of the split, decoded."""
+    plan_ms: float
+    """Milliseconds of the caller's thread to plan a batch; for one image."""
+    make_ms: float
+    """Milliseconds of one worker, or of the GPU, to make it; for one image."""
+    workers: int
+    """Threads that make batches; 1 on a GPU."""
+
+    def images_per_s(self, cores: float) -> float:
+        """What a loader gives on so many cores: they share planning and making, and one thread alone plans."""
+        if self.workers == 1:
+            return 1000 / max(self.plan_ms, self.make_ms)
+        most = 1000 * min(self.workers, cores) / self.make_ms
+        return min(1000 / self.plan_ms, most, 1000 * cores / (self.plan_ms + self.make_ms))
+
+
+def shorter_side(setup: Setup) -> int:
+    """What pictures could be resized to before: 8/7 of what comes out, such as 256 for 224, as in evaluation."""
+    return round(min(setup.recipe.output_size(0)) * 8 / 7)
+
+
+def try_resized(setup: Setup, position_M: NDArray[np.int64], *, rounds: int = 3) -> Resized | None:
+    """Encode some of these samples anew, and time both; None where no picture is larger. Raises `ShardError`."""
+    side, index = shorter_side(setup), setup.split.index
+    few_M = position_M[np.unique(np.linspace(0, len(position_M) - 1, _REENCODED).round().astype(np.int64))]
+    if np.median(np.minimum(index.width_N[few_M], index.height_N[few_M])) <= side:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        raw, out = Path(folder, "raw"), Path(folder, "out")
+        (raw / "train" / "0").mkdir(parents=True)
+        formats = index.words("format")
+        for position in few_M.tolist():
+            extension = extension_of(formats[int(index.array("format")[position])])
+            (raw / "train" / "0" / f"{position:09d}.{extension}").write_bytes(setup.split.read(position))
+        shard(raw, out, ShardOptions(encoding=Encoding(resize=side)), workers=1)
+        small = replace(setup, split=open_dataset(out)["train"])
+        after = time_stages(small, draw_sample(small, np.arange(len(small.split))), rounds=rounds)
+    return Resized(shorter_side=side, before=time_stages(setup, few_M, rounds=rounds), after=after)
+
+
+def try_in_memory(setup: Setup, view: View, memory_bytes: int) -> InMemory | None:
+    """Time batches of pixels that are kept decoded, and the planning of them.
+
+    None where the recipe can't have that, or the whole split doesn't fit: `memory_bytes` are free in the host, and a
+    GPU says itself.
+    """
+    window = kept(setup)
+    if isinstance(window, str):
+        return None
+    size = num_bytes(setup, window)
+    if size > _MEMORY_SHARE * (memory_bytes if setup.device == "cpu" else _free_bytes(setup.device)):
+        return None
+    count = min(setup.batch_size, len(view))
+    order = Order(num_samples=len(view), global_batch=count, shuffle="global", seed=setup.seed, drop_last=True)
+    planner = Planner(index=setup.split.index, view=view, order=order, recipe=setup.recipe, rank=0, world_size=1)
+    # Pixels that were drawn, instead of all: where they come from makes no difference to what is done with them.
+    work = replace(planner.work(planner.draft(0, 0)), position_N=np.arange(count))
+    store = _store(replace(setup, threads=1, pinned=False, buffers=2), window)
+    generator = np.random.Generator(np.random.Philox(key=[0, 0]))
+    store.put(0, generator.integers(0, 256, (count, window.height, window.width, 3), np.uint8))
+    # In a loop: one batch may take less than the clock can tell.
+    calls: dict[str, Callable[[], int]] = {"plan": _times(lambda: planner.work(planner.draft(0, 0)), count)}
+    if setup.device == "cpu":
+        calls["make"] = _times(lambda: store.make(work), count)
+    ms = least_cpu_ms(calls)
+    if setup.device != "cpu":
+        from imgdata.measure.doctor.device import call_s
+
+        ms["make"] = 1000 * call_s(lambda: store.make(work), setup.device) / count
+    return InMemory(num_bytes=size, plan_ms=ms["plan"], make_ms=ms["make"], workers=_workers(setup))
+
+
+def _times(call: Callable[[], object], count: int) -> Callable[[], int]:
+    """The call, `_CALLS` times, each of which is for `count` images."""
+
+    def run() -> int:
+        for _ in range(_CALLS):
+            call()
+        return _CALLS * count
+
+    return run
+
+
+def _store(setup: Setup, window: Kept) -> Store:
+    if setup.device == "cpu":
+        return HostStore(setup, window)
+    from imgdata.backends.resident.device_store import DeviceStore
+
+    return DeviceStore(setup, window)
+
+
+def _workers(setup: Setup) -> int:
+    """Threads that the backend would have: no more than batches in work."""
+    return max(1, min(setup.threads, setup.buffers)) if setup.device == "cpu" else 1
+
+
+def _free_bytes(device: str) -> int:
+    import torch
+
+    if not device.startswith("cuda"):
+        return 0
+    free, _ = torch.cuda.mem_get_info(torch.device(device))
+    return free

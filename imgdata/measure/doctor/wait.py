@@ -1,0 +1,90 @@
+"""How long a training run waited for data, a few facts -> one line of advice."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from imgdata import native
+from imgdata.measure.doctor.machine import look_at_cpu
+
+LEAST_WAIT = 0.05
+"""Share of the time from which on advice is given."""
+_LARGE = 1.5
+"""Pictures whose shorter side is so many times what the network gets cost time that a resize before would save."""
+_FEW_CORES = 8
+
+
+def advice_for_wait(
+    data_wait: float,
+    *,
+    data: str,
+    model: str,
+    cores: float,
+    threads: int,
+    native_active: bool,
+    picture_side: int,
+    output_side: int,
+    gpu: bool,
+) -> str | None:
+    """One line with the likeliest remedy and the command that measures it; None below `LEAST_WAIT`.
+
+    Args:
+        data_wait: Share of the time that the network waited, 0 to 1.
+        data: The dataset's folder.
+        model: The network's name.
+        cores: Cores' worth of time that the process can have.
+        threads: Of the loader.
+        native_active: Whether the compiled extension decodes.
+        picture_side: Shorter side of the pictures as stored, in pixels, the median.
+        output_side: Of what the network gets, in pixels.
+        gpu: Whether the network is on a GPU.
+    """
+    if data_wait < LEAST_WAIT:
+        return None
+    resized = round(output_side * 8 / 7)
+    if not native_active:
+        remedy = "the compiled extension is not active, which decodes several times as fast"
+    elif threads < int(cores):
+        remedy = f"only {threads} of {int(cores)} cores decode; leave out --threads"
+    elif picture_side > _LARGE * output_side and picture_side > resized:
+        remedy = (
+            f"pictures of {picture_side:,} pixels become {output_side}: `imgdata shard --resize {resized}` makes "
+            "decoding cheaper"
+        )
+    elif gpu and cores < _FEW_CORES:
+        remedy = f"{cores:g} cores decode for a GPU; --backend dali lets the GPU decode"
+    elif not gpu:
+        remedy = "loader and network share the cores; decode less, or train on a GPU"
+    else:
+        remedy = "more cores, or smaller pictures in the shards"
+    return (
+        f"the network waited for data {data_wait:.0%} of the time: {remedy}; `imgdata doctor {data} --model {model}` "
+        "measures what would help"
+    )
+
+
+def advice_for_run(config: Mapping[str, Any], data_wait: float) -> str | None:
+    """`advice_for_wait` with the facts of a run, from its `config.json`, and of this machine and the dataset's index.
+
+    Raises `ShardError` where the dataset is not there any more.
+    """
+    if data_wait < LEAST_WAIT:
+        return None
+    import numpy as np
+
+    from imgdata.dataset.dataset import open as open_dataset
+
+    options = config["options"]
+    index = open_dataset(config["data"])[options["split"]].index
+    index.load(("width", "height"))
+    cores = look_at_cpu().usable
+    return advice_for_wait(
+        data_wait,
+        data=config["data"],
+        model=options["model"],
+        cores=cores,
+        threads=options["threads"] or int(cores) or 1,
+        native_active=native.AVAILABLE,
+        picture_side=int(np.median(np.minimum(index.width_N, index.height_N))),
+        output_side=int(config["size"]),
+        gpu=str(config.get("device", "cpu")).startswith("cuda"),
+    )

@@ -1,0 +1,237 @@
+"""A dataset, a network -> what goes into every stage and comes out of it: shapes, ranges, an example, times.
+
+The same samples go all the way, and are made by the loader itself: its recipe is cut off behind each operator in turn,
+which changes nothing of what the operators before it draw.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from imgdata.augment.recipe import Recipe
+from imgdata.dataset.views import View
+from imgdata.errors import OptionError
+from imgdata.measure.trace_layers import layer_rows
+from imgdata.measure.trace_pixels import follow, pixel_rows, raw_rows
+from imgdata.measure.trace_rows import Panel, TraceRow
+from imgdata.measure.trace_steps import answer_rows, train_row
+from imgdata.recipes import Normalize
+from imgdata.sample import ClassName
+from imgdata.train.options import TrainOptions
+from imgdata.train.processes import Processes, processes
+from imgdata.train.run_folder import RunFolder
+from imgdata.train.setup import Prepared, prepare, read_classes
+from imgdata.train.trained import load_trained
+from imgdata.train.views import open_views
+
+TIMED = 64
+"""Samples that times are taken of, where there are as many: a batch of a few shows the work before it alone."""
+_ODD_RANGE = 10.0
+"""Beyond it, or all within its inverse, no usual normalisation leaves pixels."""
+_OF_ANY_RUN = ("split", "device")
+"""Options that may be given beside a run."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trace:
+    """The whole way of some samples."""
+
+    split: str
+    samples: int
+    """Followed."""
+    keys: tuple[str, ...]
+    """Of the followed samples; the first is the example."""
+    label: ClassName
+    """The example's class."""
+    model: str
+    trained: bool
+    """Whether the network is a run's, or has weights that were loaded; otherwise its first, random ones."""
+    parameters: int
+    rows: tuple[TraceRow, ...]
+    """In the order of the stages: load, decode, preprocess, split, augment, batch, train, evaluate, layer."""
+    notes: tuple[str, ...]
+    """What looks wrong."""
+    panels: tuple[Panel, ...]
+    """The example after each stage, for `imgdata.measure.trace_picture.save_picture`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the pictures as plain values, for JSON."""
+        plain = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("rows", "panels")}
+        return {**plain, "label": self.label._asdict(), "rows": [asdict(row) for row in self.rows]}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Network:
+    """What is looked at."""
+
+    model: nn.Module
+    recipe: Recipe
+    eval_recipe: Recipe
+    trained: bool
+
+
+def trace(
+    out: str | Path, options: TrainOptions | None = None, *, run: str | Path | None = None, samples: int = 8
+) -> Trace:
+    """Follow `samples` samples of the training split in `out`, evenly spread over it, through all that training does.
+
+    The network, its input and both recipes are those that `imgdata.train.loop.train` would make of `options`, or those
+    of the finished run in the folder `run`; then `options` may name a split and a device alone. The network takes one
+    step on the samples, and answers with the weights that it had before. Times: of reading, decoding and operators in
+    one thread, the best of three rounds of 64 samples after a first one; of the network on its device.
+
+    Raises `OptionError`, `ShardError`, `ImageError` where one of the samples can't be decoded, `MissingExtraError`.
+    """
+    given = options or TrainOptions()
+    if samples < 1:
+        raise OptionError(f"samples must be 1 or more, got {samples}")
+    chosen = given if run is None else _options_of(RunFolder(Path(run)), given)
+    # All followed samples make one batch; whatever spreads or averages what is learned has no part in one step.
+    chosen = replace(chosen, batch_size=samples, accumulate=1, balance=False, ema=0.0, compile=False)
+    with processes(chosen.device) as ranks:
+        if ranks.world_size > 1:
+            raise OptionError("a trace needs one process alone, got several; start it without torchrun")
+        there = len(open_views(Path(out), chosen).train.position_N)
+        if samples > there:
+            raise OptionError(f"samples must be at most the {there:,} there are to train on, got {samples:,}")
+        with prepare(Path(out), chosen, ranks) as prepared:
+            network = _network(prepared, run, ranks)
+            return _follow(prepared, network, ranks, samples)
+
+
+def _options_of(folder: RunFolder, given: TrainOptions) -> TrainOptions:
+    """A run's options, without what made its first weights: it has others now. Raises `OptionError`."""
+    default = TrainOptions()
+    for field in fields(TrainOptions):
+        if field.name not in _OF_ANY_RUN and getattr(given, field.name) != getattr(default, field.name):
+            raise OptionError(f"{field.name} must be left out with a run, {folder.path}, which has its own")
+    config = folder.read_config()
+    saved = TrainOptions.from_dict(config["options"])
+    return replace(
+        saved,
+        size=config["size"],
+        split=given.split if given.split != default.split else saved.split,
+        device=given.device,
+        # A file may be gone; the run has kept what was in it.
+        recipe="auto" if saved.recipe.endswith(".json") else saved.recipe,
+        **{name: getattr(default, name) for name in ("weights", "pretrained", "freeze", "unfreeze_after")},
+    )
+
+
+def _network(prepared: Prepared, run: str | Path | None, ranks: Processes) -> _Network:
+    if run is None:
+        options = prepared.options
+        trained = options.weights is not None or options.pretrained
+        return _Network(model=prepared.model, recipe=prepared.recipe, eval_recipe=prepared.eval_recipe, trained=trained)
+    config = RunFolder(Path(run)).read_config()
+    if (theirs := len(read_classes(config))) != (ours := len(prepared.classes)):
+        raise OptionError(
+            f"{run}: its network has {theirs} classes, {prepared.out} has {ours}; use the dataset it was trained on"
+        )
+    known = load_trained(run, device=str(ranks.device))
+    recipe = Recipe.from_dict(config["recipe"])
+    return _Network(model=known.model, recipe=recipe, eval_recipe=known.recipe, trained=True)
+
+
+def _follow(prepared: Prepared, network: _Network, ranks: Processes, samples: int) -> Trace:
+    view, seed = prepared.train.view, prepared.options.seed
+    timed = _spread(view, max(samples, TIMED))
+    followed = follow(timed, samples, seed=seed, recipe=network.recipe, eval_recipe=network.eval_recipe)
+    panels: list[Panel] = []
+    rows = list(raw_rows(followed, panels))
+    evaluated = pixel_rows("preprocess", followed, network.eval_recipe, panels)
+    rows += evaluated.rows
+    rows += _split_rows(prepared)
+    augmented = pixel_rows("augment", followed, network.recipe, panels)
+    rows += augmented.rows
+    rows += _batch_rows(augmented.images, augmented.labels, prepared.classes)
+    rows.append(train_row(prepared, network.model, ranks, augmented.images, augmented.labels))
+    model, images = network.model.eval(), evaluated.images.to(ranks.device)
+    answers, chance_C = answer_rows(model, images, evaluated.labels, prepared.classes)
+    rows += answers
+    rows += layer_rows(model, images, followed.place_in(network.eval_recipe), panels)
+    rows.append(
+        replace(
+            rows[-1],
+            step="softmax",
+            low=float(chance_C.min()),
+            high=float(chance_C.max()),
+            parameters=0,
+            example="",
+            ms_per_image=None,
+        )
+    )
+    panels.append(Panel.answer(chance_C, [one.name for one in prepared.classes]))
+    label = prepared.classes[int(followed.view.label_N[followed.row_M[0]])]
+    return Trace(
+        split=view.split,
+        samples=samples,
+        keys=followed.keys(),
+        label=label,
+        model=prepared.options.model,
+        trained=network.trained,
+        parameters=sum(parameter.numel() for parameter in network.model.parameters()),
+        rows=tuple(rows),
+        notes=tuple(_notes(network, rows)),
+        panels=tuple(panels),
+    )
+
+
+def _spread(view: View, most: int) -> View:
+    """Up to `most` rows of the view, evenly spread: neighbours often are of one class."""
+    rows = np.unique(np.linspace(0, len(view.position_N) - 1, most).round().astype(np.int64))
+    return replace(view, position_N=view.position_N[rows], label_N=view.label_N[rows], resampling=None, name="")
+
+
+def _split_rows(prepared: Prepared) -> Iterator[TraceRow]:
+    counts = {"train": len(prepared.train.view), "validate": len(prepared.val.view)}
+    for name, count in counts.items():
+        share = count / sum(counts.values())
+        yield TraceRow(stage="split", step=name, count=count, shape=(), dtype="", example=f"{share:.1%}")
+
+
+def _batch_rows(images: torch.Tensor, labels: torch.Tensor, classes: tuple[ClassName, ...]) -> Iterator[TraceRow]:
+    for name, tensor in (("images", images), ("labels", labels)):
+        example = ""
+        if name == "labels":
+            # Of mixed samples the class with the larger share.
+            number = int(labels[0] if labels.ndim == 1 else labels[0].argmax())
+            example = f"{number}: {classes[number].name}"
+        yield TraceRow(
+            stage="batch",
+            step=name,
+            count=1,
+            shape=tuple(tensor.shape),
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            low=float(tensor.min()),
+            high=float(tensor.max()),
+            example=example,
+        )
+
+
+def _notes(network: _Network, rows: list[TraceRow]) -> Iterator[str]:
+    train, evaluation = (recipe.find(Normalize) for recipe in (network.recipe, network.eval_recipe))
+    if train != evaluation:
+        yield f"training normalises by {_values(train)}, evaluation by {_values(evaluation)}: they should be the same"
+    for stage in ("preprocess", "augment"):
+        row = [row for row in rows if row.stage == stage][-1]
+        low, high = row.low or 0.0, row.high or 0.0
+        most = max(abs(low), abs(high))
+        if most > _ODD_RANGE or high - low < 1 / _ODD_RANGE:
+            yield (
+                f"{stage} leaves pixels from {low:.3g} to {high:.3g}, where networks expect about -2 to 2: mean and "
+                "std are on the scale from 0 to 1"
+            )
+    losses = next(row.example for row in rows if row.stage == "train")
+    if not all(map(math.isfinite, map(float, losses.split(" -> ")))):
+        yield f"the loss is no number ({losses}): the learning rate or the normalisation is wrong"
+
+
+def _values(normalize: Normalize | None) -> str:
+    return "nothing" if normalize is None else f"mean {normalize.mean}, std {normalize.std}"

@@ -1,0 +1,78 @@
+"""Figures of a stage -> one row of a trace, or one panel of its picture; a call -> the time that it takes."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Stage = Literal["load", "decode", "preprocess", "split", "augment", "batch", "train", "evaluate", "layer"]
+_ANSWERS = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TraceRow:
+    """What comes out of one step of one stage."""
+
+    stage: Stage
+    step: str
+    """Name of the operator, the tensor or the layer."""
+    count: int
+    """How many of them there are."""
+    shape: tuple[int, ...]
+    """Of one: height, width, channels of a picture or of what a layer gives; of a batch that of its tensor."""
+    dtype: str
+    """Of the values; for `load` the format of the files."""
+    low: float | None = None
+    """The least value of all; for `load` the fewest bytes of a file."""
+    high: float | None = None
+    example: str = ""
+    """For pixels the red of one of them, before -> after: the same pixel, wherever a crop, flip or turn puts it."""
+    ms_per_image: float | None = None
+    """Milliseconds. Before the batch of all from reading on, in one thread; else of the step alone."""
+    parameters: int | None = None
+    """Weights of the layer."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Panel:
+    """The example after one step, to look at."""
+
+    stage: Stage
+    title: str
+    """One or two lines."""
+    pixels: NDArray[np.generic] | None = None
+    """uint8 or float `(H, W, 3)`, or one channel, float `(H, W)`."""
+    place: tuple[int, int] | None = None
+    """(row, column) of the followed pixel, where it is in there."""
+    answer_K: tuple[tuple[str, float], ...] = ()
+    """Classes with their probabilities, the best first."""
+
+    @staticmethod
+    def answer(chance_C: NDArray[np.float32], names: Sequence[str]) -> "Panel":
+        """The best five classes."""
+        best = np.argsort(-chance_C, kind="stable")[:_ANSWERS].tolist()
+        return Panel(
+            stage="evaluate", title="softmax", answer_K=tuple((names[one], float(chance_C[one])) for one in best)
+        )
+
+
+def milliseconds(call: Callable[[], object], device: torch.device | None = None, *, rounds: int = 3) -> float:
+    """The least time of `rounds` calls, in milliseconds; whoever asks has called it once before, to warm up."""
+    best = float("inf")
+    for _ in range(rounds):
+        _finish(device)
+        start = time.perf_counter()
+        call()
+        _finish(device)
+        best = min(best, time.perf_counter() - start)
+    return 1000 * best
+
+
+def _finish(device: torch.device | None) -> None:
+    """Wait for what a GPU was told to do."""
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
