@@ -16,6 +16,7 @@ SIMD := $(VENV)/pillow-simd-$(SIMD_VERSION)
 SIMD_TRIED := $(SIMD)/.tried
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 PYTEST := $(BIN)/python -m pytest
+STAGES = OMP_NUM_THREADS=1 $(PYTEST) benchmarks --benchmark-only --benchmark-sort=name --benchmark-columns=median,stddev $(ARGS)
 SITE_PACKAGES = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
 WHICH_PILLOW = $(BIN)/python -c 'import PIL; print(f"PIL is now {PIL.__version__}: {PIL.__path__[0]}")'
 # Tests that use Pillow themselves run with both: Pillow-SIMD, and the Pillow that most people have.
@@ -26,12 +27,12 @@ export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench bench-peers sanitize fuzz docs pillow-simd pillow clean
+.PHONY: help demo test check format bench bench-full bench-peers gate sanitize fuzz docs pillow-simd pillow clean
 
 help: ## show the tasks
 	@grep -hE '^[a-z-]+:.* ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.* ## /\1\t/' | expand -t 14
 
-demo: $(READY) ## shard a small real dataset, verify and inspect it, say where it is
+demo: $(READY) ## photographs into shards, epochs beside torchvision, a trained network
 	@$(BIN)/python docs/demo.py $(ARGS)
 
 test: $(READY) $(SIMD_TRIED) ## run the tests, with Pillow-SIMD where it builds and with Pillow
@@ -43,11 +44,12 @@ test: $(READY) $(SIMD_TRIED) ## run the tests, with Pillow-SIMD where it builds 
 	    $(PYTEST) -n $(TEST_WORKERS) $(ARGS); \
 	fi
 
-check: $(READY) ## format, lint, types, layers, documentation
+check: $(READY) ## format, lint, types, layers, cost of the decoder, documentation
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m benchmarks.gate
 	@$(BIN)/mkdocs build --strict --quiet
 	@echo "check: all passed"
 
@@ -55,15 +57,33 @@ format: $(READY) ## format the code and fix what ruff can fix
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format --quiet .
 
-bench: $(READY) $(SIMD_TRIED) ## run the benchmarks, each beside its peers
-	@$(PYTEST) benchmarks --benchmark-only --benchmark-sort=name $(ARGS)
-	@PYTHONPATH="$(CURDIR)/$(SIMD)" $(BIN)/python -m benchmarks.shard_speed --images 3000 --rounds 3
+bench: $(READY) $(SIMD_TRIED) ## run the benchmarks in 5 minutes, each beside its peers; figures lie in build/bench
+	@mkdir -p build/bench
+	@$(STAGES) --images 256 --rounds 2 --benchmark-json=build/bench/stages.json > build/bench/stages.log || { cat build/bench/stages.log; exit 1; }
+	@$(BIN)/python -m benchmarks.compare build/bench/stages.json
+	@$(BIN)/python -m benchmarks.shard_speed --images 1000 --rounds 1 --group copy
+	@$(BIN)/python -m benchmarks.loaders --images 512 --rounds 1 --batch 64 --dtype uint8
+	@$(BIN)/python -m benchmarks.resident --rounds 1 --dtype float32
+
+bench-full: $(READY) $(SIMD_TRIED) ## record all benchmarks for the documentation: an hour on a quiet machine
+	@$(STAGES) --images 2048 --rounds 5 --benchmark-json=benchmarks/results/stages.json
+	@PYTHONPATH="$(CURDIR)/$(SIMD)" $(BIN)/python -m benchmarks.shard_speed --images 12000 --rounds 3 --save
+	@$(BIN)/python -m benchmarks.loaders --images 2000 --rounds 3 --threads 1 --threads 2 --save
+	@$(BIN)/python -m benchmarks.resident --rounds 3 --save
+	@$(BIN)/python -m benchmarks.dali_overhead --rounds 5 --save
+	@$(BIN)/python -m benchmarks.scale
+	@$(BIN)/python -m benchmarks.growth --save
+	@$(BIN)/python -m benchmarks.plots
+	@$(BIN)/python -m benchmarks.targets
+
+gate: $(READY) ## compare what the decoder and the order cost with benchmarks/baseline.json
+	@$(BIN)/python -m benchmarks.gate
 
 bench-peers: .venv-peers/.ready ## install other writers and loaders, which the benchmarks then run as well (9 GB)
 
-.venv-peers/.ready: benchmarks/peers.txt
+.venv-peers/.ready: benchmarks/peers.txt benchmarks/peers-constraints.txt
 	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
-	@.venv-peers/bin/python -m pip --disable-pip-version-check --quiet install --requirement $<
+	@.venv-peers/bin/python -m pip --disable-pip-version-check --quiet install --requirement $< --constraint benchmarks/peers-constraints.txt
 	@.venv-peers/bin/python -m pip --disable-pip-version-check --quiet install --no-build-isolation --no-deps ffcv==1.0.2 \
 	    > .venv-peers/ffcv.log 2>&1 || echo "FFCV does not build here (Debian: pkg-config libopencv-dev libturbojpeg0-dev)"
 	@touch $@

@@ -1,5 +1,6 @@
 /* JPEGs in memory and a box of each -> their pixels in RGB, thrown away: what any loader that decodes with
- * libjpeg-turbo has to do at least. Part of the benchmark of loaders, never installed. */
+ * libjpeg-turbo has to do at least; or the whole picture, or its entropy-coded data alone. Part of the benchmarks, never
+ * installed. */
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -12,12 +13,13 @@
 #include <jpeglib.h>
 
 enum { MAX_THREADS = 64, ROWS = 16 };
+enum { CROP, WHOLE, HUFFMAN };
 
 struct batch {
     const int64_t *address; /* of the first byte of each image */
     const int64_t *size;
     const int64_t (*box)[4]; /* left, top, width, height */
-    int count, full;
+    int count, part;
     atomic_int next, bad;
 };
 
@@ -32,10 +34,15 @@ static void decode(struct jpeg_decompress_struct *codec, const struct batch *bat
 {
     jpeg_mem_src(codec, (const unsigned char *)(intptr_t)batch->address[at], (unsigned long)batch->size[at]);
     jpeg_read_header(codec, TRUE);
+    if (batch->part == HUFFMAN) {
+        jpeg_read_coefficients(codec);
+        jpeg_abort_decompress(codec);
+        return;
+    }
     codec->out_color_space = JCS_RGB;
     jpeg_start_decompress(codec);
     JDIMENSION last = codec->output_height;
-    if (!batch->full) {
+    if (batch->part == CROP) {
         /* The left edge moves to the left until it stands between blocks. */
         JDIMENSION left = (JDIMENSION)batch->box[at][0], width = (JDIMENSION)batch->box[at][2];
         JDIMENSION top = (JDIMENSION)batch->box[at][1];
@@ -78,10 +85,11 @@ static void *work(void *argument)
     return NULL;
 }
 
-/* Decode `count` images in `threads` threads; how many could not be. `full` leaves the boxes aside. */
-int bare_crop(const int64_t *address, const int64_t *size, const int64_t (*box)[4], int count, int threads, int full)
+/* Decode `count` images in `threads` threads; how many could not be. `part`: the boxes (0), the whole of each (1), or
+ * only the coefficients of the whole (2). */
+int bare_crop(const int64_t *address, const int64_t *size, const int64_t (*box)[4], int count, int threads, int part)
 {
-    struct batch batch = {address, size, box, count, full, 0, 0};
+    struct batch batch = {address, size, box, count, part, 0, 0};
     pthread_t others[MAX_THREADS];
     int started = 0;
     while (started < threads - 1 && started < MAX_THREADS && !pthread_create(&others[started], NULL, work, &batch))

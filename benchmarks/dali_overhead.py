@@ -1,9 +1,9 @@
-"""What our loader adds to DALI: `python -m benchmarks.dali_overhead --data FOLDER`.
+"""What our loader adds to DALI: `python -m benchmarks.dali_overhead`.
 
 DALI on the processor through `imgdata.Loader`, beside a pipeline written by hand with DALI's own reader of WebDataset
 tars, its shuffle buffer and its random crop, on the same shards: crop 224, antialiased resize, flip. They take turns,
 each in a process of its own on the same cores; the ratio is the median over pairs of the same round. Processor time is
-that of the whole process. Prints one JSON object.
+that of the whole process. Prints one JSON object, and with `--save` writes `benchmarks/results/dali_overhead.json`.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks import loader_data
 from benchmarks.loader_peers.task import AREA, MEAN, RATIO, SIDE, STD, Task
-from benchmarks.report import ROOT
+from benchmarks.report import ROOT, machine, save
 
 WARM_BATCHES = 4
 SIDES = ("ours", "theirs")
@@ -29,22 +29,25 @@ SIDES = ("ours", "theirs")
 def main() -> None:
     """Measure both sides in turns, or one of them here."""
     parser = argparse.ArgumentParser()
-    parser.add_argument(
-        "--data", type=Path, required=True, help="Folder of `benchmarks.loaders --data`; built if empty."
-    )
+    parser.add_argument("--data", type=Path, help="Folder of `benchmarks.loaders --data`; else a temporary one.")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", default="uint8", choices=("uint8", "float32"))
     parser.add_argument("--side", choices=SIDES)
+    parser.add_argument("--save", action="store_true", help="Write the figures for the documentation.")
     wanted = parser.parse_args()
     task = Task(data=wanted.data, dtype=wanted.dtype, threads=wanted.threads, batch=wanted.batch)
     if wanted.side:
         print(json.dumps(measure(wanted.side, task, wanted.images)))
         return
-    loader_data.build(wanted.data, wanted.images + 12 * wanted.batch, {"shards"})
-    rounds = [{side: _measured_apart(side, sys.argv[1:]) for side in SIDES} for _ in range(wanted.rounds)]
+    shm = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="imgdata-dali-", dir=shm if shm.is_dir() else None) as temporary:
+        data = wanted.data or Path(temporary)
+        loader_data.build(data, wanted.images + 12 * wanted.batch, {"shards"})
+        arguments = [*sys.argv[1:], "--data", str(data)]
+        rounds = [{side: _measured_apart(side, arguments) for side in SIDES} for _ in range(wanted.rounds)]
     report: dict[str, Any] = {
         side: {name: statistics.median(one[side][name] for one in rounds) for name in rounds[0][side]} for side in SIDES
     }
@@ -52,6 +55,12 @@ def main() -> None:
         one["ours"]["cpu_ms_per_image"] / one["theirs"]["cpu_ms_per_image"] for one in rounds
     )
     print(json.dumps(report, indent=1))
+    if wanted.save:
+        settings = " ".join(
+            f"--{name} {getattr(wanted, name)}" for name in ("images", "rounds", "batch", "threads", "dtype")
+        )
+        command = f"python -m benchmarks.dali_overhead {settings} --save"
+        save("dali_overhead", {"command": command, **machine(), **report})
 
 
 def measure(side: str, task: Task, images: int) -> dict[str, float]:

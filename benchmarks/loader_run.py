@@ -37,7 +37,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=CORES)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--cores", type=int, default=CORES)
     wanted = parser.parse_args()
+    # Threads begin later, and inherit it.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: wanted.cores])
     # Peers chat on standard output; the figures go where it was.
     figures = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -52,7 +55,7 @@ def main() -> None:
 
 
 def measure(peer: Peer, task: Task, images: int) -> dict[str, Any]:
-    """images/s, CPU-ms/image, seconds from the imports until the first batch."""
+    """images/s, CPU-ms/image, seconds from the imports until the first batch, MB at the end."""
     begun = time.perf_counter()
     stream = iter(peer.open(task))
     _check(next(stream), task, peer.name)
@@ -68,6 +71,7 @@ def measure(peer: Peer, task: Task, images: int) -> dict[str, Any]:
         "images_per_s": done / seconds,
         "cpu_ms_per_image": 1000 * cpu_s / done,
         "start_s": start_s,
+        "memory_mb": tree_memory_mb(),
         "version": _version(peer.package),
     }
 
@@ -81,6 +85,16 @@ def tree_cpu_s() -> float:
         with suppress(OSError):
             seconds += time.clock_gettime(~pid << 3 | _PROCESS_CLOCK)
     return seconds
+
+
+def tree_memory_mb() -> float:
+    """Memory of this process, its children and theirs, in MB; what several share is counted once."""
+    total_kb = 0
+    for pid in _tree(os.getpid()):
+        with suppress(OSError):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total_kb += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total_kb / 1024
 
 
 def _tree(root: int) -> Iterator[int]:
@@ -123,5 +137,4 @@ def _version(package: str) -> str:
 if __name__ == "__main__":
     # Settings of libraries that count threads for themselves.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     main()

@@ -134,6 +134,7 @@ def _figures(peer: Peer, runs: list[dict[str, Any]], ours: list[dict[str, Any]] 
         "images_per_s": round(statistics.median(run["images_per_s"] for run in runs), 1),
         "cpu_ms_per_image": round(statistics.median(run["cpu_ms_per_image"] for run in runs), 4),
         "start_s": round(statistics.median(run["start_s"] for run in runs), 3),
+        "memory_mb": round(max(run["memory_mb"] for run in runs)),
         "antialias": peer.antialias,
         "version": runs[0]["version"],
     }
@@ -203,7 +204,7 @@ def _scaling(results: dict[str, Figures]) -> dict[str, dict[str, float]]:
 def _print(title: str, figures: Figures) -> None:
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     table.add_column("loader")
-    for column in ("images/s", "CPU-ms/image", "start s", "our rate / its", "our CPU / its"):
+    for column in ("images/s", "CPU-ms/image", "start s", "MB", "our rate / its", "our CPU / its"):
         table.add_column(column, justify="right")
     for name, row in sorted(figures.items(), key=lambda item: item[1]["cpu_ms_per_image"]):
         ratios = (row.get("our_rate_against_it"), row.get("our_cpu_against_it"))
@@ -212,6 +213,7 @@ def _print(title: str, figures: Figures) -> None:
             f"{row['images_per_s']:,.0f}",
             f"{row['cpu_ms_per_image']:.3f}",
             f"{row['start_s']:.2f}",
+            f"{row['memory_mb']:,}",
             *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
         )
     _console.print(table)

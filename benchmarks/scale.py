@@ -67,7 +67,7 @@ def main(samples: int, folder: Path | None) -> None:
         listing = run(LIST_AND_PLAN, source)
         writing = {
             str(count): run(WRITE, f"synthetic:samples={count},width=32,height=32", Path(work) / f"out{count}")
-            for count in (2_000, 8_000, 32_000)
+            for count in (8_000, 32_000, 128_000)
         }
     report = {
         "command": f"python -m benchmarks.scale --samples {samples}",

@@ -1,7 +1,7 @@
 """How fast images become shards, beside peers on the same files: `python -m benchmarks.shard_speed`.
 
 The writers take turns, so that a machine that slows down slows all of them; figures are medians over the
-rounds. Prints a table and writes `benchmarks/results/shard_speed.json`.
+rounds. Prints a table, and with `--save` writes `benchmarks/results/shard_speed.json`.
 """
 
 import json
@@ -22,7 +22,7 @@ from benchmarks import data
 from benchmarks.report import ROOT, machine, save
 
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
-NEEDS_PEERS = ("ArrayRecord", "TFRecord", "MDS", "LitData", "HF parquet")
+NEEDS_PEERS = ("ArrayRecord", "TFRecord", "MDS", "LitData", "HF parquet", "FFCV")
 """Writers that live in the peers' own environment; left out where `make bench-peers` was not run."""
 
 GROUPS = {
@@ -35,6 +35,7 @@ GROUPS = {
         "TFRecord",
         "MDS",
         "LitData",
+        "FFCV",
     ),
     "decode": ("imgdata check=decode", "libjpeg-turbo full decode"),
     "resize": ("imgdata resize=256", "ShardWriter + Pillow pool"),
@@ -47,45 +48,60 @@ GROUPS = {
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), help="Where to work.  [default: a temporary folder]")
 @click.option("--group", "groups", multiple=True, type=click.Choice(list(GROUPS)), default=list(GROUPS))
-def main(images: int, rounds: int, folder: Path | None, groups: tuple[str, ...]) -> None:
+@click.option("--save", "keep", is_flag=True, help="Write the figures for the documentation.")
+def main(images: int, rounds: int, folder: Path | None, groups: tuple[str, ...], keep: bool) -> None:
     """Measure, print, save."""
+    missing: dict[str, str] = {}
     with tempfile.TemporaryDirectory(dir=folder) as work:
         source = Path(work) / "source"
         data.write_class_folders(source, {"": images // 10}, classes=10, size=(500, 375))
         num_images = sum(1 for _ in source.rglob("*.jpg"))
         num_bytes = sum(path.stat().st_size for path in source.rglob("*.jpg"))
-        results = {group: _measure(GROUPS[group], source, Path(work) / "out", rounds, num_images) for group in groups}
+        results = {
+            group: _measure(GROUPS[group], source, Path(work) / "out", rounds, num_images, missing) for group in groups
+        }
     report = {
-        "command": f"python -m benchmarks.shard_speed --images {images} --rounds {rounds}",
+        "command": f"python -m benchmarks.shard_speed --images {images} --rounds {rounds} --save",
         **machine(),
         "images": num_images,
         "mean_bytes": num_bytes // num_images,
         "rounds": rounds,
         "results": results,
+        "missing": missing,
     }
-    save("shard_speed", report)
     _print(report)
+    if keep:
+        save("shard_speed", report)
 
 
-def _measure(names: tuple[str, ...], source: Path, out: Path, rounds: int, images: int) -> dict[str, dict[str, float]]:
-    present = [name for name in names if name not in NEEDS_PEERS or PEERS_PYTHON.exists()]
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in present}
+def _measure(
+    names: tuple[str, ...], source: Path, out: Path, rounds: int, images: int, missing: dict[str, str]
+) -> dict[str, dict[str, float]]:
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for name in names:
+        if name in NEEDS_PEERS and not PEERS_PYTHON.exists():
+            missing[name] = "`make bench-peers` was not run"
     for _ in range(rounds + 1):
-        for name in present:
-            runs[name].append(_run(name, source, out))
+        for name in names:
+            if name not in missing:
+                found = _run(name, source, out)
+                if "missing" in found:
+                    missing[name] = found["missing"]
+                else:
+                    runs.setdefault(name, []).append(found)
     figures = {}
-    for name, found in runs.items():
+    for name, measured in runs.items():
         # The first round only warms the page cache.
-        seconds = statistics.median(run["seconds"] for run in found[1:])
-        cpu_s = statistics.median(run["cpu_s"] for run in found[1:])
+        seconds = statistics.median(run["seconds"] for run in measured[1:])
+        cpu_s = statistics.median(run["cpu_s"] for run in measured[1:])
         figures[name] = {
             "images_per_s": round(images / seconds, 1),
             "cpu_ms_per_image": round(1000 * cpu_s / images, 4),
-            "peak_mb": max(run["peak_mb"] for run in found),
+            "peak_mb": max(run["peak_mb"] for run in measured),
             # Pair by pair, ours against the peer of the same round.
             "ours_against_it": round(
                 statistics.median(
-                    run["seconds"] / own["seconds"] for run, own in zip(found, runs[names[0]], strict=True)
+                    run["seconds"] / own["seconds"] for run, own in zip(measured[1:], runs[names[0]][1:], strict=True)
                 ),
                 3,
             ),
@@ -93,7 +109,7 @@ def _measure(names: tuple[str, ...], source: Path, out: Path, rounds: int, image
     return figures
 
 
-def _run(name: str, source: Path, out: Path) -> dict[str, float]:
+def _run(name: str, source: Path, out: Path) -> dict[str, Any]:
     python = PEERS_PYTHON if name in NEEDS_PEERS else Path(sys.executable)
     try:
         done = subprocess.run(
@@ -103,7 +119,7 @@ def _run(name: str, source: Path, out: Path) -> dict[str, float]:
         )
         if done.returncode:
             raise click.ClickException(f"{name} failed:\n{done.stderr.decode()[-2000:]}")
-        figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return figures
     finally:
         shutil.rmtree(out, ignore_errors=True)
@@ -126,6 +142,8 @@ def _print(report: dict[str, Any]) -> None:
                 name, f"{row['images_per_s']:,.0f}", f"{row['cpu_ms_per_image']:.3f}", f"{row['peak_mb']:.0f}", ratio
             )
         console.print(table)
+    for name, reason in report["missing"].items():
+        console.print(f"not run: {name}: {reason}")
 
 
 if __name__ == "__main__":

@@ -200,6 +200,15 @@ def litdata() -> Writer:
     return write
 
 
+def ffcv() -> Writer:
+    """FFCV's writer, the JPEGs as they are instead of encoded anew."""
+    import ffcv.writer  # noqa: F401  Missing is told before anything is written.
+
+    from benchmarks.loader_peers.ffcv_loader import write
+
+    return lambda source, out: write(source, out, workers=WORKERS)
+
+
 WRITERS: dict[str, Callable[[], Writer]] = {
     "imgdata check=header": lambda: imgdata_writer(check="header"),
     "imgdata check=decode": lambda: imgdata_writer(check="decode"),
@@ -213,6 +222,7 @@ WRITERS: dict[str, Callable[[], Writer]] = {
     "TFRecord": tfrecord,
     "MDS": mds,
     "LitData": litdata,
+    "FFCV": ffcv,
 }
 
 
@@ -223,11 +233,15 @@ def _resized() -> Any:
 
 
 def main(name: str, source: Path, out: Path) -> None:
-    """Measure one writer and print its figures."""
-    write = WRITERS[name]()
+    """Measure one writer and print its figures, or why it can't run."""
     # Peers chat on standard output; the figures go where it was.
     figures = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    try:
+        write = WRITERS[name]()
+    except ImportError as error:
+        print(json.dumps({"missing": str(error)}), file=figures, flush=True)
+        return
     before, started = _cpu_s(), time.perf_counter()
     write(source, out)
     seconds, cpu_s = time.perf_counter() - started, _cpu_s() - before

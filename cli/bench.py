@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _WIDTH = 100
 """Columns where there is no terminal."""
 _OURS = "imgdata"
+_TIMES = ("p50 ms", "p95", "p99", "first s")
 
 
 @click.command(short_help="Measure images/s of a loader, beside others.")
@@ -30,7 +31,7 @@ _OURS = "imgdata"
 @click.option("--size", type=click.IntRange(min=1), help="Side of the output in pixels.  [the recipe's]")
 @click.option("--backend", default="auto", show_default=True, metavar="auto|cpu|dali|resident")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="cpu, cuda, cuda:1.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Of one rank.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Of one rank.  [256, or all samples of a small split]")
 @click.option("--threads", type=click.IntRange(min=1), help="Or worker processes.  [all cores]")
 @click.option("--dtype", metavar="uint8|float16|float32", help="Of the batches.  [as the recipe suggests]")
 @click.option("--ranks", type=click.IntRange(min=1), default=1, show_default=True, help="Be rank 0 of so many.")
@@ -73,8 +74,9 @@ def command(out: Path, compare: str, markdown: bool, quiet: bool, as_json: bool,
     for name, text in _head(result):
         console.print(f"{name:<9} {text}", soft_wrap=True)
     console.print()
-    console.print(_table(result))
-    console.print()
+    for table in _tables(result, console.width):
+        console.print(table)
+        console.print()
     for text in result.notes:
         console.print(f"- {text}", soft_wrap=not console.is_terminal)
 
@@ -93,7 +95,7 @@ def _head(result: "BenchResult") -> list[tuple[str, str]]:
         (
             "dataset",
             f"{data['name']}, {data['split']}: {data['samples']:,} images of {data['mean_bytes'] / 1e3:,.1f} kB in "
-            f"{data['shards']:,} shards",
+            f"{data['shards']:,} shard{'s' if data['shards'] > 1 else ''}",
         ),
         ("recipe", f"{name}{', '.join(recipe['ops'])}; {height} x {width}, {result.dtype}"),
         ("loader", f"{result.backend_description}; batches of {result.batch_size:,} on {result.device}"),
@@ -136,15 +138,25 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:,.{digits}f}"
 
 
-def _table(result: "BenchResult") -> "Table":
+def _tables(result: "BenchResult", width: int) -> list["Table"]:
+    """All columns beside one another, or where `width` is too small for them the times in a table of their own."""
+    lines = [("loader", _columns(result)), *_rows(result)]
+    columns = [[name for name, _ in lines], *([line[at] for _, line in lines] for at in range(len(lines[0][1])))]
+    if sum(max(map(len, column)) + 1 for column in columns) <= width:
+        return [_table(columns)]
+    names, times = columns[0], [column for column in columns[1:] if column[0] in _TIMES]
+    return [_table([column for column in columns if column not in times]), _table([names, *times])]
+
+
+def _table(columns: "Sequence[Sequence[str]]") -> "Table":
+    """Of names, and figures; the first cell of each is its title."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("loader", no_wrap=True)
-    for column in _columns(result):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, cells in _rows(result):
-        table.add_row(name, *cells)
+    for number, column in enumerate(columns):
+        table.add_column(column[0], justify="right" if number else "left", no_wrap=True)
+    for cells in list(zip(*columns, strict=True))[1:]:
+        table.add_row(*cells)
     return table
 
 

@@ -108,7 +108,7 @@ def _print_findings(findings: "Findings", console: Console) -> None:
         soft_wrap=True,
     )
     console.print(f"backend {case.description}\n", soft_wrap=True)
-    console.print(_stages(findings))
+    console.print(_stages(findings, bars=console.width >= _WIDTH))
     if findings.disk.why_not_cold is not None:
         tell(console, ODD, "note", f"reading from disk was not timed: {findings.disk.why_not_cold}")
     console.print()
@@ -145,8 +145,8 @@ def _print_bottleneck(findings: "Findings", console: Console) -> None:
     tell(console, ODD, "bottleneck", f"{slowest.name}{share}")
 
 
-def _stages(findings: "Findings") -> Table:
-    """Longer bars are slower; what is no part of this pipeline has none."""
+def _stages(findings: "Findings", *, bars: bool) -> Table:
+    """Longer bars are slower; what is no part of this pipeline has none. A narrow screen is for the words."""
     pipeline = findings.pipeline
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", caption_justify="left")
     table.caption = (
@@ -156,7 +156,8 @@ def _stages(findings: "Findings") -> Table:
     table.add_column("stage", no_wrap=True)
     for name in ("images/s", "per core", "ms/image", "MB/s"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, width=_BAR)
+    if bars:
+        table.add_column("", no_wrap=True, width=_BAR)
     table.add_column("")
     longest = max(1 / stage.images_per_s for stage in pipeline.stages if stage.counted)
     for stage in pipeline.stages:
@@ -167,7 +168,7 @@ def _stages(findings: "Findings") -> Table:
             "" if stage.per_core is None else f"{stage.per_core:,.0f}",
             f"{stage.ms_per_image:.3f}",
             "" if stage.mb_per_s is None else f"{stage.mb_per_s:,.0f}",
-            bar,
+            *[bar] * bars,
             Text(stage.note, "dim"),
         )
     return table

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 _WORST, _CONFUSIONS = 10, 5
 """Rows that are shown."""
+_NAME_WIDTH = 32
+"""Letters of a class name that are shown."""
 
 
 @click.command(short_help="Measure how good a trained network is on a split.")
 @click.argument("source", metavar="RUN|MODEL")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--split", default="val", show_default=True, help="Name of the split.")
+@click.option("--split", metavar="NAME", help="By default what the run was validated with; else val, or its like.")
 @click.option("--view", default="", help='A saved view, or steps such as "fraction=0.1".')
 @network_options
 @click.option(
@@ -91,9 +93,15 @@ def command(
         console.print("\nmost often confused", style="bold")
         for one in confusions:
             times = f"{one.count:,} time{'s' if one.count > 1 else ''}"
-            console.print(f"{times:>11}  {one.label.name}, taken for {one.prediction.name}", soft_wrap=True)
+            label, prediction = (_short(name) for name in (one.label.name, one.prediction.name))
+            console.print(f"{times:>11}  {label}, taken for {prediction}", soft_wrap=True)
     if confusion is not None:
         console.print(f"\nconfusion matrix  {confusion}", soft_wrap=True)
+
+
+def _short(name: str) -> str:
+    """One that fits into a line; ImageNet's have up to 120 letters."""
+    return name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 1]}…"
 
 
 def _print_notes(console: "Console", found: "Evaluation") -> None:
@@ -112,7 +120,8 @@ def _print_figures(console: "Console", found: "Evaluation") -> None:
 
     scores = found.scores
     ranks = f", {found.world_size} ranks" if found.world_size > 1 else ""
-    console.print(Text.assemble((found.model, "bold"), f" on {found.split}{ranks}\n"))
+    view = f" | {found.view}" if found.view else ""
+    console.print(Text.assemble((found.model, "bold"), f" on {found.split}{view}{ranks}\n"), soft_wrap=True)
     table = Table.grid(padding=(0, 2), pad_edge=True)
     table.add_column()
     table.add_column(justify="right")
@@ -136,7 +145,7 @@ def _class_table(found: "Evaluation", all_classes: bool) -> "Table":
     if len(rows) < total:
         table.caption = f"{total - len(rows):,} more classes (--all-classes)"
     table.add_column(
-        "worst classes" if len(rows) < total else "classes", overflow="ellipsis", no_wrap=True, max_width=32
+        "worst classes" if len(rows) < total else "classes", overflow="ellipsis", no_wrap=True, max_width=_NAME_WIDTH
     )
     table.add_column("right", justify="right")
     table.add_column("of", justify="right")

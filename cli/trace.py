@@ -11,7 +11,7 @@ from .train_options import given
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from imgdata.measure.trace_rows import TraceRow
+    from imgdata.measure.trace.rows import TraceRow
 
 _WIDTH = 100
 """Columns where there is no terminal."""
@@ -49,7 +49,7 @@ def command(out: Path, run: Path | None, samples: int, picture: Path | None, as_
 
     result = trace(out, TrainOptions(**given(settings)), run=run, samples=samples)
     if picture is not None:
-        from imgdata.measure.trace_picture import save_picture
+        from imgdata.measure.trace.picture import save_picture
 
         save_picture(result, picture)
     if as_json:

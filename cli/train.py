@@ -1,6 +1,7 @@
 """`imgdata train`: a dataset into a trained network, its curves and checkpoints."""
 
 import json
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,14 @@ def command(
     from imgdata.ranks import rank_and_world
     from imgdata.train.options import TrainOptions
 
-    options = TrainOptions(**given(settings))
+    asked = given(settings)
     first = rank_and_world()[0] == 0
     if synthetic:
         if resume:
             raise OptionError("synthetic and resume can't be given together: it trains nothing that could go on")
-        _time_steps(data, run, options, steps or 50, quiet=quiet or not first, as_json=as_json, first=first)
+        _time_steps(
+            data, run, TrainOptions(**asked), steps or 50, quiet=quiet or not first, as_json=as_json, first=first
+        )
         return
     if steps is not None:
         raise OptionError("steps needs synthetic: how long a run is, epochs says")
@@ -59,8 +62,9 @@ def command(
     from .display import screen
     from .training import TrainDisplay, print_result
 
-    with TrainDisplay(quiet=quiet or not first) as display:
-        result = train(data, run, options, resume=resume, overwrite=overwrite, watcher=display)
+    with TrainDisplay(quiet=quiet or not first) as display, warnings.catch_warnings():
+        warnings.showwarning = display.warned
+        result = train(data, run, asked, resume=resume, overwrite=overwrite, watcher=display)
     if not first:
         return
     if as_json:

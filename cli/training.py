@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
@@ -15,7 +15,7 @@ from imgdata.train.watch import Report, TrainWatcher
 from .display import GOOD, ODD, Display, note, screen, tell
 
 if TYPE_CHECKING:
-    from imgdata.train.loop import TrainResult
+    from imgdata.train.result import TrainResult
     from imgdata.train.synthetic import EndToEnd
 
 DATA_WAIT = 0.05
@@ -45,14 +45,13 @@ class TrainDisplay(Display, TrainWatcher):
             quiet=quiet,
         )
         self._task: TaskID | None = None
-        self._epochs = self._done_before = self._done = 0
+        self._epochs = self._steps_before = 0
         self._started = time.monotonic()
 
-    def started(self, config: Mapping[str, Any], epochs_done: int) -> None:
+    def started(self, config: Mapping[str, Any], steps_done: int) -> None:
         """Say what is trained on what, and head the table."""
         options = config["options"]
-        self._epochs, self._done = options["epochs"], epochs_done
-        self._done_before = epochs_done
+        self._epochs, self._steps_before = options["epochs"], steps_done
         self._started = time.monotonic()
         if self.quiet:
             return
@@ -68,11 +67,13 @@ class TrainDisplay(Display, TrainWatcher):
             f"{config['samples']['train']:,} samples to train on, {config['samples']['val']:,} to validate with"
         )
         self.console.print(
-            f"{self._epochs} epochs of {config['steps_per_epoch']:,} steps of {options['batch_size']:,} samples, "
+            f"{self._epochs} epoch{'s' if self._epochs > 1 else ''} of {config['steps_per_epoch']:,} steps of "
+            f"{options['batch_size']:,} samples, "
             f"{options['optimizer']}, lr {options['lr']:g}"
         )
-        if epochs_done:
-            self.console.print(f"going on after {epochs_done} epoch{'s' if epochs_done > 1 else ''}")
+        if steps_done:
+            epochs, steps = divmod(steps_done, config["steps_per_epoch"])
+            self.console.print(f"going on after step {steps:,} of epoch {epochs + 1:,}")
         self.console.print(Text("".join(f"{name:>{width}}" for name, width in _COLUMNS), "bold"), soft_wrap=True)
         if self.live:
             self._task = self.bar.add_task("", total=config["steps_per_epoch"], figures="")
@@ -87,7 +88,7 @@ class TrainDisplay(Display, TrainWatcher):
         if self.live and self._task is not None:
             self.bar.update(self._task, completed=report.step, total=report.steps, description=what, figures=figures)
         elif self.line_is_due:
-            self.console.print(f"{what}  step {report.step:,}/{report.steps:,}  {figures}")
+            self.console.print(f"{what}  step {report.step:,}/{report.steps:,}  {figures}", soft_wrap=True)
 
     def evaluating(self, done: int, batches: int) -> None:
         """Show the validation in the bar."""
@@ -96,7 +97,6 @@ class TrainDisplay(Display, TrainWatcher):
 
     def epoch_done(self, row: EpochRow, *, best: bool) -> None:
         """Print the epoch's line; the best so far is marked."""
-        self._done += 1
         if self.quiet:
             return
         values = (
@@ -122,11 +122,23 @@ class TrainDisplay(Display, TrainWatcher):
         if not self.quiet:
             note(self.console, text)
 
+    def warned(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        """Print a warning as a note: in place of `warnings.showwarning`."""
+        self.noted(str(message))
+
     def _left(self, report: Report) -> str:
-        """The time until the end, from that of the epochs and steps so far."""
-        done = (self._done - self._done_before) + report.step / report.steps
-        left = (self._epochs - self._done) - report.step / report.steps
-        seconds = (time.monotonic() - self._started) / done * left
+        """The time until the end, from that of the steps so far."""
+        reached = (report.epoch - 1) * report.steps + report.step
+        left = self._epochs * report.steps - reached
+        seconds = (time.monotonic() - self._started) / (reached - self._steps_before) * left
         minutes, rest = divmod(round(seconds), 60)
         return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} left"
 
@@ -147,9 +159,12 @@ def print_result(result: "TrainResult", console: Console) -> None:
     )
     if advice := advice_for_run(result.config, result.data_wait):
         note(console, advice)
+    if result.bad:
+        note(console, f"{len(result.bad):,} training pictures could not be decoded; others took their place")
     if scores.skipped:
         note(console, f"{scores.skipped:,} validation pictures could not be decoded")
-    console.print(f"{result.run}/ has best.pt, last.pt, metrics.csv, curves.png, confusion.png", soft_wrap=True)
+    pictures = "curves.png" if scores.confusion_CC is None else "curves.png, confusion.png"
+    console.print(f"{result.run}/ has best.pt, last.pt, metrics.csv, {pictures}", soft_wrap=True)
 
 
 def print_end_to_end(result: "EndToEnd") -> None:

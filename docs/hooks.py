@@ -2,19 +2,29 @@
 
 `<!-- help COMMAND -->` becomes what `imgdata COMMAND --help` prints: the pages show the options that the installed
 commands have, and a removed command stops the build. `<!-- speed GROUP -->`, `<!-- loaders GROUP -->`,
-`<!-- parity -->`, `<!-- scale -->` and `<!-- measured NAME -->` become figures from `benchmarks/results/`.
+`<!-- parity -->`, `<!-- scale -->`, `<!-- stages -->`, `<!-- growth NAME -->`, `<!-- targets -->`,
+`<!-- pipeline NAME PART -->` and `<!-- measured NAME -->` become figures from `benchmarks/results/`.
 """
 
 import json
 import re
+import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 from imgdata_cli.main import cli
 
-_MARK = re.compile(r"<!-- (help|speed|loaders|parity|scale|measured)(?: ([a-z0-9_-]+))? -->")
-_RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
+_MARK = re.compile(
+    r"<!-- (help|speed|loaders|parity|scale|stages|growth|targets|pipeline|measured)(?: ([a-z0-9_ -]+))? -->"
+)
+_ROOT = Path(__file__).resolve().parent.parent
+_RESULTS = _ROOT / "benchmarks" / "results"
+# MkDocs looks for modules beside this file, and only while it is loaded.
+sys.path.insert(0, str(_ROOT))
+_tables, _aims = import_module("benchmarks.tables"), import_module("benchmarks.targets")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -25,6 +35,10 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         "loaders": _loaders,
         "parity": _parity,
         "scale": _scale,
+        "stages": _suites,
+        "growth": _growth,
+        "targets": _targets,
+        "pipeline": _pipeline,
         "measured": _measured,
     }
     return _MARK.sub(lambda found: fill[found[1]](found[2] or ""), markdown)
@@ -53,8 +67,9 @@ def _loaders(group: str) -> str:
     for name, row in sorted(figures.items(), key=lambda item: item[1]["cpu_ms_per_image"]):
         title = f"{name} {row['version']}" + ("" if row["antialias"] else " &#42;")
         ratios = f"{_against(row, 'our_rate_against_it')} | {_against(row, 'our_cpu_against_it')}"
-        rows.append(f"| {title} | {row['images_per_s']:,.0f} | {row['cpu_ms_per_image']:.3f} | {ratios} |")
-    head = "| loader | images/s | CPU-ms/image | our rate / its | our CPU-ms / its |\n|---|--:|--:|--:|--:|"
+        costs = f"{row['images_per_s']:,.0f} | {row['cpu_ms_per_image']:.3f} | {row.get('memory_mb', '')}"
+        rows.append(f"| {title} | {costs} | {ratios} |")
+    head = "| loader | images/s | CPU-ms/image | MB | our rate / its | our CPU-ms / its |\n|---|--:|--:|--:|--:|--:|"
     return "\n".join([head, *rows])
 
 
@@ -90,8 +105,161 @@ def _scale(_: str) -> str:
     return "\n".join(["| | |\n|---|--:|", *rows])
 
 
+def _pipeline(names: str) -> str:
+    """A part of a recorded pipeline, such as `p0 curve`."""
+    name, part = names.split()
+    report = _results("pipelines")[name]
+    parts: dict[str, Callable[[dict[str, Any]], str]] = {
+        "commands": _commands,
+        "stages": lambda report: _stages(report["trace"]),
+        "layers": lambda report: _layers(report["before"]),
+        "curve": lambda report: _curve(report["summary"]),
+        "answers": _answers,
+        "classes": _ways,
+        "transfer": _transfer,
+        "predictions": _predictions,
+        "widths": _widths,
+        "measured": _measured_pipeline,
+    }
+    return parts[part](report)
+
+
+def _commands(report: dict[str, Any]) -> str:
+    lines = [f"$ {step['text']}" for step in report["steps"]]
+    return "\n".join(["```console", *lines, "```"])
+
+
+def _stages(trace: dict[str, Any]) -> str:
+    head = "| stage | step | count | shape | type | range | example | ms |\n|---|---|--:|--:|---|--:|---|--:|"
+    rows, stage = [], ""
+    for row in trace["rows"]:
+        if row["stage"] != "layer":
+            shown = "" if row["stage"] == stage else row["stage"]
+            cells = (_shape(row), row["dtype"], _range(row), row["example"], _ms(row))
+            rows.append(f"| {shown} | {row['step']} | {row['count']:,} | " + " | ".join(cells) + " |")
+        stage = row["stage"]
+    return "\n".join([head, *rows])
+
+
+def _layers(trace: dict[str, Any]) -> str:
+    head = "| layer | shape | range | parameters | ms |\n|---|--:|--:|--:|--:|"
+    rows = [
+        f"| {row['step']} | {_shape(row)} | {_range(row)} | {row['parameters'] or 0:,} | {_ms(row)} |"
+        for row in trace["rows"]
+        if row["stage"] == "layer"
+    ]
+    return "\n".join([head, *rows])
+
+
+def _shape(row: dict[str, Any]) -> str:
+    return " x ".join(f"{side:,}" for side in row["shape"])
+
+
+def _range(row: dict[str, Any]) -> str:
+    if row["low"] is None:
+        return ""
+    if row["stage"] == "load":
+        return f"{row['low']:,.0f} to {row['high']:,.0f} bytes"
+    return f"{row['low']:.3g} to {row['high']:.3g}"
+
+
+def _ms(row: dict[str, Any]) -> str:
+    return "" if row["ms_per_image"] is None else f"{row['ms_per_image']:.3f}"
+
+
+def _curve(summary: dict[str, Any]) -> str:
+    head = (
+        "| epoch | training loss | training accuracy | validation loss | validation accuracy |\n|--:|--:|--:|--:|--:|"
+    )
+    rows = [
+        f"| {row['epoch']} | {row['train_loss']:.3f} | {row['train_top1']:.1%} | {row['val_loss']:.3f} "
+        f"| {row['val_top1']:.1%} |"
+        for row in summary["curve"]
+    ]
+    return "\n".join([head, *rows])
+
+
+def _answers(report: dict[str, Any]) -> str:
+    """The kept epoch on what it was validated with; and on a test set, where there was one."""
+    summary = report["summary"]
+    lines = [f"Validation: **{summary['correct']:,} of {summary['total']:,}** right ({summary['top1']:.1%})"]
+    if "test" in report:
+        test = report["test"]
+        lines.append(f"test set, never seen: **{test['correct']:,} of {test['total']:,}** ({test['top1']:.1%})")
+    return "; ".join(lines) + "."
+
+
+def _ways(report: dict[str, Any]) -> str:
+    """Accuracy by class of each way to deal with imbalance, a mean over seeds."""
+    split, ways = report["inspect"]["splits"]["train"], report["ways"]
+    head = f"| class | to train on | {' | '.join(ways)} |\n|---|--:|{'--:|' * len(ways)}"
+    named = enumerate(name for _, name in report["inspect"]["classes"])
+    rows = sorted(((split["class_counts"][number], number, name) for number, name in named), reverse=True)
+    lines = [
+        f"| {name} | {count:,} | " + " | ".join(f"{way['by_class'][number]:.0%}" for way in ways.values()) + " |"
+        for count, number, name in rows
+    ]
+    means = " | ".join(f"**{way['top1']:.1%}**" for way in ways.values())
+    spread = " | ".join(f"{min(way['top1_of_seeds']):.1%} to {max(way['top1_of_seeds']):.1%}" for way in ways.values())
+    lines.append(f"| all, as many of each | {sum(split['class_counts']):,} | {means} |")
+    lines.append(f"| lowest and highest of {len(report['seeds'])} seeds | | {spread} |")
+    return "\n".join([head, *lines])
+
+
+def _transfer(report: dict[str, Any]) -> str:
+    """What a network from scratch, a new classifier alone, and fine-tuning come to, on the same pictures."""
+    frozen = report["summary"]["curve"][: report["frozen_epochs"]]
+    scratch, tuned = report["scratch"], report["summary"]
+    rows = (
+        ("`cnn` from scratch", len(scratch["curve"]), scratch["top1"]),
+        ("Lite0, new classifier on frozen features", len(frozen), max(row["val_top1"] for row in frozen)),
+        ("the same, then fine-tuned", len(tuned["curve"]), tuned["top1"]),
+    )
+    lines = [f"| {what} | {epochs} | {top1:.1%} |" for what, epochs, top1 in rows]
+    return "\n".join(["| | epochs | validation accuracy |\n|---|--:|--:|", *lines])
+
+
+def _predictions(report: dict[str, Any]) -> str:
+    rows = [f"| {one['name']} | {one['probability']:.1%} |" for one in report["predictions"][0]["predictions"]]
+    return "\n".join(["| class | probability |\n|---|--:|", *rows])
+
+
+def _widths(report: dict[str, Any]) -> str:
+    rows = [f"| {name} | {width:,} |" for name, width in report["widths"].items()]
+    return "\n".join(["| network | features |\n|---|--:|", *rows])
+
+
+def _measured_pipeline(report: dict[str, Any]) -> str:
+    place = f"{report['machine']['cores']} cores of {report['machine']['cpu']}"
+    packages = ("python", "imgdata", "torch", "timm")
+    versions = ", ".join(f"{package} {report['versions'][package]}" for package in packages)
+    seconds = sum(step["seconds"] for step in report["steps"])
+    return (
+        f"Recorded on {place}, {report['date']}, with {versions}, seed {report['seed']}; the commands took "
+        f"{seconds:,.0f} s. To repeat: `{report['command']}`."
+    )
+
+
+def _suites(_: str) -> str:
+    stages: str = _tables.stages(_results("stages"))
+    return stages
+
+
+def _growth(name: str) -> str:
+    recorded = _results("growth")
+    return f"{_tables.growth(recorded, name)}\n\n{_origin(recorded[name])}"
+
+
+def _targets(_: str) -> str:
+    targets: str = _aims.markdown(_aims.recorded())
+    return targets
+
+
 def _measured(name: str) -> str:
-    report = _results(name)
+    return _origin(_results(name))
+
+
+def _origin(report: dict[str, Any]) -> str:
     place = f"{report['machine']['cores']} cores of {report['machine']['cpu']}"
     versions = ", ".join(f"{package} {version}" for package, version in report["versions"].items())
     return f"Measured on {place}, {report['date']}, with {versions}. To repeat: `{report['command']}`."

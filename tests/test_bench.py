@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shlex
 
 import pytest
@@ -133,6 +134,16 @@ def test_the_table_has_a_head_a_line_for_each_loader_and_notes(shown, some_resul
     assert note == "- not counted: much"
 
 
+def test_on_a_narrow_screen_no_figure_is_cut_off(shown, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    result = CliRunner().invoke(command, ["out"], env={"COLUMNS": "80"})
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout)
+    tables = [line.split() for line in plain.splitlines() if line.startswith("loader  ") and "batches of" not in line]
+    assert [words[-1] for words in tables] == ["ours/its", "s"]
+    assert "…" not in plain
+
+
 def test_markdown_can_be_pasted(shown):
     lines = shown("--markdown")
     assert lines[0].startswith("- command: `imgdata bench ")
@@ -206,6 +217,15 @@ def test_what_the_data_or_the_machine_can_not_do_is_said_before_a_process_starts
         bench(images, BenchOptions(**{**QUICK, **settings}))
 
 
+@pytest.mark.parametrize(("ranks", "batch_size"), [(1, 60), (4, 15)])
+def test_without_a_word_a_small_split_is_one_batch(images, monkeypatch, ranks, batch_size):
+    monkeypatch.setattr("imgdata.measure.bench.run.run_together", lambda jobs, limit_s=None: [measured()] * len(jobs))
+    settings = {**QUICK, "batch_size": None, "ranks": ranks}
+    result = bench(images, BenchOptions(**settings))
+    assert result.batch_size == batch_size
+    assert "--batch-size" not in result.command
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_what_needs_one_is_refused(images):
     with pytest.raises(OptionError, match="device must be cpu where PyTorch finds no GPU, got 'cuda'"):
@@ -224,7 +244,7 @@ SETTINGS = {
     "recipe": st.sampled_from([*PRESETS, "my recipes/a.json"]),
     "size": st.none() | st.integers(1, 512),
     "backend": st.sampled_from(["auto", "cpu", "dali", "resident"]),
-    "batch_size": st.integers(1, 4096),
+    "batch_size": st.none() | st.integers(1, 4096),
     "threads": st.none() | st.integers(1, 64),
     "dtype": st.sampled_from([None, "uint8", "float32"]),
     "seconds": st.sampled_from([10.0, 0.5, 60.0]),

@@ -219,6 +219,14 @@ def test_the_text_says_what_was_measured_and_where_time_goes(digits):
         assert words in result.stdout
 
 
+def test_a_narrow_screen_has_words_in_place_of_bars(images, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    result = CliRunner().invoke(command, [str(images), "--quiet", "--device", "cpu"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    assert "from the page cache" in result.stdout
+    assert "█" not in result.stdout
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

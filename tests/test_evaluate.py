@@ -1,6 +1,8 @@
 """`imgdata evaluate`: the figures are those of the training, of scikit-learn, and of any number of ranks."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,14 +12,15 @@ from click.testing import CliRunner
 from imgdata_cli.evaluate import command
 from loaders import damaged, dataset, sample
 from PIL import Image
-from runs import run_command
+from runs import quick, run_command
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 from tarsets import write_tar
 
 import imgdata
-from imgdata.errors import OptionError, ShardError
+from imgdata.errors import OptionError, OutputError, ShardError
 from imgdata.sample import ClassName
 from imgdata.train.evaluate import evaluate
+from imgdata.train.loop import train
 from imgdata.train.matching import match_foreign, match_own
 from imgdata.train.trained import imagenet_classes, load_trained
 
@@ -65,6 +68,22 @@ def test_without_a_word_mirror_images_are_used_as_in_the_validation(digits):
     plain = random_network("cnn", size=16, classes=10, ids=ids)
     assert evaluate(mirrored, digits).scores.loss == evaluate(plain, digits, flip_test=True).scores.loss
     assert evaluate(mirrored, digits, flip_test=False).scores.loss == evaluate(plain, digits).scores.loss
+
+
+def test_without_a_word_a_run_is_evaluated_with_what_it_was_validated_with(digits, tmp_path):
+    train(digits, tmp_path / "run", quick(epochs=1, hold_out=80))
+    found = evaluate(tmp_path / "run", digits)
+    assert (found.split, found.scores.total) == ("train", 80)
+    assert found.view.startswith("count=80")
+    assert found.scores.correct == json.loads((tmp_path / "run" / "summary.json").read_text())["correct"]
+    copy = shutil.copytree(digits, tmp_path / "copy")
+    assert evaluate(tmp_path / "run", copy).split == "val"
+
+
+def test_a_dataset_without_a_split_to_validate_with_asks_for_one(tmp_path):
+    out = dataset(tmp_path, count=4)
+    with pytest.raises(OptionError, match=r"split must be named where .*, got train; choose one with --split"):
+        evaluate(random_network("cnn"), out)
 
 
 def test_classes_and_confusions_add_up_to_the_figures(run, digits):
@@ -208,6 +227,43 @@ def test_a_confusion_matrix_that_is_no_png_is_refused_before_the_work(tmp_path):
         CliRunner().invoke(
             command, ["no-run", "no-data", "--confusion", str(tmp_path / "matrix.jpg")], catch_exceptions=False
         )
+
+
+def test_a_confusion_matrix_without_a_folder_is_refused_before_the_work(tmp_path):
+    with pytest.raises(OutputError, match=r"nowhere/matrix\.png: its folder must be there"):
+        CliRunner().invoke(
+            command, ["no-run", "no-data", "--confusion", str(tmp_path / "nowhere/matrix.png")], catch_exceptions=False
+        )
+
+
+def test_long_names_are_cut_so_that_lines_stay_short(run, digits, monkeypatch):
+    found = evaluate(run, digits)
+    named = replace(found, classes=tuple(one._replace(name=f"{one.id}, " * 40) for one in found.classes))
+    monkeypatch.setattr("imgdata.train.evaluate.evaluate", lambda *_, **options: named)
+    done = CliRunner().invoke(command, [str(run), str(digits)], catch_exceptions=False)
+    assert "taken for" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("out", r"must be the folder of a run, got one without config\.json; the run comes first"),
+        ("out/file.pt", r"got a file; give the run's folder, or --weights .*file\.pt after the network's name"),
+        ("nowhere", "must be the folder of a run or the name of a network, got neither"),
+    ],
+)
+def test_what_is_no_run_is_told_with_the_way_out(tmp_path, source, message):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/file.pt").write_bytes(b"")
+    with pytest.raises(OptionError, match=message):
+        load_trained(tmp_path / source)
+
+
+@pytest.mark.parametrize(("name", "way_out"), [("cnn", "--weights FILE$"), ("resnet10t", "FILE, or --pretrained")])
+def test_a_network_by_name_needs_weights_that_there_are(name, way_out):
+    with pytest.raises(OptionError, match=f"{name} needs weights: .*{way_out}"):
+        load_trained(name)
 
 
 @pytest.mark.slow

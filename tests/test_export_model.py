@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -118,6 +119,17 @@ def test_a_network_that_cannot_be_exported_is_told_in_one_line(tmp_path):
 def test_another_suffix_is_refused(tmp_path):
     with pytest.raises(OptionError, match=r"a model must go to an \.onnx file, got .*model\.pt"):
         export_model(random_network("cnn", size=16), tmp_path / "model.pt")
+
+
+def test_a_folder_that_is_missing_is_told_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "load_trained", None)
+    with pytest.raises(OutputError, match="its folder must be there; make it"):
+        export_model("no-run", tmp_path / "nowhere" / "model.onnx")
+
+
+def test_a_network_without_a_classifier_is_not_exported(tmp_path):
+    with pytest.raises(OptionError, match="the weights must have a classifier"):
+        export_model(replace(random_network("cnn", size=16), classes=()), tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])

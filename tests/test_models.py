@@ -1,6 +1,7 @@
 """`create_model`, `model_input`, `imgdata models`: networks by name, the small ones layer by layer."""
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -254,6 +255,34 @@ def test_what_can_not_be_made_is_refused_with_the_way_out(name, options, message
         made(name, **options)
 
 
+def test_weights_must_be_given_to_say_how_many_classes_there_are():
+    with pytest.raises(OptionError, match="num_classes must be given for a network without weights"):
+        made("cnn", num_classes=None)
+
+
+def test_a_hub_that_is_out_of_reach_is_told_once(monkeypatch):
+    def asks_and_asks(name, **_):
+        for number in range(3):
+            logger.warning("'no route' thrown while requesting HEAD https://hub")
+            logger.warning("Retrying in %ss [Retry %s/5].", 2**number, number)
+        logger.warning("a licence has changed")
+        raise OSError("Nobody answers. Ever.")
+
+    logger, heard = logging.getLogger("huggingface_hub.utils._http"), []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())
+    parent = logging.getLogger("huggingface_hub")
+    monkeypatch.setattr(parent, "handlers", [handler])
+    monkeypatch.setattr(timm, "create_model", asks_and_asks)
+    with pytest.raises(OptionError, match="must be in the cache or within reach, got: Nobody answers; "):
+        made("resnet10t", pretrained=True)
+    assert heard == [
+        "the hub gives no answer yet ('no route'); asking again for up to a minute",
+        "a licence has changed",
+    ]
+    assert handler.filters == []
+
+
 def test_without_timm_the_own_networks_work_and_others_name_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     assert made("cnn").num_classes == CLASSES
@@ -338,6 +367,11 @@ def test_the_usual_weights_come_first():
 def test_a_pattern_without_a_match_is_refused_with_near_names():
     with pytest.raises(OptionError, match="got 'resnet5O'; perhaps resnet50"):
         matching("resnet5O")
+
+
+def test_the_network_itself_stands_before_those_with_its_name_in_theirs():
+    assert matching("resnet18")[0] == "resnet18"
+    assert len(matching("resnet18")) > 1
 
 
 def test_the_list_needs_neither_torch_nor_timm():

@@ -55,13 +55,13 @@ def here(arguments, folder):
     return result.stdout
 
 
-def small(monkeypatch, tmp_path, name):
-    """A pipeline on little data, one epoch each."""
+def small(monkeypatch, tmp_path, name, epochs=1):
+    """A pipeline on little data, in few epochs."""
     monkeypatch.setattr(pipelines, "call", here)
     monkeypatch.setattr(pipelines, "write_emojis", lambda path, download: class_folders(path))
     monkeypatch.setattr(pipelines, "write_digits_as_cifar", lambda path: write_digits_as_cifar(path, count=200))
     monkeypatch.setattr(pipelines, "SEEDS", (0,))
-    return pipelines.run(name, tmp_path, epochs=1)
+    return pipelines.run(name, tmp_path, epochs=epochs)
 
 
 # --- the raw data -------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_the_pretrained_pipeline_sees_a_cat_and_its_page_can_be_filled(tmp_path,
         lite0_weights()
     except UnavailableError as error:
         pytest.skip(str(error))
-    report = small(monkeypatch, tmp_path, "p4")
+    report = small(monkeypatch, tmp_path, "p4", epochs=2)
     assert "cat" in report["predictions"][0]["predictions"][0]["name"]
     assert report["features"]["width"] == 1280
     assert report["widths"] == {"resnet50": 2048, "vgg16": 4096, "tf_efficientnet_lite0": 1280}

@@ -4,6 +4,7 @@ import http.server
 import json
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,6 +110,20 @@ def test_a_run_knows_most_of_its_digits(run, digits, tmp_path):
         (one,) = predict(run, tmp_path / "digit.png", top=1)
         right += one.predictions[0].name == str(known.label)
     assert right >= 10
+
+
+def test_weights_of_other_classes_keep_the_classifier_that_they_have(tmp_path):
+    own = random_network("cnn", size=64, classes=3).model
+    torch.save(own.state_dict(), tmp_path / "own.pth")
+    trained = load_trained("cnn", weights=tmp_path / "own.pth")
+    assert [one.name for one in trained.classes] == ["0", "1", "2"]
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.equal(trained.model(images), own(images))
+
+
+def test_weights_without_a_classifier_predict_nothing(files):
+    with pytest.raises(OptionError, match=r"cnn: the weights must have a classifier, .*or `imgdata features`"):
+        predict(replace(random_network("cnn"), classes=()), [files])
 
 
 def test_images_come_in_the_order_given_and_folders_sorted(files, tmp_path):

@@ -3,10 +3,12 @@
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,8 +21,8 @@ from imgdata.augment.params import params
 from imgdata.errors import ImageError, OptionError, OutputError
 from imgdata.loading.bad import BadImageWarning
 from imgdata.measure.trace import trace
-from imgdata.measure.trace_picture import save_picture
-from imgdata.measure.trace_pixels import Spot, spot_in_picture, spot_in_window
+from imgdata.measure.trace.picture import save_picture
+from imgdata.measure.trace.pixels import Spot, spot_in_picture, spot_in_window
 from imgdata.recipes import (
     CenterCrop,
     HorizontalFlip,
@@ -95,7 +97,7 @@ def test_the_layers_are_the_textbooks(traced):
 
 def test_a_gray_of_128_becomes_half(traced):
     steps = rows_of(traced, "preprocess")
-    assert list(steps) == ["CenterCrop", "Normalize"]
+    assert list(steps) == ["Resize, CenterCrop", "Normalize"]
     crop, normalize = steps.values()
     assert (crop.shape, crop.dtype, crop.low >= 0, crop.high <= 255) == ((64, 64, 3), "uint8", True, True)
     assert (normalize.dtype, normalize.low >= 0, normalize.high <= 1) == ("float32", True, True)
@@ -199,6 +201,12 @@ def test_a_run_is_traced_with_its_own_weights_size_and_recipe(out, run):
     assert right > 25
 
 
+def test_a_runs_pictures_can_be_augmented_in_another_way_by_a_seed(out, run):
+    first, other = (trace(out, TrainOptions(seed=seed), run=run) for seed in (0, 1))
+    # This recipe has nothing random, and the same network answers.
+    assert [replace(row, ms_per_image=0) for row in first.rows] == [replace(row, ms_per_image=0) for row in other.rows]
+
+
 def test_tracing_leaves_the_run_as_it_was(out, run):
     before = {path: path.read_bytes() for path in run.iterdir()}
     trace(out, run=run)
@@ -215,13 +223,34 @@ def test_a_wrong_normalisation_is_seen_in_the_range_and_said(out, tmp_path):
     row = rows_of(result, "augment")["Normalize"]
     assert row.high - row.low < 0.5
     assert row.high < -1.5
-    assert any("they should be the same" in note for note in result.notes)
+    assert any("mean (123.7, 116.3, 103.5)" in note and "not from 0 to 255" in note for note in result.notes)
 
 
 def test_pixels_far_out_are_said(out, tmp_path):
     wrong = Normalize(mean=(0.5, 0.5, 0.5), std=(0.01, 0.01, 0.01))
     result = trace(out, TrainOptions(model="cnn", recipe=recipe_file(tmp_path, CenterCrop(size=64), wrong)))
-    assert any(note.startswith("augment leaves pixels from -") for note in result.notes)
+    assert any(note.startswith("pixels are from -") for note in result.notes)
+    assert any("std (0.01, 0.01, 0.01)" in note for note in result.notes)
+
+
+def test_a_normalisation_that_is_not_the_weights_own_is_said(out, tmp_path):
+    from imgdata.train.models import create_model
+
+    torch.save(create_model("resnet18", num_classes=10, size=64).state_dict(), tmp_path / "weights.pth")
+    options = TrainOptions(model="resnet18", size=64, weights=str(tmp_path / "weights.pth"))
+    assert trace(out, options, samples=2).notes == ()
+    halves = recipe_file(tmp_path, CenterCrop(size=64), Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
+    (note,) = trace(out, replace(options, recipe=halves), samples=2).notes
+    assert "the weights were made with mean (0.485, 0.456, 0.406)" in note
+
+
+def test_a_run_that_was_validated_in_another_way_is_said(out, run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["eval_recipe"]["ops"][-1]["std"] = [0.5, 0.5, 0.5]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    (note,) = trace(out, run=tmp_path / "run").notes
+    assert note.endswith("they should be the same")
 
 
 def test_nothing_is_said_where_nothing_is_wrong(traced, out, run):
@@ -347,7 +376,7 @@ def test_the_json_has_every_figure(out, traced):
 
 def test_the_panels_are_the_same_picture_after_each_stage(traced, tmp_path):
     titles = [panel.title.splitlines()[0] for panel in traced.panels]
-    assert titles[:3] == ["decoded", "CenterCrop", "Normalize"]
+    assert titles[:3] == ["decoded", "Resize + CenterCrop", "Normalize"]
     assert titles[-5:] == ["conv1", "pool1", "conv2", "pool2", "softmax"]
     decoded, crop = traced.panels[:2]
     assert (decoded.pixels == crop.pixels).all()

@@ -18,7 +18,7 @@ from imgdata.train.setup import prepare
 from imgdata.train.watch import TrainWatcher
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(1)

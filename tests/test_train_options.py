@@ -1,6 +1,7 @@
 """Settings of a run: what is refused, what is decided by the data, what may change; the course of the learning rate."""
 
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -24,6 +25,8 @@ PHOTOS = Facts(samples=800, classes=5, side=64, gpu=False)
         ({"batch_size": True}, "batch_size must be a whole number"),
         ({"lr": 0}, "lr must be above 0"),
         ({"lr": -1.0}, "lr must be at least 0, got -1.0"),
+        ({"lr": math.inf}, "lr must be at least 0, got inf"),
+        ({"mixup": math.nan}, "mixup must be at least 0, got nan"),
         ({"dropout": 1.0}, "dropout must be 0 to 0.99, got 1.0"),
         ({"erasing": 2}, "erasing must be 0 to 1, got 2"),
         ({"optimizer": "lion"}, "optimizer must be one of sgd, adamw, got 'lion'"),
@@ -57,6 +60,15 @@ def test_what_is_left_open_follows_from_the_data(facts, expected):
     assert None not in (decided.lr, decided.weight_decay, decided.warmup)
 
 
+@pytest.mark.parametrize(
+    ("samples", "ranks", "expected"),
+    [(45_000, 1, 512), (45_000, 3, 510), (800, 3, 15), (10, 1, 10), (10, 4, 8), (3, 4, 4)],
+)
+def test_the_batch_that_is_chosen_can_be_had(samples, ranks, expected):
+    facts = Facts(samples=samples, classes=10, side=32, gpu=True, ranks=ranks)
+    assert resolve(TrainOptions(), facts).batch_size == expected
+
+
 def test_what_was_given_is_kept():
     given_all = TrainOptions(model="resnet18", epochs=3, batch_size=7, lr=0.5, weight_decay=0.0, warmup=0.0)
     decided = resolve(given_all, CIFAR)
@@ -77,10 +89,10 @@ def test_a_setting_of_another_version_is_named():
 
 def test_a_run_goes_on_with_what_may_change_and_refuses_the_rest():
     saved = resolve(TrainOptions(epochs=3), CIFAR)
-    assert go_on_with(saved, TrainOptions(epochs=9, threads=2, accumulate=4)).epochs == 9
-    assert go_on_with(saved, TrainOptions(lr=saved.lr)) == saved
+    assert go_on_with(saved, {"epochs": 9, "threads": 2, "accumulate": 4}).epochs == 9
+    assert go_on_with(saved, {"lr": saved.lr}) == saved
     with pytest.raises(OptionError, match=r"mixup must be 0\.0, which the run was started with, got 0\.5"):
-        go_on_with(saved, TrainOptions(mixup=0.5))
+        go_on_with(saved, {"mixup": 0.5})
 
 
 @given(

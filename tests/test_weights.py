@@ -257,6 +257,14 @@ def test_a_file_without_weights_is_refused(tmp_path, content, message):
         read_weights(tmp_path / "a.pth")
 
 
+def test_nobody_is_advised_to_run_the_code_of_a_file_that_cannot_be_read(tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    with pytest.raises(OptionError, match=r"no pickle that can be read\); check the path") as told:
+        read_weights(path)
+    assert "weights_only" not in str(told.value)
+
+
 @pytest.mark.parametrize(("name", "reason"), [("none.pth", "No such file or directory"), ("", "Is a directory")])
 def test_a_path_without_a_file_is_refused(tmp_path, name, reason):
     with pytest.raises(OptionError, match=f"must be a file of weights, got {reason}; check the path"):

@@ -4,13 +4,18 @@ import ctypes
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.loader_peers.ours import recipe
 from benchmarks.loader_peers.task import Batches, Task
 
 _SOURCE = Path(__file__).resolve().parent.parent / "bare_crop.c"
+
+Part = Literal["crop", "whole", "huffman"]
+PARTS: tuple[Part, ...] = ("crop", "whole", "huffman")
 
 
 def build(folder: Path) -> ctypes.CDLL:
@@ -23,16 +28,40 @@ def build(folder: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
+def decode(
+    library: ctypes.CDLL,
+    address_N: NDArray[np.int64],
+    size_N: NDArray[np.int64],
+    box_N4: NDArray[np.int64],
+    *,
+    threads: int,
+    part: Part,
+) -> None:
+    """Decode JPEGs at these places in memory: their boxes, the whole of each, or no further than its coefficients.
+
+    A row of `box_N4` is left, top, width, height in pixels.
+    """
+    bad = library.bare_crop(
+        ctypes.c_void_p(address_N.ctypes.data),
+        ctypes.c_void_p(size_N.ctypes.data),
+        ctypes.c_void_p(box_N4.ctypes.data),
+        len(address_N),
+        threads,
+        PARTS.index(part),
+    )
+    assert not bad, f"{bad} images could not be decoded"
+
+
 def crops(task: Task) -> Batches:
-    return _batches(task, full=False)
+    return _batches(task, "crop")
 
 
 def whole(task: Task) -> Batches:
     """The same images, decoded as a whole."""
-    return _batches(task, full=True)
+    return _batches(task, "whole")
 
 
-def _batches(task: Task, *, full: bool) -> Batches:
+def _batches(task: Task, part: Part) -> Batches:
     import imgdata
     from imgdata.augment.params import params
     from imgdata.order import Order
@@ -60,13 +89,5 @@ def _batches(task: Task, *, full: bool) -> Batches:
     for position_N, box_N4 in zip(position_BN, box_BN4, strict=True):
         address_N = memory_S[index.shard_N[position_N]] + index.array("offset")[position_N]
         size_N = np.ascontiguousarray(index.array("size")[position_N], np.int64)
-        bad = library.bare_crop(
-            ctypes.c_void_p(address_N.ctypes.data),
-            ctypes.c_void_p(size_N.ctypes.data),
-            ctypes.c_void_p(box_N4.ctypes.data),
-            len(position_N),
-            task.threads,
-            full,
-        )
-        assert not bad, f"{bad} images could not be decoded"
+        decode(library, address_N, size_N, box_N4, threads=task.threads, part=part)
         yield None, position_N

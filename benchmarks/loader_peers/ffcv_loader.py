@@ -45,14 +45,14 @@ class _Files:
         return path.read_bytes(), self.classes.index(path.parent.name)
 
 
-def write(source: Path, out: Path) -> None:
+def write(source: Path, out: Path, workers: int = 1) -> None:
     """Class folders -> `out/train.beton`."""
     from ffcv.fields import IntField
     from ffcv.writer import DatasetWriter
 
     out.mkdir(parents=True)
     fields = {"image": _stored_jpeg()(), "label": IntField()}
-    DatasetWriter(str(out / "train.beton"), fields, num_workers=1).from_indexed_dataset(_Files(source))
+    DatasetWriter(str(out / "train.beton"), fields, num_workers=workers).from_indexed_dataset(_Files(source))
 
 
 def open_loader(task: Task) -> Batches:

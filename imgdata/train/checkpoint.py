@@ -14,8 +14,14 @@ CHECKPOINT_VERSION = 1
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state`, tensors and plain values, under its name when it is complete. Raises `OutputError`."""
-    with whole_file(path) as temporary:
-        torch.save({"version": CHECKPOINT_VERSION, **state}, temporary)
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save({"version": CHECKPOINT_VERSION, **state}, file)
+        except RuntimeError as error:
+            # A disk that is full: PyTorch raises another error while it handles that one.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

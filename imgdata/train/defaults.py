@@ -9,7 +9,7 @@ from imgdata.train.options import Optimizer, TrainOptions
 LARGE, MEDIUM = 200_000, 20_000
 """Samples from which on a dataset counts as large, such as ImageNet, and as of medium size, such as CIFAR."""
 _SMALL_SIDE = 40
-_MOST_BATCH, _LEAST_BATCH = 1024, 16
+_MOST_BATCH, _MOST_BATCH_CPU, _LEAST_BATCH = 1024, 128, 16
 _STEPS_PER_EPOCH = 60
 """As many at least, where batches of 16 samples allow it: small sets need small batches to get anywhere."""
 
@@ -24,6 +24,8 @@ class Facts:
     side: int
     """Shorter side of the training pictures in pixels, the median."""
     gpu: bool
+    ranks: int = 1
+    """Processes that share a batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ def resolve(options: TrainOptions, facts: Facts) -> DecidedOptions:
         lr = 0.1 * batch_size / 256
         decay = 1e-4 if facts.samples >= LARGE else 5e-4
     else:
-        lr = (2e-3 if small_net else 1e-3) * math.sqrt(batch_size / 256)
+        lr = (4e-3 if small_net else 1e-3) * math.sqrt(batch_size / 256)
         decay = 0.01 if small_net else 0.05
     decided: dict[str, Any] = {
         "model": model,
@@ -82,7 +84,8 @@ def _model(facts: Facts) -> str:
 
 
 def _batch_size(facts: Facts) -> int:
-    """The power of two that leaves about `_STEPS_PER_EPOCH` steps, within limits."""
+    """The power of two that leaves about `_STEPS_PER_EPOCH` steps, within limits, cut to a multiple of the ranks."""
     wanted = max(1, facts.samples // _STEPS_PER_EPOCH)
     power: int = 2 ** int(math.log2(wanted))
-    return min(max(power, _LEAST_BATCH), _MOST_BATCH if facts.gpu else 128)
+    size = min(max(power, _LEAST_BATCH), _MOST_BATCH if facts.gpu else _MOST_BATCH_CPU, facts.samples)
+    return max(size // facts.ranks, 1) * facts.ranks

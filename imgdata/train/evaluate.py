@@ -13,7 +13,7 @@ from torch import distributed
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.saved_views import open_view
 from imgdata.dataset.views import View
-from imgdata.errors import OptionError, ShardError
+from imgdata.errors import OptionError, OutputError, ShardError
 from imgdata.loader import Loader
 from imgdata.loading.bad import BadImage, BadImageWarning
 from imgdata.loading.options import BackendName
@@ -26,6 +26,7 @@ from imgdata.train.plots import plot_confusion
 from imgdata.train.processes import Processes, processes
 from imgdata.train.scores import Scores
 from imgdata.train.trained import Trained, Which, load_trained
+from imgdata.train.views import open_views, usual_split
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +61,8 @@ class Evaluation:
 
     model: str
     split: str
+    view: str
+    """Steps of the view of the split; empty for all of it."""
     classes: tuple[ClassName, ...]
     """Of the network's outputs."""
     scores: Scores
@@ -126,6 +129,7 @@ class Evaluation:
         return {
             "model": self.model,
             "split": self.split,
+            "view": self.view,
             "top1": scores.top1,
             "top5": scores.top5,
             "loss": scores.loss,
@@ -143,7 +147,7 @@ def evaluate(
     source: str | Path | Trained,
     out: str | Path,
     *,
-    split: str = "val",
+    split: str | None = None,
     view: str = "",
     weights: Path | None = None,
     pretrained: bool = False,
@@ -166,7 +170,8 @@ def evaluate(
     Args:
         source: A run's folder, a network's name, or what `load_trained` gave.
         out: The dataset's folder.
-        split: Name of the split.
+        split: Name of the split. None: what a run was validated with, also where that was held out, if `out` is the
+            dataset that it was trained on; else `val`, or what else such a split is called.
         view: A saved view's name, or steps such as `fraction=0.1`.
         weights: A file of weights, for a network by name; see `load_trained`, as for the next three.
         pretrained: Weights of timm's hub, for a network by name.
@@ -191,7 +196,7 @@ def evaluate(
             if isinstance(source, Trained)
             else load_trained(source, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device)
         )
-        shown, match = _matched(trained, Path(out), split, view)
+        shown, match = _matched(trained, str(out), _shown(trained, Path(out), split, view))
         with (
             warnings.catch_warnings(),
             Loader(
@@ -222,12 +227,13 @@ def evaluate(
             skipped = _of_all_ranks(loader.bad, ranks)
     if not scores.total:
         raise ShardError(
-            f"{out}: none of the {len(shown):,} pictures of {split!r} can be decoded; {skipped[0].key}: "
+            f"{out}: none of the {len(shown):,} pictures of {shown.split!r} can be decoded; {skipped[0].key}: "
             f"{skipped[0].detail}"
         )
     return Evaluation(
         model=trained.name,
-        split=split,
+        split=shown.split,
+        view=shown.expression,
         classes=trained.classes,
         scores=scores,
         matched_by=match.by,
@@ -237,9 +243,16 @@ def evaluate(
 
 
 def check_confusion(path: Path) -> None:
-    """Raise `OptionError` for a name that no picture of a confusion matrix can have."""
+    """Raise `OptionError` for a name that a confusion matrix can't have, `OutputError` where its folder is missing."""
     if path.suffix.lower() != ".png":
         raise OptionError(f"confusion must be a .png file, got {path}")
+    check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """Raise `OutputError` where the folder of a file isn't there, before hours are spent on what belongs into it."""
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: its folder must be there; make it, or choose another")
 
 
 def open_shown(out: Path, split: str, view: str) -> View:
@@ -250,17 +263,32 @@ def open_shown(out: Path, split: str, view: str) -> View:
     return open_view(dataset, split, view)
 
 
-def _matched(trained: Trained, out: Path, split: str, view: str) -> tuple[View, Match]:
+def _shown(trained: Trained, out: Path, split: str | None, view: str) -> View:
+    """What is asked for; where nothing is, what the run was validated with, or the usual split."""
+    options = trained.options
+    if split is None and not view and options is not None and trained.data == out.resolve():
+        return open_views(out, options).val
+    if split is None:
+        split = (options and options.val_split) or usual_split(open_dataset(out), trained.split or "")
+    if split is None:
+        raise OptionError(
+            f"{out}: split must be named where there is none to validate with, got {', '.join(open_dataset(out))}; "
+            "choose one with --split"
+        )
+    return open_shown(out, split, view)
+
+
+def _matched(trained: Trained, out: str, shown: View) -> tuple[View, Match]:
     """The samples, their labels numbered as the network's outputs."""
-    shown = open_shown(out, split, view)
+    trained.require_classes()
     without = int((shown.label_N < 0).sum())
     if without:
         raise OptionError(
-            f"{out}: every sample must have a label, got {without:,} of {len(shown.label_N):,} without in {split!r}; "
-            'choose another split, or a view such as "where label>=0"'
+            f"{out}: every sample must have a label, got {without:,} of {len(shown.label_N):,} without in "
+            f'{shown.split!r}; choose another split, or a view such as "where label>=0"'
         )
     find = match_own if trained.split is not None else match_foreign
-    match = find(shown.classes, trained.classes, str(out))
+    match = find(shown.classes, trained.classes, out)
     return replace(shown, classes=trained.classes, label_N=match.output_C[shown.label_N]), match
 
 

@@ -17,6 +17,7 @@ import torch
 from imgdata.augment.ops import CenterCrop, Normalize, Resize
 from imgdata.errors import MissingExtraError, OptionError, OutputError
 from imgdata.files import write_atomic
+from imgdata.train.evaluate import check_folder
 from imgdata.train.trained import Trained, Which, load_trained
 from imgdata.version import __version__
 
@@ -70,12 +71,14 @@ def export_model(
     file = Path(path)
     if file.suffix != ".onnx":
         raise OptionError(f"a model must go to an .onnx file, got {file}")
+    check_folder(file)
     onnx, onnxruntime = _packages()
     trained = (
         source
         if isinstance(source, Trained)
         else load_trained(source, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device="cpu")
     )
+    trained.require_classes()
     proto = _converted(trained)
     onnx.helper.set_model_props(proto, _metadata(trained))
     data: bytes = proto.SerializeToString()

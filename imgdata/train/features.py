@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from imgdata.columns import number_array, text_array
-from imgdata.errors import OptionError, OutputError
+from imgdata.errors import OptionError
 from imgdata.files import whole_file
 from imgdata.loader import Loader
 from imgdata.loading.bad import BadImage, BadImageWarning
 from imgdata.loading.options import BackendName
 from imgdata.ranks import rank_and_world
 from imgdata.sample import ClassName
-from imgdata.train.evaluate import open_shown
+from imgdata.train.evaluate import check_folder, open_shown
 from imgdata.train.trained import Trained, Which, load_trained
 
 SUFFIXES = (".npz", ".parquet")
@@ -164,8 +164,7 @@ def _checked(path: Path) -> Path:
     """The path, before hours are spent on what belongs there."""
     if path.suffix not in SUFFIXES:
         raise OptionError(f"features must go to a {' or '.join(SUFFIXES)} file, got {path}")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: its folder must be there; make it, or choose another")
+    check_folder(path)
     return path
 
 

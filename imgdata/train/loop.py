@@ -1,7 +1,10 @@
 """A dataset, settings, a folder -> a trained network in it: epochs of steps, each validated and saved."""
 
+import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +12,24 @@ import torch
 
 from imgdata.errors import OptionError, TrainingError
 from imgdata.files import write_atomic
+from imgdata.sample import ClassName
 from imgdata.train.checkpoint import load_checkpoint, save_checkpoint
 from imgdata.train.clock import Clock
 from imgdata.train.evaluation import evaluate_network
 from imgdata.train.history import EpochRow, epochs_csv, steps_csv
+from imgdata.train.memory import memory_told
 from imgdata.train.network import half_type
-from imgdata.train.options import TrainOptions, go_on_with
-from imgdata.train.plots import plot_confusion, plot_curves
+from imgdata.train.options import TrainOptions, go_on_with, settings_of
+from imgdata.train.plots import load_figure, plot_confusion, plot_curves
 from imgdata.train.processes import Processes, processes
+from imgdata.train.result import TrainResult
 from imgdata.train.run_folder import RunFolder
 from imgdata.train.schedule import lr_share, phase_at
 from imgdata.train.scores import Scores, classes_csv
 from imgdata.train.setup import Prepared, prepare, read_classes
 from imgdata.train.step import Learner, Outcome
 from imgdata.train.stopping import Stop, stopping
-from imgdata.train.tensorboard import Board
+from imgdata.train.tensorboard import Board, load_writer
 from imgdata.train.watch import Report, TrainWatcher
 
 _REPORT_S = 0.5
@@ -31,53 +37,10 @@ _REPORT_S = 0.5
 _REPORT_STEPS = 20
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrainResult:
-    """What a run came to."""
-
-    run: Path
-    rows: tuple[EpochRow, ...]
-    best: EpochRow
-    """The epoch whose weights were kept."""
-    scores: Scores
-    """Of those weights."""
-    config: dict[str, Any]
-
-    @property
-    def images_per_s(self) -> float:
-        """In training, over all epochs but the first, where there are more."""
-        rows = self.rows[1:] or self.rows
-        return sum(row.images_per_s * row.seconds for row in rows) / sum(row.seconds for row in rows)
-
-    @property
-    def data_wait(self) -> float:
-        """Share of that time in which the network waited for batches."""
-        rows = self.rows[1:] or self.rows
-        return sum(row.data_wait * row.seconds for row in rows) / sum(row.seconds for row in rows)
-
-    def summary(self) -> dict[str, Any]:
-        """What `summary.json` holds."""
-        scores = self.scores
-        return {
-            "model": self.config["options"]["model"],
-            "epochs": len(self.rows),
-            "best_epoch": self.best.epoch,
-            "top1": scores.top1,
-            "top5": scores.top5,
-            "loss": scores.loss,
-            "correct": scores.correct,
-            "total": scores.total,
-            "calibration_error": scores.calibration_error,
-            "images_per_s": self.images_per_s,
-            "data_wait": self.data_wait,
-            "train_seconds": sum(row.seconds for row in self.rows),
-        }
-
-
 def train(
     out: str | Path,
     run: str | Path,
-    options: TrainOptions | None = None,
+    options: TrainOptions | Mapping[str, Any] | None = None,
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -87,24 +50,51 @@ def train(
 
     Under torchrun every process calls it, and they share each batch. With `resume` a run goes on with the very next
     batch after its last checkpoint, also with another number of ranks; what `options` say must not differ then, but
-    for `imgdata.train.options.FREE`. Ctrl-C saves before it raises `KeyboardInterrupt`.
+    for `imgdata.train.options.FREE`. In a mapping, a setting that is a default counts as given, too. Ctrl-C saves
+    before it raises `KeyboardInterrupt`.
 
-    Raises `OptionError`, `OutputError`, `ShardError`, `TrainingError`.
+    Raises `OptionError`, `OutputError`, `ShardError`, `TrainingError`, `MissingExtraError`.
     """
-    folder, given = RunFolder(Path(run)), options or TrainOptions()
+    if resume and overwrite:
+        raise OptionError("resume and overwrite can't be given together: a run goes on, or is replaced")
+    folder, given = RunFolder(Path(run)), settings_of(options)
     config = folder.read_config() if resume else None
-    chosen = given if config is None else go_on_with(TrainOptions.from_dict(config["options"]), given)
-    with processes(chosen.device) as ranks, stopping() as stop, prepare(Path(out), chosen, ranks) as prepared:
-        if config is None:
-            if ranks.first:
-                folder.make(overwrite=overwrite)
-        elif (before := read_classes(config)) != prepared.classes:
-            raise OptionError(
-                f"{folder.path}: its network has {len(before)} classes ({before[0].name}, ...), {out} has "
-                f"{len(prepared.classes)} ({prepared.classes[0].name}, ...); go on with the dataset it was trained on"
-            )
+    chosen = TrainOptions.from_dict(given if config is None else config["options"])
+    if config is not None:
+        chosen = go_on_with(chosen, given)
+    # Now, and not after an epoch.
+    load_figure()
+    if chosen.tensorboard:
+        load_writer()
+    with ExitStack() as stack:
+        ranks = stack.enter_context(processes(chosen.device))
+        if config is None and ranks.first:
+            folder.check(overwrite=overwrite)
+        stack.enter_context(memory_told(lambda: _memory_advice(chosen, ranks)))
+        prepared = stack.enter_context(prepare(Path(out), chosen, ranks))
+        _check_classes(prepared, folder, None if config is None else read_classes(config))
+        if ranks.first:
+            stack.enter_context(folder.held(new=config is None, overwrite=overwrite))
         ranks.wait()
+        stop = stack.enter_context(stopping())
         return _Run(prepared, folder, ranks, stop, watcher if watcher and ranks.first else TrainWatcher()).go(resume)
+
+
+def _memory_advice(options: TrainOptions, ranks: Processes) -> str:
+    """Outside of a step, which has its own."""
+    below = "" if options.batch_size is None else f" than {options.batch_size:,}"
+    return f"out of memory on {ranks.device}; try a smaller batch_size{below} or size, or end what else uses its memory"
+
+
+def _check_classes(prepared: Prepared, folder: RunFolder, before: tuple[ClassName, ...] | None) -> None:
+    now = prepared.classes
+    if len(now) < 2:
+        raise OptionError(f"{prepared.out}: must have at least 2 classes to tell apart, got {len(now)}")
+    if before is not None and before != now:
+        raise OptionError(
+            f"{folder.path}: its network has {len(before)} classes ({before[0].name}, ...), {prepared.out} has "
+            f"{len(now)} ({now[0].name}, ...); go on with the dataset it was trained on"
+        )
 
 
 class _Run:
@@ -118,6 +108,8 @@ class _Run:
         self._folder = folder
         self._ranks = ranks
         self._stop = stop
+        self._stops = False
+        """Whether all ranks know that one of them was asked to stop."""
         self._watcher = watcher
         self._learner = Learner(prepared.model, options, ranks, prepared.weight_C)
         self._clock = Clock(ranks.device)
@@ -129,6 +121,7 @@ class _Run:
         # What a checkpoint keeps beside the learner.
         self._step = 0
         self._losses: list[float] = []
+        self._lrs: list[float] = []
         self._rows: list[EpochRow] = []
         self._epoch_correct = 0
         self._epoch_seconds = self._epoch_waited = 0.0
@@ -144,14 +137,24 @@ class _Run:
         config = {**self._prepared.config(), "world_size": self._ranks.world_size, "device": str(self._ranks.device)}
         if self._ranks.first:
             self._folder.write_config(config)
-        self._watcher.started(config, len(self._rows))
-        board = Board(self._folder.tensorboard) if self._options.tensorboard and self._ranks.first else None
+        self._watcher.started(config, self._step)
+        with ExitStack() as stack:
+            board = None
+            if self._options.tensorboard and self._ranks.first:
+                board = stack.enter_context(closing(Board(self._folder.tensorboard)))
+            self._train(board)
+        return self._finish(config)
+
+    def _train(self, board: Board | None) -> None:
         while len(self._rows) < self._epochs:
             if self._step < (len(self._rows) + 1) * self._steps:
                 self._train_epoch(len(self._rows))
                 # Validation takes long, too.
                 if self._ranks.first:
                     self._save()
+                if self._stops:
+                    self._ranks.wait()
+                    self._end_here()
             row, scores = self._validate()
             best = all((row.val_top1, -row.val_loss) > (old.val_top1, -old.val_loss) for old in self._rows)
             self._rows.append(row)
@@ -161,10 +164,6 @@ class _Run:
                 if board is not None:
                     board.add(row)
             self._watcher.epoch_done(row, best=best)
-            self._stop_here()
-        if board is not None:
-            board.close()
-        return self._finish(config)
 
     def _train_epoch(self, epoch: int) -> None:
         prepared, options = self._prepared, self._options
@@ -176,8 +175,9 @@ class _Run:
         self._clock.waits()
         for batch in prepared.train:
             self._clock.has_batch()
-            outcome = self._learner.step(batch.images, batch.labels, number=self._step, lr=self._lr(self._step))
-            self._pending.append(outcome)
+            lr = self._lr(self._step)
+            self._pending.append(self._learner.step(batch.images, batch.labels, number=self._step, lr=lr))
+            self._lrs.append(lr)
             self._step += 1
             if self._step < (epoch + 1) * self._steps:
                 self._between_steps()
@@ -193,33 +193,36 @@ class _Run:
                 self._save()
             self._clock.restart()
         elif len(self._pending) >= _REPORT_STEPS or (
-            self._ranks.world_size == 1 and time.monotonic() - self._reported > _REPORT_S
+            self._ranks.world_size == 1 and (self._stop.asked or time.monotonic() - self._reported > _REPORT_S)
         ):
             self._look()
-        self._stop_here()
+        if self._stops:
+            if self._ranks.first:
+                self._save()
+            # Whoever started the ranks may end all of them as soon as one has ended.
+            self._ranks.wait()
+            self._end_here()
 
-    def _stop_here(self) -> None:
-        """Save and stop where that was asked for; ranks are asked at different steps and can't save together."""
-        if not self._stop.asked:
-            return
-        if self._ranks.world_size == 1:
-            self._look()
-            self._save()
-            self._watcher.noted(f"saved after step {self._step:,}; --resume goes on with the next batch")
+    def _end_here(self) -> None:
+        """Stop: the run is saved."""
+        self._watcher.noted(f"saved after step {self._step:,}; --resume goes on with the next batch")
         raise KeyboardInterrupt
 
     def _look(self) -> None:
-        """Wait for the steps since the last look, add them up over the ranks, and report. Raises `TrainingError`."""
-        if not self._pending:
-            return
+        """Wait for the steps since the last look, add them up over the ranks, and report. Raises `TrainingError`.
+
+        Ranks are asked to stop at different steps, and agree on it here.
+        """
         loss_T = torch.stack([outcome.loss.double() for outcome in self._pending])
         correct = torch.stack([outcome.correct for outcome in self._pending]).sum()
+        asked = torch.tensor(int(self._stop.asked), device=loss_T.device)
         self._pending.clear()
-        self._ranks.sum(loss_T, correct)
+        self._ranks.sum(loss_T, correct, asked)
+        self._stops = bool(asked)
         losses = (loss_T / self._ranks.world_size).tolist()
         seconds, waited = self._clock.take()
         for number, loss in enumerate(losses, self._step - len(losses) + 1):
-            if not torch.isfinite(torch.tensor(loss)):
+            if not math.isfinite(loss):
                 self._refuse(number, loss)
         self._losses += losses
         self._epoch_correct += int(correct)
@@ -276,7 +279,7 @@ class _Run:
         row = EpochRow(
             epoch=epoch + 1,
             size=prepared.recipe.output_size(epoch)[0],
-            lr=self._lr(self._step - 1),
+            lr=self._lrs[-1],
             train_loss=sum(losses) / len(losses),
             train_top1=self._epoch_correct / samples,
             val_loss=scores.loss,
@@ -290,7 +293,9 @@ class _Run:
 
     def _evaluating(self, done: int, batches: int) -> None:
         self._watcher.evaluating(done, batches)
-        self._stop_here()
+        if self._stop.asked:
+            # All was saved before; the other ranks are asked, too, or ended by whoever started them.
+            self._end_here()
 
     def _save_epoch(self, best: Scores | None) -> None:
         """The checkpoint and the tables after an epoch; `best` are its scores when it is the best so far."""
@@ -298,11 +303,14 @@ class _Run:
             state = {"model": self._learner.judged.state_dict(), "epoch": len(self._rows), "scores": best.to_state()}
             save_checkpoint(self._folder.best, state)
         self._save()
-        write_atomic(self._folder.metrics, epochs_csv(self._rows))
-        write_atomic(self._folder.steps, steps_csv(self._losses, [self._lr(step) for step in range(self._step)]))
+        self._write_tables()
         if time.monotonic() - self._plotted > 60:
             plot_curves(self._rows, self._folder.curves)
             self._plotted = time.monotonic()
+
+    def _write_tables(self) -> None:
+        write_atomic(self._folder.metrics, epochs_csv(self._rows))
+        write_atomic(self._folder.steps, steps_csv(self._losses, self._lrs))
 
     def _save(self) -> None:
         state = {
@@ -310,6 +318,7 @@ class _Run:
             "step": self._step,
             "loader": self._prepared.train.state_dict(),
             "losses": torch.tensor(self._losses, dtype=torch.float64),
+            "lrs": torch.tensor(self._lrs, dtype=torch.float64),
             "rows": [asdict(row) for row in self._rows],
             "epoch_so_far": [self._epoch_correct, self._epoch_seconds, self._epoch_waited],
         }
@@ -324,16 +333,27 @@ class _Run:
         self._learner.load_state(state)
         self._prepared.train.load_state_dict(state["loader"])
         self._step = state["step"]
-        self._losses = state["losses"].tolist()
+        self._losses, self._lrs = state["losses"].tolist(), state["lrs"].tolist()
         self._rows = [EpochRow(**row) for row in state["rows"]]
         self._epoch_correct, self._epoch_seconds, self._epoch_waited = state["epoch_so_far"]
 
     def _finish(self, config: dict[str, Any]) -> TrainResult:
+        # The first rank may be writing it yet.
+        self._ranks.wait()
         kept = load_checkpoint(self._folder.best)
         scores = Scores.from_state(kept["scores"])
         best = self._rows[kept["epoch"] - 1]
-        result = TrainResult(run=self._folder.path, rows=tuple(self._rows), best=best, scores=scores, config=config)
+        result = TrainResult(
+            run=self._folder.path,
+            rows=tuple(self._rows),
+            best=best,
+            scores=scores,
+            bad=self._prepared.train.bad,
+            config=config,
+        )
         if self._ranks.first:
+            # A run that was killed had perhaps saved its last epoch, and no more.
+            self._write_tables()
             plot_curves(self._rows, self._folder.curves)
             names = [one.name for one in self._prepared.classes]
             if scores.confusion_CC is not None:

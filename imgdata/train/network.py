@@ -10,12 +10,14 @@ from torch.nn.parallel import DistributedDataParallel
 from imgdata.errors import OptionError
 from imgdata.train.defaults import DecidedOptions
 from imgdata.train.models import create_model
+from imgdata.train.models.names import OWN, load_timm
 from imgdata.train.options import Precision
 from imgdata.train.processes import Processes
 
 
-def make_network(options: DecidedOptions, num_classes: int, size: int, device: torch.device) -> nn.Module:
-    """The network with its first weights, the same in every process. Raises `OptionError`."""
+def make_network(options: DecidedOptions, num_classes: int, size: int, ranks: Processes) -> nn.Module:
+    """The network with its first weights, the same in every process. Raises `OptionError`, `MissingExtraError`."""
+    device = ranks.device
     torch.manual_seed(options.seed)
     model = create_model(
         options.model,
@@ -29,16 +31,14 @@ def make_network(options: DecidedOptions, num_classes: int, size: int, device: t
     # All batches of an epoch have one shape: the fastest kernels are worth a search.
     torch.backends.cudnn.benchmark = device.type == "cuda"
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
+    if options.sync_batchnorm and ranks.world_size > 1:
+        model = synchronised(model, options.model, device)
     return model.to(device=device).to(memory_format=layout)
 
 
 def spread(model: nn.Module, options: DecidedOptions, ranks: Processes) -> nn.Module:
     """What is called in training: the network compiled, and its gradients averaged over the ranks, where asked for."""
     if ranks.world_size > 1:
-        if options.sync_batchnorm:
-            if ranks.device.type != "cuda":
-                raise OptionError("sync_batchnorm needs GPUs, got the CPU; leave it out")
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         devices = [ranks.device] if ranks.device.type == "cuda" else None
         model = DistributedDataParallel(model, device_ids=devices)
     return torch.compile(model) if options.compile else model  # type: ignore[return-value]
@@ -51,10 +51,23 @@ def half_type(amp: Precision, device: torch.device) -> torch.dtype | None:
     if amp == "fp16" and device.type != "cuda":
         raise OptionError("amp must be auto, none or bf16 on the CPU, got 'fp16': gradients need a GPU for it")
     if amp == "auto":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Older GPUs emulate it, which is slow.
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
     return torch.bfloat16 if amp == "bf16" else torch.float16
 
 
 def autocast(half: torch.dtype | None, device: torch.device) -> AbstractContextManager[object]:
     """Arithmetic in `half` inside the block, where it isn't None."""
     return nullcontext() if half is None else torch.autocast(device.type, half)
+
+
+def synchronised(model: nn.Module, name: str, device: torch.device) -> nn.Module:
+    """`model` with batch norms whose statistics are those of all ranks."""
+    if device.type != "cuda":
+        raise OptionError("sync_batchnorm needs GPUs, got the CPU; leave it out")
+    if name in OWN:
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return, no-untyped-call]
+    # timm's batch norms have an activation inside, which PyTorch's function would lose.
+    converted: nn.Module = load_timm().layers.convert_sync_batchnorm(model)
+    return converted

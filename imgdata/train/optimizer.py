@@ -1,6 +1,6 @@
 """A network, settings -> its parameters in groups, and the optimiser; which of them learn."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -41,7 +41,7 @@ def train_mode(model: nn.Module, frozen: bool) -> None:
     """Training mode; with `frozen` for the classifier alone, so that batch statistics of the rest stay as they are."""
     model.train()
     if frozen:
-        head = set(model.get_classifier().modules())  # type: ignore[operator]
+        head = {module for one in _heads(model) for module in one.modules()}
         for module in model.modules():
             if module not in head and not any(child in head for child in module.modules()):
                 module.eval()
@@ -68,4 +68,10 @@ def _groups(model: nn.Module, options: DecidedOptions) -> Iterator[dict[str, obj
 
 
 def _head_ids(model: nn.Module) -> set[int]:
-    return {id(parameter) for parameter in model.get_classifier().parameters()}  # type: ignore[operator]
+    return {id(parameter) for head in _heads(model) for parameter in head.parameters()}
+
+
+def _heads(model: nn.Module) -> Sequence[nn.Module]:
+    """The classifier; of networks that were distilled both."""
+    head = model.get_classifier()  # type: ignore[operator]
+    return head if isinstance(head, Sequence) else (head,)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -130,7 +130,8 @@ class TrainOptions:
             value = getattr(self, name)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if not number or not least <= value <= most:
                 raise OptionError(f"{name} must be {_range(least, most)}, got {value!r}")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
@@ -154,8 +155,16 @@ class TrainOptions:
             raise OptionError("hold_out can't be given with val_split or val_view: validate with one of them")
         if self.balance and self.class_weights != "none":
             raise OptionError("balance and class_weights can't be given together: both would correct for the classes")
+        if self.recipe.endswith(".json"):
+            self._check_left_out(("flip", "policy", "mixup", "cutmix", "erasing", "progressive"))
         if self.view is not None and self.hold_out is not None and "balance" in self.view:
             raise OptionError("hold_out can't cut a balanced view; use balance=True instead, which comes after the cut")
+
+    def _check_left_out(self, names: Sequence[str]) -> None:
+        """A recipe from a file says all that is done to pictures."""
+        for name in names:
+            if getattr(self, name) != _DEFAULTS[name]:
+                raise OptionError(f"{name} can't be given with a recipe from a file; put it into {self.recipe}")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values, for JSON."""
@@ -170,23 +179,26 @@ class TrainOptions:
         return TrainOptions(**content)
 
 
-def go_on_with(saved: TrainOptions, given: TrainOptions) -> TrainOptions:
+def settings_of(options: TrainOptions | Mapping[str, Any] | None) -> dict[str, Any]:
+    """What was asked for, by name; of `TrainOptions`, which can't tell, what differs from the defaults."""
+    if isinstance(options, TrainOptions):
+        return {name: value for name, value in options.to_dict().items() if value != _DEFAULTS[name]}
+    return dict(options or {})
+
+
+def go_on_with(saved: TrainOptions, given: Mapping[str, Any]) -> TrainOptions:
     """The settings of a run that is gone on with: those it was started with, and what may change as given now.
 
-    Raises `OptionError` where a setting that was given now, and is not the default, would change the losses.
+    Raises `OptionError` where a setting that was given now would change the losses.
     """
-    default = TrainOptions()
-    changed: dict[str, Any] = {}
-    for field in dataclasses.fields(TrainOptions):
-        now, then = getattr(given, field.name), getattr(saved, field.name)
-        if now == getattr(default, field.name) or now == then:
-            continue
-        if field.name not in FREE:
+    TrainOptions.from_dict({**saved.to_dict(), **given})
+    changed = {name: value for name, value in given.items() if value != getattr(saved, name)}
+    for name, value in changed.items():
+        if name not in FREE:
             raise OptionError(
-                f"{field.name} must be {then!r}, which the run was started with, got {now!r}; leave it out, or start "
-                f"another run (what may change: {', '.join(FREE)})"
+                f"{name} must be {getattr(saved, name)!r}, which the run was started with, got {value!r}; leave it "
+                f"out, or start another run (what may change: {', '.join(FREE)})"
             )
-        changed[field.name] = now
     return dataclasses.replace(saved, **changed)
 
 
@@ -231,3 +243,4 @@ _CHOICES = {
     "class_weights": get_args(ClassWeights),
     "backend": get_args(BackendName),
 }
+_DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in dataclasses.fields(TrainOptions)}

@@ -44,7 +44,7 @@ def training_recipe(
     normalize = Normalize(mean=takes.mean, std=takes.std)
     ops: list[Op] = [
         *_crop(kind, options, takes, size, one_size),
-        *([HorizontalFlip()] if options.flip else []),
+        *([HorizontalFlip()] if options.flip and kind != "plain" else []),
         *([Rotate(degrees=36.0, interpolation="bilinear")] if kind == "classifier" else []),
         *([_POLICIES[options.policy]()] if options.policy != "none" else []),
         normalize,
@@ -54,13 +54,20 @@ def training_recipe(
     return Recipe(*ops)
 
 
-def evaluation_recipe(
-    options: DecidedOptions, takes: ModelInput, size: int, facts: Facts, one_size: int | None
-) -> Recipe:
-    """What is done to validation pictures: nothing random. The middle of a larger picture for photographs."""
-    if recipe_kind(options, facts) == "imagenet":
-        return takes.eval_recipe(size)
-    return Recipe(*_whole(takes, size, one_size), Normalize(mean=takes.mean, std=takes.std))
+def evaluation_recipe(options: DecidedOptions, takes: ModelInput, size: int, facts: Facts, training: Recipe) -> Recipe:
+    """What is done to validation pictures: nothing random, and normalised as in `training`.
+
+    The middle of a larger picture for photographs. Pictures of any size fit: predictions are made by it as well.
+    """
+    kind = recipe_kind(options, facts)
+    if kind == "imagenet":
+        ops = list(takes.eval_recipe(size).ops[:-1])
+    elif kind == "cifar":
+        ops = [Resize(size=(size, size), interpolation=takes.interpolation)]
+    else:
+        ops = _whole(takes, size, one_size=None)
+    normalize = training.find(Normalize)
+    return Recipe(*ops, *([] if normalize is None else [normalize]))
 
 
 def recipe_kind(options: DecidedOptions, facts: Facts) -> str:

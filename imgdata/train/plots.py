@@ -21,13 +21,18 @@ _NUMBERED_CLASSES = 25
 """Up to so many classes the matrix shows its counts, and all names."""
 
 
-def figure(width: float, height: float) -> "Figure":
-    """An empty figure of so many inches, without global state. Raises `MissingExtraError`."""
+def load_figure() -> "type[Figure]":
+    """Matplotlib's figure, which needs no global state. Raises `MissingExtraError`."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("plots need matplotlib: pip install 'imgdata[train]'") from error
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+    return Figure
+
+
+def figure(width: float, height: float) -> "Figure":
+    """An empty figure of so many inches. Raises `MissingExtraError`."""
+    return load_figure()(figsize=(width, height), dpi=120, layout="constrained")
 
 
 def save_figure(drawing: "Figure", path: Path) -> None:

@@ -99,6 +99,7 @@ def predict(
         if isinstance(source, Trained)
         else load_trained(source, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device)
     )
+    trained.require_classes()
     names = find_images([images] if isinstance(images, str | Path) else images)
     explainer = None if explain is None else Explainer(trained, explain)
     found: dict[int, Predicted] = {}

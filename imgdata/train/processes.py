@@ -55,6 +55,11 @@ def processes(device: str) -> Iterator[Processes]:
         rank, world_size = rank_and_world()
         yield Processes(rank=rank, world_size=world_size, device=chosen)
         return
+    if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
+        raise OptionError(
+            f"{rank_and_world()[1]} processes must know of each other, got no RANK and MASTER_ADDR; start them with "
+            "torchrun (under srun or mpirun one torchrun on each machine)"
+        )
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
         distributed.init_process_group("nccl", device_id=chosen)

@@ -1,7 +1,12 @@
 """A run's folder: what lies where, made anew or found again."""
 
+import contextlib
+import errno
+import fcntl
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +15,9 @@ from imgdata.errors import OptionError, OutputError
 from imgdata.files import output_error, write_atomic
 
 CONFIG_VERSION = 1
+_LOCK = ".lock"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What file systems answer that can't lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +81,42 @@ class RunFolder:
         """Folder of TensorBoard's events."""
         return self.path / "tensorboard"
 
-    def make(self, *, overwrite: bool = False) -> None:
-        """An empty folder. Raises `OutputError` where a run lies there already, or something that is none."""
-        if self.config.exists() and not overwrite:
+    def check(self, *, overwrite: bool = False) -> None:
+        """Raises `OutputError` where a new run can't be put: on another one, or on something that is none."""
+        try:
+            has_run, is_foreign = self.config.exists(), self.path.exists() and self._foreign()
+        except OSError as error:
+            raise output_error(error, self.path) from error
+        if has_run and not overwrite:
             raise OutputError(
                 f"{self.path}: a run lies there already; go on with it (--resume), replace it (--overwrite), or choose "
                 "another folder"
             )
-        if self.path.exists() and not self.config.exists() and self._foreign():
+        if is_foreign and not has_run:
             raise OutputError(f"{self.path}: must be a new or empty folder, got something else; choose another folder")
+
+    @contextlib.contextmanager
+    def held(self, *, new: bool, overwrite: bool = False) -> Iterator[None]:
+        """The folder for this process alone, made and emptied where the run is `new`; what a killed one left is gone.
+
+        Raises `OutputError`, as `check` and where another process writes there.
+        """
         try:
-            if self.config.exists():
-                shutil.rmtree(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise output_error(error, self.path) from error
+        try:
+            self._lock(descriptor)
+            try:
+                if new:
+                    self.check(overwrite=overwrite)
+                self._clear(everything=new)
+                yield
+            finally:
+                (self.path / _LOCK).unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
 
     def read_config(self) -> dict[str, Any]:
         """The contents of `config.json`. Raises `OptionError`."""
@@ -107,11 +136,43 @@ class RunFolder:
 
     def _foreign(self) -> bool:
         """Whether what lies at the path is no run's."""
-        return not self.path.is_dir() or any(path != self.throughput for path in self.path.iterdir())
+        return not self.path.is_dir() or any(
+            path != self.throughput and path.name != _LOCK and not _is_left_over(path) for path in self.path.iterdir()
+        )
+
+    def _lock(self, descriptor: int) -> None:
+        # The system unlocks when the process ends, however it does.
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"{self.path}: another process is writing this run; wait until it ends, or end it"
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise output_error(error, self.path) from error
+
+    def _clear(self, *, everything: bool) -> None:
+        kept = {_LOCK} if self.config.exists() else {_LOCK, self.throughput.name}
+        try:
+            for path in list(self.path.iterdir()):
+                if path.name in kept or not (everything or _is_left_over(path)):
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        except OSError as error:
+            raise output_error(error, self.path) from error
 
     def write_summary(self, content: dict[str, Any]) -> None:
         """Write `summary.json`."""
         write_atomic(self.summary, _json(content))
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether it is a file that a killed process had not finished, see `whole_file`."""
+    return path.name.startswith(".") and path.suffix == ".tmp"
 
 
 def _read(path: Path, what: str) -> dict[str, Any]:

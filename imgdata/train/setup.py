@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ from imgdata.train.pictures import evaluation_recipe, training_recipe
 from imgdata.train.processes import Processes
 from imgdata.train.views import facts_of, one_size, open_views
 from imgdata.version import __version__
+
+_PACKAGES = ("torch", "torchvision", "timm")
+"""Whose versions are kept, of those that are installed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,9 +55,6 @@ class Prepared:
 
     def config(self) -> dict[str, Any]:
         """What `config.json` holds."""
-        import timm
-        import torchvision
-
         return {
             "data": str(self.out.resolve()),
             "options": self.options.to_dict(),
@@ -63,12 +65,7 @@ class Prepared:
             "samples": {"train": len(self.train.view), "val": len(self.val.view)},
             "parameters": self.parameters,
             "steps_per_epoch": len(self.train),
-            "versions": {
-                "imgdata": __version__,
-                "torch": torch.__version__,
-                "torchvision": torchvision.__version__,
-                "timm": timm.__version__,
-            },
+            "versions": {"imgdata": __version__, **{name: version(name) for name in _PACKAGES if find_spec(name)}},
         }
 
 
@@ -76,19 +73,26 @@ class Prepared:
 def prepare(out: Path, options: TrainOptions, ranks: Processes) -> Iterator[Prepared]:
     """Open the data, decide what is open in `options`, make loaders and network. Raises `OptionError`, `ShardError`."""
     views = open_views(out, options)
-    facts = facts_of(views.train, gpu=ranks.device.type == "cuda")
+    facts = facts_of(views.train, gpu=ranks.device.type == "cuda", ranks=ranks.world_size)
     decided = resolve(options, facts)
     # Raises where the device can't compute in it, before anything is made.
     half_type(decided.amp, ranks.device)
+    if decided.unfreeze_after is not None and decided.unfreeze_after >= decided.epochs:
+        raise OptionError(
+            f"unfreeze_after must be below the {decided.epochs} epochs, got {decided.unfreeze_after}; leave it out to "
+            "train the classifier alone"
+        )
     if decided.batch_size > len(views.train):
         raise OptionError(
             f"batch_size must be at most the {len(views.train):,} samples to train on, got {decided.batch_size:,}"
         )
     takes = model_input(decided.model)
     size = decided.size or _size(decided, takes.size, facts)
-    shape = one_size(views.train)
-    recipe = training_recipe(decided, takes, size, facts, shape)
-    eval_recipe = evaluation_recipe(decided, takes, size, facts, shape)
+    recipe = training_recipe(decided, takes, size, facts, one_size(views.train))
+    if decided.size is None:
+        # That of a recipe from a file.
+        size = min(recipe.output_size(decided.epochs - 1))
+    eval_recipe = evaluation_recipe(decided, takes, size, facts, recipe)
     _check_size(decided, recipe, size)
     with ExitStack() as stack:
         loaders = {
@@ -104,7 +108,7 @@ def prepare(out: Path, options: TrainOptions, ranks: Processes) -> Iterator[Prep
             eval_recipe=eval_recipe,
             train=loaders["train"],
             val=loaders["val"],
-            model=make_network(decided, len(views.train.classes), size, ranks.device),
+            model=make_network(decided, len(views.train.classes), size, ranks),
             weight_C=_weights(views.train, decided, ranks.device),
         )
 

@@ -1,20 +1,24 @@
 """A batch -> one step of the optimiser: forward, backward, update."""
 
 import gc
-from contextlib import nullcontext
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from imgdata.errors import TrainingError
+from imgdata.errors import MissingExtraError, TrainingError
 from imgdata.train.defaults import DecidedOptions
+from imgdata.train.memory import memory_told
 from imgdata.train.network import autocast, half_type, spread
 from imgdata.train.optimizer import freeze, make_optimizer, set_learning_rate, train_mode
 from imgdata.train.processes import Processes
+
+if TYPE_CHECKING:
+    from timm.utils.model_ema import ModelEmaV3
 
 _STEP_STREAM = 0x9E3779B97F4A7C15
 """Spreads the seeds of neighbouring steps: 2^64 over the golden ratio."""
@@ -43,7 +47,8 @@ class Learner:
         self._half = half_type(options.amp, ranks.device)
         freeze(model, self.frozen)
         self.optimizer = make_optimizer(model, options)
-        self.ema = ModelEmaV3(model, decay=options.ema, use_warmup=True) if options.ema else None
+        # Before `spread`: what wraps the network has no part in it.
+        self.ema = _average(model, options.ema) if options.ema else None
         self._scaler = torch.amp.GradScaler(enabled=self._half is torch.float16)
         self._called = spread(model, options, ranks)
 
@@ -74,18 +79,12 @@ class Learner:
         options, ranks = self._options, self._ranks
         torch.manual_seed((options.seed + _STEP_STREAM * (number * ranks.world_size + ranks.rank + 1)) % 2**63)
         set_learning_rate(self.optimizer, lr)
-        try:
+        with memory_told(lambda: self._memory_advice(images)):
             outcome = self._forward_and_backward(images, labels)
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(self._memory_advice(images)) from error
-        except RuntimeError as error:
-            if "DefaultCPUAllocator" not in str(error):
-                raise
-            raise TrainingError(self._memory_advice(images)) from error
-        if options.clip_grad is not None:
-            self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_grad)
-        self._scaler.step(self.optimizer)
+            if options.clip_grad is not None:
+                self._scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_grad)
+            self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
@@ -99,7 +98,7 @@ class Learner:
         for number, (image_part, label_part) in enumerate(parts):
             silent = isinstance(self._called, DistributedDataParallel) and number < len(parts) - 1
             with self._called.no_sync() if silent else nullcontext():  # type: ignore[operator]
-                with autocast(self._half, self._ranks.device):
+                with autocast(self._half, self._ranks.device), _one_picture_told(len(image_part)):
                     logits_NC = self._called(image_part)
                 loss = self._loss(logits_NC.float(), label_part) / len(images)
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -132,8 +131,13 @@ class Learner:
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
+        # Which kernels the optimiser has depends on the device, which may be another now.
+        groups = state["optimizer"]["param_groups"]
+        for saved, own in zip(groups, self.optimizer.param_groups, strict=True):
+            saved["fused"] = own["fused"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:
+            self._scaler.load_state_dict(state["scaler"])
 
     def _memory_advice(self, images: torch.Tensor) -> str:
         accumulate, samples = self._options.accumulate, len(images)
@@ -145,3 +149,26 @@ class Learner:
             f"out of memory on {self._ranks.device} with {-(-samples // accumulate)} pictures of "
             f"{images.shape[-2]}x{images.shape[-1]} at once; try {', or '.join(ways)}"
         )
+
+
+@contextmanager
+def _one_picture_told(pictures: int) -> Iterator[None]:
+    """Batch norm has no statistics of a single value."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise TrainingError(
+            f"the network's batch norm must see 2 pictures at once or more, got {pictures}; use a larger batch_size, "
+            "fewer parts (accumulate), or a larger size"
+        ) from error
+
+
+def _average(model: nn.Module, decay: float) -> "ModelEmaV3":
+    """A moving average of `model`; the first steps count less than `decay` says, as they are far from the end."""
+    try:
+        from timm.utils.model_ema import ModelEmaV3
+    except ImportError as error:
+        raise MissingExtraError("ema needs timm: pip install 'imgdata[train]'") from error
+    return ModelEmaV3(model, decay=decay, use_warmup=True)

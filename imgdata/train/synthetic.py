@@ -16,7 +16,8 @@ from imgdata.train.setup import Prepared, prepare
 from imgdata.train.step import Learner
 
 _WARM_UP_STEPS = 5
-"""Before anything is timed: memory is allocated, kernels are chosen or compiled, the loader's threads start."""
+"""Before anything is timed: memory is allocated, kernels are chosen or compiled, the loader's threads start. And before
+each round: batches that were made ahead meanwhile would flatter the loader."""
 _HELD_BATCHES = 2
 """Different batches that stay on the device."""
 
@@ -63,11 +64,12 @@ def end_to_end(
         learner.begin_epoch()
         clock, real = Clock(ranks.device), _batches(prepared)
         held = itertools.cycle(list(itertools.islice(real, _HELD_BATCHES)))
-        for source in (real, held):
-            _steps(learner, source, _WARM_UP_STEPS, prepared, clock)
+        warm_up = max(_WARM_UP_STEPS, prepared.options.prefetch + 1)
         pairs, waits = [], []
         for number in range(rounds):
+            _steps(learner, real, warm_up, prepared, clock)
             seconds, waited = _steps(learner, real, steps, prepared, clock)
+            _steps(learner, held, warm_up, prepared, clock)
             pairs.append((seconds, _steps(learner, held, steps, prepared, clock)[0]))
             waits.append(waited / seconds)
             progress(number + 1, rounds)
@@ -85,8 +87,9 @@ def end_to_end(
 
 
 def _batches(prepared: Prepared) -> Iterator[Batch]:
-    """Epoch after epoch, without end."""
+    """Epoch after epoch, without end; always the last one, whose pictures are largest where they grow."""
     while True:
+        prepared.train.set_epoch(prepared.options.epochs - 1)
         yield from prepared.train
 
 

@@ -1,9 +1,19 @@
 """Rows of epochs -> TensorBoard's event files."""
 
 from pathlib import Path
+from typing import Any
 
 from imgdata.errors import MissingExtraError
 from imgdata.train.history import EpochRow
+
+
+def load_writer() -> Any:
+    """PyTorch's class that writes events. Raises `MissingExtraError`."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingExtraError("tensorboard needs a package: pip install 'imgdata[tensorboard]'") from error
+    return SummaryWriter
 
 
 class Board:
@@ -11,11 +21,7 @@ class Board:
 
     def __init__(self, folder: Path) -> None:
         """Raises `MissingExtraError`."""
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingExtraError("tensorboard needs a package: pip install 'imgdata[tensorboard]'") from error
-        self._writer = SummaryWriter(str(folder))
+        self._writer = load_writer()(str(folder))
 
     def add(self, row: EpochRow) -> None:
         """An epoch: losses in one chart, accuracies in another, the rest each in its own."""

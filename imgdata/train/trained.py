@@ -12,6 +12,7 @@ from imgdata.errors import OptionError
 from imgdata.sample import ClassName
 from imgdata.train.checkpoint import load_checkpoint
 from imgdata.train.models import create_model, model_input
+from imgdata.train.models.names import OWN
 from imgdata.train.options import TrainOptions
 from imgdata.train.processes import choose_device
 from imgdata.train.run_folder import RunFolder
@@ -40,6 +41,18 @@ class Trained:
     """Whether it was validated with the mean of each picture and its mirror image."""
     split: str | None = None
     """What it was trained on; None for weights from elsewhere."""
+    data: Path | None = None
+    """Folder of the dataset that a run was trained on."""
+    options: TrainOptions | None = None
+    """Of a run: they say what it was validated with, too."""
+
+    def require_classes(self) -> None:
+        """Raise `OptionError` for weights without a classifier: they give features alone."""
+        if not self.classes:
+            raise OptionError(
+                f"{self.name}: the weights must have a classifier, got features alone; take others, see `imgdata "
+                f"models {self.name.partition('.')[0]}`, or `imgdata features`"
+            )
 
 
 def load_trained(
@@ -52,24 +65,36 @@ def load_trained(
 ) -> Trained:
     """The network of a run (its folder), or a network by its name with a file of weights or those of timm's hub.
 
-    Networks with 1,000 outputs that are no run's have ImageNet's classes, others numbers. Nothing but tensors is read
-    from files. Raises `OptionError`, `MissingExtraError`.
+    A network by name has as many outputs as its weights: 1,000 are ImageNet's classes, others have numbers for names.
+    Nothing but tensors is read from files. Raises `OptionError`, `MissingExtraError`.
     """
     place = choose_device(device)
     if Path(source).is_dir():
         if weights is not None or pretrained:
             raise OptionError(f"weights and pretrained are for networks by name; {source} is a run, which has its own")
-        return _of_run(RunFolder(Path(source)), checkpoint, place)
+        if not (folder := RunFolder(Path(source))).config.exists():
+            raise OptionError(
+                f"{source}: must be the folder of a run, got one without {folder.config.name}; the run comes first, "
+                "then the dataset or the images"
+            )
+        return _of_run(folder, checkpoint, place)
     name = str(source)
-    if "/" in name and not Path(source).exists():
+    if Path(source).is_file():
+        raise OptionError(
+            f"{source}: must be the folder of a run or the name of a network, got a file; give the run's folder, or "
+            f"--weights {source} after the network's name"
+        )
+    if "/" in name:
         raise OptionError(f"{source}: must be the folder of a run or the name of a network, got neither")
     takes = model_input(name)
     if weights is None and not pretrained:
-        raise OptionError(f"{name} needs weights: --weights FILE, or --pretrained for those of timm's hub")
-    model = create_model(name, num_classes=_IMAGENET_CLASSES, size=takes.size, weights=weights, pretrained=pretrained)
+        hub = "" if name in OWN else ", or --pretrained for those of timm's hub"
+        raise OptionError(f"{name} needs weights: --weights FILE{hub}")
+    model = create_model(name, num_classes=None, size=takes.size, weights=weights, pretrained=pretrained)
+    outputs: int = model.num_classes  # type: ignore[assignment]
     return Trained(
         model=model.to(place).eval(),
-        classes=imagenet_classes(),
+        classes=imagenet_classes() if outputs == _IMAGENET_CLASSES else _numbered(outputs),
         recipe=takes.eval_recipe(),
         name=name,
         size=takes.size,
@@ -86,6 +111,10 @@ def imagenet_classes() -> tuple[ClassName, ...]:
         ClassName(info.index_to_label_name(number), info.index_to_description(number))
         for number in range(_IMAGENET_CLASSES)
     )
+
+
+def _numbered(outputs: int) -> tuple[ClassName, ...]:
+    return tuple(ClassName(str(number), str(number)) for number in range(outputs))
 
 
 def _of_run(folder: RunFolder, checkpoint: Which, device: torch.device) -> Trained:
@@ -109,4 +138,6 @@ def _of_run(folder: RunFolder, checkpoint: Which, device: torch.device) -> Train
         device=device,
         flip_test=options.flip_test,
         split=options.split,
+        data=Path(config["data"]),
+        options=options,
     )

@@ -35,7 +35,7 @@ def open_views(out: Path, options: TrainOptions) -> Views:
     """
     dataset = open_dataset(out)
     train = _open(dataset, options.split, options.view)
-    val_split = options.val_split or (None if options.hold_out else _usual_split(dataset, options.split))
+    val_split = options.val_split or (None if options.hold_out else usual_split(dataset, options.split))
     if val_split is not None or options.val_view is not None:
         val = _open(dataset, val_split or options.split, options.val_view)
     else:
@@ -44,14 +44,18 @@ def open_views(out: Path, options: TrainOptions) -> Views:
         train = apply_steps(train, parse_view(f"balance,seed={options.seed}"))
     _check_labels(train, "split")
     _check_labels(val, "val_split")
+    if train.classes != val.classes:
+        raise OptionError(
+            f"val_view must have the {len(train.classes)} classes that are trained on, got {len(val.classes)} or other "
+            "ones; give both view and val_view the same relabel step"
+        )
     return Views(train, val)
 
 
-def facts_of(train: View, *, gpu: bool) -> Facts:
+def facts_of(train: View, *, gpu: bool, ranks: int = 1) -> Facts:
     """What defaults depend on."""
-    return Facts(
-        samples=len(train), classes=len(train.classes), side=int(np.median(_sides(train).min(axis=0))), gpu=gpu
-    )
+    side = int(np.median(_sides(train).min(axis=0)))
+    return Facts(samples=len(train), classes=len(train.classes), side=side, gpu=gpu, ranks=ranks)
 
 
 def one_size(view: View) -> int | None:
@@ -73,8 +77,9 @@ def _open(dataset: Dataset, split: str, view: str | None) -> View:
     return open_view(dataset, split, view or "")
 
 
-def _usual_split(dataset: Dataset, train: str) -> str | None:
-    """The first usual split that has labels: those of contests often have none."""
+def usual_split(dataset: Dataset, train: str) -> str | None:
+    """What is validated with where nothing is said: the first usual split, other than `train`, that has labels."""
+    # Those of contests often have none.
     for name in _USUAL_NAMES:
         if name != train and name in dataset and (open_view(dataset, name).label_N >= 0).all():
             return name

@@ -29,8 +29,8 @@ class Report:
 class TrainWatcher:
     """Told what happens, in the first rank alone; does nothing of its own."""
 
-    def started(self, config: Mapping[str, Any], epochs_done: int) -> None:
-        """Everything is made: `config` is what `config.json` holds."""
+    def started(self, config: Mapping[str, Any], steps_done: int) -> None:
+        """Everything is made: `config` is what `config.json` holds; a resumed run has some steps behind it."""
 
     def stepped(self, report: Report) -> None:
         """Some steps later."""

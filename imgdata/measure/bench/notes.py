@@ -25,7 +25,8 @@ def notes(
     yield f"first batch {first_s:.2f} s and {warm_up} batches of warm-up or more not counted"
     yield "p50, p95, p99: from one batch to the next; CPU: all threads and child processes; first: imports left out"
     if max(run.batches for run in runs) >= decided.batches_per_epoch:
-        yield f"an epoch has only {decided.batches_per_epoch:,} batches; its end, where nothing is made ahead, counts"
+        batches = f"{decided.batches_per_epoch:,} batch{'es' if decided.batches_per_epoch > 1 else ''}"
+        yield f"an epoch has only {batches}; its end, where nothing is made ahead, counts"
     if options.ranks > 1:
         yield f"rank 0 of {options.ranks:,}; the others are not there, and take nothing"
     if decided.backend == "resident":

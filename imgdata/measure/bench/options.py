@@ -27,8 +27,8 @@ class BenchOptions:
     backend: BackendName = "auto"
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, ...; auto: a GPU if there is one."""
-    batch_size: int = 256
-    """Samples of a batch of one rank."""
+    batch_size: int | None = None
+    """Samples of a batch of one rank; by default 256, or all that one has where there are less."""
     threads: int | None = None
     """Of our loader, and worker processes of the others; by default the cores for this process."""
     dtype: DType | None = None
@@ -46,6 +46,8 @@ class BenchOptions:
     def __post_init__(self) -> None:
         for name in ("batch_size", "ranks", "rounds"):
             value = getattr(self, name)
+            if name == "batch_size" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise OptionError(f"{name} must be a whole number of at least 1, got {value!r}")
         if not (math.isfinite(self.seconds) and 0 < self.seconds <= _MAX_SECONDS):

@@ -16,6 +16,7 @@ from imgdata.measure.bench.peers import PEERS
 from imgdata.measure.bench.processes import run_together
 from imgdata.measure.bench.result import BenchResult, PeerFigures, figures, peer_figures, together
 
+_USUAL_BATCH = 256
 _START_S = 300.0
 """What another loader may take beside three times the measured time, before it is given up."""
 
@@ -35,11 +36,11 @@ def bench(
     given = options or BenchOptions()
     recipe, devices = ready_recipe(given), _devices(given)
     dataset = open_dataset(out)
-    _check_batch(dataset, given, len(devices))
+    batch_size = _batch_size(dataset, given, len(devices))
     # Here, since it imports PyTorch.
     from imgdata.measure.bench.ours import decide
 
-    first = decide(_job(out, given, recipe, devices))
+    first = decide(_job(out, given, batch_size, recipe, devices))
     jobs = [
         replace(first.job, device=device, rank=rank) for rank, device in enumerate([first.job.device, *devices[1:]])
     ]
@@ -59,7 +60,7 @@ def bench(
         backend=first.backend,
         backend_description=first.description,
         device=f"cuda x {len(jobs)}" if given.all_gpus else first.job.device,
-        batch_size=given.batch_size,
+        batch_size=batch_size,
         threads=first.job.threads,
         dtype=str(first.job.dtype),
         ranks=first.job.world_size,
@@ -103,7 +104,7 @@ def _devices(options: BenchOptions) -> list[str]:
     return [f"cuda:{number}" for number in range(count)]
 
 
-def _job(out: str | Path, options: BenchOptions, recipe: Recipe, devices: Sequence[str]) -> Job:
+def _job(out: str | Path, options: BenchOptions, batch_size: int, recipe: Recipe, devices: Sequence[str]) -> Job:
     """Our loader on the first device; the cores are shared out."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Job(
@@ -113,7 +114,7 @@ def _job(out: str | Path, options: BenchOptions, recipe: Recipe, devices: Sequen
         recipe=recipe.to_dict(),
         backend=options.backend,
         device=devices[0],
-        batch_size=options.batch_size,
+        batch_size=batch_size,
         threads=max(1, cores // len(devices)) if options.threads is None else options.threads,
         dtype=options.dtype,
         rank=0,
@@ -122,16 +123,19 @@ def _job(out: str | Path, options: BenchOptions, recipe: Recipe, devices: Sequen
     )
 
 
-def _check_batch(dataset: Dataset, options: BenchOptions, devices: int) -> None:
+def _batch_size(dataset: Dataset, options: BenchOptions, devices: int) -> int:
     if options.split not in dataset:
         raise OptionError(f"split must be one of {', '.join(dataset)}, got {options.split!r}")
     samples, world_size = len(dataset[options.split]), options.ranks * devices
-    if options.batch_size * world_size > samples:
+    most = samples // world_size
+    batch_size = min(_USUAL_BATCH, max(1, most)) if options.batch_size is None else options.batch_size
+    if batch_size > most:
         ranks = f" for {world_size:,} ranks" if world_size > 1 else ""
         raise OptionError(
-            f"batch_size must be at most {samples // world_size:,}, as {options.split} has {samples:,} "
-            f"samples{ranks}, got {options.batch_size:,}; make it smaller"
+            f"batch_size must be at most {most:,}, as {options.split} has {samples:,} "
+            f"samples{ranks}, got {batch_size:,}; make it smaller"
         )
+    return batch_size
 
 
 def _refused(options: BenchOptions, recipe: Recipe, job: Job) -> dict[str, str]:

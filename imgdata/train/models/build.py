@@ -1,5 +1,8 @@
 """A network's name, classes, picture size, weights -> the network."""
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +13,14 @@ from imgdata.train.models.names import OWN, load_timm, timm_config
 if TYPE_CHECKING:
     from torch import nn
 
+_ANY = 10
+"""Classes of a classifier that those of the weights replace."""
+
 
 def create_model(
     name: str,
     *,
-    num_classes: int,
+    num_classes: int | None,
     size: int,
     weights: Path | None = None,
     pretrained: bool = False,
@@ -28,7 +34,7 @@ def create_model(
 
     Args:
         name: `cnn`, `resnet9`, or any of timm's, such as `resnet50`.
-        num_classes: How many logits it gives.
+        num_classes: How many logits it gives; None: as many as its weights, which are then needed.
         size: Side of the pictures in pixels.
         weights: A file to load, see `imgdata.train.models.weights`.
         pretrained: Load the weights of timm's hub, which needs a network or its cache.
@@ -40,8 +46,10 @@ def create_model(
             had.
         MissingExtraError: timm is needed.
     """
-    if num_classes < 1:
+    if num_classes is not None and num_classes < 1:
         raise OptionError(f"num_classes must be at least 1, got {num_classes}")
+    if num_classes is None and weights is None and not pretrained:
+        raise OptionError("num_classes must be given for a network without weights, got None")
     if pretrained and weights is not None:
         raise OptionError(
             f"weights must come from a file or from the hub, got both; leave out --pretrained or {weights}"
@@ -60,7 +68,9 @@ def create_model(
     return model
 
 
-def _own(name: str, *, num_classes: int, size: int, dropout: float, drop_path: float, pretrained: bool) -> "nn.Module":
+def _own(
+    name: str, *, num_classes: int | None, size: int, dropout: float, drop_path: float, pretrained: bool
+) -> "nn.Module":
     from imgdata.train.models.cnn import CNN
     from imgdata.train.models.resnet9 import ResNet9
 
@@ -68,12 +78,13 @@ def _own(name: str, *, num_classes: int, size: int, dropout: float, drop_path: f
         raise _no_rate("drop_path", name, drop_path)
     if pretrained:
         raise OptionError(f"pretrained must be left out for {name}, of which there are no weights; use --weights FILE")
-    if name == "cnn":
-        return CNN(num_classes=num_classes, size=size, dropout=dropout)
-    return ResNet9(num_classes=num_classes, size=size, dropout=dropout)
+    network = CNN if name == "cnn" else ResNet9
+    return network(num_classes=_ANY if num_classes is None else num_classes, size=size, dropout=dropout)
 
 
-def _from_timm(name: str, *, num_classes: int, size: int, pretrained: bool, rates: dict[str, float]) -> "nn.Module":
+def _from_timm(
+    name: str, *, num_classes: int | None, size: int, pretrained: bool, rates: dict[str, float]
+) -> "nn.Module":
     config = timm_config(name)
     if pretrained and not config.has_weights:
         raise OptionError(
@@ -84,6 +95,7 @@ def _from_timm(name: str, *, num_classes: int, size: int, pretrained: bool, rate
         options["img_size"] = size
     native = model_input(name).size
     try:
+        # timm takes None for as many as the weights of the hub are for.
         model = _call_timm(name, num_classes=num_classes, pretrained=pretrained, **options)
         if size != native:
             _try(model, size)
@@ -99,7 +111,8 @@ def _from_timm(name: str, *, num_classes: int, size: int, pretrained: bool, rate
 def _call_timm(name: str, **options: Any) -> "nn.Module":
     """Timm's network; an `OptionError` for a rate that it doesn't know, and for weights that can't be had."""
     try:
-        model: nn.Module = load_timm().create_model(name, **options)
+        with _hub_said_once():
+            model: nn.Module = load_timm().create_model(name, **options)
     except TypeError as error:
         for key, option in (("drop_rate", "dropout"), ("drop_path_rate", "drop_path")):
             if f"unexpected keyword argument '{key}'" in str(error):
@@ -113,6 +126,33 @@ def _call_timm(name: str, **options: Any) -> "nn.Module":
             "--weights FILE"
         ) from error
     return model
+
+
+@contextlib.contextmanager
+def _hub_said_once() -> Iterator[None]:
+    """The hub's client asks a dozen times, for a minute, and tells each time: here the first time alone."""
+    asked = False
+
+    def first(record: logging.LogRecord) -> bool:
+        nonlocal asked
+        text = record.getMessage()
+        if text.startswith("Retrying in ") or (asked and " thrown while requesting " in text):
+            return False
+        if " thrown while requesting " in text:
+            reason = text.partition(" thrown while requesting ")[0]
+            record.msg, record.args = f"the hub gives no answer yet ({reason}); asking again for up to a minute", ()
+            asked = True
+        return True
+
+    # At the handlers: filters of a logger don't see what its children log.
+    handlers = list(logging.getLogger("huggingface_hub").handlers)
+    for handler in handlers:
+        handler.addFilter(first)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(first)
 
 
 def _try(model: "nn.Module", size: int) -> None:

@@ -56,14 +56,22 @@ def matching(pattern: str) -> list[str]:
     wanted = pattern.lower() if any(sign in pattern for sign in "*?[") else f"*{pattern.lower()}*"
     found = fnmatch.filter(known, wanted)
     if not found:
-        raise unknown(pattern, known)
-    return found
+        raise OptionError(
+            f"a pattern must fit the name of a network, got {pattern!r}; {_near(pattern, known)}without one those to "
+            "begin with are listed"
+        )
+    # The network itself before those that have its name in theirs.
+    return sorted(found, key=lambda name: name != pattern.lower())
 
 
 def unknown(name: str, known: Sequence[str]) -> OptionError:
     """What to raise for a name that nobody has."""
-    near = difflib.get_close_matches(name.lower(), known, n=3)
-    hint = f"perhaps {', '.join(near)}; " if near else ""
     return OptionError(
-        f"a model must be {', '.join(OWN)} or one of timm's, got {name!r}; {hint}`imgdata models PATTERN` lists names"
+        f"a model must be {', '.join(OWN)} or one of timm's, got {name!r}; {_near(name, known)}`imgdata models "
+        "PATTERN` lists names"
     )
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), known, n=3)
+    return f"perhaps {', '.join(near)}; " if near else ""

@@ -33,15 +33,15 @@ _DAMAGES = (AssertionError, AttributeError, EOFError, LookupError, RuntimeError,
 """What PyTorch raises for pickles that are cut off or have changed bytes, beside `UnpicklingError`."""
 
 
-def load_weights(model: nn.Module, path: Path, *, num_classes: int, size: int, native: int) -> None:
-    """Fill `model`, which has `num_classes` and takes pictures of `size`, with what the file holds, and nothing less.
+def load_weights(model: nn.Module, path: Path, *, num_classes: int | None, size: int, native: int) -> None:
+    """Fill `model`, which takes pictures of `size`, with what the file holds, and nothing less.
 
-    With weights of another number of classes the classifier is a new one afterwards. Where a network's position
-    embeddings are for its `native` size, they are resampled. Raises `OptionError`.
+    With weights of another number of classes the classifier is a new one afterwards; for None it is that of the
+    weights. Where a network's position embeddings are for its `native` size, they are resampled. Raises `OptionError`.
     """
     state = timm_names(read_weights(path), model)
     saved_classes = _classes_of(state, model)
-    other_classes = saved_classes not in (None, num_classes)
+    other_classes = saved_classes not in (None, model.num_classes if num_classes is None else num_classes)
     if other_classes:
         model.reset_classifier(saved_classes)  # type: ignore[operator]
     fault = mismatch(model, state)
@@ -54,7 +54,7 @@ def load_weights(model: nn.Module, path: Path, *, num_classes: int, size: int, n
     model.load_state_dict(state)
     if resizes:
         model.set_input_size(img_size=(size, size))  # type: ignore[operator]
-    if other_classes:
+    if other_classes and num_classes is not None:
         model.reset_classifier(num_classes)  # type: ignore[operator]
 
 
@@ -120,7 +120,8 @@ def _read_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
         if asked is None:
-            raise _damaged(path, error) from error
+            # PyTorch advises to read such files in the way that runs their code.
+            raise _damaged(path, "no pickle that can be read") from error
         raise OptionError(
             f"{path}: must hold tensors and plain values alone, got a pickle that asks for {asked[1]}, and such a file "
             "can run any code; where you trust it, save `model.state_dict()` anew, best as safetensors"
@@ -129,10 +130,11 @@ def _read_torch(path: Path) -> Any:
         raise _damaged(path, error) from error
 
 
-def _damaged(path: Path, error: BaseException) -> OptionError:
-    first = str(error).strip().partition("\n")[0]
+def _damaged(path: Path, reason: object) -> OptionError:
+    first = str(reason).strip().partition("\n")[0]
     return OptionError(
-        f"{path}: must be whole, and a .pth, .pt or .bin of PyTorch or a .safetensors, got something else ({first})"
+        f"{path}: must be whole, and a .pth, .pt or .bin of PyTorch or a .safetensors, got something else ({first}); "
+        "check the path, or get the file again"
     )
 
 

@@ -7,25 +7,35 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from imgdata.measure.trace_rows import TraceRow, milliseconds
+from imgdata.measure.trace.rows import TraceRow, milliseconds
 from imgdata.sample import ClassName
 from imgdata.train.processes import Processes
 from imgdata.train.setup import Prepared
 from imgdata.train.step import Learner
 
+_LAST_SHARE = 0.01
+"""Of the highest learning rate, for networks that have learned: where training ends."""
+
 
 def train_row(
-    prepared: Prepared, model: nn.Module, ranks: Processes, images: torch.Tensor, labels: torch.Tensor
+    prepared: Prepared,
+    model: nn.Module,
+    ranks: Processes,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    trained: bool,
 ) -> TraceRow:
     """One step on a copy of the network, and the loss of the same batch before and after it."""
     learner = Learner(copy.deepcopy(model), prepared.options, ranks, prepared.weight_C)
     images, labels = images.to(ranks.device), labels.to(ranks.device)
     learner.begin_epoch()
+    lr = prepared.options.lr * (_LAST_SHARE if trained else 1.0)
     losses = []
 
     def step() -> None:
         # The same number each time: what dropout leaves out is the same before and after.
-        outcome = learner.step(images, labels, number=0, lr=prepared.options.lr)
+        outcome = learner.step(images, labels, number=0, lr=lr)
         losses.append(float(outcome.loss))
 
     step()

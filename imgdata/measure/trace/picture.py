@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.measure.trace_rows import Panel
+from imgdata.measure.trace.rows import Panel
 from imgdata.train.plots import figure, save_figure
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def save_picture(trace: "Trace", path: Path) -> None:
     """Write the panels of a trace as PNG. Raises `OutputError`, `MissingExtraError`.
 
     Floats are shown from their least value to their greatest, which the title has; a layer by its channel that varies
-    most. The red ring is round the pixel that is followed.
+    most. The ring is round the pixel that is followed.
     """
     blocks: dict[str, list[Panel]] = {}
     for panel in trace.panels:
@@ -59,7 +59,8 @@ def _draw(place: Any, panel: Panel) -> None:
     place.imshow(_shown(panel.pixels), cmap="viridis", interpolation="nearest")
     if panel.place is not None:
         row, column = panel.place
-        place.plot(column, row, "o", markersize=5, markerfacecolor="none", markeredgecolor="#e45756")
+        for colour, width in (("white", 3.0), ("black", 1.2)):
+            place.plot(column, row, "o", ms=6, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=width)
     place.set_xticks([])
     place.set_yticks([])
 

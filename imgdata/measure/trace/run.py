@@ -17,12 +17,13 @@ from torch import nn
 from imgdata.augment.recipe import Recipe
 from imgdata.dataset.views import View
 from imgdata.errors import OptionError
-from imgdata.measure.trace_layers import layer_rows
-from imgdata.measure.trace_pixels import follow, pixel_rows, raw_rows
-from imgdata.measure.trace_rows import Panel, TraceRow
-from imgdata.measure.trace_steps import answer_rows, train_row
+from imgdata.measure.trace.layers import layer_rows
+from imgdata.measure.trace.pixels import follow, pixel_rows, raw_rows
+from imgdata.measure.trace.rows import Panel, TraceRow
+from imgdata.measure.trace.steps import answer_rows, train_row
 from imgdata.recipes import Normalize
 from imgdata.sample import ClassName
+from imgdata.train.models import model_input
 from imgdata.train.options import TrainOptions
 from imgdata.train.processes import Processes, processes
 from imgdata.train.run_folder import RunFolder
@@ -33,8 +34,10 @@ from imgdata.train.views import open_views
 TIMED = 64
 """Samples that times are taken of, where there are as many: a batch of a few shows the work before it alone."""
 _ODD_RANGE = 10.0
-"""Beyond it, or all within its inverse, no usual normalisation leaves pixels."""
-_OF_ANY_RUN = ("split", "device")
+"""Beyond it no usual normalisation leaves pixels."""
+_USUAL_STD = (0.02, 2.0)
+"""On the scale from 0 to 1, the deviation of any pictures lies in it; 1 is for those that stay from 0 to 1."""
+_OF_ANY_RUN = ("split", "seed", "device")
 """Options that may be given beside a run."""
 
 
@@ -58,7 +61,7 @@ class Trace:
     notes: tuple[str, ...]
     """What looks wrong."""
     panels: tuple[Panel, ...]
-    """The example after each stage, for `imgdata.measure.trace_picture.save_picture`."""
+    """The example after each stage, for `imgdata.measure.trace.picture.save_picture`."""
 
     def to_dict(self) -> dict[str, Any]:
         """All but the pictures as plain values, for JSON."""
@@ -74,6 +77,8 @@ class _Network:
     recipe: Recipe
     eval_recipe: Recipe
     trained: bool
+    wanted: Normalize | None = None
+    """How its weights were trained, where they came from elsewhere."""
 
 
 def trace(
@@ -82,9 +87,9 @@ def trace(
     """Follow `samples` samples of the training split in `out`, evenly spread over it, through all that training does.
 
     The network, its input and both recipes are those that `imgdata.train.loop.train` would make of `options`, or those
-    of the finished run in the folder `run`; then `options` may name a split and a device alone. The network takes one
-    step on the samples, and answers with the weights that it had before. Times: of reading, decoding and operators in
-    one thread, the best of three rounds of 64 samples after a first one; of the network on its device.
+    of the finished run in the folder `run`; then `options` may name a split, a seed and a device alone. The network
+    takes one step on the samples, and answers with the weights that it had before. Times: of reading, decoding and
+    operators in one thread, the best of three rounds of 64 samples after a first one; of the network on its device.
 
     Raises `OptionError`, `ShardError`, `ImageError` where one of the samples can't be decoded, `MissingExtraError`.
     """
@@ -102,7 +107,8 @@ def trace(
             raise OptionError(f"samples must be at most the {there:,} there are to train on, got {samples:,}")
         with prepare(Path(out), chosen, ranks) as prepared:
             network = _network(prepared, run, ranks)
-            return _follow(prepared, network, ranks, samples)
+            # Of a run it is that of augmentation alone: the other draws are made.
+            return _follow(prepared, network, ranks, samples, seed=given.seed or chosen.seed)
 
 
 def _options_of(folder: RunFolder, given: TrainOptions) -> TrainOptions:
@@ -126,9 +132,15 @@ def _options_of(folder: RunFolder, given: TrainOptions) -> TrainOptions:
 
 def _network(prepared: Prepared, run: str | Path | None, ranks: Processes) -> _Network:
     if run is None:
-        options = prepared.options
+        options, takes = prepared.options, model_input(prepared.options.model)
         trained = options.weights is not None or options.pretrained
-        return _Network(model=prepared.model, recipe=prepared.recipe, eval_recipe=prepared.eval_recipe, trained=trained)
+        return _Network(
+            model=prepared.model,
+            recipe=prepared.recipe,
+            eval_recipe=prepared.eval_recipe,
+            trained=trained,
+            wanted=Normalize(mean=takes.mean, std=takes.std) if trained else None,
+        )
     config = RunFolder(Path(run)).read_config()
     if (theirs := len(read_classes(config))) != (ours := len(prepared.classes)):
         raise OptionError(
@@ -139,8 +151,8 @@ def _network(prepared: Prepared, run: str | Path | None, ranks: Processes) -> _N
     return _Network(model=known.model, recipe=recipe, eval_recipe=known.recipe, trained=True)
 
 
-def _follow(prepared: Prepared, network: _Network, ranks: Processes, samples: int) -> Trace:
-    view, seed = prepared.train.view, prepared.options.seed
+def _follow(prepared: Prepared, network: _Network, ranks: Processes, samples: int, *, seed: int) -> Trace:
+    view = prepared.train.view
     timed = _spread(view, max(samples, TIMED))
     followed = follow(timed, samples, seed=seed, recipe=network.recipe, eval_recipe=network.eval_recipe)
     panels: list[Panel] = []
@@ -151,7 +163,7 @@ def _follow(prepared: Prepared, network: _Network, ranks: Processes, samples: in
     augmented = pixel_rows("augment", followed, network.recipe, panels)
     rows += augmented.rows
     rows += _batch_rows(augmented.images, augmented.labels, prepared.classes)
-    rows.append(train_row(prepared, network.model, ranks, augmented.images, augmented.labels))
+    rows.append(train_row(prepared, network.model, ranks, augmented.images, augmented.labels, trained=network.trained))
     model, images = network.model.eval(), evaluated.images.to(ranks.device)
     answers, chance_C = answer_rows(model, images, evaluated.labels, prepared.classes)
     rows += answers
@@ -219,18 +231,21 @@ def _notes(network: _Network, rows: list[TraceRow]) -> Iterator[str]:
     train, evaluation = (recipe.find(Normalize) for recipe in (network.recipe, network.eval_recipe))
     if train != evaluation:
         yield f"training normalises by {_values(train)}, evaluation by {_values(evaluation)}: they should be the same"
-    for stage in ("preprocess", "augment"):
-        row = [row for row in rows if row.stage == stage][-1]
-        low, high = row.low or 0.0, row.high or 0.0
-        most = max(abs(low), abs(high))
-        if most > _ODD_RANGE or high - low < 1 / _ODD_RANGE:
-            yield (
-                f"{stage} leaves pixels from {low:.3g} to {high:.3g}, where networks expect about -2 to 2: mean and "
-                "std are on the scale from 0 to 1"
-            )
+    if network.wanted not in (None, train):
+        yield f"training normalises by {_values(train)}, the weights were made with {_values(network.wanted)}"
+    if train is not None and _is_odd(train):
+        yield f"training normalises by {_values(train)}: these are on the scale from 0 to 1, not from 0 to 255"
+    last = [row for row in rows if row.stage == "augment"][-1]
+    if max(abs(last.low or 0.0), abs(last.high or 0.0)) > _ODD_RANGE and last.dtype != "uint8":
+        yield f"pixels are from {last.low:.3g} to {last.high:.3g}, where networks expect about -2 to 2"
     losses = next(row.example for row in rows if row.stage == "train")
     if not all(map(math.isfinite, map(float, losses.split(" -> ")))):
         yield f"the loss is no number ({losses}): the learning rate or the normalisation is wrong"
+
+
+def _is_odd(normalize: Normalize) -> bool:
+    low, high = _USUAL_STD
+    return not all(0 <= mean <= 1 for mean in normalize.mean) or not all(low <= std <= high for std in normalize.std)
 
 
 def _values(normalize: Normalize | None) -> str:

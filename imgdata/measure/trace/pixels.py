@@ -19,7 +19,7 @@ from imgdata.images import refuse_large
 from imgdata.loader import Loader
 from imgdata.manifest import MAX_PIXELS
 from imgdata.measure.cases import recipe_cases
-from imgdata.measure.trace_rows import Panel, Stage, TraceRow, milliseconds
+from imgdata.measure.trace.rows import Panel, Stage, TraceRow, milliseconds
 
 _EPOCH = 0
 _GRAY = 128

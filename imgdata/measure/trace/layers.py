@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from imgdata.measure.trace_rows import Panel, TraceRow
+from imgdata.measure.trace.rows import Panel, TraceRow
 
 MOST_MAPS = 12
 """Layers whose output is shown in the picture: the first of them."""

@@ -1,0 +1,74 @@
+"""JPEGs in memory -> pixels, in one thread: our crops, and what libjpeg-turbo needs for less or more than them."""
+
+import io
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image
+
+from benchmarks.crops import Crops, bare_library
+from benchmarks.loader_peers.task import SIDE
+from imgdata import native
+
+pytestmark = [
+    pytest.mark.benchmark(group="random crops of 224, one thread"),
+    pytest.mark.skipif(not native.AVAILABLE, reason="the extension was not built: gcc, libjpeg-turbo's headers"),
+]
+PICTURES = 64
+
+
+@pytest.fixture(scope="module")
+def crops():
+    with Crops(PICTURES) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def library():
+    with suppress(ImportError), bare_library() as compiled:
+        yield compiled
+        return
+    pytest.skip("needs gcc and the headers of libjpeg-turbo")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
+def test_extension(stage, crops, dtype):
+    pool = native.Pool(1)
+    try:
+        stage(f"imgdata, {dtype}", crops.ours(pool, dtype), images=PICTURES, num_bytes=crops.num_bytes)
+    finally:
+        pool.close()
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [("crop", "crop only"), ("whole", "full decode"), ("huffman", "Huffman only, all of it")]
+)
+def test_bare_libjpeg_turbo(stage, crops, library, part, name):
+    stage(f"libjpeg-turbo, {name}", crops.bare(library, part), images=PICTURES, num_bytes=crops.num_bytes)
+
+
+def _boxes(crops):
+    box_N4 = crops.params.box_N4.astype(float)
+    return np.concatenate([box_N4[:, :2], box_N4[:, :2] + box_N4[:, 2:]], axis=1).tolist()
+
+
+def _pillow(crops, decode):
+    # A resize of the box reads beyond its edges; for the time that is no difference.
+    return [
+        decode(picture).resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box)
+        for picture, box in zip(crops.pictures, _boxes(crops), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "decode"),
+    [
+        ("simplejpeg, Pillow resize", lambda picture: Image.fromarray(simplejpeg.decode_jpeg(picture))),
+        ("Pillow", lambda picture: Image.open(io.BytesIO(picture)).convert("RGB")),
+    ],
+    ids=["simplejpeg", "pillow"],
+)
+def test_full_decode_and_resize(stage, crops, name, decode):
+    stage(name, lambda: _pillow(crops, decode), images=PICTURES, num_bytes=crops.num_bytes)
