@@ -47,7 +47,8 @@ def test_scores_are_those_of_scikit_learn_and_torchmetrics(samples, classes, see
         assert found.top5 == pytest.approx(expected)
     else:
         assert found.top5 == 1
-    calibration = multiclass_calibration_error(logits_NC, label_N, classes, n_bins=15)
+    # Logits that all happen to lie between 0 and 1 it would take for probabilities.
+    calibration = multiclass_calibration_error(logits_NC.softmax(dim=1), label_N, classes, n_bins=15)
     assert found.calibration_error == pytest.approx(float(calibration), abs=1e-4)
 
 

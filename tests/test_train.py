@@ -171,7 +171,7 @@ def test_memory_that_is_out_says_what_to_do(digits, tmp_path, monkeypatch):
         ({"device": "tpu"}, r"device must be auto, cpu, cuda"),
         ({"amp": "fp16"}, r"amp must be auto, none or bf16 on the CPU"),
         ({"recipe": "other"}, r"recipe must be auto, imagenet"),
-        ({"recipe": "missing.json"}, r"missing.json: the recipe can't be read"),
+        ({"recipe": "missing.json", "flip": True}, r"missing.json: the recipe can't be read"),
         ({"progressive": True}, r"progressive needs the recipe imagenet, got plain"),
         ({"progressive": True, "recipe": "imagenet", "model": "resnet18", "size": 50}, r"multiple of 32"),
         ({"weights": "missing.pth"}, r"missing.pth"),
