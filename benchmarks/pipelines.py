@@ -105,7 +105,7 @@ def cifar(work: Work) -> dict[str, Any]:
     splits = work.imgdata("inspect", "out", shown=False)["splits"]
     # Mirrored digits are other signs; pictures of things aren't.
     flip = () if work.source else ("--no-flip",)
-    summary = work.train("out", "run", "--model", "cnn", "--hold-out", "0.1", *flip, epochs=15)
+    summary = work.train("out", "run", "--model", "cnn", "--hold-out", "0.1", *flip, epochs=8)
     test = next(name for name in ("test", "val") if name in splits)
     answers = work.imgdata("evaluate", "run", "out", "--split", test)
     return {"summary": summary, "test": answers, "trace": work.trace("out", "--run", "run", *_SHOWN)}
@@ -236,12 +236,17 @@ def main() -> None:
         parser.error(f"NAME must be one of {', '.join(PIPELINES)}, got {unknown[0]!r}")
     if options.save and (options.source or options.epochs):
         parser.error("--save records the pipelines as they are: leave out --source and --epochs")
+    if options.source is not None and not options.source.exists():
+        parser.error(f"--source must be a raw dataset, got {options.source}, which is not there")
     for name in options.names or PIPELINES:
         try:
             report = run(name, options.work.resolve(), source=options.source, epochs=options.epochs)
         except UnavailableError as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
             continue
+        except subprocess.CalledProcessError as error:
+            # The command has said what is wrong.
+            raise SystemExit(f"{name} stopped at {' '.join(map(str, error.cmd[3:]))}") from error
         print(_in_short(name, report))
         if options.save:
             _record(name, report, options.work.resolve() / name)
