@@ -15,7 +15,8 @@ from imgdata import native
 from imgdata.augment.ops import Cutout, RandomErasing
 from imgdata.backends import finish, host, operators
 from imgdata.backends.buffers import Buffers
-from imgdata.backends.cpu_batch import CpuBatch, closed
+from imgdata.backends.cpu_batch import CpuBatch
+from imgdata.backends.ending import alive, begun, closed
 from imgdata.backends.native_rows import NativeRows
 from imgdata.backends.shard_files import ShardFiles
 from imgdata.backends.threads import Threads
@@ -39,7 +40,6 @@ class CpuBackend:
         self.files = ShardFiles(setup.split)
         self.native = NativeRows(setup) if _uses_native(setup) else None
         self._pools: dict[str, Threads] = {}
-        # No set of them, which runs Python code wherever one goes: Ctrl-C there would be lost.
         self._batches: list[weakref.ref[CpuBatch]] = []
         self._closed = False
         # Reentrant, since the collector may close a loader that nobody holds anywhere.
@@ -50,8 +50,7 @@ class CpuBackend:
         with self._lock:
             self._check_open()
             batch = CpuBatch(self, work)
-            self._batches = [known for known in self._batches if known() is not None]
-            self._batches.append(weakref.ref(batch))
+            self._batches = begun(self._batches, batch)
         batch.begin(work)
         return batch
 
@@ -85,7 +84,7 @@ class CpuBackend:
         with self._lock:
             self._closed = True
             pools = list(self._pools.values())
-        for batch in [batch for known in self._batches if (batch := known()) is not None]:
+        for batch in alive(self._batches):
             batch.cancel()
         for pool in pools:
             pool.close()

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from imgdata.backends import finish, operators
 from imgdata.backends.ending import Ending
-from imgdata.backends.ending import closed as closed
 from imgdata.backends.native_rows import NativeJob
 from imgdata.backends.shard_files import Lease
 from imgdata.backends.threads import Threads

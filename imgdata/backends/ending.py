@@ -1,8 +1,12 @@
 """The last task of a batch, a fault of one, or that nobody wants it any more -> the thread that waits for it."""
 
 import queue
+import weakref
+from typing import TypeVar
 
 from imgdata.errors import OptionError
+
+T = TypeVar("T")
 
 
 class Ending:
@@ -52,3 +56,16 @@ class Ending:
 def closed() -> OptionError:
     """What using a closed backend or loader raises."""
     return OptionError("this loader is closed; make another Loader")
+
+
+def begun(batches: list[weakref.ref[T]], batch: T) -> list[weakref.ref[T]]:
+    """Those of `batches` that somebody holds yet, and `batch`.
+
+    No set of them, which runs Python code wherever one goes: Ctrl-C there would be lost.
+    """
+    return [*(known for known in batches if known() is not None), weakref.ref(batch)]
+
+
+def alive(batches: list[weakref.ref[T]]) -> list[T]:
+    """The batches that somebody holds yet."""
+    return [batch for known in batches if (batch := known()) is not None]

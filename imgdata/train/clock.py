@@ -5,6 +5,12 @@ import time
 import torch
 
 
+def finish(device: torch.device) -> None:
+    """Wait for what the device was told to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 class Clock:
     """Call `waits` before a batch is asked for, `has_batch` when it is there, and `take` now and then.
 
@@ -54,4 +60,4 @@ class Clock:
 
     def _settle(self) -> None:
         if self._cuda is not None:
-            torch.cuda.synchronize(self._cuda)
+            finish(self._cuda)

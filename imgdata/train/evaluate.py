@@ -191,11 +191,7 @@ def evaluate(
         MissingExtraError: timm isn't installed, and the network is one of its.
     """
     with processes(str(source.device) if isinstance(source, Trained) else device) as ranks:
-        trained = (
-            source
-            if isinstance(source, Trained)
-            else load_trained(source, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device)
-        )
+        trained = load_trained(source, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device)
         shown, match = _matched(trained, str(out), _shown(trained, Path(out), split, view))
         with (
             warnings.catch_warnings(),

@@ -73,11 +73,7 @@ def export_model(
         raise OptionError(f"a model must go to an .onnx file, got {file}")
     check_folder(file)
     onnx, onnxruntime = _packages()
-    trained = (
-        source
-        if isinstance(source, Trained)
-        else load_trained(source, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device="cpu")
-    )
+    trained = load_trained(source, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device="cpu")
     trained.require_classes()
     proto = _converted(trained)
     onnx.helper.set_model_props(proto, _metadata(trained))

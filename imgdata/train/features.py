@@ -97,11 +97,7 @@ def features(
     shown = open_shown(Path(out), split, view)
     if shown.resampling is not None:
         raise OptionError("the view of features must have each sample once, got a balanced one; leave balance out")
-    trained = (
-        source
-        if isinstance(source, Trained)
-        else load_trained(source, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device)
-    )
+    trained = load_trained(source, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device)
     with (
         warnings.catch_warnings(),
         Loader(

@@ -94,11 +94,7 @@ def predict(
     for name, value in (("top", top), ("batch_size", batch_size)):
         if value < 1:
             raise OptionError(f"{name} must be at least 1, got {value}")
-    trained = (
-        source
-        if isinstance(source, Trained)
-        else load_trained(source, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device)
-    )
+    trained = load_trained(source, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device)
     trained.require_classes()
     names = find_images([images] if isinstance(images, str | Path) else images)
     explainer = None if explain is None else Explainer(trained, explain)

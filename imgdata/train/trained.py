@@ -56,7 +56,7 @@ class Trained:
 
 
 def load_trained(
-    source: str | Path,
+    source: str | Path | Trained,
     *,
     weights: Path | None = None,
     pretrained: bool = False,
@@ -66,8 +66,11 @@ def load_trained(
     """The network of a run (its folder), or a network by its name with a file of weights or those of timm's hub.
 
     A network by name has as many outputs as its weights: 1,000 are ImageNet's classes, others have numbers for names.
-    Nothing but tensors is read from files. Raises `OptionError`, `MissingExtraError`.
+    What it gave before is given back as it is. Nothing but tensors is read from files. Raises `OptionError`,
+    `MissingExtraError`.
     """
+    if isinstance(source, Trained):
+        return source
     place = choose_device(device)
     if Path(source).is_dir():
         if weights is not None or pretrained:

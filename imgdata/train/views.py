@@ -54,18 +54,18 @@ def open_views(out: Path, options: TrainOptions) -> Views:
 
 def facts_of(train: View, *, gpu: bool, ranks: int = 1) -> Facts:
     """What defaults depend on."""
-    side = int(np.median(_sides(train).min(axis=0)))
+    side = int(np.median(sides_of(train).min(axis=0)))
     return Facts(samples=len(train), classes=len(train.classes), side=side, gpu=gpu, ranks=ranks)
 
 
 def one_size(view: View) -> int | None:
     """The side in pixels where all pictures are squares of one size, else None."""
-    sides_2N = _sides(view)
+    sides_2N = sides_of(view)
     side = int(sides_2N[0, 0])
     return side if (sides_2N == side).all() else None
 
 
-def _sides(view: View) -> np.ndarray:
+def sides_of(view: View) -> np.ndarray:
     """Width and height of the view's pictures in pixels, `(2, N)`."""
     view.index.load(("width", "height"))
     return np.stack([view.index.array(name)[view.position_N] for name in ("width", "height")])

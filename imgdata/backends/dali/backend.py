@@ -35,7 +35,7 @@ from imgdata.backends.dali.known import Known
 from imgdata.backends.dali.line import Line
 from imgdata.backends.dali.options import DaliOptions, dali_options
 from imgdata.backends.dali.part import Part
-from imgdata.backends.ending import closed
+from imgdata.backends.ending import alive, begun, closed
 from imgdata.backends.shard_files import ShardFiles
 from imgdata.backends.threads import Threads
 from imgdata.backends.work import Setup, Work
@@ -69,7 +69,7 @@ class DaliBackend:
         self._held = Held()
         self._readers: Threads | None = None
         self._line: Line | None = None
-        self._batches: weakref.WeakSet[DaliBatch] = weakref.WeakSet()
+        self._batches: list[weakref.ref[DaliBatch]] = []
         self._closed = False
         self._lock = threading.RLock()
 
@@ -78,7 +78,7 @@ class DaliBackend:
         with self._lock:
             self._check_open()
             batch = DaliBatch(self, work)
-            self._batches.add(batch)
+            self._batches = begun(self._batches, batch)
         batch.begin()
         return batch
 
@@ -120,7 +120,7 @@ class DaliBackend:
         with self._lock:
             self._closed = True
             workers = [self._line, self._readers, self.finisher, self._held]
-        for batch in list(self._batches):
+        for batch in alive(self._batches):
             batch.cancel()
         for worker in workers:
             if worker is not None:

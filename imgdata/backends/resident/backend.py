@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.backends.ending import closed
+from imgdata.backends.ending import alive, begun, closed
 from imgdata.backends.resident import cache
 from imgdata.backends.resident.batch import ResidentBatch
 from imgdata.backends.resident.decoding import Bad
@@ -64,7 +64,6 @@ class ResidentBackend:
         self._loaded: _Loaded | None = None
         self._lane: Lane | None = None
         self._pools: dict[str, Threads] = {}
-        # No set of them, which runs Python code wherever one goes: Ctrl-C there would be lost.
         self._batches: list[weakref.ref[ResidentBatch]] = []
         self._closed = False
         # Reentrant, since the collector may close a loader that nobody holds anywhere.
@@ -76,8 +75,7 @@ class ResidentBackend:
         batch = ResidentBatch(self, work)
         with self._lock:
             self._check_open()
-            self._batches = [known for known in self._batches if known() is not None]
-            self._batches.append(weakref.ref(batch))
+            self._batches = begun(self._batches, batch)
         batch.begin(work)
         return batch
 
@@ -135,7 +133,7 @@ class ResidentBackend:
         with self._lock:
             self._closed = True
             pools = list(self._pools.values())
-        for batch in self._alive():
+        for batch in alive(self._batches):
             batch.cancel()
         for pool in pools:
             pool.close()
@@ -171,11 +169,8 @@ class ResidentBackend:
     def _check_wanted(self) -> None:
         """Raises `OptionError` where nobody waits for a batch any more: the loader may be gone."""
         self._check_open()
-        if all(batch.cancelled for batch in self._alive()):
+        if all(batch.cancelled for batch in alive(self._batches)):
             raise closed()
-
-    def _alive(self) -> list[ResidentBatch]:
-        return [batch for known in self._batches if (batch := known()) is not None]
 
     def _pool(self, name: str, count: int) -> Threads:
         with self._lock:

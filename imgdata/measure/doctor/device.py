@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from imgdata.measure.doctor.inputs import Case
+from imgdata.train.clock import finish
 from imgdata.train.defaults import resolve
 from imgdata.train.models import create_model
 from imgdata.train.options import TrainOptions
@@ -55,18 +56,13 @@ def call_s(call: Callable[[], object], device: str | torch.device) -> float:
     """Seconds of one call, on average over about `_SECONDS`, after two to warm up; the device is waited for."""
     for _ in range(2):
         call()
-    _finish(device)
+    finish(torch.device(device))
     begun, count = time.perf_counter(), 0
     while count < _LEAST_STEPS or time.perf_counter() - begun < _SECONDS:
         call()
         count += 1
         # So that no more than a few are on their way when time is up.
         if count % 8 == 0:
-            _finish(device)
-    _finish(device)
+            finish(torch.device(device))
+    finish(torch.device(device))
     return (time.perf_counter() - begun) / count
-
-
-def _finish(device: str | torch.device) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)

@@ -16,6 +16,7 @@ from imgdata.loading.choice import choose
 from imgdata.loading.engine import Engine
 from imgdata.loading.options import BackendName, LoaderOptions, Opened, make_options, open_source
 from imgdata.recipes import HorizontalFlip, Normalize, PadRandomCrop
+from imgdata.train.views import sides_of
 
 _SMALL_SIDE = 64
 _USUAL_BATCH, _USUAL_SIZE = 256, 224
@@ -72,7 +73,7 @@ class Case(NamedTuple):
     @property
     def side(self) -> int:
         """Median of the pictures' shorter sides in pixels."""
-        return int(np.median(np.minimum(*_sides(self.opened))))
+        return int(np.median(np.minimum(*sides_of(self.opened.view))))
 
     @property
     def out_side(self) -> int:
@@ -131,7 +132,7 @@ def choose_recipe(options: DoctorOptions, opened: Opened) -> tuple[Recipe, str]:
 
 def _fitting_recipe(options: DoctorOptions, opened: Opened) -> tuple[Recipe, str]:
     """Shifted and mirrored where all pictures are small squares; else random crops, as for ImageNet."""
-    width_N, height_N = _sides(opened)
+    width_N, height_N = sides_of(opened.view)
     side = int(width_N[0])
     small = side <= _SMALL_SIDE and bool((width_N == side).all() and (height_N == side).all())
     if small and options.size in (None, side):
@@ -151,10 +152,3 @@ def _model_size(options: DoctorOptions) -> int | None:
     from imgdata.train.models import model_input
 
     return model_input(options.model).size
-
-
-def _sides(opened: Opened) -> np.ndarray:
-    """Widths and heights of the pictures in pixels, int64 `(2, N)`."""
-    index, position_N = opened.view.index, opened.view.position_N
-    index.load(("width", "height"))
-    return np.stack([index.width_N[position_N], index.height_N[position_N]]).astype(np.int64)

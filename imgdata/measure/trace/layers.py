@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from imgdata.measure.trace.rows import Panel, TraceRow
+from imgdata.train.clock import finish
 
 MOST_MAPS = 12
 """Layers whose output is shown in the picture: the first of them."""
@@ -71,8 +72,7 @@ def _hooked(
 
 
 def _now(images: torch.Tensor) -> float:
-    if images.is_cuda:
-        torch.cuda.synchronize(images.device)
+    finish(images.device)
     return time.perf_counter()
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from imgdata.train.clock import finish
+
 Stage = Literal["load", "decode", "preprocess", "split", "augment", "batch", "train", "evaluate", "layer"]
 _ANSWERS = 5
 
@@ -62,17 +64,11 @@ class Panel:
 
 def milliseconds(call: Callable[[], object], device: torch.device | None = None, *, rounds: int = 3) -> float:
     """The least time of `rounds` calls, in milliseconds; whoever asks has called it once before, to warm up."""
-    best = float("inf")
+    place, best = device or torch.device("cpu"), float("inf")
     for _ in range(rounds):
-        _finish(device)
+        finish(place)
         start = time.perf_counter()
         call()
-        _finish(device)
+        finish(place)
         best = min(best, time.perf_counter() - start)
     return 1000 * best
-
-
-def _finish(device: torch.device | None) -> None:
-    """Wait for what a GPU was told to do."""
-    if device is not None and device.type == "cuda":
-        torch.cuda.synchronize(device)
