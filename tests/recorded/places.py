@@ -1,0 +1,36 @@
+"""All that the records need of imgdata and is not in `imgdata` itself: when modules move, this file alone follows."""
+
+from pathlib import Path
+
+from click.testing import CliRunner
+from imgdata_cli.main import cli
+
+from imgdata.augment.mix import mix_params
+from imgdata.augment.params import erasing_noise, params
+from imgdata.dataset.saved_views import list_views, open_view, save_view
+from imgdata.order import Order, spread
+from imgdata.train.loop import train
+from imgdata.train.options import TrainOptions
+from imgdata.train.watch import TrainWatcher
+
+__all__ = [
+    "Order",
+    "TrainOptions",
+    "TrainWatcher",
+    "command",
+    "erasing_noise",
+    "list_views",
+    "mix_params",
+    "open_view",
+    "params",
+    "save_view",
+    "spread",
+    "train",
+]
+
+
+def command(*arguments: str | Path) -> str:
+    """What `imgdata ...` writes to standard output; what goes wrong is raised."""
+    done = CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
