@@ -55,6 +55,7 @@ SHARD: dict[str, Case] = {
     "imagenet-official-two-classes": Case(raw.imagenet_official, ("--classes", "n01484850,n01440764")),
     "imagenet-folders": Case(raw.imagenet_folders, ("--name", "in1k", "--shard-samples", "3", "--seed", "9")),
     "imagenet-flat-val": Case(raw.imagenet_flat_val),
+    "imagenet-flat-val-csv": Case(raw.imagenet_flat_val_csv, ("--json-members",)),
     "imagenet-kaggle": Case(raw.imagenet_kaggle, ("--check", "header")),
     "imagenet21k": Case(raw.imagenet21k, ("--split", "train=0.75,val=0.25")),
     "folder": Case(raw.folders, ("--shard-size", "15KB")),
@@ -63,6 +64,7 @@ SHARD: dict[str, Case] = {
     "folder-cut": Case(raw.plain_folders, ("--split", "train=0.7,val=0.2,test=0.1", "--seed", "11")),
     "folder-uncut": Case(raw.plain_folders, ("--shard-samples", "9")),
     "rejects": Case(raw.odd_folders, ("--max-pixels", "1000", "--shard-samples", "2", "--no-shuffle")),
+    "rejects-of-whole-shards": Case(raw.odd_folders, ("--max-pixels", "1000", "--shard-samples", "1", "--no-shuffle")),
     "table": Case(raw.table, ("--shard-samples", "4")),
     "table-columns": Case(
         raw.table, ("--label-column", "photographer", "--split-column", "", "--split", "train=0.5,test=0.5")
@@ -71,6 +73,7 @@ SHARD: dict[str, Case] = {
     "parquet": Case(raw.parquet, ("--shard-samples", "4")),
     "tars": Case(raw.tars, ("--shard-samples", "4", "--seed", "2")),
     "tars-by-field": Case(raw.tars, ("--label-from", "json:number", "--name", "numbers")),
+    "tars-joined": Case(raw.tars_joined, ("--name", "joined")),
     "tars-by-folder": Case(raw.tars_by_folder, ("--source", "tars", "--label-from", "folder")),
     "repairs": Case(raw.pngs_to_repair, ("--on-bad", "repair", "--shard-samples", "3"), encodes=True),
     "synthetic": Case(
@@ -89,8 +92,25 @@ INDEX: dict[str, Case] = {
     "tars-without-json": Case(lambda root: raw.tars(root, with_json=False), ("--name", "renamed")),
     "tars-by-field": Case(raw.tars, ("--label-from", "json:number")),
     "tars-by-folder": Case(raw.tars_by_folder),
+    "own-shards-without-sidecars": Case(lambda root: without_sidecars(shard(SHARD["table"], root))),
+    "own-shards-without-index": Case(lambda root: without_index(shard(SHARD["folder"], root))),
 }
 """What `imgdata index` is recorded for."""
+
+
+def without_sidecars(out: Path) -> Path:
+    """The folder with nothing but its tars left."""
+    for path in out.iterdir():
+        if path.suffix != ".tar":
+            path.unlink()
+    return out
+
+
+def without_index(out: Path) -> Path:
+    """The folder without its indices and those of DALI."""
+    for path in (*out.glob("*.parquet"), *out.glob("*.idx")):
+        path.unlink()
+    return out
 
 
 def shard(case: Case, folder: Path) -> Path:

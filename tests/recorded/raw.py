@@ -130,6 +130,10 @@ def imagenet_flat_val(root: Path) -> Path:
     return raw_imagenet.write_imagenet_flat_val(root / "imagenet", imagenet(), labels="folder")
 
 
+def imagenet_flat_val_csv(root: Path) -> Path:
+    return raw_imagenet.write_imagenet_flat_val(root / "imagenet", imagenet(), labels="csv")
+
+
 def imagenet_kaggle(root: Path) -> Path:
     return raw_imagenet.write_imagenet_kaggle(root / "imagenet", imagenet())
 
@@ -245,6 +249,12 @@ def tars(root: Path, *, with_json: bool = True) -> Path:
                 files += [(f"{key}.json", json.dumps({"number": number, "tags": ["a", "ü"]}).encode())] * with_json
             write_tar(root / "shards" / f"demo-{split}-{shard:06d}.tar", files)
     return root / "shards"
+
+
+def tars_joined(root: Path) -> str:
+    """Two patterns of tars, one behind the other."""
+    folder = tars(root)
+    return f"{folder}/demo-val-000000.tar::{folder}/demo-train-{{000000..000001}}.tar"
 
 
 def tars_by_folder(root: Path) -> Path:
