@@ -8,8 +8,8 @@ import pytest
 
 import imgdata
 from benchmarks.synthetic_index import plant
-from imgdata.dataset.saved_views import open_view
-from imgdata.tar import END_OF_ARCHIVE, members, padded, ustar_header
+from imgdata.tar.archive import END_OF_ARCHIVE, members, padded, ustar_header
+from imgdata.views.saved import open_view
 
 IMAGENET_TRAIN = 1_281_167
 MEMBERS = 10_000

@@ -9,9 +9,9 @@ import imgdata
 from benchmarks.synthetic_index import plant
 from imgdata import recipes
 from imgdata.augment.params import params
-from imgdata.dataset.views import whole
-from imgdata.loading.draft import Planner
-from imgdata.order import Order
+from imgdata.loader.planner import Planner
+from imgdata.order.epoch_order import Order
+from imgdata.views.view import whole
 
 IMAGENET_TRAIN = 1_281_167
 SHARDS = 600

@@ -14,14 +14,14 @@ from PIL import Image
 
 import imgdata
 from benchmarks.writers import resize_with_pillow
-from imgdata.headers import probe
-from imgdata.images import Encoding, check, reencode
+from imgdata.images.encode import Encoding, check, reencode
+from imgdata.images.probe import probe
 from imgdata.sample import ClassName
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.plan import make_plan
 from imgdata.sources.listing import Listing
 from imgdata.sources.readers import FileReader
-from imgdata.tar import ustar_header
+from imgdata.tar.archive import ustar_header
 
 IMAGENET_TRAIN = 1_281_167
 HEADERS = 10_000

@@ -22,7 +22,7 @@ from benchmarks.crops import Crops, bare_library
 from benchmarks.report import machine
 from imgdata import native, recipes
 from imgdata.augment.params import params
-from imgdata.order import Order
+from imgdata.order.epoch_order import Order
 
 BASELINE = Path(__file__).with_name("baseline.json")
 TOLERANCE: dict[Unit, float] = {"instructions": 0.08, "cpu_time": 0.17}

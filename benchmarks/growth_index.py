@@ -75,9 +75,9 @@ def measure(data: Path, world_size: int) -> dict[str, Any]:
     import imgdata
     from benchmarks.stage import peak_rss_mb
     from imgdata import recipes
-    from imgdata.dataset.views import whole
-    from imgdata.loading.draft import Planner
-    from imgdata.order import Order
+    from imgdata.loader.planner import Planner
+    from imgdata.order.epoch_order import Order
+    from imgdata.views.view import whole
 
     before = peak_rss_mb()
     open_s, dataset = _timed(lambda: imgdata.open(data / "shards"))

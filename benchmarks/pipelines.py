@@ -198,7 +198,7 @@ def feature_widths(names: tuple[str, ...] = ("resnet50", "vgg16", "tf_efficientn
     """What each network's classifier gets of a picture of 224 x 224; random weights, as only the width is looked at."""
     import torch
 
-    from imgdata.train.models import create_model
+    from imgdata.models import create_model
 
     widths = {}
     for name in names:

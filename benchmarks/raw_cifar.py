@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks.photos import encoded, photo_crops
 from benchmarks.raw_files import write_file, write_lines, write_set
-from imgdata.sources import cifar_names
+from imgdata.sources.cifar.classes import CIFAR10, CIFAR100_COARSE, CIFAR100_FINE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def write_cifar10_python(path: Path, data: Cifar) -> Path:
         }
         for name, (pixels_ND, labels_N) in files.items()
     }
-    meta = {"num_cases_per_batch": len(batches[0][0]), "label_names": list(cifar_names.CIFAR10), "num_vis": 3072}
+    meta = {"num_cases_per_batch": len(batches[0][0]), "label_names": list(CIFAR10), "num_vis": 3072}
     return write_set(path, "cifar-10-batches-py", _pickled({"batches.meta": meta, **pickles}))
 
 
@@ -65,8 +65,8 @@ def write_cifar100_python(path: Path, data: Cifar) -> Path:
     """`cifar-100-python`, as an archive or a folder."""
     content: dict[str, object] = {
         "meta": {
-            "fine_label_names": list(cifar_names.CIFAR100_FINE),
-            "coarse_label_names": list(cifar_names.CIFAR100_COARSE),
+            "fine_label_names": list(CIFAR100_FINE),
+            "coarse_label_names": list(CIFAR100_COARSE),
         }
     }
     for split in ("train", "test"):
@@ -87,13 +87,13 @@ def write_cifar_binary(path: Path, data: Cifar) -> Path:
             f"{split}.bin": _records(data.records(split), data.coarse[split], data.labels[split])
             for split in data.labels
         }
-        files["fine_label_names.txt"] = "\n".join(cifar_names.CIFAR100_FINE).encode() + b"\n"
-        files["coarse_label_names.txt"] = "\n".join(cifar_names.CIFAR100_COARSE).encode() + b"\n"
+        files["fine_label_names.txt"] = "\n".join(CIFAR100_FINE).encode() + b"\n"
+        files["coarse_label_names.txt"] = "\n".join(CIFAR100_COARSE).encode() + b"\n"
         return write_set(path, "cifar-100-binary", files)
     parts = _split_in_five(data)
     files = {f"data_batch_{number}.bin": _records(*part) for number, part in enumerate(parts, start=1)}
     files["test_batch.bin"] = _records(data.records("test"), data.labels["test"])
-    files["batches.meta.txt"] = "\n".join(cifar_names.CIFAR10).encode() + b"\n\n"
+    files["batches.meta.txt"] = "\n".join(CIFAR10).encode() + b"\n\n"
     return write_set(path, "cifar-10-batches-bin", files)
 
 
@@ -102,7 +102,7 @@ def write_cifar_kaggle(root: Path, data: Cifar) -> Path:
     for split in ("train", "test"):
         for row, image_HWC in enumerate(data.images[split], start=1):
             write_file(root / split / f"{row}.png", encoded(Image.fromarray(image_HWC), "PNG"))
-    names = [cifar_names.CIFAR10[label] for label in data.labels["train"].tolist()]
+    names = [CIFAR10[label] for label in data.labels["train"].tolist()]
     write_lines(root / "trainLabels.csv", ["id,label", *(f"{row},{name}" for row, name in enumerate(names, start=1))])
     return root
 

@@ -11,10 +11,10 @@ from rich.text import Text
 from .display import BAD, GOOD, ODD, Display, screen, tell
 
 if TYPE_CHECKING:
-    from imgdata.measure.doctor.machine import Machine
     from imgdata.measure.doctor.problems import Problem
     from imgdata.measure.doctor.run import Findings, Report
     from imgdata.measure.doctor.tune import Tuned
+    from imgdata.measure.machine.host import Machine
 
 _WIDTH = 100
 """Columns where there is no terminal."""

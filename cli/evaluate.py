@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from imgdata.train.evaluate import Evaluation
+    from imgdata.inference.evaluate import Evaluation
 
 _WORST, _CONFUSIONS = 10, 5
 """Rows that are shown."""
@@ -64,8 +64,8 @@ def command(
       imgdata evaluate resnet50 imagenet/ --pretrained --json
       torchrun --nproc-per-node 4 --no-python imgdata evaluate runs/a out/
     """  # noqa: D301
-    from imgdata.ranks import rank_and_world
-    from imgdata.train.evaluate import check_confusion, evaluate
+    from imgdata.inference.evaluate import check_confusion, evaluate
+    from imgdata.order.ranks import rank_and_world
 
     from .counting import Counting
     from .display import screen

@@ -27,7 +27,7 @@ def command(source: str, path: Path, quiet: bool, as_json: bool, **options: Any)
     """  # noqa: D301
     from rich.filesize import decimal
 
-    from imgdata.train.export import export_model
+    from imgdata.inference.export import export_model
 
     from .display import GOOD, screen, tell
 

@@ -33,7 +33,7 @@ def command(source: str, out: Path, path: Path, quiet: bool, as_json: bool, **op
     \b
       imgdata features resnet50 out/ --pretrained --split train -o features.npz
     """  # noqa: D301
-    from imgdata.train.features import features
+    from imgdata.inference.features import features
 
     from .counting import Counting
     from .display import GOOD, note, tell

@@ -36,7 +36,7 @@ def command(
       imgdata index shards/
       imgdata index 'cc-{0000..0331}.tar' --label-from json:class
     """  # noqa: D301
-    from imgdata.shards.adopt import index
+    from imgdata.shards.index_tars import index
 
     from .counting import Counting
     from .display import GOOD, note, tell

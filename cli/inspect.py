@@ -54,7 +54,7 @@ def command(
 def _sample(out: Path, key: str, split: str | None, output: Path | None, as_json: bool) -> None:
     import imgdata.dataset
     from imgdata.errors import OptionError
-    from imgdata.files import output_error
+    from imgdata.storage.atomic import output_error
 
     dataset = imgdata.dataset.open(out)
     if split is not None and split not in dataset:

@@ -38,14 +38,14 @@ def command(pattern: str | None, as_json: bool) -> None:
 
 
 def _recommended() -> list[dict[str, Any]]:
-    from imgdata.train.models import RECOMMENDED
+    from imgdata.models import RECOMMENDED
 
     return [dataclasses.asdict(row) for row in RECOMMENDED]
 
 
 def _matching(pattern: str) -> list[dict[str, Any]]:
-    from imgdata.train.models import model_input
-    from imgdata.train.models.names import matching, weights_of
+    from imgdata.models import model_input
+    from imgdata.models.catalogue import matching, weights_of
 
     return [{"name": name, "size": model_input(name).size, "weights": weights_of(name)} for name in matching(pattern)]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from imgdata.loading.bad import BadImage
+    from imgdata.loader.bad_images import BadImage
 
 _NAMED = 5
 """Images left out that are named."""

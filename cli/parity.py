@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from imgdata.measure.parity import Difference, Parity
+    from imgdata.measure.parity.parity import Difference, Parity
 
 _SIZE = 224
 
@@ -52,10 +52,10 @@ def command(
       imgdata parity photos/
       imgdata parity out/ --recipe imagenet_train --images 64 --all-backends
     """  # noqa: D301
-    from imgdata.augment.named import named_recipe
-    from imgdata.measure.cases import operator_cases, recipe_cases
-    from imgdata.measure.parity import available, parity
-    from imgdata.measure.pictures import load_pictures
+    from imgdata.measure.parity.cases import operator_cases, recipe_cases
+    from imgdata.measure.parity.parity import available, parity
+    from imgdata.measure.parity.pictures import load_pictures
+    from imgdata.recipes.named import named_recipe
 
     from .counting import Counting
     from .display import note, screen

@@ -11,7 +11,7 @@ from .network_options import network_options
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from imgdata.train.predict import Predicted
+    from imgdata.inference.predict import Predicted
 
 _BAR = 24
 
@@ -45,7 +45,7 @@ def command(
       imgdata predict runs/a photos/ --explain looked/
       imgdata predict resnet50 --pretrained cat.jpg https://example.com/dog.jpg
     """  # noqa: D301
-    from imgdata.train.predict import predict
+    from imgdata.inference.predict import predict
 
     from .counting import Counting
     from .display import BAD, screen, tell

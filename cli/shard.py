@@ -124,11 +124,11 @@ def command(source: str, out: Path, **options: Any) -> None:
 
     A run that was cut off goes on when the same command is given again.
     """  # noqa: D301 - click wants a real backspace
-    from imgdata.images import Encoding
+    from imgdata.images.encode import Encoding
     from imgdata.shards.job import plan_shards, shard
     from imgdata.shards.options import ShardOptions
     from imgdata.sources.options import SourceOptions
-    from imgdata.split import parse_fractions
+    from imgdata.stratify import parse_fractions
 
     from .progress import ShardDisplay, print_plan, print_summary
 

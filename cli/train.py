@@ -43,7 +43,7 @@ def command(
       torchrun --nproc-per-node 8 --no-python imgdata train out/ --model resnet50 --out runs/b
     """  # noqa: D301
     from imgdata.errors import OptionError
-    from imgdata.ranks import rank_and_world
+    from imgdata.order.ranks import rank_and_world
     from imgdata.train.options import TrainOptions
 
     asked = given(settings)
@@ -75,7 +75,7 @@ def command(
 
 def _time_steps(data: Path, run: Path, options: Any, steps: int, *, quiet: bool, as_json: bool, first: bool) -> None:
     from imgdata.train.run_folder import RunFolder
-    from imgdata.train.synthetic import end_to_end
+    from imgdata.train.throughput import end_to_end
 
     from .counting import Counting
     from .training import print_end_to_end

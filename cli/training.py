@@ -16,7 +16,7 @@ from .display import GOOD, ODD, Display, note, screen, tell
 
 if TYPE_CHECKING:
     from imgdata.train.result import TrainResult
-    from imgdata.train.synthetic import EndToEnd
+    from imgdata.train.throughput import EndToEnd
 
 DATA_WAIT = 0.05
 """Share of the time from which on waiting for data is worth a note."""

@@ -15,10 +15,10 @@ from imgdata.errors import (
     SourceError,
     TrainingError,
 )
-from imgdata.images import Encoding
+from imgdata.images.encode import Encoding
 from imgdata.sample import Batch, ClassName, Sample
-from imgdata.shards.adopt import index
 from imgdata.shards.export import export
+from imgdata.shards.index_tars import index
 from imgdata.shards.job import ShardSummary, Watcher, plan_shards, shard
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.verify import Fault, verify
@@ -26,8 +26,8 @@ from imgdata.sources.options import SourceOptions
 from imgdata.version import __version__
 
 if TYPE_CHECKING:
-    from imgdata.loader import Loader
-    from imgdata.loading.bad import BadImage, BadImageWarning
+    from imgdata.loader.bad_images import BadImage, BadImageWarning
+    from imgdata.loader.loader import Loader
 
 __all__ = [
     "BadImage",
@@ -68,15 +68,15 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """The loader and DALI, imported when they are first asked for: who only shards has no use for them."""
     if name == "Loader":
-        from imgdata import loader
+        from imgdata.loader import loader
 
         return loader.Loader
     if name in ("BadImage", "BadImageWarning"):
-        from imgdata.loading import bad
+        from imgdata.loader import bad_images
 
-        return getattr(bad, name)
+        return getattr(bad_images, name)
     if name == "dali_pipeline":
-        from imgdata.backends.dali import reader
+        from imgdata.backends.dali import webdataset_pipeline
 
-        return reader.dali_pipeline
+        return webdataset_pipeline.dali_pipeline
     raise AttributeError(f"module 'imgdata' has no attribute {name!r}")

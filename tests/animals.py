@@ -7,8 +7,8 @@ from rawdata import class_folders
 
 import imgdata
 from imgdata import ShardOptions
-from imgdata.dataset.views import View
 from imgdata.sample import ClassName
+from imgdata.views.view import View
 
 PER_CLASS = {"cat": 10, "dog": 6, "newt": 4}
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from runs import quick
 
+from imgdata.inference.trained import Trained
+from imgdata.models import create_model
 from imgdata.recipes import CenterCrop, Normalize, Recipe, Resize
 from imgdata.sample import ClassName
 from imgdata.train.loop import train
-from imgdata.train.models import create_model
-from imgdata.train.trained import Trained
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

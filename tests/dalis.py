@@ -12,7 +12,7 @@ import imgdata
 from imgdata.augment.mix import mix_params
 from imgdata.augment.params import params
 from imgdata.backends.dali.backend import DaliBackend
-from imgdata.backends.work import Backend, Setup, Work
+from imgdata.backends.protocol import Backend, Setup, Work
 from imgdata.recipes import Normalize, Recipe
 
 NORMALIZE = Normalize(mean=(0.4, 0.5, 0.6), std=(0.25, 0.25, 0.25))

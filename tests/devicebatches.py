@@ -9,7 +9,7 @@ from pictures import photo_file
 from PIL import Image
 
 from imgdata.augment.params import params
-from imgdata.backends import device_ops
+from imgdata.backends import torch_ops
 from imgdata.recipes import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -62,7 +62,7 @@ def batch(*ops, images, first=0, seed=3):
 
 
 def applied(recipe, drawn, images):
-    return device_ops.apply(images.clone(), drawn, recipe)
+    return torch_ops.apply(images.clone(), drawn, recipe)
 
 
 def difference(ours, theirs):

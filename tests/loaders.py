@@ -15,8 +15,8 @@ from rawdata import encoded
 
 import imgdata
 from imgdata import native
-from imgdata.loading import engine
-from imgdata.loading.choice import choose
+from imgdata.backends.registry import choose
+from imgdata.loader import delivery
 from imgdata.recipes import HorizontalFlip, PadRandomCrop, RandomResizedCrop, Recipe, Resize
 
 CPU_BACKENDS = [
@@ -54,7 +54,7 @@ def backend(
     if name == "pillow":
         monkeypatch.setattr(native, "AVAILABLE", False)
     if name in ("dali", "resident"):
-        monkeypatch.setattr(engine, "choose", lambda asked, setup: choose(name if asked == "auto" else asked, setup))
+        monkeypatch.setattr(delivery, "choose", lambda asked, setup: choose(name if asked == "auto" else asked, setup))
     if name == "resident":
         monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path_factory.mktemp("decoded")))
     monkeypatch.setitem(TRAIN, "recipe", recipe_for(name))

@@ -6,10 +6,9 @@ from rawdata import encoded
 
 import imgdata
 from imgdata import recipes
-from imgdata.backends.work import Setup
-from imgdata.dataset.views import whole
-from imgdata.loading.draft import Planner
-from imgdata.order import Order
+from imgdata.backends.protocol import Setup
+from imgdata.loader.planner import Planner
+from imgdata.order.epoch_order import Order
 from imgdata.recipes import (
     AutoAugment,
     CenterCrop,
@@ -29,6 +28,7 @@ from imgdata.recipes import (
     TrivialAugment,
     VerticalFlip,
 )
+from imgdata.views.view import whole
 
 BATCH = 8
 WIDTH, HEIGHT = 40, 32

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
 import imgdata
-from imgdata.dataset.resampling import SampleResampling, cycle_draws, quotas, repeat_numbers
-from imgdata.dataset.view_columns import balance, relabel, where
-from imgdata.dataset.views import class_weights, subset_fraction, whole
 from imgdata.errors import OptionError
+from imgdata.views.columns import balance, relabel, where
+from imgdata.views.resampling import SampleResampling, cycle_draws, quotas, repeat_numbers
+from imgdata.views.view import class_weights, subset_fraction, whole
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from loaders import SAMPLES, damaged, dataset
 
 import imgdata
 from imgdata import recipes
-from imgdata.augment.named import PRESETS
 from imgdata.errors import ImgdataError, OptionError, ShardError
 from imgdata.measure.bench import BenchOptions, bench, one
 from imgdata.measure.bench.job import OURS
@@ -24,6 +23,7 @@ from imgdata.measure.bench.options import ready_recipe
 from imgdata.measure.bench.peers import PEERS
 from imgdata.measure.bench.processes import run_together
 from imgdata.measure.bench.result import figures, peer_figures
+from imgdata.recipes.named import PRESETS
 
 AS_WORDS = shlex.split(BenchOptions(**QUICK).command("out"))[3:]
 

@@ -215,7 +215,7 @@ def test_ranks_are_planned_and_share_out_each_batch(planted, world_size):
 
 
 def test_ranks_that_overlap_end_the_measurement(planted, monkeypatch):
-    from imgdata.order import Order
+    from imgdata.order.epoch_order import Order
 
     whole = Order.batch_at
     monkeypatch.setattr(

@@ -15,11 +15,11 @@ from PIL import Image
 
 from benchmarks import data
 from imgdata.errors import OptionError, SourceError
-from imgdata.sources import cifar
-from imgdata.sources.cifar_names import CIFAR10, CIFAR100_COARSE, CIFAR100_FINE
+from imgdata.images.png import encode_png
+from imgdata.sources.cifar import source as cifar
+from imgdata.sources.cifar.classes import CIFAR10, CIFAR100_COARSE, CIFAR100_FINE
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
-from imgdata.sources.png import encode_png
 
 OPTIONS = SourceOptions()
 TEN = data.cifar10(train=23, test=6)

@@ -13,13 +13,7 @@ from torchvision.transforms import v2
 
 from imgdata.augment import philox
 from imgdata.augment.mix import cut_box
-from imgdata.recipes import (
-    CenterCrop,
-    RandomErasing,
-    RandomResizedCrop,
-    Recipe,
-    Resize,
-)
+from imgdata.recipes import CenterCrop, RandomErasing, RandomResizedCrop, Recipe, Resize
 
 SIDE = st.integers(1, 3000)
 

@@ -14,12 +14,12 @@ from loaders import RECIPE, dataset
 from rawdata import encoded
 
 from imgdata import native
-from imgdata.backends.cpu import CpuBackend
-from imgdata.backends.dali import graph
+from imgdata.backends.cpu.backend import CpuBackend
+from imgdata.backends.dali import pipeline
 from imgdata.backends.dali.backend import DaliBackend
-from imgdata.backends.dali.fit import describe, memory, refuses
+from imgdata.backends.dali.kind import describe, memory, refuses
+from imgdata.backends.registry import choose
 from imgdata.errors import OptionError
-from imgdata.loading.choice import choose
 from imgdata.recipes import (
     CenterCrop,
     HorizontalFlip,
@@ -229,9 +229,9 @@ def test_a_fork_of_a_process_that_used_a_gpu_is_refused(images, monkeypatch):
         device_id = 0
 
     alive = Pipeline()
-    monkeypatch.setattr(graph, "_ALIVE", {alive})
-    monkeypatch.setattr(graph, "_PARENTS_GPUS", set())
-    graph._leave_behind()
+    monkeypatch.setattr(pipeline, "_ALIVE", {alive})
+    monkeypatch.setattr(pipeline, "_PARENTS_GPUS", set())
+    pipeline._leave_behind()
     assert "start it by multiprocessing's 'spawn'" in (refuses(setup(images, RECIPE, device="cuda")) or "")
     assert refuses(setup(images, RECIPE)) is None
 
@@ -242,7 +242,7 @@ sys.path.insert(0, sys.argv[2])
 import gc, warnings
 import numpy as np
 from dalis import DaliBackend, made, setup, work
-from imgdata.backends.dali import graph
+from imgdata.backends.dali import pipeline
 from loaders import RECIPE
 warnings.simplefilter("ignore", DeprecationWarning)
 given = setup(sys.argv[1], RECIPE)
@@ -250,7 +250,7 @@ backend = DaliBackend(given)
 expected = made(backend, work(given, range(20)))[0]
 ahead = backend.start(work(given, range(20)))
 # Another thread may be building one.
-building = graph._BUILDING
+building = pipeline._BUILDING
 building.acquire()
 child = os.fork()
 if child == 0:

@@ -11,11 +11,12 @@ from dalis import BAD, NORMALIZE, by_dali, made, setup, work
 from loaders import RECIPE, dataset, sample
 
 from imgdata import Loader, native
-from imgdata.backends.cpu import CpuBackend
-from imgdata.backends.dali import graph, line
+from imgdata.backends.cpu.backend import CpuBackend
+from imgdata.backends.dali import pipeline, pipeline_thread
 from imgdata.backends.dali.backend import DaliBackend
+from imgdata.backends.dali.pipeline import DecodeError
 from imgdata.errors import ImageError, ShardError
-from imgdata.loading.bad import BadImageWarning
+from imgdata.loader.bad_images import BadImageWarning
 from imgdata.recipes import HorizontalFlip, RandomErasing, Recipe, Resize
 
 
@@ -71,7 +72,7 @@ def test_bad_images_are_remembered_for_the_next_run(flawed, monkeypatch, cache):
     assert len(file.read_text().splitlines()) == 2
     with open(file, "ab") as half:
         half.write(b"[7, 12")
-    monkeypatch.setattr(line._Driver, "_recover", lambda *_: pytest.fail("found by a failure again"))
+    monkeypatch.setattr(pipeline_thread._Driver, "_recover", lambda *_: pytest.fail("found by a failure again"))
     again, failed_again = by_dali(given, todo)
     assert np.array_equal(again, first)
     assert {row: str(error) for row, error in failed_again.items()} == {
@@ -117,16 +118,16 @@ def test_a_crop_that_dali_refuses_and_the_host_does_not_is_the_hosts(images, mon
     todo = work(given, [0, 1, 2])
     monkeypatch.setattr(native, "AVAILABLE", False)
     refused = []
-    take = line.Graph.take
+    take = pipeline_thread.Graph.take
 
     def failing(pipeline):
         pixels = take(pipeline)
         if not refused:
             refused.append(1)
-            raise graph.DecodeError("Error in fn.decoders: Failed to decode sample #1 : \n")
+            raise DecodeError("Error in fn.decoders: Failed to decode sample #1 : \n")
         return pixels
 
-    monkeypatch.setattr(line.Graph, "take", failing)
+    monkeypatch.setattr(pipeline_thread.Graph, "take", failing)
     found, failed = by_dali(given, todo)
     assert failed == {}
     with closing(CpuBackend(given)) as backend:
@@ -137,7 +138,7 @@ def test_a_crop_that_dali_refuses_and_the_host_does_not_is_the_hosts(images, mon
 
 
 def test_a_failure_that_names_no_row_is_tried_row_by_row(flawed, monkeypatch):
-    monkeypatch.setattr(graph, "_NAMED", re.compile("(never)"))
+    monkeypatch.setattr(pipeline, "_NAMED", re.compile("(never)"))
     given = setup(flawed, RECIPE)
     _, failed = by_dali(given, work(given, [0, 5, 6, 44]))
     assert sorted(failed) == [1, 3]
@@ -145,9 +146,9 @@ def test_a_failure_that_names_no_row_is_tried_row_by_row(flawed, monkeypatch):
 
 def test_the_first_bad_image_alone_costs_a_batch(flawed, monkeypatch):
     given, recovered = setup(flawed, RECIPE), []
-    recover = line._Driver._recover
+    recover = pipeline_thread._Driver._recover
     monkeypatch.setattr(
-        line._Driver, "_recover", lambda self, *found: (recovered.append(found), recover(self, *found))[1]
+        pipeline_thread._Driver, "_recover", lambda self, *found: (recovered.append(found), recover(self, *found))[1]
     )
     with closing(DaliBackend(given)) as backend:
         pending = [backend.start(work(given, part)) for part in ([5, 44, 6], [44, 5], [0, 44])]
@@ -156,7 +157,7 @@ def test_the_first_bad_image_alone_costs_a_batch(flawed, monkeypatch):
 
 
 def test_batches_in_flight_end_when_no_pipeline_can_be_built_any_more(flawed, monkeypatch):
-    given, build, built = setup(flawed, RECIPE), graph._build, []
+    given, build, built = setup(flawed, RECIPE), pipeline._build, []
 
     def building(spec):
         built.append(spec)
@@ -164,7 +165,7 @@ def test_batches_in_flight_end_when_no_pipeline_can_be_built_any_more(flawed, mo
             raise MemoryError("no memory")
         return build(spec)
 
-    monkeypatch.setattr(graph, "_build", building)
+    monkeypatch.setattr(pipeline, "_build", building)
     with closing(DaliBackend(given)) as backend:
         pending = [backend.start(work(given, part)) for part in ([0, 5], [1], [2])]
         for one in pending:
@@ -192,7 +193,7 @@ def test_other_faults_of_dali_are_not_a_pictures(images, monkeypatch):
         raise RuntimeError("out of memory")
 
     with closing(DaliBackend(given)) as backend, monkeypatch.context() as patch:
-        patch.setattr(line.Graph, "take", failing)
+        patch.setattr(pipeline_thread.Graph, "take", failing)
         pending = [backend.start(work(given, [number])) for number in range(3)]
         for one in pending:
             with pytest.raises(RuntimeError, match="out of memory"):

@@ -185,7 +185,7 @@ def test_more_shards_than_open_files_are_read(own, monkeypatch):
     import resource
 
     monkeypatch.setattr(resource, "getrlimit", lambda which: (0, 0))
-    monkeypatch.setattr("imgdata.files.max", lambda *values: 1, raising=False)
+    monkeypatch.setattr("imgdata.storage.atomic.max", lambda *values: 1, raising=False)
     split = imgdata.open(own)["train"]
     assert [split[i].key for i in (0, 11, 6, 1)] == ["train/0000", "train/0011", "train/0006", "train/0001"]
 

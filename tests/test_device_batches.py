@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional
 
-from imgdata.backends import device_ops, finish
+from imgdata.backends import postprocess, torch_ops
 from imgdata.recipes import (
     ColorJitter,
     Cutout,
@@ -70,7 +70,7 @@ def test_any_order_of_memory_will_do_and_stays(layout):
     images = photos().repeat(20, 1, 1, 1)
     other = layouts(images)[layout]
     strides, (recipe, drawn) = other.stride(), batch(*ALL, images=images)
-    assert device_ops.apply(other, drawn, recipe) is other
+    assert torch_ops.apply(other, drawn, recipe) is other
     assert other.stride() == strides
     assert torch.equal(other, _whole(ALL))
 
@@ -90,9 +90,9 @@ def test_what_draws_nothing_costs_nothing():
     ops = Rotate(degrees=30.0, p=0.0), ColorJitter(hue=0.2, p=0.0), Grayscale(p=0.0), RandomErasing(p=0.0)
     recipe, drawn = batch(*ops, images=images)
     with Calls() as calls:
-        assert device_ops.apply(images, drawn, recipe) is images
-        assert device_ops.flip(images, drawn.flip_N, drawn.vflip_N) is images
-        assert device_ops.erase(images, drawn, recipe, 3, 0) is images
+        assert torch_ops.apply(images, drawn, recipe) is images
+        assert torch_ops.flip(images, drawn.flip_N, drawn.vflip_N) is images
+        assert torch_ops.erase(images, drawn, recipe, 3, 0) is images
     assert calls.count == 0
     assert torch.equal(images, photos())
 
@@ -112,10 +112,10 @@ def test_no_value_is_asked_of_the_device(erasing, size):
     images = torch.empty(40, 3, *size, dtype=torch.uint8, device="meta")
     flips = HorizontalFlip(), VerticalFlip()
     recipe, drawn = batch(*flips, *ALL, NORMALIZE, erasing, images=images)
-    images = device_ops.flip(images, drawn.flip_N, drawn.vflip_N)
-    images = device_ops.apply(images, drawn, recipe)
-    images = device_ops.normalise(images, *finish.scale_shift(recipe), torch.float16, channels_last=True)
-    assert device_ops.erase(images, drawn, recipe, 3, 0).shape == (40, 3, *size)
+    images = torch_ops.flip(images, drawn.flip_N, drawn.vflip_N)
+    images = torch_ops.apply(images, drawn, recipe)
+    images = torch_ops.normalise(images, *postprocess.scale_shift(recipe), torch.float16, channels_last=True)
+    assert torch_ops.erase(images, drawn, recipe, 3, 0).shape == (40, 3, *size)
 
 
 @pytest.mark.gpu
@@ -125,10 +125,10 @@ def test_a_gpu_gives_the_processors_pixels_without_being_waited_for(channels_las
     recipe, drawn = batch(*ALL, images=images)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     there = images.to("cuda", memory_format=layout)
-    device_ops.apply(there.clone(), drawn, recipe)
+    torch_ops.apply(there.clone(), drawn, recipe)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        device_ops.apply(there, drawn, recipe)
+        torch_ops.apply(there, drawn, recipe)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     steps = difference(there.cpu(), _whole(ALL)).float()
@@ -146,16 +146,16 @@ def test_flips_are_torchvisions():
     for row in range(4):
         expected[row] = functional.horizontal_flip(expected[row]) if flip_N[row] else expected[row]
         expected[row] = functional.vertical_flip(expected[row]) if vflip_N[row] else expected[row]
-    assert torch.equal(device_ops.flip(images.clone(), flip_N, vflip_N), expected)
+    assert torch.equal(torch_ops.flip(images.clone(), flip_N, vflip_N), expected)
     for other in layouts(images).values():
-        assert torch.equal(device_ops.flip(other, flip_N, vflip_N), expected)
+        assert torch.equal(torch_ops.flip(other, flip_N, vflip_N), expected)
 
 
 def finished_by_host(images, recipe, dtype):
-    """What `finish.write` makes of the batch."""
+    """What `postprocess.write` makes of the batch."""
     made = np.zeros(images.shape, dtype)
     for pixels, out in zip(images.permute(0, 2, 3, 1).numpy(), made, strict=True):
-        finish.write(pixels, out, *finish.scale_shift(recipe))
+        postprocess.write(pixels, out, *postprocess.scale_shift(recipe))
     return torch.from_numpy(made)
 
 
@@ -167,7 +167,7 @@ def test_normalised_values_are_those_of_the_host(ops, dtype, channels_last):
     recipe, _ = batch(*ops, images=images)
     expected = finished_by_host(images, recipe, dtype)
     for other in (images, *layouts(images).values()):
-        made = device_ops.normalise(other, *finish.scale_shift(recipe), getattr(torch, dtype), channels_last)
+        made = torch_ops.normalise(other, *postprocess.scale_shift(recipe), getattr(torch, dtype), channels_last)
         assert torch.equal(made, expected)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         assert made.is_contiguous(memory_format=layout)
@@ -181,23 +181,23 @@ def test_one_picture_or_none_of_any_size_goes_through_all(count, size, channels_
     images = photos(*size)[:count].clone()
     erasing = RandomErasing(p=1.0, scale=(1.0, 1.0), ratio=(size[0] / size[1],) * 2, value=0.5)
     recipe, drawn = batch(*ALL, NORMALIZE, erasing, images=images)
-    images = device_ops.flip(images, np.ones(count, bool), np.ones(count, bool))
+    images = torch_ops.flip(images, np.ones(count, bool), np.ones(count, bool))
     assert torch.equal(images, photos(*size)[:count].flip((2, 3)))
-    images = device_ops.apply(images, drawn, recipe)
-    made = device_ops.normalise(images, *finish.scale_shift(recipe), dtype, channels_last)
+    images = torch_ops.apply(images, drawn, recipe)
+    made = torch_ops.normalise(images, *postprocess.scale_shift(recipe), dtype, channels_last)
     assert (made.shape, made.dtype) == ((count, 3, *size), dtype)
     expected = finished_by_host(images, recipe, "uint8" if dtype == torch.uint8 else "float32").to(dtype)
     assert torch.equal(made, expected)
     for row, (left, top, width, height) in enumerate(drawn.erase_N4.tolist()):
-        value = torch.from_numpy(finish.as_bytes(np.full((3, 1, 1), 0.5, np.float32), recipe))
+        value = torch.from_numpy(postprocess.as_bytes(np.full((3, 1, 1), 0.5, np.float32), recipe))
         value = value if dtype == torch.uint8 else torch.tensor(0.5)
         expected[row, :, top : top + height, left : left + width] = value.to(dtype)
-    assert torch.equal(device_ops.erase(made, drawn, recipe, 3, 0), expected)
+    assert torch.equal(torch_ops.erase(made, drawn, recipe, 3, 0), expected)
 
 
 def test_bfloat16_is_rounded_once():
-    scale_shift = finish.scale_shift(batch(NORMALIZE, images=photos())[0])
-    made = [device_ops.normalise(photos(), *scale_shift, dtype, False) for dtype in (torch.bfloat16, torch.float32)]
+    scale_shift = postprocess.scale_shift(batch(NORMALIZE, images=photos())[0])
+    made = [torch_ops.normalise(photos(), *scale_shift, dtype, False) for dtype in (torch.bfloat16, torch.float32)]
     assert torch.equal(made[0], made[1].bfloat16())
 
 
@@ -221,7 +221,7 @@ def test_erased_pixels_are_those_of_the_host(erasing, normalize, dtype, size):
     made = finished_by_host(images, recipe, dtype)
     expected = made.clone()
     for row, out in enumerate(expected.numpy()):
-        finish.erase(out, drawn, row, recipe, seed=3, epoch=0)
+        postprocess.erase(out, drawn, row, recipe, seed=3, epoch=0)
     assert not torch.equal(made, expected)
-    assert device_ops.erase(made, drawn, recipe, 3, 0) is made
+    assert torch_ops.erase(made, drawn, recipe, 3, 0) is made
     assert torch.equal(made, expected)

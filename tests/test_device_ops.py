@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from imgdata.augment.params import JITTERS
 from imgdata.augment.policies import OPS, strengths
-from imgdata.backends import operators
-from imgdata.measure import reference
+from imgdata.backends.pillow import operators
+from imgdata.measure.parity import reference
 from imgdata.recipes import AutoAugment, ColorJitter, Grayscale, RandAugment, Rotate, TrivialAugment
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,7 +8,7 @@ from scipy.io import savemat
 
 from benchmarks import data
 from imgdata.errors import SourceError
-from imgdata.sources import imagenet
+from imgdata.sources.imagenet import source as imagenet
 from imgdata.sources.options import SourceOptions
 
 OPTIONS = SourceOptions()

@@ -15,11 +15,11 @@ from PIL import Image
 import imgdata
 from imgdata import native
 from imgdata.errors import OptionError, ShardError
-from imgdata.measure.doctor.disk import drop_cache, time_disk
 from imgdata.measure.doctor.inputs import DoctorOptions, make_case
 from imgdata.measure.doctor.stages import draw_sample, time_stages
 from imgdata.measure.doctor.timing import loader_rate
 from imgdata.measure.doctor.trials import shorter_side, try_in_memory, try_resized
+from imgdata.measure.machine.disk import drop_cache, time_disk
 
 QUICK = ("--size", "32", "--batch-size", "16", "--threads", "1", "--quiet", "--device", "cpu")
 

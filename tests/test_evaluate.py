@@ -18,11 +18,11 @@ from tarsets import write_tar
 
 import imgdata
 from imgdata.errors import OptionError, OutputError, ShardError
+from imgdata.inference.class_matching import match_foreign, match_own
+from imgdata.inference.evaluate import evaluate
+from imgdata.inference.trained import imagenet_classes, load_trained
 from imgdata.sample import ClassName
-from imgdata.train.evaluate import evaluate
 from imgdata.train.loop import train
-from imgdata.train.matching import match_foreign, match_own
-from imgdata.train.trained import imagenet_classes, load_trained
 
 
 def outputs(trained, out, *, mirrored=False):
@@ -239,7 +239,7 @@ def test_a_confusion_matrix_without_a_folder_is_refused_before_the_work(tmp_path
 def test_long_names_are_cut_so_that_lines_stay_short(run, digits, monkeypatch):
     found = evaluate(run, digits)
     named = replace(found, classes=tuple(one._replace(name=f"{one.id}, " * 40) for one in found.classes))
-    monkeypatch.setattr("imgdata.train.evaluate.evaluate", lambda *_, **options: named)
+    monkeypatch.setattr("imgdata.inference.evaluate.evaluate", lambda *_, **options: named)
     done = CliRunner().invoke(command, [str(run), str(digits)], catch_exceptions=False)
     assert "taken for" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100

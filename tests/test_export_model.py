@@ -17,10 +17,10 @@ from PIL import Image
 from runs import digit_folders
 
 from imgdata.errors import MissingExtraError, OptionError, OutputError
+from imgdata.inference import export
+from imgdata.inference.export import export_model
+from imgdata.inference.predict import predict
 from imgdata.recipes import Recipe
-from imgdata.train import export
-from imgdata.train.export import export_model
-from imgdata.train.predict import predict
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from loaders import damaged, dataset, images  # noqa: F401  a fixture
 
 import imgdata
 from imgdata.errors import OptionError, OutputError
-from imgdata.train.features import features
-from imgdata.train.trained import load_trained
+from imgdata.inference.features import features
+from imgdata.inference.trained import load_trained
 
 
 @pytest.mark.parametrize(

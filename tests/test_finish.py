@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional
 
 from imgdata.augment.mix import MixParams, partners
 from imgdata.augment.params import erasing_noise, params
-from imgdata.backends import finish
+from imgdata.backends import postprocess
 from imgdata.recipes import IMAGENET_MEAN, IMAGENET_STD, CenterCrop, Cutout, Normalize, RandomErasing, Recipe
 
 HEIGHT, WIDTH, CLASSES = 40, 56, 7
@@ -43,7 +43,7 @@ def normalised(recipe):
 def test_pixels_are_written_as_torchvision_normalises_them(ops, dtype, channels_last):
     recipe = Recipe(CROP, *ops)
     out_CHW = empty(dtype, channels_last)
-    finish.write(WINDOW_HWC, out_CHW, *finish.scale_shift(recipe))
+    postprocess.write(WINDOW_HWC, out_CHW, *postprocess.scale_shift(recipe))
     if dtype == "uint8":
         np.testing.assert_array_equal(out_CHW, WINDOW_HWC.transpose(2, 0, 1))
     elif dtype == "float32":
@@ -54,7 +54,7 @@ def test_pixels_are_written_as_torchvision_normalises_them(ops, dtype, channels_
 
 
 def test_scale_and_shift_are_float32():
-    for array_3 in finish.scale_shift(Recipe(CROP, NORMALIZE)):
+    for array_3 in postprocess.scale_shift(Recipe(CROP, NORMALIZE)):
         assert array_3.dtype == np.float32
         assert array_3.shape == (3,)
 
@@ -67,8 +67,8 @@ def erased(op, dtype, *, ops=(NORMALIZE,), row=0, channels_last=False):
     side_N = np.ones(8, int)
     batch = params(recipe, WIDTH * side_N, HEIGHT * side_N, seed=5, epoch=2, position_N=100 + np.arange(8))
     out_CHW = empty(dtype, channels_last)
-    finish.write(WINDOW_HWC, out_CHW, *finish.scale_shift(recipe))
-    finish.erase(out_CHW, batch, row, recipe, seed=5, epoch=2)
+    postprocess.write(WINDOW_HWC, out_CHW, *postprocess.scale_shift(recipe))
+    postprocess.erase(out_CHW, batch, row, recipe, seed=5, epoch=2)
     return out_CHW, batch.erase_N4[row].tolist(), recipe
 
 
@@ -94,7 +94,7 @@ def test_a_uint8_batch_is_erased_with_what_becomes_the_value(value):
     ours, (left, top, width, height), recipe = erased(RandomErasing(p=1.0, value=value), np.uint8)
     floats, _, _ = erased(RandomErasing(p=1.0, value=value), np.float32)
     box = (slice(None), slice(top, top + height), slice(left, left + width))
-    scale_3, shift_3 = finish.scale_shift(recipe)
+    scale_3, shift_3 = postprocess.scale_shift(recipe)
     expected = ((floats - shift_3[:, None, None]) / scale_3[:, None, None]).clip(0, 255)
     assert np.abs(ours - expected).max() < 0.501
     assert np.abs(ours[box] - expected[box]).max() > 0 or value == "random"
@@ -166,7 +166,7 @@ def test_mixed_batches_are_torchvisions(kind, count, channels_last):
     mix = mixing(kind, count)
     expected_images, expected_labels = by_torchvision(kind, images, labels, mix)
     place = images.data_ptr()
-    mixed, soft = finish.mix_images(images, mix), finish.soft_labels(labels, mix, CLASSES)
+    mixed, soft = postprocess.mix_images(images, mix), postprocess.soft_labels(labels, mix, CLASSES)
     assert mixed.data_ptr() == place
     atol = 0 if kind == "cutmix" else 2e-7
     torch.testing.assert_close(mixed, expected_images, rtol=0, atol=atol, check_stride=False)
@@ -180,7 +180,7 @@ def test_other_types_are_mixed_within_their_rounding(kind, dtype, channels_last)
     images, labels = batch_of(9, dtype, channels_last=channels_last)
     mix = mixing(kind, 9)
     expected, _ = by_torchvision(kind, images.float(), labels, mix)
-    mixed = finish.mix_images(images, mix)
+    mixed = postprocess.mix_images(images, mix)
     assert mixed.dtype == dtype
     # To the nearest: a uint8 that is cut off would be wrong by up to 1.
     atol = {torch.uint8: 0.501, torch.float16: 6e-4, torch.bfloat16: 5e-3}[dtype]
@@ -194,20 +194,20 @@ def test_any_partners_are_mixed_with_what_they_were_before(count, lam, data):
     images = torch.from_numpy(np.random.Generator(np.random.Philox(count)).random((count, 3, 2, 2), np.float32))
     expected = lam * images + (1 - lam) * images[torch.from_numpy(partner_N)]
     mix = MixParams(kind="mixup", lam=lam, box_4=(0, 0, 0, 0), partner_N=partner_N)
-    torch.testing.assert_close(finish.mix_images(images, mix), expected, rtol=0, atol=3e-7)
+    torch.testing.assert_close(postprocess.mix_images(images, mix), expected, rtol=0, atol=3e-7)
 
 
 def test_an_unmixed_batch_keeps_its_images_and_has_soft_labels_all_the_same():
     images, labels = batch_of(5)
     before = images.clone()
     mix = MixParams(kind="none", lam=1.0, box_4=(0, 0, 0, 0), partner_N=np.arange(5))
-    assert torch.equal(finish.mix_images(images, mix), before)
-    soft = finish.soft_labels(labels, mix, CLASSES)
+    assert torch.equal(postprocess.mix_images(images, mix), before)
+    soft = postprocess.soft_labels(labels, mix, CLASSES)
     assert torch.equal(soft, torch.nn.functional.one_hot(labels, CLASSES).float())
 
 
 def test_a_sample_without_a_label_adds_nothing():
-    soft = finish.soft_labels(torch.tensor([2, -1]), mixing("mixup", 2), CLASSES)
+    soft = postprocess.soft_labels(torch.tensor([2, -1]), mixing("mixup", 2), CLASSES)
     torch.testing.assert_close(soft.sum(dim=1), torch.tensor([0.3, 0.7]))
     torch.testing.assert_close(soft[:, 2], torch.tensor([0.3, 0.7]))
 
@@ -215,5 +215,5 @@ def test_a_sample_without_a_label_adds_nothing():
 def test_a_box_of_no_area_mixes_nothing():
     images, _ = batch_of(4)
     before = images.clone()
-    finish.mix_images(images, replace(mixing("cutmix", 4), lam=1.0, box_4=(9, 3, 0, 0)))
+    postprocess.mix_images(images, replace(mixing("cutmix", 4), lam=1.0, box_4=(9, 3, 0, 0)))
     assert torch.equal(images, before)

@@ -1,4 +1,4 @@
-"""imgdata.headers: what a header says, for good files, odd files and files that are no images."""
+"""imgdata.images.probe: what a header says, for good files, odd files and files that are no images."""
 
 import io
 import random
@@ -28,7 +28,7 @@ from pictures import (
 from PIL import Image, features
 
 from imgdata.errors import ImageError
-from imgdata.headers import ImageInfo, probe
+from imgdata.images.probe import ImageInfo, probe
 
 FILES = present(
     {

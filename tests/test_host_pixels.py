@@ -25,18 +25,10 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional
 
 from imgdata.augment.params import params
-from imgdata.backends import host
+from imgdata.backends.pillow import crop
 from imgdata.errors import ImageError
-from imgdata.headers import probe
-from imgdata.recipes import (
-    CenterCrop,
-    HorizontalFlip,
-    PadRandomCrop,
-    RandomResizedCrop,
-    Recipe,
-    Resize,
-    VerticalFlip,
-)
+from imgdata.images.probe import probe
+from imgdata.recipes import CenterCrop, HorizontalFlip, PadRandomCrop, RandomResizedCrop, Recipe, Resize, VerticalFlip
 
 MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
 MIDDLE = Recipe(CenterCrop(size=64))
@@ -54,7 +46,7 @@ def cut(data, recipe, *, batch=None, row=0, **changes):
     size = info.width, info.height
     batch = drawn(recipe, size) if batch is None else batch
     index = {"size": size, "format": info.format, **changes}
-    return host.cut(data, **index, params=batch, row=row, recipe=recipe)
+    return crop.cut(data, **index, params=batch, row=row, recipe=recipe)
 
 
 def pillow(data):
@@ -331,7 +323,7 @@ def test_what_is_not_in_the_index_is_refused(changes, reason, message):
 )
 def test_what_is_no_picture_is_refused(data, reason):
     with pytest.raises(ImageError) as caught:
-        host.cut(data, size=(160, 120), format="jpeg", params=drawn(MIDDLE, (160, 120)), row=0, recipe=MIDDLE)
+        crop.cut(data, size=(160, 120), format="jpeg", params=drawn(MIDDLE, (160, 120)), row=0, recipe=MIDDLE)
     assert caught.value.reason == reason
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import data
 from imgdata.errors import ShardError, SourceError
-from imgdata.sources import imagenet
+from imgdata.sources.imagenet import source as imagenet
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 

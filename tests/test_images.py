@@ -1,4 +1,4 @@
-"""imgdata.images: full checks, odd pictures made plain, resizes and new encodings."""
+"""imgdata.images.encode: full checks, odd pictures made plain, resizes and new encodings."""
 
 import io
 import random
@@ -35,8 +35,7 @@ from PIL import Image, ImageOps
 
 from imgdata import native
 from imgdata.errors import ImageError, OptionError
-from imgdata.headers import ImageInfo, probe
-from imgdata.images import (
+from imgdata.images.encode import (
     Encoding,
     check,
     extension_of,
@@ -47,6 +46,7 @@ from imgdata.images import (
     refuse_large,
     repair,
 )
+from imgdata.images.probe import ImageInfo, probe
 
 GOOD = present(
     {

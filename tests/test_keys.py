@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgdata.keys import MAX_KEY_CHARS, clean_key, duplicate_positions, is_clean_key, numbered_key
+from imgdata.tar.keys import MAX_KEY_CHARS, clean_key, duplicate_positions, is_clean_key, numbered_key
 
 ANY_NAME = st.text(st.characters(), max_size=200) | st.text("ab_/.- é", max_size=120)
 """Also surrogates, as file names that are not UTF-8 have them."""

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgdata.errors import ImageError, SourceError
-from imgdata.keys import is_clean_key
 from imgdata.sample import ClassName, SampleRef
 from imgdata.sources.listing import (
     Listing,
@@ -22,6 +21,7 @@ from imgdata.sources.listing import (
     unescape_name,
 )
 from imgdata.sources.readers import FileReader, RangeReader
+from imgdata.tar.keys import is_clean_key
 
 CLASSES = [ClassName("cat", "Cat"), ClassName("dog", "Dog")]
 NAMES = st.text(st.characters(categories=["L", "N", "P", "S", "Z"]) | st.integers(0xDC80, 0xDCFF).map(chr))

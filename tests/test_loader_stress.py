@@ -19,8 +19,8 @@ from loaders import CPU_BACKENDS, as_saved, assert_same, epochs, loader, on_stre
 import imgdata
 from imgdata.backends.shard_files import ShardFiles
 from imgdata.dataset.index import write_index
-from imgdata.manifest import MANIFEST, read_manifest
-from imgdata.order import Order
+from imgdata.dataset.manifest import MANIFEST, read_manifest
+from imgdata.order.epoch_order import Order
 
 # --- other processes ---------------------------------------------------------------------------------------------
 

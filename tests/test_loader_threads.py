@@ -13,9 +13,9 @@ from loaders import assert_same, damaged, dataset, epochs, loader, on_the_cpu, s
 
 import imgdata
 from imgdata import native
-from imgdata.backends import finish
-from imgdata.backends.cpu import CpuBackend
-from imgdata.backends.cpu_batch import CpuBatch
+from imgdata.backends import postprocess
+from imgdata.backends.cpu.backend import CpuBackend
+from imgdata.backends.cpu.batch import CpuBatch
 from imgdata.recipes import MixUp, RandomErasing, TrivialAugment
 
 HEAVY = TrivialAugment(), RandomErasing()
@@ -86,7 +86,7 @@ def test_closing_ends_the_wait_of_another_thread(images, monkeypatch):
     monkeypatch.setattr(native, "AVAILABLE", False)
     held = threading.Event()
     batches = loader(images)
-    monkeypatch.setattr("imgdata.backends.host.cut_image", lambda *_, **__: held.wait(20))
+    monkeypatch.setattr("imgdata.backends.pillow.crop.cut_image", lambda *_, **__: held.wait(20))
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(next, iter(batches))
         time.sleep(0.05)
@@ -172,13 +172,13 @@ def test_two_threads_begin_with_one_backend(images, monkeypatch):
 
 
 def test_one_thread_mixes(images, backend, monkeypatch):
-    original, threads = finish.mix_images, set()
+    original, threads = postprocess.mix_images, set()
 
     def mix_images(*arguments):
         threads.add(threading.get_ident())
         return original(*arguments)
 
-    monkeypatch.setattr(finish, "mix_images", mix_images)
+    monkeypatch.setattr(postprocess, "mix_images", mix_images)
     with loader(images, more=[*HEAVY, MixUp()], threads=4, prefetch=5) as batches:
         epochs(batches, 5)
     assert len(threads) == 1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from imgdata.errors import SourceError
-from imgdata.sources.matfile import load_mat
+from imgdata.sources.imagenet.matfile import load_mat
 
 
 def saved(compressed: bool = True, **variables: Any) -> bytes:

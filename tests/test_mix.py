@@ -8,13 +8,7 @@ from scipy import stats
 from imgdata.augment import philox
 from imgdata.augment.mix import beta, log_gamma_variate, mix_params, partners
 from imgdata.augment.streams import Stream
-from imgdata.recipes import (
-    CutMix,
-    MixUp,
-    MixUpOrCutMix,
-    RandomResizedCrop,
-    Recipe,
-)
+from imgdata.recipes import CutMix, MixUp, MixUpOrCutMix, RandomResizedCrop, Recipe
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])

@@ -16,10 +16,10 @@ from imgdata_cli.models import command
 from torch import nn
 
 from imgdata.errors import MissingExtraError, OptionError
+from imgdata.models import RECOMMENDED, ModelInput, create_model, model_input
+from imgdata.models.catalogue import matching
+from imgdata.models.resnet9 import ResNet9
 from imgdata.recipes import CenterCrop, Normalize, Recipe, Resize
-from imgdata.train.models import RECOMMENDED, ModelInput, create_model, model_input
-from imgdata.train.models.names import matching
-from imgdata.train.models.resnet9 import ResNet9
 
 CLASSES = 10
 SIZES = {"cnn": 64, "resnet9": 32, "resnet10t": 64, "test_efficientnet": 64, "vit_tiny_patch16_224": 96}

@@ -19,8 +19,8 @@ from PIL import Image
 
 from imgdata import native
 from imgdata.errors import ImageError
-from imgdata.headers import ImageInfo, probe
-from imgdata.images import Encoding, check, encoder, reencode
+from imgdata.images.encode import Encoding, check, encoder, reencode
+from imgdata.images.probe import ImageInfo, probe
 
 needs_native = pytest.mark.skipif(not native.AVAILABLE, reason="the extension was not built")
 PILLOW_SIMD = ".post" in PIL.__version__

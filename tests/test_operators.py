@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional
 
 from imgdata.augment.params import JITTERS, params
 from imgdata.augment.policies import OPS, strengths
-from imgdata.backends import operators
+from imgdata.backends.pillow import operators
 from imgdata.recipes import (
     AutoAugment,
     CenterCrop,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgdata.errors import OptionError
-from imgdata.order import EpochCache, Order, permutation, spread
-from imgdata.progress import Progress, advance, fingerprint, resume
+from imgdata.order.epoch_order import EpochCache, Order, permutation, spread
+from imgdata.order.resume import Progress, advance, fingerprint, resume
 
 MODES = ("global", "window", "none")
 

@@ -18,11 +18,11 @@ from tarsets import dataset
 from imgdata import native, recipes
 from imgdata.augment.policies import OPS
 from imgdata.errors import OptionError, SourceError
-from imgdata.measure.by_backend import by_backend
-from imgdata.measure.cases import operator_cases, recipe_cases
-from imgdata.measure.executors import by_pillow
-from imgdata.measure.parity import difference, parity
-from imgdata.measure.pictures import load_pictures
+from imgdata.measure.parity.by_backend import by_backend
+from imgdata.measure.parity.cases import operator_cases, recipe_cases
+from imgdata.measure.parity.executors import by_pillow
+from imgdata.measure.parity.parity import difference, parity
+from imgdata.measure.parity.pictures import load_pictures
 
 EXACT = {"mean": 0.0, "within_1": 1.0, "max": 0.0}
 

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from imgdata.errors import ImageError, OutputError, SourceError
-from imgdata.sources import parquet
 from imgdata.sources.detect import list_source
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
+from imgdata.sources.parquet import source as parquet
 
 IMAGES = [bytes([number]) * (number + 1) for number in range(10)]
 

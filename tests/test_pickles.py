@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from benchmarks.raw_cifar import Python2Pickler
 from imgdata.errors import SourceError
-from imgdata.sources.pickles import load_arrays
+from imgdata.sources.cifar.pickles import load_arrays
 
 VALID = pickle.dumps({"data": np.arange(24, dtype=np.uint8).reshape(4, 6), "labels": [1, 2, 3, 4]}, protocol=2)
 

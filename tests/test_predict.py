@@ -17,10 +17,10 @@ from PIL import Image
 
 import imgdata
 from imgdata.errors import ImageError, MissingExtraError, OptionError
-from imgdata.train import image_files
-from imgdata.train.explain import heat_map, last_map
-from imgdata.train.predict import predict
-from imgdata.train.trained import load_trained
+from imgdata.inference import image_files
+from imgdata.inference.explain import heat_map, last_map
+from imgdata.inference.predict import predict
+from imgdata.inference.trained import load_trained
 
 COUNT = 23
 """Of images: JPEGs in colour, gray and CMYK, and PNGs."""
@@ -297,7 +297,7 @@ def test_explain_without_its_packages_says_what_to_install(files, tmp_path, monk
 
 
 def test_the_picture_shows_the_pixels_before_they_were_normalised(files, tmp_path):
-    from imgdata.train.explain import _pixels
+    from imgdata.inference.explain import _pixels
 
     trained = random_network("cnn")
     (batch,) = image_files.file_batches(

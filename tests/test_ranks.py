@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from imgdata.errors import OptionError
-from imgdata.ranks import rank_and_world
+from imgdata.order.ranks import rank_and_world
 
 
 @pytest.fixture

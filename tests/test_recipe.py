@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 
 from imgdata import OptionError, recipes
-from imgdata.augment.recipe import STAGES
 from imgdata.recipes import (
     AutoAugment,
     CenterCrop,
@@ -33,6 +32,7 @@ from imgdata.recipes import (
     TrivialAugment,
     VerticalFlip,
 )
+from imgdata.recipes.recipe import STAGES
 
 CROP = RandomResizedCrop(size=64)
 SCALE = Normalize(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))

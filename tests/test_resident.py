@@ -22,22 +22,15 @@ from residents import (
 )
 
 import imgdata
-from imgdata.backends import finish
-from imgdata.backends.cpu import CpuBackend
+from imgdata.backends import postprocess
+from imgdata.backends.cpu.backend import CpuBackend
 from imgdata.backends.resident import backend as resident
-from imgdata.backends.resident import cache, kept
+from imgdata.backends.resident import pixel_cache
 from imgdata.backends.resident.backend import ResidentBackend
 from imgdata.backends.resident.device_store import DeviceStore
 from imgdata.backends.resident.host_store import HostStore
-from imgdata.recipes import (
-    CenterCrop,
-    HorizontalFlip,
-    PadRandomCrop,
-    RandomResizedCrop,
-    Recipe,
-    Resize,
-    Schedule,
-)
+from imgdata.backends.resident.window import kept
+from imgdata.recipes import CenterCrop, HorizontalFlip, PadRandomCrop, RandomResizedCrop, Recipe, Resize, Schedule
 
 pytestmark = pytest.mark.usefixtures("resident_cache")
 
@@ -95,7 +88,7 @@ def test_windows_are_cut_of_padded_pictures(one_size, size, crop, padding, mode,
     crop = tuple(min(window, side + 2 * padding) for window, side in zip(crop, size, strict=True))
     recipe = Recipe(Resize(size=size), PadRandomCrop(size=crop, padding=padding, mode=mode), *FLIPS)
     setup = setup_of(one_size, recipe, channels_last=channels_last)
-    window = kept.kept(setup)
+    window = kept(setup)
     count = len(setup.split)
     pixels_NHWC = np.random.Generator(np.random.Philox(key=[seed, 0])).integers(0, 256, (count, *size, 3), np.uint8)
     margins = ((0, 0), (padding, padding), (padding, padding), (0, 0))
@@ -117,16 +110,16 @@ def test_windows_are_cut_of_padded_pictures(one_size, size, crop, padding, mode,
 @pytest.mark.parametrize("name", ["cifar", "values by channel", "not normalised", "colours", "RandAugment"])
 def test_pytorch_makes_what_numpy_makes(one_size, name, dtype):
     setup = setup_of(one_size, PIXELS[name], dtype=dtype, channels_last=False)
-    window = kept.kept(setup)
+    window = kept(setup)
     planner = planner_of(setup)
     work = planner.work(planner.draft(0, 0))
     work = replace(work, skip_N=np.arange(BATCH) == 2)
     stores = HostStore(setup, window), DeviceStore(setup, window)
     for store in stores:
-        cache.fill(setup, window, store.put, lambda: None)
+        pixel_cache.fill(setup, window, store.put, lambda: None)
     by_numpy, by_torch = (store.make(work).float() for store in stores)
     for images in (by_numpy, by_torch):
-        assert torch.allclose(images[2], torch.from_numpy(finish.black(setup.recipe, dtype)))
+        assert torch.allclose(images[2], torch.from_numpy(postprocess.black(setup.recipe, dtype)))
     difference = (by_numpy - by_torch).abs() * (255 * 0.25 if dtype == "float32" else 1)
     # Operators on pixels are Pillow's on the one side, torchvision's for tensors on the other.
     assert difference.mean() < (2.0 if name in ("colours", "RandAugment") else 1e-4)

@@ -27,14 +27,10 @@ from residents import (
 
 import imgdata
 from imgdata import recipes
-from imgdata.backends.cpu import CpuBackend
-from imgdata.backends.resident import cache, decoding, kept
+from imgdata.backends.cpu.backend import CpuBackend
+from imgdata.backends.resident import decoding, pixel_cache, window
 from imgdata.backends.resident.backend import ResidentBackend
-from imgdata.recipes import (
-    CenterCrop,
-    Recipe,
-    Resize,
-)
+from imgdata.recipes import CenterCrop, Recipe, Resize
 
 pytestmark = pytest.mark.usefixtures("resident_cache")
 
@@ -46,7 +42,7 @@ def no_decoding(monkeypatch):
     def refuse(*_):
         raise AssertionError("decoded again")
 
-    return lambda: monkeypatch.setattr(cache, "decode", refuse)
+    return lambda: monkeypatch.setattr(pixel_cache, "decode", refuse)
 
 
 def test_what_was_decoded_is_an_array_on_the_disk_and_is_used_again(one_size, resident_cache, no_decoding):
@@ -107,7 +103,7 @@ def test_a_damaged_cache_is_made_again(one_size, resident_cache, spoil):
 )
 def test_other_pixels_are_in_another_file(one_size, change):
     setup = setup_of(one_size, Recipe(CenterCrop(size=(HEIGHT, WIDTH))))
-    files = {cache.cache_file(one, kept.kept(one)) for one in (setup, change(setup))}
+    files = {pixel_cache.cache_file(one, window.kept(one)) for one in (setup, change(setup))}
     assert len(files) == 2
 
 
@@ -118,7 +114,7 @@ def test_other_pictures_are_in_another_file_and_equal_ones_in_the_same(tmp_path,
         folder.mkdir()
         dataset(folder, {number: picture(number + more) for number in range(30)}, 30)
     setups = [setup_of(folder, recipe) for folder in (one_size, *folders)]
-    first, same, other = (cache.cache_file(setup, kept.kept(setup)).name for setup in setups)
+    first, same, other = (pixel_cache.cache_file(setup, window.kept(setup)).name for setup in setups)
     assert first == same != other
 
 
@@ -126,7 +122,7 @@ def test_a_folder_that_cannot_be_written_is_warned_of_and_done_without(one_size,
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "file"))
     setup = setup_of(one_size, GEOMETRY["mirrored margins"])
-    with pytest.warns(cache.CacheWarning, match="kept in memory alone: set IMGDATA_CACHE"):
+    with pytest.warns(pixel_cache.CacheWarning, match="kept in memory alone: set IMGDATA_CACHE"):
         found = images_of(ResidentBackend, setup)
     assert torch.equal(found, images_of(CpuBackend, setup))
 
@@ -148,7 +144,9 @@ def test_a_disk_that_is_full_in_the_middle_is_warned_of_and_leaves_nothing(one_s
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (17 * HEIGHT * WIDTH * 3, limits[1]))
     try:
-        with pytest.warns(cache.CacheWarning, match="can't be written: File too large; the decoded pictures are kept"):
+        with pytest.warns(
+            pixel_cache.CacheWarning, match="can't be written: File too large; the decoded pictures are kept"
+        ):
             found = images_of(ResidentBackend, setup)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -160,8 +158,8 @@ def test_a_full_disk_is_warned_of_and_leaves_nothing(one_size, resident_cache, m
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache, "write_atomic", full)
-    with pytest.warns(cache.CacheWarning, match="no space left on the disk"):
+    monkeypatch.setattr(pixel_cache, "write_atomic", full)
+    with pytest.warns(pixel_cache.CacheWarning, match="no space left on the disk"):
         images_of(ResidentBackend, setup_of(one_size, GEOMETRY["middle"]))
     assert [path.suffix for path in resident_cache.iterdir()] == [".lock"]
 
@@ -181,7 +179,7 @@ def test_the_cache_folder_is_found(monkeypatch, variables, expected):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert str(cache.resident_folder()) == expected
+    assert str(pixel_cache.resident_folder()) == expected
 
 
 PROCESS = """
@@ -189,13 +187,13 @@ import hashlib, os, signal, sys, threading, time
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 import residents as t
-from imgdata.backends.resident import cache
+from imgdata.backends.resident import pixel_cache
 from imgdata.backends.resident.backend import ResidentBackend
-decode = cache.decode
+decode = pixel_cache.decode
 def counted(*arguments):
     print("decoded", flush=True)
     return decode(*arguments)
-cache.decode = counted
+pixel_cache.decode = counted
 setup = t.setup_of(Path(sys.argv[1]), t.GEOMETRY["mirrored margins"])
 """
 HASH = """
@@ -222,7 +220,7 @@ def half(setup, window, put):
     decode(setup, window, lambda first, pixels: put(first, pixels[:7]))
     print("half", flush=True)
     time.sleep(60)
-cache.decode = half
+pixel_cache.decode = half
 t.images_of(ResidentBackend, setup)
 """
 
@@ -245,7 +243,7 @@ def held(*arguments):
     begun.set()
     go_on.wait()
     return decode(*arguments)
-cache.decode = held
+pixel_cache.decode = held
 thread = threading.Thread(target=t.images_of, args=(ResidentBackend, setup))
 thread.start()
 begun.wait()
@@ -286,7 +284,7 @@ def endless(setup, window, put):
     except t.imgdata.OptionError as error:
         print(error)
         raise
-cache.decode = endless
+pixel_cache.decode = endless
 planner = t.planner_of(setup)
 pending = backend.start(planner.work(planner.draft(0, 0)))
 begun.wait()
@@ -301,7 +299,7 @@ def test_decoding_ends_with_the_program(one_size, resident_cache):
 
 def test_what_a_killed_process_left_is_removed(one_size, resident_cache):
     setup = setup_of(one_size, GEOMETRY["middle"])
-    file = cache.cache_file(setup, kept.kept(setup))
+    file = pixel_cache.cache_file(setup, window.kept(setup))
     resident_cache.mkdir(parents=True)
     left_over = resident_cache / f".{file.name}.1.tmp"
     left_over.write_bytes(b"half")
@@ -337,7 +335,7 @@ def slow_decoding(monkeypatch):
             begun.set()
             time.sleep(0.005)
 
-    monkeypatch.setattr(cache, "decode", decode)
+    monkeypatch.setattr(pixel_cache, "decode", decode)
     return begun
 
 

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import imgdata
-from imgdata.dataset.saved_views import apply_steps, list_views, load_view, open_view, save_view
-from imgdata.dataset.view_columns import balance, exclude_step, where
-from imgdata.dataset.view_text import STEP_NAMES, Condition, Step, parse_conditions, parse_view, view_text
-from imgdata.dataset.views import View, index_id, subset_fraction, whole
 from imgdata.errors import OptionError, OutputError, ShardError
+from imgdata.views.columns import balance, exclude_step, where
+from imgdata.views.saved import apply_steps, list_views, load_view, open_view, save_view
+from imgdata.views.text import STEP_NAMES, Condition, Step, parse_conditions, parse_view, view_text
+from imgdata.views.view import View, index_id, subset_fraction, whole
 
 
 @pytest.fixture(scope="module")

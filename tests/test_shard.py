@@ -18,7 +18,7 @@ from rawdata import class_folders, encoded
 
 import imgdata
 from imgdata import Encoding, ShardOptions
-from imgdata.order import permutation
+from imgdata.order.epoch_order import permutation
 from imgdata.shards import plan
 
 

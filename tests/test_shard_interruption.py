@@ -23,8 +23,8 @@ KINDS = ["threads", "processes"]
 
 
 def imgdata_shard(*arguments, kind="threads"):
-    bound = "imgdata.shards.engines.PROCESSES_FROM = 0;" if kind == "processes" else ""
-    script = f"import imgdata.shards.engines, imgdata_cli.main as m; {bound} m.main()"
+    bound = "imgdata.shards.engines.local.PROCESSES_FROM = 0;" if kind == "processes" else ""
+    script = f"import imgdata.shards.engines.local, imgdata_cli.main as m; {bound} m.main()"
     return [sys.executable, "-c", script, "shard", *map(str, arguments)]
 
 

@@ -154,7 +154,7 @@ def test_the_end_of_one_run_leaves_the_job_folder_of_the_next_alone(raw, tmp_pat
 def test_workers_of_a_killed_run_hold_the_lock_until_they_end(raw, tmp_path):
     script = (
         "import os, signal, imgdata\n"
-        "import imgdata.shards.engines as engines\n"
+        "import imgdata.shards.engines.local as engines\n"
         "engines.PROCESSES_FROM = 0\n"
         "class Die(imgdata.Watcher):\n"
         "    def advanced(self, *done): os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import imgdata
 from imgdata import ShardOptions
 from imgdata.dataset.index import INDEX_SCHEMA, Index, write_index
-from imgdata.dataset.shuffle_quality import (
+from imgdata.errors import OptionError
+from imgdata.loader.shuffle_quality import (
     ShuffleWarning,
     buffer_order,
     check_shuffle,
@@ -21,11 +22,10 @@ from imgdata.dataset.shuffle_quality import (
     mean_classes,
     shuffle_quality,
 )
-from imgdata.dataset.view_columns import balance
-from imgdata.dataset.views import View, whole
-from imgdata.errors import OptionError
-from imgdata.order import Order, permutation
+from imgdata.order.epoch_order import Order, permutation
 from imgdata.sample import ClassName
+from imgdata.views.columns import balance
+from imgdata.views.view import View, whole
 
 
 def view_of(tmp_path, labels, shard_samples: int) -> View:

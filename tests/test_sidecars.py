@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from tarsets import dataset
 
+from imgdata.dataset.manifest import Manifest, ShardRecord, SplitEntry, is_as_written, parse_manifest
 from imgdata.errors import OutputError, ShardError
-from imgdata.files import write_atomic
-from imgdata.manifest import Manifest, ShardRecord, SplitEntry, is_as_written, parse_manifest
 from imgdata.sample import ClassName
 from imgdata.shards.card import card
 from imgdata.shards.sidecars import SplitRecord, write_dali_index, write_sidecars
+from imgdata.storage.atomic import write_atomic
 
 SPLITS = {"train": 12, "val": 5}
 

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgdata.errors import OptionError
+from imgdata.shards.split import apply_split
 from imgdata.sources import synthetic
 from imgdata.sources.options import SourceOptions
-from imgdata.split import apply_split, parse_fractions, split_counts, stratified_split
+from imgdata.stratify import parse_fractions, split_counts, stratified_split
 
 FRACTIONS = st.lists(st.integers(1, 30), min_size=1, max_size=5).map(lambda parts: [one / sum(parts) for one in parts])
 COUNTS = st.lists(st.integers(1, 40), min_size=1, max_size=30)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgdata.errors import SourceError
-from imgdata.sources import table
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
-from imgdata.sources.rows import fields_json
+from imgdata.sources.table import source as table
+from imgdata.sources.table.rows import fields_json
 
 IMAGES = ("a.jpg", "b.jpg", "c.png")
 

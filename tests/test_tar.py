@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgdata.errors import ShardError
-from imgdata.tar import END_OF_ARCHIVE, members, padded, ustar_header
+from imgdata.tar.archive import END_OF_ARCHIVE, members, padded, ustar_header
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 LONG = "folder/" + "n" * 150 + ".jpg"

@@ -17,8 +17,8 @@ import imgdata
 from imgdata.errors import OptionError, ShardError, SourceError
 from imgdata.sources import tars
 from imgdata.sources.options import SourceOptions
-from imgdata.sources.tar_samples import is_image, tar_samples
 from imgdata.sources.walk import is_image as is_image_file
+from imgdata.tar.samples import is_image, tar_samples
 
 JPEG = encoded(1)
 

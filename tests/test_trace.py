@@ -19,7 +19,7 @@ from rawdata import class_folders, picture
 import imgdata
 from imgdata.augment.params import params
 from imgdata.errors import ImageError, OptionError, OutputError
-from imgdata.loading.bad import BadImageWarning
+from imgdata.loader.bad_images import BadImageWarning
 from imgdata.measure.trace import trace
 from imgdata.measure.trace.picture import save_picture
 from imgdata.measure.trace.pixels import Spot, spot_in_picture, spot_in_window
@@ -234,7 +234,7 @@ def test_pixels_far_out_are_said(out, tmp_path):
 
 
 def test_a_normalisation_that_is_not_the_weights_own_is_said(out, tmp_path):
-    from imgdata.train.models import create_model
+    from imgdata.models import create_model
 
     torch.save(create_model("resnet18", num_classes=10, size=64).state_dict(), tmp_path / "weights.pth")
     options = TrainOptions(model="resnet18", size=64, weights=str(tmp_path / "weights.pth"))

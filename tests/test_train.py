@@ -12,8 +12,8 @@ from runs import TRAIN_SAMPLES, VAL_SAMPLES, digit_folders, losses, metrics, qui
 
 import imgdata
 from imgdata.errors import OptionError, OutputError, TrainingError
+from imgdata.train.distributed import processes
 from imgdata.train.loop import train
-from imgdata.train.processes import processes
 from imgdata.train.setup import prepare
 from imgdata.train.watch import TrainWatcher
 
@@ -149,7 +149,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_saved(digits,
 
 
 def test_memory_that_is_out_says_what_to_do(digits, tmp_path, monkeypatch):
-    from imgdata.train.models.cnn import CNN
+    from imgdata.models.cnn import CNN
 
     def greedy(self, pictures):
         return torch.empty(len(pictures), 1 << 50)

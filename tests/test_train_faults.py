@@ -13,11 +13,11 @@ from runs import ENVIRONMENT, digit_folders, quick
 import imgdata
 from imgdata.errors import MissingExtraError, OptionError, OutputError, TrainingError
 from imgdata.train.checkpoint import load_checkpoint, save_checkpoint
+from imgdata.train.distributed import Processes, processes
+from imgdata.train.learner import Learner
 from imgdata.train.loop import train
-from imgdata.train.processes import Processes, processes
 from imgdata.train.run_folder import RunFolder
 from imgdata.train.setup import prepare
-from imgdata.train.step import Learner
 
 ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))
 
@@ -156,7 +156,7 @@ def test_a_checkpoint_of_another_device_goes_on_with_this_ones_arithmetic(digits
         for group in state["optimizer"]["param_groups"]:
             group["fused"] = True
         # A GPU without bf16, from the CPU: there was nothing to scale yet.
-        monkeypatch.setattr("imgdata.train.step.half_type", lambda *_: torch.float16)
+        monkeypatch.setattr("imgdata.train.learner.half_type", lambda *_: torch.float16)
         monkeypatch.setattr("torch.amp.GradScaler", partial(torch.amp.GradScaler, "cpu"))
         learner = Learner(prepared.model, prepared.options, ALONE)
         learner.load_state(state)

@@ -15,12 +15,12 @@ from runs import flags, quick
 
 from imgdata.errors import OptionError
 from imgdata.recipes import CenterCrop, HorizontalFlip, Normalize, PadRandomCrop, RandomErasing, Recipe, Resize
+from imgdata.train.distributed import Processes
+from imgdata.train.learner import Learner
 from imgdata.train.network import half_type, synchronised
 from imgdata.train.optimizer import freeze
-from imgdata.train.processes import Processes
 from imgdata.train.setup import prepare
-from imgdata.train.step import Learner
-from imgdata.train.synthetic import end_to_end
+from imgdata.train.throughput import end_to_end
 from imgdata.train.watch import Report
 
 ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))

@@ -12,7 +12,7 @@ from runs import ENVIRONMENT, QUICK, digit_folders, flags, imgdata_command, loss
 
 import imgdata
 from imgdata.errors import OptionError, OutputError
-from imgdata.train.evaluate import evaluate
+from imgdata.inference.evaluate import evaluate
 from imgdata.train.loop import train
 from imgdata.train.watch import TrainWatcher
 

@@ -11,10 +11,10 @@ from rawdata import encoded
 
 import imgdata
 from imgdata.errors import SourceError
-from imgdata.sources import table
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
-from imgdata.sources.tar_samples import tar_samples
+from imgdata.sources.table import source as table
+from imgdata.tar.samples import tar_samples
 
 IMAGES = ("a.jpg", "b.jpg", "c.png")
 

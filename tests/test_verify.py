@@ -15,9 +15,9 @@ from tarsets import dataset, flip, pairs, write_tar
 
 import imgdata
 from imgdata import Fault, ShardOptions
+from imgdata.dataset.manifest import read_manifest
 from imgdata.errors import ShardError
-from imgdata.manifest import read_manifest
-from imgdata.tar import BLOCK, members
+from imgdata.tar.archive import BLOCK, members
 
 TAR = "demo-train-000001.tar"
 

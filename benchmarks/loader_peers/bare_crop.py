@@ -64,7 +64,7 @@ def whole(task: Task) -> Batches:
 def _batches(task: Task, part: Part) -> Batches:
     import imgdata
     from imgdata.augment.params import params
-    from imgdata.order import Order
+    from imgdata.order.epoch_order import Order
 
     with tempfile.TemporaryDirectory() as folder:
         library = build(Path(folder))

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.augment.ops import CenterCrop, PadRandomCrop, RandomErasing, RandomResizedCrop, Resize
-from imgdata.augment.schedule import sides_at
 from imgdata.errors import OptionError
+from imgdata.recipes.ops import CenterCrop, PadRandomCrop, RandomErasing, RandomResizedCrop, Resize
+from imgdata.recipes.sizes import sides_at
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

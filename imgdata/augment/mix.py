@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.augment import philox
-from imgdata.augment.ops import CutMix, MixUp, MixUpOrCutMix
-from imgdata.augment.recipe import Recipe
 from imgdata.augment.streams import Stream
+from imgdata.recipes.ops import CutMix, MixUp, MixUpOrCutMix
+from imgdata.recipes.recipe import Recipe
 
 _TRIES = 16
 """Of the gamma distribution; each is taken with more than 95%, so all fail once in 10**20 batches."""
@@ -32,7 +32,7 @@ class MixParams:
 def mix_params(recipe: Recipe, count: int, *, seed: int, epoch: int, offset: int) -> MixParams:
     """How `count` samples, a rank's part of a global batch, are mixed; all ranks have the same `lam` and box.
 
-    `offset` says which batch: how many samples of the epoch came before it, as for `imgdata.order`.
+    `offset` says which batch: how many samples of the epoch came before it, as for `imgdata.order.epoch_order`.
 
     Partners are neighbours, rows 0 and 1, 2 and 3, ...: batches are shuffled already, and so the same samples are mixed
     at any world size, as long as each rank's part is even. The last three of an odd number go round in a circle.

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from imgdata.augment import crops, philox, policies
 from imgdata.augment.crops import Floats, Geometry, Ints
-from imgdata.augment.ops import (
+from imgdata.augment.streams import Stream
+from imgdata.errors import OptionError
+from imgdata.recipes.ops import (
     AutoAugment,
     CenterCrop,
     ColorJitter,
@@ -32,9 +34,7 @@ from imgdata.augment.ops import (
     TrivialAugment,
     VerticalFlip,
 )
-from imgdata.augment.recipe import Recipe
-from imgdata.augment.streams import Stream
-from imgdata.errors import OptionError
+from imgdata.recipes.recipe import Recipe
 
 JITTERS = ("brightness", "contrast", "saturation", "hue")
 """What the numbers in `order_N4` and the columns of `jitter_N4` mean."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.augment.ops import AutoAugment, RandAugment, TrivialAugment
+from imgdata.recipes.ops import AutoAugment, RandAugment, TrivialAugment
 
 Policy = RandAugment | TrivialAugment | AutoAugment
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from imgdata.backends.loans import Loans
 from imgdata.dataset.dataset import Split
 from imgdata.errors import ShardError
-from imgdata.files import pread
+from imgdata.storage.atomic import pread
 
 LEAST_FILES = 16
 """Files that stay open however low the process's limit is."""

@@ -11,16 +11,16 @@ import pyarrow.compute as pc
 import xxhash
 
 from imgdata.dataset.index import Index
+from imgdata.dataset.manifest import MANIFEST, Manifest, SplitEntry, dataset_folder, read_manifest
 from imgdata.errors import ShardError
-from imgdata.files import FilePool
-from imgdata.manifest import MANIFEST, Manifest, SplitEntry, dataset_folder, read_manifest
 from imgdata.sample import ClassName, Sample
+from imgdata.storage.atomic import FilePool
 
 if TYPE_CHECKING:
     import webdataset
     from PIL.Image import Image
 
-    from imgdata.dataset.torch_images import TorchImages
+    from imgdata.dataset.torch_dataset import TorchImages
 
 _READ_COLUMNS = ("shard", "offset", "size", "label", "format", "key")
 _JSON_COLUMNS = ("json_offset", "json_size")
@@ -198,7 +198,7 @@ class Dataset(Mapping[str, Split]):
         million by default; Pillow's own, which is lower and of the whole process, does not apply. Raises `KeyError`
         when there is no such split.
         """
-        from imgdata.dataset.torch_images import TorchImages
+        from imgdata.dataset.torch_dataset import TorchImages
 
         return TorchImages(self[split], self.classes, transform, max_pixels=self.manifest.max_pixels)
 

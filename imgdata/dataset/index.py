@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from imgdata.columns import numbers
+from imgdata.arrow import numbers
 from imgdata.errors import ShardError
-from imgdata.files import whole_file
+from imgdata.storage.atomic import whole_file
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 

@@ -2,7 +2,7 @@
 
 import json
 
-from imgdata.manifest import Manifest, ShardRecord, SplitEntry
+from imgdata.dataset.manifest import Manifest, ShardRecord, SplitEntry
 
 CARD = "README.md"
 

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from imgdata.manifest import Manifest, SplitEntry, json_bytes
+from imgdata.dataset.manifest import Manifest, SplitEntry, json_bytes
 
 CROISSANT = "croissant.json"
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from imgdata.columns import number_array
+from imgdata.arrow import number_array
 from imgdata.dataset.dataset import Split
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.errors import OptionError
-from imgdata.files import output_error
 from imgdata.sample import ClassName
 from imgdata.sources.listing import unescape_name
+from imgdata.storage.atomic import output_error
 
 UNLABELLED = "unlabelled"
 """Folder of the images without a label."""

@@ -11,16 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdata.columns import column_array
+from imgdata.arrow import column_array
+from imgdata.dataset.manifest import Manifest
 from imgdata.errors import SourceError
-from imgdata.files import output_error, sync_folder, write_atomic
-from imgdata.images import extension_of
-from imgdata.manifest import Manifest
+from imgdata.images.encode import extension_of
+from imgdata.shards.job_folder import REJECTS, REPAIRS, JobFolder
 from imgdata.shards.plan import Plan, shard_file
 from imgdata.shards.record import Reject, Repair, ShardReport, read_rows
 from imgdata.shards.sidecars import ShardRecord, SplitRecord, write_sidecars
-from imgdata.shards.state import REJECTS, REPAIRS, JobFolder
-from imgdata.tar import members
+from imgdata.storage.atomic import output_error, sync_folder, write_atomic
+from imgdata.tar.archive import members
 
 
 def finish(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], identity: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,25 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imgdata.dataset.manifest import read_manifest
 from imgdata.errors import ImageError, OutputError, ShardError
-from imgdata.images import encoder
-from imgdata.manifest import read_manifest
-from imgdata.select import exclude, select_classes
-from imgdata.shards.engines import LocalEngine
+from imgdata.images.encode import encoder
+from imgdata.shards.engines.local import LocalEngine
 from imgdata.shards.finish import finish
+from imgdata.shards.job_folder import REJECTS, REPAIRS, own
 from imgdata.shards.options import ShardOptions
+from imgdata.shards.parallel import check_workers
 from imgdata.shards.plan import Plan, describe, make_plan
 from imgdata.shards.prepare import prepare
 from imgdata.shards.record import ShardReport, read_record
+from imgdata.shards.select import exclude, select_classes
 from imgdata.shards.sidecars import dali_index_path
-from imgdata.shards.state import REJECTS, REPAIRS, own
-from imgdata.shards.threads import check_workers
+from imgdata.shards.split import apply_split
 from imgdata.sources.detect import list_source
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
-from imgdata.sources.parquet import spool
+from imgdata.sources.parquet.source import spool
 from imgdata.sources.readers import RangeReader
-from imgdata.split import apply_split
 
 SPOOL_BYTES = 1 << 30
 """Parquet sources with more image bytes are first copied out in their own order: rows in shuffled order

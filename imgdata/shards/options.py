@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from imgdata.dataset.manifest import MAX_PIXELS
 from imgdata.errors import OptionError
-from imgdata.images import Encoding
-from imgdata.manifest import MAX_PIXELS
+from imgdata.images.encode import Encoding
 
 MIN_SHARD_BYTES = 10_240
 

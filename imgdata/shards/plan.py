@@ -12,14 +12,14 @@ import xxhash
 from numpy.typing import NDArray
 
 from imgdata.errors import ImageError
-from imgdata.headers import probe
-from imgdata.images import STORED_FORMATS, extension_of
-from imgdata.order import permutation
+from imgdata.images.encode import STORED_FORMATS, extension_of
+from imgdata.images.probe import probe
+from imgdata.order.epoch_order import permutation
 from imgdata.sample import ClassName, SampleRef
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.prepare import prepare
 from imgdata.sources.listing import Listing, Reader
-from imgdata.tar import BLOCK, END_OF_ARCHIVE, padded
+from imgdata.tar.archive import BLOCK, END_OF_ARCHIVE, padded
 
 SURVEY_SAMPLES = 64
 """How many images are looked at before planning: their formats, and their size once encoded."""

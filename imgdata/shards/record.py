@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from imgdata.columns import column_array
+from imgdata.arrow import column_array
 from imgdata.dataset.index import index_schema
 from imgdata.errors import ShardError
-from imgdata.files import JOB_FOLDER, write_atomic
-from imgdata.headers import ImageInfo
+from imgdata.images.probe import ImageInfo
 from imgdata.sample import SampleRef
+from imgdata.storage.atomic import JOB_FOLDER, write_atomic
 
 _RECORD_VERSION = 1
 

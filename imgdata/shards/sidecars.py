@@ -12,11 +12,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from imgdata.dataset.index import write_index
+from imgdata.dataset.manifest import MANIFEST, Manifest, ShardRecord, SplitEntry, json_bytes
 from imgdata.errors import ShardError
-from imgdata.files import write_atomic
-from imgdata.manifest import MANIFEST, Manifest, ShardRecord, SplitEntry, json_bytes
 from imgdata.shards.card import CARD, card
 from imgdata.shards.croissant import CROISSANT, croissant
+from imgdata.storage.atomic import write_atomic
 
 __all__ = [
     "TIMM_INFO",

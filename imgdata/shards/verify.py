@@ -5,8 +5,7 @@ from hashlib import sha256 as new_sha256
 from pathlib import Path
 
 from imgdata.dataset.index import Index
-from imgdata.errors import ShardError
-from imgdata.manifest import (
+from imgdata.dataset.manifest import (
     MANIFEST,
     Manifest,
     ShardRecord,
@@ -15,11 +14,12 @@ from imgdata.manifest import (
     is_as_written,
     read_manifest,
 )
+from imgdata.errors import ShardError
 from imgdata.shards.card import CARD
 from imgdata.shards.fault import Fault
+from imgdata.shards.job_folder import REJECTS, REPAIRS
+from imgdata.shards.parallel import in_threads
 from imgdata.shards.sidecars import dali_index_path, file_sha256, sidecar_files
-from imgdata.shards.state import REJECTS, REPAIRS
-from imgdata.shards.threads import in_threads
 from imgdata.shards.verify_shard import ShardRows, check_shard, first_difference
 
 __all__ = ["Fault", "verify"]

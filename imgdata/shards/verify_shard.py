@@ -10,17 +10,17 @@ import numpy as np
 import xxhash
 
 from imgdata.dataset.index import Index
+from imgdata.dataset.manifest import Manifest
 from imgdata.errors import ImageError, ShardError
-from imgdata.headers import probe
-from imgdata.images import check, refuse_large
-from imgdata.manifest import Manifest
+from imgdata.images.encode import check, refuse_large
+from imgdata.images.probe import probe
 from imgdata.sample import ClassName
 from imgdata.shards.fault import Fault
 from imgdata.shards.sidecars import DaliMember, dali_index, dali_index_path
 from imgdata.sources.listing import escape_name
-from imgdata.sources.tar_labels import LabelReader
-from imgdata.sources.tar_samples import TarSample, group_members, image_member, split_name
-from imgdata.tar import BLOCK, Member, TarError, members, padded, ustar_header
+from imgdata.tar.archive import BLOCK, Member, TarError, members, padded, ustar_header
+from imgdata.tar.labels import LabelReader
+from imgdata.tar.samples import TarSample, group_members, image_member, split_name
 
 _END_NOT_ZERO = "end of the archive is not zero"
 _FEW_BYTES = 8

@@ -12,14 +12,14 @@ from pathlib import Path
 import xxhash
 
 from imgdata.errors import ImageError, ShardError
-from imgdata.files import output_error, sync_folder
-from imgdata.headers import ImageInfo
+from imgdata.images.probe import ImageInfo
 from imgdata.sample import ClassName, SampleRef
 from imgdata.shards.plan import ShardTask
 from imgdata.shards.prepare import prepare
 from imgdata.shards.record import Reject, Repair, ShardReport, ShardRows, job_folder, write_record
 from imgdata.shards.sidecars import dali_index_path, write_dali_index
-from imgdata.tar import BLOCK, END_OF_ARCHIVE, members, ustar_header
+from imgdata.storage.atomic import output_error, sync_folder
+from imgdata.tar.archive import BLOCK, END_OF_ARCHIVE, members, ustar_header
 
 PROGRESS_SECONDS = 0.1
 """How often a worker tells how far it is, and can be stopped."""

@@ -48,6 +48,8 @@ _LAYOUTS = {
 KINDS = tuple(_LAYOUTS)
 """Names of all sources, as `--source` takes them."""
 
+_MODULES = {kind: f"{kind}.source" for kind in ("cifar", "imagenet", "parquet", "table")}
+"""Where a source is a package."""
 _GENERAL = frozenset({"tars", "parquet", "table", "folder"})
 _BEATS: dict[str, frozenset[str]] = {
     "cifar": _GENERAL,
@@ -115,7 +117,7 @@ def source(kind: str) -> Source:
     if kind not in KINDS:
         raise OptionError(f"--source must be one of {', '.join(KINDS)}, got {kind!r}")
     # Imported when asked for: a source that is named needs none of the others.
-    return cast(Source, importlib.import_module(f"imgdata.sources.{kind}"))
+    return cast(Source, importlib.import_module(f"imgdata.sources.{_MODULES.get(kind, kind)}"))
 
 
 def _nothing_fits(path: Path, faults: Sequence[str]) -> str:

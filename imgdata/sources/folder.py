@@ -24,7 +24,7 @@ from imgdata.sources.classes import some, with_sorted_classes
 from imgdata.sources.listing import Listing, ListingBuilder, escape_name
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.readers import FileReader
-from imgdata.sources.table_columns import why_no_table
+from imgdata.sources.table.columns import why_no_table
 from imgdata.sources.walk import image_files, is_image, visible
 from imgdata.sources.words import in_usual_order, split_name, split_of_word
 

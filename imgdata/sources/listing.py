@@ -11,10 +11,10 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from imgdata.columns import number_array, text_array
+from imgdata.arrow import number_array, text_array
 from imgdata.errors import SourceError
-from imgdata.keys import clean_key, duplicate_positions, numbered_key
 from imgdata.sample import ClassName, SampleRef
+from imgdata.tar.keys import clean_key, duplicate_positions, numbered_key
 
 _FLUSH_ROWS = 65_536
 MAX_SPLITS = 255

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgdata.errors import ImageError, SourceError
-from imgdata.files import FilePool
 from imgdata.sample import SampleRef
 from imgdata.sources.listing import unescape_name
+from imgdata.storage.atomic import FilePool
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,18 @@ from pathlib import Path
 import braceexpand
 import numpy as np
 
+from imgdata.dataset.manifest import MANIFEST, Manifest, read_manifest
 from imgdata.errors import ShardError, SourceError
-from imgdata.files import JOB_FOLDER
-from imgdata.manifest import MANIFEST, Manifest, read_manifest
 from imgdata.sample import ClassName
 from imgdata.sources.classes import some
 from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.readers import RangeReader
-from imgdata.sources.tar_labels import LabelReader, choose_label_source, read_fields
-from imgdata.sources.tar_samples import group_members, image_member, is_image, several_images_warning, tar_samples
 from imgdata.sources.words import in_usual_order, split_in_path, split_of_word
-from imgdata.tar import Member, members
+from imgdata.storage.atomic import JOB_FOLDER
+from imgdata.tar.archive import Member, members
+from imgdata.tar.labels import LabelReader, choose_label_source, read_fields
+from imgdata.tar.samples import group_members, image_member, is_image, several_images_warning, tar_samples
 
 NAME = "tars"
 

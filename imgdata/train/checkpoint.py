@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from imgdata.errors import OptionError
-from imgdata.files import whole_file
+from imgdata.storage.atomic import whole_file
 
 CHECKPOINT_VERSION = 1
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from imgdata.loader import Loader
+from imgdata.loader.loader import Loader
+from imgdata.train.distributed import Processes
 from imgdata.train.network import autocast
-from imgdata.train.processes import Processes
 from imgdata.train.scores import Scores, Tally
 
 

@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from imgdata.errors import OptionError
+from imgdata.models import create_model
+from imgdata.models.catalogue import OWN, load_timm
 from imgdata.train.defaults import DecidedOptions
-from imgdata.train.models import create_model
-from imgdata.train.models.names import OWN, load_timm
+from imgdata.train.distributed import Processes
 from imgdata.train.options import Precision
-from imgdata.train.processes import Processes
 
 
 def make_network(options: DecidedOptions, num_classes: int, size: int, ranks: Processes) -> nn.Module:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from imgdata.backends.protocol import BackendName
 from imgdata.errors import OptionError
-from imgdata.loading.options import BackendName
 
 Optimizer = Literal["sgd", "adamw"]
 Curve = Literal["cosine", "onecycle", "constant"]
@@ -64,7 +64,7 @@ class TrainOptions:
     balance: bool = False
     """Draw all classes equally often."""
     class_weights: ClassWeights = "none"
-    """Weights of classes in the loss, see `imgdata.dataset.views.class_weights`."""
+    """Weights of classes in the loss, see `imgdata.views.view.class_weights`."""
 
     # --- augmentation
     recipe: str = "auto"

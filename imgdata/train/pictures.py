@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from imgdata.augment.named import read_recipe
-from imgdata.augment.recipe import Op, Recipe
 from imgdata.errors import OptionError
+from imgdata.models import ModelInput
 from imgdata.recipes import (
     AutoAugment,
     CenterCrop,
@@ -22,8 +21,9 @@ from imgdata.recipes import (
     Rotate,
     TrivialAugment,
 )
+from imgdata.recipes.named import read_recipe
+from imgdata.recipes.recipe import Op, Recipe
 from imgdata.train.defaults import DecidedOptions, Facts
-from imgdata.train.models import ModelInput
 
 _POLICIES = {"randaugment": RandAugment, "trivialaugment": TrivialAugment, "autoaugment": AutoAugment}
 _SMALL_SIDE = 40

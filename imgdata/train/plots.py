@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.errors import MissingExtraError
-from imgdata.files import write_atomic
+from imgdata.storage.atomic import write_atomic
 from imgdata.train.history import EpochRow
 
 if TYPE_CHECKING:

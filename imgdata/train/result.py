@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imgdata.loading.bad import BadImage
+from imgdata.loader.bad_images import BadImage
 from imgdata.train.history import EpochRow
 from imgdata.train.scores import Scores
 

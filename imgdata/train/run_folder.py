@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imgdata.errors import OptionError, OutputError
-from imgdata.files import output_error, write_atomic
+from imgdata.storage.atomic import output_error, write_atomic
 
 CONFIG_VERSION = 1
 _LOCK = ".lock"

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from imgdata.train.processes import Processes
+from imgdata.train.distributed import Processes
 
 CALIBRATION_BINS = 15
 """As in Guo et al., "On calibration of modern neural networks", 2017 (arXiv 1706.04599)."""

@@ -11,20 +11,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from imgdata.augment.recipe import Recipe
-from imgdata.backends.work import DType
-from imgdata.dataset.views import View, class_weights
+from imgdata.backends.protocol import DType
 from imgdata.errors import OptionError
-from imgdata.loader import Loader
+from imgdata.loader.loader import Loader
+from imgdata.models import model_input
+from imgdata.recipes.recipe import Recipe
 from imgdata.sample import ClassName
+from imgdata.train.data import facts_of, one_size, open_views
 from imgdata.train.defaults import DecidedOptions, Facts, resolve
-from imgdata.train.models import model_input
+from imgdata.train.distributed import Processes
 from imgdata.train.network import half_type, make_network
 from imgdata.train.options import TrainOptions
 from imgdata.train.pictures import evaluation_recipe, training_recipe
-from imgdata.train.processes import Processes
-from imgdata.train.views import facts_of, one_size, open_views
 from imgdata.version import __version__
+from imgdata.views.view import View, class_weights
 
 _PACKAGES = ("torch", "torchvision", "timm")
 """Whose versions are kept, of those that are installed."""

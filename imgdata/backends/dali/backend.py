@@ -1,7 +1,7 @@
 """The DALI backend: positions and parameters -> batches on a device, by one pipeline.
 
 Threads read the bytes. The pipeline decodes the part of a picture that its crop needs, resizes, cuts the window and
-flips it, and normalises where nothing comes in between; operators on pixels are `device_ops`. What DALI doesn't take
+flips it, and normalises where nothing comes in between; operators on pixels are `torch_ops`. What DALI doesn't take
 is cut on the host and put in its place.
 """
 
@@ -13,7 +13,25 @@ import numpy as np
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from imgdata.augment.ops import (
+from imgdata.backends import postprocess, torch_ops
+from imgdata.backends.dali import available
+from imgdata.backends.dali.batch import DaliBatch, put_rows
+from imgdata.backends.dali.crop_probe import crop_decode_is_safe
+from imgdata.backends.dali.geometry import Shape
+from imgdata.backends.dali.held_tensors import Held
+from imgdata.backends.dali.kind import refuses
+from imgdata.backends.dali.options import DaliOptions, dali_options
+from imgdata.backends.dali.pipeline import GraphSpec
+from imgdata.backends.dali.pipeline_run import Part
+from imgdata.backends.dali.pipeline_thread import Line
+from imgdata.backends.dali.undecodable import Known
+from imgdata.backends.ending import alive, begun, closed
+from imgdata.backends.pillow import operators
+from imgdata.backends.protocol import Setup, Work
+from imgdata.backends.shard_files import ShardFiles
+from imgdata.backends.threads import Threads
+from imgdata.errors import OptionError
+from imgdata.recipes.ops import (
     CenterCrop,
     HorizontalFlip,
     Normalize,
@@ -22,26 +40,9 @@ from imgdata.augment.ops import (
     Resize,
     VerticalFlip,
 )
-from imgdata.augment.recipe import Recipe
-from imgdata.backends import device_ops, finish, operators
-from imgdata.backends.dali import available
-from imgdata.backends.dali.batch import DaliBatch, put_rows
-from imgdata.backends.dali.crop_probe import crop_decode_is_safe
-from imgdata.backends.dali.fit import refuses
-from imgdata.backends.dali.geometry import Shape
-from imgdata.backends.dali.graph import GraphSpec
-from imgdata.backends.dali.held import Held
-from imgdata.backends.dali.known import Known
-from imgdata.backends.dali.line import Line
-from imgdata.backends.dali.options import DaliOptions, dali_options
-from imgdata.backends.dali.part import Part
-from imgdata.backends.ending import alive, begun, closed
-from imgdata.backends.shard_files import ShardFiles
-from imgdata.backends.threads import Threads
-from imgdata.backends.work import Setup, Work
-from imgdata.cache import cache_folder
-from imgdata.dataset.views import index_id
-from imgdata.errors import OptionError
+from imgdata.recipes.recipe import Recipe
+from imgdata.storage.cache_folder import cache_folder
+from imgdata.views.view import index_id
 
 _READERS = 4
 """Threads that read, and cut what DALI doesn't take, at most."""
@@ -65,7 +66,7 @@ class DaliBackend:
         self.finisher = Threads(1) if setup.device == "cpu" else None
         self._depth = options.depth
         self._operates = operators.works_on_pixels(setup.recipe)
-        self._scale_shift = finish.scale_shift(setup.recipe)
+        self._scale_shift = postprocess.scale_shift(setup.recipe)
         self._held = Held()
         self._readers: Threads | None = None
         self._line: Line | None = None
@@ -105,14 +106,14 @@ class DaliBackend:
         images = tensor.permute(0, 3, 1, 2) if self.spec.channels_last else tensor
         self._put_windows(images, part)
         if self._operates:
-            images = device_ops.apply(images, params, setup.recipe)
+            images = torch_ops.apply(images, params, setup.recipe)
             dtype = getattr(torch, setup.dtype)
-            images = device_ops.normalise(images, *self._scale_shift, dtype, setup.channels_last)
-        images = device_ops.erase(images, params, setup.recipe, setup.seed, part.work.epoch)
+            images = torch_ops.normalise(images, *self._scale_shift, dtype, setup.channels_last)
+        images = torch_ops.erase(images, params, setup.recipe, setup.seed, part.work.epoch)
         dead = np.flatnonzero(part.work.skip_N).tolist() + list(part.failed)
         if dead:
             dead_D = np.array(sorted(set(dead)))
-            put_rows(images, dead_D, finish.black(setup.recipe, setup.dtype).astype(setup.dtype))
+            put_rows(images, dead_D, postprocess.black(setup.recipe, setup.dtype).astype(setup.dtype))
         return self._own(images, tensor, part) if images.device.type == "cuda" else images
 
     def close(self) -> None:
@@ -134,7 +135,7 @@ class DaliBackend:
         dtype = "uint8" if self._operates else self.setup.dtype
         host_KCHW = np.empty((len(rows), *images.shape[1:]), dtype)
         for window_CHW, row in zip(host_KCHW, rows, strict=True):
-            finish.write(part.windows[row], window_CHW, *self._scale_shift)
+            postprocess.write(part.windows[row], window_CHW, *self._scale_shift)
         put_rows(images, np.array(rows), host_KCHW)
 
     def _own(self, images: torch.Tensor, tensor: torch.Tensor, part: Part) -> torch.Tensor:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from imgdata.backends import finish
-from imgdata.backends.dali.part import Part, failures
-from imgdata.backends.device_ops.rows import upload
+from imgdata.backends import postprocess
+from imgdata.backends.dali.pipeline_run import Part, failures
 from imgdata.backends.ending import Ending, closed
-from imgdata.backends.work import Work
+from imgdata.backends.protocol import Work
+from imgdata.backends.torch_ops.batched import upload
 from imgdata.errors import ImageError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class DaliBatch:
         assert self._images is not None, "images() comes behind wait()"
         if not self._mixed:
             self._mixed = True
-            self._run(partial(finish.mix_images, self._images, self._work.mix))
+            self._run(partial(postprocess.mix_images, self._images, self._work.mix))
             self._ending.wait()
         return self._images
 

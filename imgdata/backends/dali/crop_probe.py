@@ -19,10 +19,10 @@ from PIL import Image
 
 from imgdata.backends.dali.available import driver_cuda, load
 from imgdata.backends.dali.geometry import Shape
-from imgdata.backends.dali.graph import DecodeError, Graph, GraphSpec
-from imgdata.cache import CacheWarning, cache_folder
+from imgdata.backends.dali.pipeline import DecodeError, Graph, GraphSpec
 from imgdata.errors import OutputError
-from imgdata.files import output_error, write_atomic
+from imgdata.storage.atomic import output_error, write_atomic
+from imgdata.storage.cache_folder import CacheWarning, cache_folder
 
 _TIMEOUT_S = 120.0
 _ROUNDS = 3

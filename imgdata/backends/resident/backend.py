@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.backends.ending import alive, begun, closed
-from imgdata.backends.resident import cache
+from imgdata.backends.protocol import Setup, Work
+from imgdata.backends.resident import pixel_cache
 from imgdata.backends.resident.batch import ResidentBatch
 from imgdata.backends.resident.decoding import Bad
 from imgdata.backends.resident.host_store import HostStore
-from imgdata.backends.resident.kept import BUDGET, Kept, kept, num_bytes
+from imgdata.backends.resident.window import BUDGET, Kept, kept, num_bytes
 from imgdata.backends.threads import Threads
-from imgdata.backends.work import Setup, Work
 from imgdata.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class ResidentBackend:
     def _load_now(self) -> _Loaded:
         store = self._store()
         with self.lane():
-            bad = cache.fill(self.setup, self._window, store.put, self._check_wanted)
+            bad = pixel_cache.fill(self.setup, self._window, store.put, self._check_wanted)
         return _Loaded(store, bad, len(self.setup.split))
 
     def _store(self) -> Store:
@@ -203,9 +203,10 @@ def describe(setup: Setup) -> str:
         return window
     place = "host memory" if setup.device == "cpu" else f"memory of {setup.device}"
     means = f"NumPy, {_threads_text(_num_threads(setup))}" if setup.device == "cpu" else "PyTorch"
+    folder = pixel_cache.resident_folder()
     return (
         f"resident: {len(setup.split)} pictures of {window.width} x {window.height} decoded once, "
-        f"{num_bytes(setup, window) / 1e6:.1f} MB in {place}, batches by {means}; cached in {cache.resident_folder()}"
+        f"{num_bytes(setup, window) / 1e6:.1f} MB in {place}, batches by {means}; cached in {folder}"
     )
 
 

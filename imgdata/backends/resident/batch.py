@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.backends import finish
+from imgdata.backends import postprocess
 from imgdata.backends.ending import Ending
-from imgdata.backends.work import Work
+from imgdata.backends.protocol import Work
 from imgdata.errors import ImageError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class ResidentBatch:
     def _mix_images(self) -> bool:
         self._mixed = True
         with self._backend.lane():
-            finish.mix_images(self._made(), self._mix)
+            postprocess.mix_images(self._made(), self._mix)
         return True
 
     def _made(self) -> "torch.Tensor":

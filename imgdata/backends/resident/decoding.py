@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from imgdata.augment.mix import mix_params
 from imgdata.augment.params import params
-from imgdata.backends.cpu import CpuBackend
-from imgdata.backends.resident.kept import Kept, usable
-from imgdata.backends.work import Pending, Setup, Work
+from imgdata.backends.cpu.backend import CpuBackend
+from imgdata.backends.protocol import Pending, Setup, Work
+from imgdata.backends.resident.window import Kept, usable
 from imgdata.errors import ImageError
 
 Bad = dict[int, ImageError]

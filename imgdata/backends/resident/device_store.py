@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from imgdata.backends import device_ops, finish
-from imgdata.backends.device_ops.rows import upload
-from imgdata.backends.resident.kept import Kept
+from imgdata.backends import postprocess, torch_ops
+from imgdata.backends.protocol import Setup, Work
 from imgdata.backends.resident.places import mirrored_or_outside, places
-from imgdata.backends.work import Setup, Work
+from imgdata.backends.resident.window import Kept
+from imgdata.backends.torch_ops.batched import upload
 
 
 class DeviceStore:
@@ -29,13 +29,13 @@ class DeviceStore:
     def make(self, work: Work) -> torch.Tensor:
         """The batch `(N, C, H, W)`, all but mixed; rows to skip are black."""
         setup, params = self._setup, work.params
-        images = device_ops.apply(self._windows(work), params, setup.recipe)
-        scale_3, shift_3 = finish.scale_shift(setup.recipe)
-        images = device_ops.normalise(images, scale_3, shift_3, self._dtype, setup.channels_last)
-        images = device_ops.erase(images, params, setup.recipe, setup.seed, work.epoch)
+        images = torch_ops.apply(self._windows(work), params, setup.recipe)
+        scale_3, shift_3 = postprocess.scale_shift(setup.recipe)
+        images = torch_ops.normalise(images, scale_3, shift_3, self._dtype, setup.channels_last)
+        images = torch_ops.erase(images, params, setup.recipe, setup.seed, work.epoch)
         if work.skip_N.any():
             row_R, black_311 = upload(
-                [np.flatnonzero(work.skip_N), finish.black(setup.recipe, setup.dtype)], self._device
+                [np.flatnonzero(work.skip_N), postprocess.black(setup.recipe, setup.dtype)], self._device
             )
             images[row_R] = black_311.to(self._dtype)
         return images

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.backends import finish, operators
+from imgdata.backends import postprocess
 from imgdata.backends.buffers import Buffers
+from imgdata.backends.pillow import operators
+from imgdata.backends.protocol import Setup, Work
 from imgdata.backends.resident import boxes
-from imgdata.backends.resident.kept import Kept
 from imgdata.backends.resident.places import mirrored_or_outside, places
-from imgdata.backends.work import Setup, Work
+from imgdata.backends.resident.window import Kept
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +43,8 @@ class HostStore:
         self._row_RB = np.zeros((self._rows + 1, self._width * self._pixel_bytes), np.uint8)
         self._operates = operators.works_on_pixels(setup.recipe)
         self._buffers, self._windows_of = Buffers(keep=setup.buffers), Buffers(keep=setup.buffers)
-        self._scale_3, self._shift_3 = finish.scale_shift(setup.recipe)
-        self._black_311 = finish.black(setup.recipe, setup.dtype)
+        self._scale_3, self._shift_3 = postprocess.scale_shift(setup.recipe)
+        self._black_311 = postprocess.black(setup.recipe, setup.dtype)
 
     def put(self, first: int, pixels_NHWC: NDArray[np.uint8]) -> None:
         """Keep the pictures from position `first` on."""

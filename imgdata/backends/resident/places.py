@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.augment.params import BatchParams
-from imgdata.backends.resident.kept import Kept
+from imgdata.backends.resident.window import Kept
 
 
 class Places(NamedTuple):

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 import imgdata.dataset
-from imgdata.augment.ops import CenterCrop, HorizontalFlip, Normalize, RandomResizedCrop, Resize
-from imgdata.augment.recipe import Recipe
 from imgdata.backends.dali.available import load
 from imgdata.measure.bench.job import Job
 from imgdata.measure.bench.opened import Opened
+from imgdata.recipes.ops import CenterCrop, HorizontalFlip, Normalize, RandomResizedCrop, Resize
+from imgdata.recipes.recipe import Recipe
 
 _SHUFFLE_BUFFER = 1024
 """Samples of the reader's `initial_fill`, DALI's default."""

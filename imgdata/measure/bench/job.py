@@ -4,9 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from imgdata.augment.recipe import Recipe
-from imgdata.backends.work import DType
-from imgdata.loading.options import BackendName
+from imgdata.backends.protocol import BackendName, DType
+from imgdata.recipes.recipe import Recipe
 
 OURS = "imgdata"
 """Our loader, by the name that it has among the others."""

@@ -5,12 +5,11 @@ import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from imgdata.augment.named import named_recipe
-from imgdata.augment.recipe import Recipe
-from imgdata.backends.work import DType
+from imgdata.backends.protocol import BackendName, DType
 from imgdata.errors import OptionError
-from imgdata.loading.options import BackendName
 from imgdata.measure.bench.peers import PEERS
+from imgdata.recipes.named import named_recipe
+from imgdata.recipes.recipe import Recipe
 
 _MAX_SECONDS = 3600.0
 

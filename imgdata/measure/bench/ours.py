@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from imgdata.loader import Loader
+from imgdata.loader.loader import Loader
 from imgdata.measure.bench.job import Decided, Job
 from imgdata.measure.bench.opened import Opened
 from imgdata.version import __version__

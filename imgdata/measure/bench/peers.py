@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from imgdata.augment.ops import (
+from imgdata.backends.dali.available import refusal as dali_refusal
+from imgdata.backends.protocol import DType
+from imgdata.recipes.ops import (
     CenterCrop,
     CutMix,
     Cutout,
@@ -16,10 +18,8 @@ from imgdata.augment.ops import (
     RandomResizedCrop,
     Resize,
 )
-from imgdata.augment.recipe import Recipe
-from imgdata.augment.schedule import Ramp, Schedule
-from imgdata.backends.dali.available import refusal as dali_refusal
-from imgdata.backends.work import DType
+from imgdata.recipes.recipe import Recipe
+from imgdata.recipes.sizes import Ramp, Schedule
 
 _NOT_IN_WORKERS = (Cutout, MixUp, CutMix, MixUpOrCutMix)
 _DALI = (RandomResizedCrop, Resize, CenterCrop, HorizontalFlip, Normalize)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from imgdata.augment.recipe import Recipe
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.errors import ImgdataError, OptionError
@@ -15,6 +14,7 @@ from imgdata.measure.bench.options import BenchOptions, ready_recipe, recipe_nam
 from imgdata.measure.bench.peers import PEERS
 from imgdata.measure.bench.processes import run_together
 from imgdata.measure.bench.result import BenchResult, PeerFigures, figures, peer_figures, together
+from imgdata.recipes.recipe import Recipe
 
 _USUAL_BATCH = 256
 _START_S = 300.0

@@ -8,9 +8,9 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import AutoAugmentPolicy, InterpolationMode, v2
 
-from imgdata.augment import ops
-from imgdata.augment.recipe import Op, Recipe
-from imgdata.backends.work import DType
+from imgdata.backends.protocol import DType
+from imgdata.recipes import ops
+from imgdata.recipes.recipe import Op, Recipe
 
 
 def transforms(recipe: Recipe, dtype: DType | None, *, pil: bool) -> v2.Compose:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from imgdata.measure.doctor.disk import DiskRates
 from imgdata.measure.doctor.pipeline import Pipeline
 from imgdata.measure.doctor.trials import InMemory, Resized
+from imgdata.measure.machine.disk import DiskRates
 
 _LEAST_GAIN = 1.05
 """Less is within what two measurements differ by."""

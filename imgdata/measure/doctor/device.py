@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 
 from imgdata.measure.doctor.inputs import Case
-from imgdata.train.clock import finish
+from imgdata.models import create_model
+from imgdata.train.data import facts_of
 from imgdata.train.defaults import resolve
-from imgdata.train.models import create_model
+from imgdata.train.distributed import Processes
+from imgdata.train.learner import Learner
 from imgdata.train.options import TrainOptions
-from imgdata.train.processes import Processes
-from imgdata.train.step import Learner
-from imgdata.train.views import facts_of
+from imgdata.train.timing import finish
 
 _SECONDS = 1.0
 _LEAST_STEPS = 3

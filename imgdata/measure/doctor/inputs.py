@@ -8,15 +8,15 @@ from typing import NamedTuple
 import numpy as np
 
 import imgdata.recipes as ready
-from imgdata.augment.named import OF_ONE_SIZE, named_recipe
-from imgdata.augment.recipe import Recipe
-from imgdata.backends.work import DType, Setup
+from imgdata.backends.protocol import BackendName, DType, Setup
+from imgdata.backends.registry import choose
 from imgdata.errors import OptionError
-from imgdata.loading.choice import choose
-from imgdata.loading.engine import Engine
-from imgdata.loading.options import BackendName, LoaderOptions, Opened, make_options, open_source
+from imgdata.loader.delivery import Engine
+from imgdata.loader.options import LoaderOptions, Opened, make_options, open_source
 from imgdata.recipes import HorizontalFlip, Normalize, PadRandomCrop
-from imgdata.train.views import sides_of
+from imgdata.recipes.named import OF_ONE_SIZE, named_recipe
+from imgdata.recipes.recipe import Recipe
+from imgdata.train.data import sides_of
 
 _SMALL_SIDE = 64
 _USUAL_BATCH, _USUAL_SIZE = 256, 224
@@ -84,7 +84,7 @@ class Case(NamedTuple):
 def make_case(out: str | Path, options: DoctorOptions) -> Case:
     """Open the dataset and decide what is open. Raises `OptionError`, `ShardError`, `MissingExtraError`."""
     from imgdata.dataset.dataset import open as open_dataset
-    from imgdata.train.processes import choose_device
+    from imgdata.train.distributed import choose_device
 
     dataset = open_dataset(out)
     if options.model is not None:
@@ -149,6 +149,6 @@ def _fitting_recipe(options: DoctorOptions, opened: Opened) -> tuple[Recipe, str
 def _model_size(options: DoctorOptions) -> int | None:
     if options.model is None:
         return None
-    from imgdata.train.models import model_input
+    from imgdata.models import model_input
 
     return model_input(options.model).size

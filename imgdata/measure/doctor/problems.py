@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from imgdata.measure.doctor.machine import Machine
+from imgdata.measure.machine.host import Machine
 
 Severity = Literal["error", "warning", "note"]
 """Something doesn't work or costs a multiple; something costs time, or may fail; good to know."""

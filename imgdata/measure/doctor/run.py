@@ -5,19 +5,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from imgdata.backends import operators
-from imgdata.backends.dali import fit as dali
-from imgdata.loader import Loader
+from imgdata.backends.dali import kind as dali
+from imgdata.backends.pillow import operators
+from imgdata.loader.loader import Loader
 from imgdata.measure.doctor.advice import Advice, Measured, advise
-from imgdata.measure.doctor.disk import DiskRates, time_disk
 from imgdata.measure.doctor.inputs import Case, DoctorOptions, make_case
-from imgdata.measure.doctor.machine import Machine, look_at_machine
 from imgdata.measure.doctor.pipeline import Pipeline, list_stages
 from imgdata.measure.doctor.problems import Needs, Problem, find_problems
 from imgdata.measure.doctor.stages import StageTimes, draw_sample, time_stages
 from imgdata.measure.doctor.timing import Rate, loader_rate
 from imgdata.measure.doctor.trials import try_in_memory, try_resized
 from imgdata.measure.doctor.tune import Tuned, tune
+from imgdata.measure.machine.disk import DiskRates, time_disk
+from imgdata.measure.machine.host import Machine, look_at_machine
 
 _SECONDS = 1.5
 """For each run of the real loader."""

@@ -12,7 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.augment.mix import mix_params
-from imgdata.augment.ops import (
+from imgdata.augment.params import BatchParams, params
+from imgdata.backends.cpu.backend import CpuBackend
+from imgdata.backends.pillow import crop, operators
+from imgdata.backends.protocol import Setup, Work
+from imgdata.backends.shard_files import ShardFiles
+from imgdata.errors import ImageError, ShardError
+from imgdata.images.encode import refuse_large
+from imgdata.images.probe import probe
+from imgdata.measure.doctor.timing import least_cpu_ms
+from imgdata.recipes.ops import (
     CenterCrop,
     CutMix,
     Cutout,
@@ -26,16 +35,7 @@ from imgdata.augment.ops import (
     Resize,
     VerticalFlip,
 )
-from imgdata.augment.params import BatchParams, params
-from imgdata.augment.recipe import Recipe
-from imgdata.backends import host, operators
-from imgdata.backends.cpu import CpuBackend
-from imgdata.backends.shard_files import ShardFiles
-from imgdata.backends.work import Setup, Work
-from imgdata.errors import ImageError, ShardError
-from imgdata.headers import probe
-from imgdata.images import refuse_large
-from imgdata.measure.doctor.timing import least_cpu_ms
+from imgdata.recipes.recipe import Recipe
 
 _GEOMETRY = Resize | RandomResizedCrop | CenterCrop | PadRandomCrop | HorizontalFlip | VerticalFlip
 _BEHIND = Normalize | RandomErasing | Cutout | MixUp | CutMix | MixUpOrCutMix
@@ -221,7 +221,7 @@ class _FullDecode:
         try:
             info = probe(data)
             refuse_large(info, self._setup.max_pixels)
-            host.decode(data, info)
+            crop.decode(data, info)
         except ImageError:
             return False
         return True

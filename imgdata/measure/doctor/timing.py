@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from imgdata.measure.doctor.cgroups import read_text
+from imgdata.measure.machine.cgroups import read_text
 
 if TYPE_CHECKING:
-    from imgdata.loader import Loader
+    from imgdata.loader.loader import Loader
 
 _WARM_UP_BATCHES = 2
 """Behind the first one: threads start, memory is taken."""

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from imgdata.backends.protocol import Setup
 from imgdata.backends.resident.backend import Store
 from imgdata.backends.resident.host_store import HostStore
-from imgdata.backends.resident.kept import Kept, kept, num_bytes
-from imgdata.backends.work import Setup
+from imgdata.backends.resident.window import Kept, kept, num_bytes
 from imgdata.dataset.dataset import open as open_dataset
-from imgdata.dataset.views import View
-from imgdata.images import Encoding, extension_of
-from imgdata.loading.draft import Planner
+from imgdata.images.encode import Encoding, extension_of
+from imgdata.loader.planner import Planner
 from imgdata.measure.doctor.stages import StageTimes, draw_sample, time_stages
 from imgdata.measure.doctor.timing import least_cpu_ms
-from imgdata.order import Order
+from imgdata.order.epoch_order import Order
 from imgdata.shards.job import shard
 from imgdata.shards.options import ShardOptions
+from imgdata.views.view import View
 
 _REENCODED = 64
 _CALLS = 8

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from imgdata.backends.dali import fit as dali
+from imgdata.backends.dali import kind as dali
+from imgdata.backends.protocol import BackendName, DType
 from imgdata.backends.resident import backend as resident
-from imgdata.backends.work import DType
-from imgdata.loading.options import BackendName
 from imgdata.measure.doctor.inputs import Case
 
 _TRIAL_SHARE = 1 / 16
@@ -170,7 +169,7 @@ def _candidates(case: Case, cores: float, decoded_in_time: float) -> Iterator[tu
 
 
 def _measure(case: Case, setting: Setting, seconds: float) -> float | None:
-    from imgdata.loader import Loader
+    from imgdata.loader.loader import Loader
     from imgdata.measure.doctor.timing import loader_rate
 
     if setting.hw_decoder_load is not None and setting.backend != "dali":

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from imgdata import native
-from imgdata.measure.doctor.machine import look_at_cpu
+from imgdata.measure.machine.host import look_at_cpu
 
 LEAST_WAIT = 0.05
 """Share of the time from which on advice is given."""

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from imgdata.measure.trace.rows import Panel, TraceRow
-from imgdata.train.clock import finish
+from imgdata.train.timing import finish
 
 MOST_MAPS = 12
 """Layers whose output is shown in the picture: the first of them."""

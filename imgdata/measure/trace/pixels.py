@@ -10,16 +10,16 @@ import torch
 from numpy.typing import NDArray
 
 from imgdata.augment.params import BatchParams, params
-from imgdata.augment.recipe import Recipe
-from imgdata.backends import host
+from imgdata.backends.pillow import crop
 from imgdata.dataset.dataset import open as open_dataset
-from imgdata.dataset.views import View
-from imgdata.headers import probe
-from imgdata.images import refuse_large
-from imgdata.loader import Loader
-from imgdata.manifest import MAX_PIXELS
-from imgdata.measure.cases import recipe_cases
+from imgdata.dataset.manifest import MAX_PIXELS
+from imgdata.images.encode import refuse_large
+from imgdata.images.probe import probe
+from imgdata.loader.loader import Loader
+from imgdata.measure.parity.cases import recipe_cases
 from imgdata.measure.trace.rows import Panel, Stage, TraceRow, milliseconds
+from imgdata.recipes.recipe import Recipe
+from imgdata.views.view import View
 
 _EPOCH = 0
 _GRAY = 128
@@ -109,12 +109,12 @@ def raw_rows(followed: Followed, panels: list[Panel]) -> Iterator[TraceRow]:
         example=shown[0][:4].hex(" "),
         ms_per_image=milliseconds(read) / len(positions),
     )
-    pictures = [host.decode(data, info) for data, info in zip(shown, infos, strict=True)]
+    pictures = [crop.decode(data, info) for data, info in zip(shown, infos, strict=True)]
 
     def decode() -> None:
         for row in followed.row_M:
             data = split.read(positions[row])
-            host.decode(data, probe(data))
+            crop.decode(data, probe(data))
 
     height, width, _ = pictures[0].shape
     place = min(int(spot.y), height - 1), min(int(spot.x), width - 1)

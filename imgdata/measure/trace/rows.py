@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from imgdata.train.clock import finish
+from imgdata.train.timing import finish
 
 Stage = Literal["load", "decode", "preprocess", "split", "augment", "batch", "train", "evaluate", "layer"]
 _ANSWERS = 5

@@ -14,22 +14,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from imgdata.augment.recipe import Recipe
-from imgdata.dataset.views import View
 from imgdata.errors import OptionError
+from imgdata.inference.trained import load_trained
 from imgdata.measure.trace.layers import layer_rows
 from imgdata.measure.trace.pixels import follow, pixel_rows, raw_rows
 from imgdata.measure.trace.rows import Panel, TraceRow
 from imgdata.measure.trace.steps import answer_rows, train_row
+from imgdata.models import model_input
 from imgdata.recipes import Normalize
+from imgdata.recipes.recipe import Recipe
 from imgdata.sample import ClassName
-from imgdata.train.models import model_input
+from imgdata.train.data import open_views
+from imgdata.train.distributed import Processes, processes
 from imgdata.train.options import TrainOptions
-from imgdata.train.processes import Processes, processes
 from imgdata.train.run_folder import RunFolder
 from imgdata.train.setup import Prepared, prepare, read_classes
-from imgdata.train.trained import load_trained
-from imgdata.train.views import open_views
+from imgdata.views.view import View
 
 TIMED = 64
 """Samples that times are taken of, where there are as many: a batch of a few shows the work before it alone."""

@@ -9,9 +9,9 @@ from torch import nn
 
 from imgdata.measure.trace.rows import TraceRow, milliseconds
 from imgdata.sample import ClassName
-from imgdata.train.processes import Processes
+from imgdata.train.distributed import Processes
+from imgdata.train.learner import Learner
 from imgdata.train.setup import Prepared
-from imgdata.train.step import Learner
 
 _LAST_SHARE = 0.01
 """Of the highest learning rate, for networks that have learned: where training ends."""

@@ -1,0 +1,108 @@
+"""JPEGs of a batch -> pixels, by the threads of the compiled extension."""
+
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgdata import native
+from imgdata.backends.postprocess import scale_shift
+from imgdata.backends.protocol import Setup, Work
+from imgdata.backends.shard_files import Lease, ShardFiles
+from imgdata.recipes.ops import PadRandomCrop, RandomResizedCrop, Resize
+
+
+class NativeRows:
+    """Which samples the extension may do, and the doing."""
+
+    def __init__(self, setup: Setup) -> None:
+        """Start its threads."""
+        index, recipe = setup.split.index, setup.recipe
+        index.load(("shard", "offset", "size", "width", "height", "format", "mode"))
+        self._index = index
+        self._jpeg_F = np.array([word == "jpeg" for word in index.words("format")])
+        self._plain_M = np.array([word in ("L", "RGB") for word in index.words("mode")])
+        resize, pad = recipe.find(RandomResizedCrop) or recipe.find(Resize), recipe.find(PadRandomCrop)
+        self._bicubic = resize is not None and resize.interpolation == "bicubic"
+        self._mirrored = pad is not None and pad.mode == "reflect"
+        self._scale_shift = scale_shift(recipe)
+        self._pool = native.Pool(setup.threads)
+
+    def among(self, position_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """The samples that it may do: JPEGs in colour or gray."""
+        jpeg_N = self._jpeg_F[self._index.array("format")[position_N]]
+        plain_N = self._plain_M[self._index.array("mode")[position_N]]
+        fit_N: NDArray[np.bool_] = jpeg_N & plain_N
+        return fit_N
+
+    def start(
+        self,
+        images: NDArray[np.generic],
+        work: Work,
+        lease: Lease,
+        number_M: NDArray[np.int64],
+        row_M: NDArray[np.int64],
+        *,
+        planar: bool,
+    ) -> "NativeJob":
+        """Samples `number_M` of `work` -> rows `row_M` of `images`, `(N, 3, H, W)` if `planar`; floats normalised."""
+        position_M = work.position_N[number_M]
+        index, params = self._index, work.params
+        scale_3, shift_3 = self._scale_shift
+        job = self._pool.submit(
+            images,
+            planar=planar,
+            row_M=number_M,
+            target_M=row_M,
+            file_M=lease.file_N[number_M],
+            byte_M=index.offset_N[position_M],
+            size_M=index.size_N[position_M],
+            source_M2=np.stack([index.width_N[position_M], index.height_N[position_M]], axis=1).astype(np.int64),
+            box_N4=params.box_N4,
+            resized_N2=params.resized_N2,
+            offset_N2=params.offset_N2,
+            flip_N=params.flip_N,
+            vflip_N=params.vflip_N,
+            bicubic=self._bicubic,
+            mirrored_margins=self._mirrored,
+            scale_3=scale_3,
+            shift_3=shift_3,
+        )
+        return NativeJob(job, lease, position_M)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.close()
+
+
+class NativeJob:
+    """Rows that the extension is making."""
+
+    def __init__(self, job: native.Job, lease: Lease, position_M: NDArray[np.int64]) -> None:
+        self._position_M = position_M
+        # In this order they are let go, too: the job ends before the files may be closed.
+        self._job = job
+        self._lease = lease
+
+    def wait(self, files: ShardFiles) -> NDArray[np.bool_]:
+        """Until all rows are done: whether they are, bool `(M,)`; another decoder has to judge the others.
+
+        Raises `ShardError` for a shard that ends too early or can't be read.
+        """
+        outcome_M = self._job.wait()
+        done_M: NDArray[np.bool_] = outcome_M == native.DONE
+        if not done_M.all():
+            self._check(outcome_M, files)
+        return done_M
+
+    def cancel(self) -> None:
+        """Give up what was not begun; afterwards no thread writes any more."""
+        self._job.cancel()
+
+    def _check(self, outcome_M: NDArray[np.uint8], files: ShardFiles) -> None:
+        cut_short = self._position_M[outcome_M == native.CUT_SHORT]
+        if len(cut_short):
+            raise files.cut_short(int(cut_short[0]))
+        for row in np.flatnonzero(outcome_M >= native.IO_ERROR)[:1].tolist():
+            code = int(outcome_M[row]) - native.IO_ERROR
+            raise files.unreadable(int(self._position_M[row]), OSError(code, os.strerror(code)))

@@ -1,0 +1,220 @@
+"""Samples of one batch -> their bytes, who decodes them, and what became of each: one run through the pipeline."""
+
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from imgdata.backends.dali.geometry import PLACEHOLDER_SIDE, Shape, geometry
+from imgdata.backends.pillow import crop
+from imgdata.backends.protocol import Work
+from imgdata.backends.shard_files import Lease
+from imgdata.errors import ImageError
+from imgdata.images.probe import probe
+
+if TYPE_CHECKING:
+    from imgdata.backends.dali.backend import DaliBackend
+
+_READ_ROWS = 16
+"""Rows that a thread reads at a time."""
+_MODES = ("L", "RGB")
+_END = b"\xff\xd9"
+
+
+class Part:
+    """Rows on their way through the pipeline. Those that DALI doesn't take are cut on the host meanwhile.
+
+    A row's fate depends on its own bytes and parameters alone, never on its neighbours.
+    """
+
+    def __init__(self, backend: "DaliBackend", work: Work, done: Callable[["Part"], None]) -> None:
+        """`done` is called once, by any thread, when all rows are through, or something went wrong for all."""
+        count = len(work.position_N)
+        self.work = work
+        self.failed: dict[int, ImageError] = {}
+        """Rows that nobody could decode."""
+        self.windows: dict[int, NDArray[np.uint8]] = {}
+        """What the host has cut, uint8 `(H, W, 3)`, by row."""
+        self.pixels: Any = None
+        """DALI's tensor. Rows that it didn't get show anything."""
+        self.fault: BaseException | None = None
+        self.cancelled = False
+        self._backend, self._done = backend, done
+        self._data: list[bytes] = [b""] * count
+        self._by_dali_N = ~work.skip_N
+        self._lease: Lease | None = None
+        self._lock = threading.Lock()
+        self._to_read = -(-count // _READ_ROWS)
+        # The pipeline; rows of the host are added.
+        self._left = 1
+        self._ended = False
+
+    # --- before the pipeline -----------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Open the shards, and let threads read the bytes."""
+        self._guarded(self._begin)
+
+    def _begin(self) -> None:
+        self._lease = self._backend.files.lease(self.work.position_N)
+        for first in range(0, len(self._data), _READ_ROWS):
+            self._backend.readers().submit(partial(self._guarded, partial(self._read_rows, first)))
+
+    def inputs(self, shape: Shape, rows: slice = slice(None)) -> tuple[list[NDArray[np.uint8]], dict[str, Any]]:
+        """What the pipeline is told of `rows`: their bytes, uncopied, and arrays by name."""
+        params = self.work.params
+        encoded = [
+            np.frombuffer(data if by_dali else _PLACEHOLDER, np.uint8)
+            for data, by_dali in zip(self._data[rows], self._by_dali_N[rows].tolist(), strict=True)
+        ]
+        arrays = geometry(params, ~self._by_dali_N, shape)
+        if self._backend.spec.flips:
+            arrays["flip"] = params.flip_N.astype(np.int32)
+        if self._backend.spec.vflips:
+            arrays["vflip"] = params.vflip_N.astype(np.int32)
+        return encoded, {name: array[rows] for name, array in arrays.items()}
+
+    def _read_rows(self, first: int) -> None:
+        for row in range(first, min(first + _READ_ROWS, len(self._data))):
+            if self._by_dali_N[row]:
+                self._read(row)
+        with self._lock:
+            self._to_read -= 1
+            last = not self._to_read
+        if last:
+            self._backend.line().put(self)
+
+    def _read(self, row: int) -> None:
+        position = int(self.work.position_N[row])
+        assert self._lease is not None
+        self._data[row] = data = self._backend.files.read(position, int(self._lease.file_N[row]))
+        known, error = self._backend.known.at(position, data)
+        if error is not None:
+            self._fail(row, error)
+        elif known or not self._suits_dali(position, data):
+            self._to_host(row)
+
+    def _suits_dali(self, position: int, data: bytes) -> bool:
+        """Whether it is a JPEG that DALI makes the same pixels of, as far as its first and last bytes tell.
+
+        Of others the host says what is wrong. DALI takes any size for granted, and fills up what is cut off.
+        """
+        index = self._backend.setup.split.index
+        try:
+            info = probe(data)
+        except ImageError:
+            return False
+        size = int(index.width_N[position]), int(index.height_N[position])
+        return (
+            info.format == "jpeg"
+            and info.mode in _MODES
+            and info.bits == 8
+            and (info.width, info.height) == size
+            and data.endswith(_END)
+            and index.words("format")[index.array("format")[position]] == "jpeg"
+        )
+
+    # --- rows of the host --------------------------------------------------------------------------------------
+
+    def _to_host(self, row: int) -> None:
+        self._by_dali_N[row] = False
+        with self._lock:
+            self._left += 1
+        self._backend.readers().submit(partial(self._guarded, partial(self._cut_row, row)))
+
+    def _cut_row(self, row: int) -> None:
+        error = self._cut(row)
+        if error is not None:
+            self._fail(row, error)
+        self._one_less()
+
+    def _cut(self, row: int) -> ImageError | None:
+        """The host makes a row's window, or says why it can't be."""
+        setup = self._backend.setup
+        index, position = setup.split.index, int(self.work.position_N[row])
+        try:
+            self.windows[row] = crop.cut(
+                self._data[row],
+                size=(int(index.width_N[position]), int(index.height_N[position])),
+                format=index.words("format")[index.array("format")[position]],
+                params=self.work.params,
+                row=row,
+                recipe=setup.recipe,
+                max_pixels=setup.max_pixels,
+            )
+        except ImageError as error:
+            # Its traceback would hold the part, which holds it.
+            return error.with_traceback(None)
+        return None
+
+    def _fail(self, row: int, error: ImageError) -> None:
+        self._by_dali_N[row] = False
+        self.failed[row] = error
+
+    # --- behind the pipeline -----------------------------------------------------------------------------------
+
+    def deliver(self, pixels: Any) -> None:
+        """The pipeline is through."""
+        self.pixels = pixels
+        self._one_less()
+
+    def rows_by_dali(self) -> NDArray[np.int64]:
+        """Those whose bytes the pipeline gets."""
+        return np.flatnonzero(self._by_dali_N)
+
+    def refuse(self, row: int, *, remember: bool) -> None:
+        """DALI can't decode this row: the host does, or says what is wrong. `remember` it for those bytes."""
+        error = self._cut(row)
+        if error is not None:
+            self._fail(row, error)
+        self._by_dali_N[row] = False
+        if remember:
+            self._backend.known.note(int(self.work.position_N[row]), self._data[row], error)
+
+    def fail(self, fault: BaseException) -> None:
+        """Nothing comes of it."""
+        self.fault = fault
+        self._end()
+
+    def cancel(self) -> None:
+        """Nobody wants it any more. Takes no lock: the collector may call this in a thread that holds it."""
+        self.cancelled = True
+
+    def _one_less(self) -> None:
+        with self._lock:
+            self._left -= 1
+            last = not self._left
+        if last:
+            self._end()
+
+    def _end(self) -> None:
+        with self._lock:
+            first, self._ended = not self._ended, True
+        if first:
+            self._done(self)
+
+    def _guarded(self, task: Callable[[], None]) -> None:
+        try:
+            if not (self.cancelled or self.fault):
+                task()
+        except BaseException as error:  # Whatever it is, `wait` raises it where the batch is wanted.
+            self.fail(error)
+
+
+def _placeholder() -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (PLACEHOLDER_SIDE, PLACEHOLDER_SIDE)).save(file, "JPEG")
+    return file.getvalue()
+
+
+_PLACEHOLDER = _placeholder()
+
+
+def failures(part: Part, row_N: NDArray[np.int64]) -> Mapping[int, ImageError]:
+    """The rows of the batch that failed, where the part's are `row_N`."""
+    return {int(row_N[number]): error for number, error in sorted(part.failed.items())}

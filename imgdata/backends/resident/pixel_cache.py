@@ -1,0 +1,189 @@
+"""A split and what is kept of each picture -> its pixels, from a file of an earlier run, or decoded and put into one.
+
+`KEY.npy` is an array of NumPy's, uint8 `(N, height, width, 3)`; `KEY.json` has its checksum and the pictures that are
+bad. Either is whole or not there, and the pixels come last: who finds them finds both, and needs no lock. One process
+makes them while others wait.
+"""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import PIL
+import simplejpeg
+from numpy.typing import NDArray
+
+from imgdata import native
+from imgdata.backends.protocol import Setup
+from imgdata.backends.resident.decoding import Bad, Put, decode, parts
+from imgdata.backends.resident.window import Kept
+from imgdata.errors import ImageError, OutputError
+from imgdata.storage.atomic import output_error, whole_file, write_atomic
+from imgdata.storage.cache_folder import CacheWarning, cache_folder
+from imgdata.version import __version__
+from imgdata.views.view import index_id
+
+FORMAT_VERSION = 2
+_POLL_S = 0.05
+"""How often a process that waits for another one looks."""
+_LOCKS: dict[int, int] = {}
+"""Descriptors of files that are locked, and of which process. A fork has copies of them, and a copy holds the lock."""
+
+
+class _Facts(NamedTuple):
+    """What `KEY.json` says of the pixels."""
+
+    crc32: int
+    bad: Bad
+
+
+def resident_folder() -> Path:
+    """Where the pixels of all splits lie."""
+    return cache_folder() / "resident"
+
+
+def cache_file(setup: Setup, window: Kept) -> Path:
+    """Where the pixels lie: named by the pictures, what is done to them, and what decodes them."""
+    libjpeg = native.libjpeg_version() if native.AVAILABLE else None
+    decoders = f"{libjpeg}, {simplejpeg.__version__}, {PIL.__version__}, {__version__}"
+    index = setup.split.index
+    # An index may say what is not so, and then the picture is bad.
+    sizes = hashlib.sha256(np.stack([index.width_N, index.height_N]).astype("<i4").tobytes()).hexdigest()
+    content = [FORMAT_VERSION, index_id(index), sizes, window.recipe.to_dict(), setup.max_pixels, decoders]
+    return resident_folder() / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}.npy"
+
+
+def fill(setup: Setup, window: Kept, put: Put, check: Callable[[], None]) -> Bad:
+    """Give all pictures to `put`, in order, bad ones black; returns those.
+
+    `check` is called now and then, and raises where nobody wants them any more. Raises `ShardError`; warns with
+    `CacheWarning` where the cache can't be used, and does without.
+    """
+
+    def checked(first: int, pixels: NDArray[np.uint8]) -> None:
+        check()
+        put(first, pixels)
+
+    path = cache_file(setup, window)
+    try:
+        count = len(setup.split)
+        bad = _read(path, count, window, checked)
+        if bad is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(path.with_suffix(".lock"), check):
+                # Another process may have made it by now.
+                bad = _read(path, count, window, checked)
+                bad = _make(path, setup, window, checked) if bad is None else bad
+        return bad
+    except (OSError, OutputError) as error:
+        reason = error if isinstance(error, OutputError) else output_error(error, path)
+        warnings.warn(
+            f"{reason}; the decoded pictures are kept in memory alone: set IMGDATA_CACHE to a folder for them",
+            CacheWarning,
+            stacklevel=2,
+        )
+    return decode(setup, window, checked)
+
+
+@contextmanager
+def _alone(path: Path, check: Callable[[], None]) -> Iterator[None]:
+    """One process, and one thread of it, at a time. The system unlocks when a process ends, however it does."""
+    for descriptor, pid in list(_LOCKS.items()):
+        if pid != os.getpid() and _LOCKS.pop(descriptor, None) is not None:
+            # Where the process that this one is a fork of was killed, it would wait for itself.
+            os.close(descriptor)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    _LOCKS[descriptor] = os.getpid()
+    try:
+        while not _locked(descriptor):
+            check()
+            time.sleep(_POLL_S)
+        try:
+            yield
+        finally:
+            # Not by closing it alone, which leaves the copies of forks.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        _LOCKS.pop(descriptor, None)
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether the file is locked for this process now; another one may have it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _make(path: Path, setup: Setup, window: Kept, put: Put) -> Bad:
+    for left_over in path.parent.glob(f".{path.name}.*.tmp"):
+        # Of a process that was killed: nobody else writes here now.
+        left_over.unlink(missing_ok=True)
+    crc32 = 0
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        file.write(_header(len(setup.split), window))
+
+        def put_and_write(first: int, pixels: NDArray[np.uint8]) -> None:
+            nonlocal crc32
+            put(first, pixels)
+            file.write(pixels.data)
+            crc32 = zlib.crc32(pixels.data, crc32)
+
+        bad = decode(setup, window, put_and_write)
+        file.flush()
+        rows = [[position, error.reason, error.detail] for position, error in sorted(bad.items())]
+        content = {"version": FORMAT_VERSION, "crc32": crc32, "bad": rows}
+        write_atomic(path.with_suffix(".json"), json.dumps(content).encode())
+    return bad
+
+
+def _read(path: Path, count: int, window: Kept, put: Put) -> Bad | None:
+    """As `fill`, from the files; None where they are not there or not what they have to be."""
+    crc32 = 0
+    try:
+        facts = _facts(path.with_suffix(".json"), count)
+        with open(path, "rb") as file:
+            header = _header(count, window)
+            if file.read(len(header)) != header:
+                return None
+            for first, last in parts(count, window):
+                pixels = np.empty((last - first, window.height, window.width, 3), np.uint8)
+                if file.readinto(pixels.data.cast("B")) != pixels.nbytes:
+                    return None
+                crc32 = zlib.crc32(pixels.data, crc32)
+                put(first, pixels)
+            at_end = not file.read(1)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return facts.bad if at_end and crc32 == facts.crc32 else None
+
+
+def _header(count: int, window: Kept) -> bytes:
+    """What such an array begins with in a file."""
+    file = io.BytesIO()
+    shape = (count, window.height, window.width, 3)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def _facts(path: Path, count: int) -> _Facts:
+    """Raises `ValueError`, `KeyError` or `TypeError` for a file that is not what `_make` writes of `count` pictures."""
+    content = json.loads(path.read_bytes())
+    if content["version"] != FORMAT_VERSION:
+        raise ValueError("of another version")
+    bad = {int(position): ImageError(str(reason), str(detail)) for position, reason, detail in content["bad"]}
+    if not all(0 <= position < count for position in bad):
+        raise ValueError("of another split")
+    return _Facts(content["crc32"], bad)

@@ -1,0 +1,101 @@
+"""A split and a recipe -> which window of each picture is kept, all of one size; or why none can be."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgdata.augment import crops
+from imgdata.backends.protocol import Setup
+from imgdata.recipes.ops import CenterCrop, PadRandomCrop, RandomResizedCrop, Resize
+from imgdata.recipes.recipe import Recipe
+from imgdata.recipes.sizes import Ramp, Schedule
+
+BUDGET = 2**30
+"""Bytes that kept pixels may take, margins included, where nobody asked for them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """What is kept of each picture: all of the recipe's geometry that is the same in every epoch."""
+
+    recipe: Recipe
+    """What makes it of the picture; nothing in it is random."""
+    height: int
+    width: int
+    padding: int = 0
+    """Margins all round from which windows may be cut, in pixels."""
+    mirrored: bool = False
+    """The margins are the picture mirrored; otherwise they are black."""
+    moves: bool = False
+    """Windows are cut at random places; otherwise what is kept is the window."""
+
+
+def kept(setup: Setup) -> Kept | str:
+    """What is kept of each picture of a loader's split, or in one line why the recipe has no such thing."""
+    recipe = setup.recipe
+    if recipe.find(RandomResizedCrop) is not None:
+        return _refusal("RandomResizedCrop cuts another part of the picture each time")
+    resize, pad = recipe.find(Resize), recipe.find(PadRandomCrop)
+    crop = pad or recipe.find(CenterCrop)
+    if any(isinstance(op.size, Schedule | Ramp) for op in (resize, crop) if op is not None):
+        return _refusal("a size that changes by epoch needs other pixels of each picture")
+    if pad is None:
+        height, width = recipe.output_size(0)
+        fixed = [op for op in recipe.ops if isinstance(op, Resize | CenterCrop)]
+        return Kept(recipe=Recipe(*fixed), height=height, width=width)
+    side_M2 = _sides(setup, resize)
+    if not len(side_M2) or (side_M2 != side_M2[0]).any():
+        # Of a million pictures this takes most of a second: only for the message.
+        side_S2 = np.unique(side_M2, axis=0)
+        found = " and ".join(f"{width} x {height}" for width, height in side_S2[:2].tolist()) or "none of a known size"
+        return _refusal(
+            f"pictures must be of one size where PadRandomCrop cuts, got {found}",
+            "put Resize(size=(height, width)) first",
+        )
+    width, height = side_M2[0].tolist()
+    whole = CenterCrop(size=(height, width)) if resize is None else _exact(resize, height, width)
+    return Kept(
+        recipe=Recipe(whole),
+        height=height,
+        width=width,
+        padding=pad.padding,
+        mirrored=pad.mode == "reflect",
+        moves=True,
+    )
+
+
+def num_bytes(setup: Setup, window: Kept) -> int:
+    """Bytes of all that is kept of a split, with the margins at both sides."""
+    return len(setup.split) * window.height * (window.width + 2 * window.padding) * 3
+
+
+def usable(setup: Setup) -> NDArray[np.bool_]:
+    """Which pictures the index has a size of that is allowed, bool `(N,)`."""
+    index = setup.split.index
+    index.load(("width", "height"))
+    width_N, height_N = index.width_N.astype(np.int64), index.height_N
+    usable_N: NDArray[np.bool_] = (width_N >= 1) & (height_N >= 1) & (width_N * height_N <= setup.max_pixels)
+    return usable_N
+
+
+def _sides(setup: Setup, resize: Resize | None) -> NDArray[np.int64]:
+    """(width, height) of the pictures as they are cut, `(M, 2)`; without those that can't be used.
+
+    One row where they are all resized to the same.
+    """
+    if resize is not None and isinstance(resize.size, tuple):
+        height, width = resize.size
+        return np.array([[width, height]])
+    usable_N, index = usable(setup), setup.split.index
+    width_M, height_M = index.width_N[usable_N].astype(np.int64), index.height_N[usable_N].astype(np.int64)
+    return crops.whole(resize, None, width_M, height_M, 0)[0]
+
+
+def _exact(resize: Resize, height: int, width: int) -> Resize:
+    return Resize(size=(height, width), interpolation=resize.interpolation)
+
+
+def _refusal(reason: str, way_out: str = "") -> str:
+    ways_out = " or ".join(filter(None, (way_out, "use backend='cpu'")))
+    return f"backend 'resident' keeps one window of each picture, but {reason}; {ways_out}"

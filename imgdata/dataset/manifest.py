@@ -1,0 +1,249 @@
+"""`dataset.json` <-> `Manifest`: what a finished dataset folder holds.
+
+The file is written last, so a folder that has it is complete.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imgdata.errors import ShardError
+from imgdata.sample import ClassName
+from imgdata.storage.atomic import JOB_FOLDER
+from imgdata.version import __version__
+
+MANIFEST = "dataset.json"
+MANIFEST_VERSION = 1
+
+MAX_PIXELS = 200_000_000
+"""Images with more pixels are bad unless `options` has another limit."""
+
+_HASH_LINE = re.compile(rb'  "sha256": "([0-9a-f]{64})",\n')
+"""The second line of the file, behind the opening brace."""
+_HASH_AT = len(b"{\n")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """One finished tar."""
+
+    file: str
+    """Name of the tar in the dataset's folder."""
+    samples: int
+    bytes: int
+    """Size of the file."""
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SplitEntry:
+    """One split: its tars in order, and its index."""
+
+    name: str
+    index: str
+    """Name of the index file in the dataset's folder."""
+    index_sha256: str
+    shards: tuple[ShardRecord, ...]
+
+    @property
+    def samples(self) -> int:
+        """Samples over all shards."""
+        return sum(shard.samples for shard in self.shards)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all tars."""
+        return sum(shard.bytes for shard in self.shards)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The contents of `dataset.json`."""
+
+    name: str
+    classes: tuple[ClassName, ...]
+    splits: tuple[SplitEntry, ...] = ()
+    """Empty only before the sidecars are written."""
+    image_extension: str
+    """Extension of the images in the tars; alternatives are separated by `;`."""
+    label_from: str
+    """Where the labels stand in the tars: `cls`, `txt`, `json:FIELD`, `folder` or `none`."""
+    has_json: bool
+    """Whether samples have a `json` member."""
+    rejected: int
+    """Samples that were left out, listed in `rejects.jsonl`."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of every other file that was written beside the shards and indices, by name."""
+    imgdata: str = __version__
+    """Version of imgdata that wrote the folder."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def samples(self) -> int:
+        """Samples over all splits."""
+        return sum(split.samples for split in self.splits)
+
+    @property
+    def max_pixels(self) -> int:
+        """Most pixels that an image of this dataset may have."""
+        limit = self.options.get("max_pixels")
+        return limit if isinstance(limit, int) else MAX_PIXELS
+
+    def to_bytes(self) -> bytes:
+        """The file: the same for the same contents, without times or places; with its own sha256 in it."""
+        content = {
+            "version": MANIFEST_VERSION,
+            "imgdata": self.imgdata,
+            "name": self.name,
+            "counts": {
+                "samples": self.samples,
+                "shards": sum(len(split.shards) for split in self.splits),
+                "bytes": sum(split.bytes for split in self.splits),
+                "classes": len(self.classes),
+                "rejected": self.rejected,
+            },
+            "image_extension": self.image_extension,
+            "label_from": self.label_from,
+            "json": self.has_json,
+            "splits": {split.name: _split_json(split) for split in self.splits},
+            "classes": [{"index": i, "id": c.id, "name": c.name} for i, c in enumerate(self.classes)],
+            "files": dict(self.files),
+            "options": dict(self.options),
+            "source": dict(self.source),
+        }
+        data = json_bytes(content)
+        line = b'  "sha256": "%b",\n' % hashlib.sha256(data).hexdigest().encode()
+        return data[:_HASH_AT] + line + data[_HASH_AT:]
+
+
+def is_as_written(data: bytes) -> bool:
+    """Whether `dataset.json`, of whatever version, still has the bytes that it was written with.
+
+    Its second line holds the sha256 of all the others, as `sed 2d dataset.json | sha256sum` gives it.
+    """
+    line = _HASH_LINE.match(data, _HASH_AT)
+    return line is not None and hashlib.sha256(data[:_HASH_AT] + data[line.end() :]).hexdigest() == line[1].decode()
+
+
+def dataset_folder(path: str | Path) -> Path:
+    """The folder that `path` means: itself, or the one in which it is the `dataset.json`."""
+    return Path(path).parent if Path(path).name == MANIFEST else Path(path)
+
+
+def json_bytes(content: object) -> bytes:
+    """`content` as indented UTF-8 JSON with a newline at the end."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _split_json(split: SplitEntry) -> dict[str, Any]:
+    return {
+        "samples": split.samples,
+        "bytes": split.bytes,
+        "index": split.index,
+        "index_sha256": split.index_sha256,
+        "shards": [{"file": s.file, "samples": s.samples, "bytes": s.bytes, "sha256": s.sha256} for s in split.shards],
+    }
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """`dataset.json` of `folder`. Raises `ShardError` that says what the folder is instead, and what to do."""
+    path = folder / MANIFEST
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ShardError(_no_manifest(folder)) from None
+    except OSError as error:
+        raise ShardError(f"{path}: can't be read: {error.strerror or error}") from error
+    return parse_manifest(data, path)
+
+
+def parse_manifest(data: bytes, path: Path) -> Manifest:
+    """The manifest in `data`, read from `path`. Raises `ShardError` when it is damaged or of a later version."""
+    try:
+        content = json.loads(data)
+        version = content["version"]
+        if version != MANIFEST_VERSION:
+            raise ShardError(
+                f"{path}: version must be {MANIFEST_VERSION}, got {version!r}; it was written by another imgdata "
+                f"({content.get('imgdata', 'unknown')}): upgrade imgdata"
+            )
+        return Manifest(
+            name=_file_name(content["name"]),
+            classes=tuple(ClassName(_text(entry["id"]), _text(entry["name"])) for entry in content["classes"]),
+            splits=_splits(content["splits"]),
+            image_extension=_text(content["image_extension"]),
+            label_from=_text(content["label_from"]),
+            has_json=bool(content["json"]),
+            rejected=_count(content["counts"]["rejected"]),
+            files={_file_name(name): _text(sha256) for name, sha256 in content.get("files", {}).items()},
+            imgdata=_text(content["imgdata"]),
+            options=dict(content["options"]),
+            source=_source(content["source"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ShardError(
+            f"{path}: damaged ({type(error).__name__}: {error}); remove it and run `imgdata index {path.parent}`"
+        ) from error
+
+
+def _splits(content: Mapping[str, Any]) -> tuple[SplitEntry, ...]:
+    splits = tuple(
+        SplitEntry(
+            _file_name(name),
+            _file_name(split["index"]),
+            _text(split["index_sha256"]),
+            tuple(
+                ShardRecord(_file_name(s["file"]), _count(s["samples"]), _count(s["bytes"]), _text(s["sha256"]))
+                for s in split["shards"]
+            ),
+        )
+        for name, split in content.items()
+    )
+    if not splits or not all(split.shards for split in splits):
+        raise ValueError("there must be a split, and a shard in each")
+    return splits
+
+
+def _source(content: Mapping[str, Any]) -> dict[str, Any]:
+    if not all(isinstance(warning, str) for warning in list(content.get("warnings", []))):
+        raise TypeError("warnings must be texts")
+    return dict(content)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} must be a text")
+    # JSON can name halves of surrogate pairs, which are no text: this fails for them.
+    value.encode()
+    return value
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"{value!r} must be a whole number, 0 or more")
+    return value
+
+
+def _file_name(value: object) -> str:
+    """Nothing outside the folder is ever read or written because of what this file says."""
+    name = _text(value)
+    if not name or "/" in name or "\0" in name or name in (".", ".."):
+        raise ValueError(f"{name!r} must be the name of a file in the folder")
+    return name
+
+
+def _no_manifest(folder: Path) -> str:
+    if not folder.exists():
+        return f"{folder}: no such folder"
+    if not folder.is_dir():
+        return f"{folder}: a file; give the folder that holds {MANIFEST}"
+    if (folder / JOB_FOLDER).is_dir():
+        return f"{folder}: not finished; run the same `imgdata shard` command again, it resumes"
+    if any(folder.glob("*.tar")):
+        return f"{folder}: tars without {MANIFEST}; build it with `imgdata index {folder}`"
+    return f"{folder}: no {MANIFEST} and no tars in it; make a dataset with `imgdata shard SOURCE {folder}`"

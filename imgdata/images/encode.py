@@ -1,0 +1,390 @@
+"""Encoded bytes + `ImageInfo` -> verdict of a full decode, or new encoded bytes: upright, 8-bit, resized.
+
+JPEG to JPEG goes through `imgdata.native` where that was compiled. Otherwise JPEG is decoded and encoded by
+simplejpeg, which carries its own libjpeg-turbo and reports the faults that Pillow passes over; all else, and
+every other resize, is Pillow's. So the bytes made here are reproducible for one `encoder()`: Pillow-SIMD alone
+rounds the resize differently by one step.
+"""
+
+import io
+import re
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import PIL
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+from imgdata import native
+from imgdata.errors import ImageError, OptionError
+from imgdata.images.probe import FRAME_MARKERS, SOS, ImageInfo, jpeg_segments, open_image, pillow_errors, png_chunks
+
+STORED_FORMATS = ("jpeg", "png", "webp")
+"""What shards hold; bytes in another format are always encoded anew."""
+_FORMAT_OF = {"jpg": "jpeg", "png": "png", "webp": "webp"}
+_MAX_SIDE = {"jpg": 65_500, "png": 65_535, "webp": 16_383}
+"""Pixels; PNG itself allows more, decoders do not."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoding:
+    """How images are stored. The defaults keep the bytes as they are."""
+
+    format: Literal["keep", "jpg", "png", "webp"] = "keep"
+    resize: int | None = None
+    """Pixels of the side that `resize_mode` names; None keeps the size."""
+    resize_mode: Literal["shorter", "longer", "exact"] = "shorter"
+    """`shorter` and `longer` keep the proportions; `exact` makes a square of both sides."""
+    upscale: bool = False
+    """Enlarge smaller images too. Otherwise they keep their size; with `exact`, each smaller side does."""
+    quality: int = 90
+    """1 to 100, for JPEG and WebP."""
+
+    def __post_init__(self) -> None:
+        """Check all fields; raises `OptionError`."""
+        if self.format not in ("keep", *_FORMAT_OF):
+            raise OptionError(f"format must be keep, jpg, png or webp, got {self.format!r}")
+        if self.format != "keep":
+            _check_extension(self.format)
+        if self.resize_mode not in ("shorter", "longer", "exact"):
+            raise OptionError(f"resize mode must be shorter, longer or exact, got {self.resize_mode!r}")
+        if self.resize is not None and not 1 <= self.resize <= _MAX_SIDE["webp"]:
+            raise OptionError(f"resize must be 1 to {_MAX_SIDE['webp']} pixels, got {self.resize}")
+        if not 1 <= self.quality <= 100:
+            raise OptionError(f"quality must be 1 to 100, got {self.quality}")
+
+
+def extension_of(format: str) -> str:
+    """The extension in shards for `ImageInfo.format`: `jpg` for `jpeg`, the format's own name otherwise."""
+    return "jpg" if format == "jpeg" else format
+
+
+def oddities(info: ImageInfo) -> tuple[str, ...]:
+    """What training code may stumble on: `cmyk`, `16-bit`, `palette`, `alpha`, `animated`, `rotated`."""
+    found = {
+        "cmyk": info.mode in ("CMYK", "YCCK"),
+        "16-bit": info.bits > 8,
+        "palette": info.mode in ("P", "PA"),
+        "alpha": info.mode.partition(";")[0] in ("LA", "PA", "RGBA", "La", "RGBa"),
+        "animated": info.animated,
+        "rotated": info.orientation != 1,
+    }
+    return tuple(name for name, present in found.items() if present)
+
+
+def needs_repair(info: ImageInfo) -> bool:
+    """Whether decoders disagree about the pixels of such an image, or give other ones than a viewer shows.
+
+    True for CMYK and YCCK, 16 bits, alpha (dropping it uncovers what was hidden), further frames, and an
+    EXIF rotation (most training code ignores it). False for a palette without alpha, and for gray: every
+    decoder turns those into the same RGB.
+    """
+    return any(name != "palette" for name in oddities(info))
+
+
+def refuse_large(info: ImageInfo, max_pixels: int) -> None:
+    """Raise `ImageError` `too-large` when the header promises more than `max_pixels`; nothing is decoded."""
+    if info.width * info.height > max_pixels:
+        raise ImageError("too-large", f"{info.width} x {info.height} pixels, the limit is {max_pixels} (max_pixels)")
+
+
+# --- check --------------------------------------------------------------------------------------------
+
+
+def check(data: bytes, info: ImageInfo) -> None:
+    """Decode the image once, as a whole; of an animation the first frame.
+
+    Raises `ImageError`: `truncated`, `corrupt` or `unsupported`. Call `refuse_large` before: the decoder
+    takes as much memory as the header promises.
+
+    Measured with a 500x375 JPEG of quality 98: 1.30x the images/s of simplejpeg's full RGB decode. At 1/8
+    in gray all entropy-coded data is still decoded, but colour and most of the inverse DCT are left out.
+    """
+    check_structure(data, info)
+    if info.format != "jpeg":
+        with pillow_errors(), open_image(data, info.format) as image:
+            image.load()
+
+
+def check_structure(data: bytes, info: ImageInfo) -> None:
+    """Raise `ImageError` for the faults that Pillow, which makes the pixels, would pass over."""
+    if info.format == "jpeg":
+        decode_jpeg(data, info, "GRAY", shrink=8)
+    elif info.format == "png":
+        _check_png_checksums(data)
+    elif info.format == "webp":
+        _check_webp_size(data)
+
+
+def _check_png_checksums(data: bytes) -> None:
+    """Raise `ImageError` unless every chunk up to IEND is there with the right CRC.
+
+    Pillow skips the checksums of pixel data, and stops reading when it has enough rows.
+    """
+    view = memoryview(data)
+    for kind, start, end in png_chunks(data):
+        if end + 4 > len(data):
+            raise ImageError("truncated", f"PNG ends after {len(data)} bytes, inside a chunk that needs {end + 4}")
+        if zlib.crc32(view[start - 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise ImageError("corrupt", f"PNG checksum is wrong for chunk {kind!r} at byte {start - 8}")
+
+
+def _check_webp_size(data: bytes) -> None:
+    promised = 8 + int.from_bytes(data[4:8], "little")
+    if promised > len(data):
+        raise ImageError("truncated", f"WebP has {len(data)} of {promised} bytes")
+
+
+def decode_jpeg(data: bytes, info: ImageInfo, colorspace: str, *, shrink: int = 1) -> NDArray[np.uint8]:
+    """uint8 `(H, W, 1)` for GRAY, `(H, W, 3)` for RGB, both sides divided by `shrink` (1, 2, 4, 8), rounded up.
+
+    Every warning of libjpeg is an error, except where `_without_harmless_faults` shows that no pixel depends
+    on the bytes in question.
+    """
+    if info.bits != 8:
+        raise ImageError("unsupported", f"JPEG with {info.bits} bits a channel")
+    # The smallest scale that reaches these sides is exactly 1/shrink.
+    height, width = -(-info.height // shrink), -(-info.width // shrink)
+
+    def decode(encoded: bytes, strict: bool) -> NDArray[np.uint8]:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            encoded, colorspace, min_height=height, min_width=width, min_factor=shrink, strict=strict
+        )
+        return pixels
+
+    try:
+        return decode(data, True)
+    except ValueError as error:
+        message = str(error)
+    if "subsampling" in message:
+        return _decode_unusual_jpeg(data, info, colorspace)
+    picture = _without_harmless_faults(data)
+    if picture is None:
+        raise ImageError("truncated" if "Premature end" in message else "corrupt", message)
+    return decode(picture, False)
+
+
+def _decode_unusual_jpeg(data: bytes, info: ImageInfo, colorspace: str) -> NDArray[np.uint8]:
+    """As `decode_jpeg`, through Pillow and at full size: simplejpeg refuses rare chroma subsamplings."""
+    with pillow_errors(), open_image(data, info.format) as image:
+        pixels = np.asarray(image.convert("L" if colorspace == "GRAY" else "RGB"))
+    return np.atleast_3d(pixels)
+
+
+_PADDED_END = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
+
+
+def _without_harmless_faults(data: bytes) -> bytes | None:
+    """A JPEG with the same pixels and no faults, when the faults of `data` touch no pixel; None otherwise.
+
+    They touch none when the picture decodes without any warning once these are gone: application and
+    comment segments (an unknown JFIF version, a broken ICC profile), bytes between the header's segments,
+    and the scan parameters, which sequential JPEG ignores. A run of zeros between the picture's data and
+    the end marker is harmless too: some encoders pad. Other bytes there mean that the decoder lost its way
+    and was done too early, just as a damaged picture looks.
+    """
+    try:
+        picture, scan = _picture_only(data)
+        simplejpeg.decode_jpeg(picture, "GRAY", min_height=1, min_width=1, strict=True)
+    except ImageError:
+        return None
+    except ValueError as error:
+        padded = _PADDED_END.search(str(error))
+        if padded is None:
+            return None
+        end = picture.find(b"\xff\xd9", scan)
+        return None if any(picture[end - int(padded[1]) : end]) else picture
+    return picture
+
+
+def _picture_only(data: bytes) -> tuple[bytes, int]:
+    """The segments that decide the pixels and everything behind them, and the first byte of the first scan."""
+    parts = [b"\xff\xd8"]
+    sequential = False
+    for marker, start, end in jpeg_segments(data):
+        segment = bytes((0xFF, marker)) + data[start - 2 : end]
+        if marker in FRAME_MARKERS:
+            sequential = marker in (0xC0, 0xC1)
+        if marker == SOS and sequential:
+            segment = segment[:-3] + b"\0\x3f\0"
+        # Of the application segments, JFIF's presence and Adobe's transform tell YCbCr from RGB.
+        if marker == 0xE0 and segment[4:9] == b"JFIF\0":
+            parts.append(_JFIF)
+        elif marker < 0xE0 or (marker == 0xEE and segment[4:9] == b"Adobe" and segment[15:16] in (b"\0", b"\1", b"\2")):
+            parts.append(segment)
+    return b"".join(parts) + data[end:], sum(map(len, parts))
+
+
+# --- encode anew --------------------------------------------------------------------------------------
+
+
+def encoder() -> str:
+    """All that decides about the bytes that `reencode` makes here, with versions.
+
+    `native libjpeg-turbo 2.1.5, simplejpeg 1.9.0, Pillow 13.0.0`; `native` is missing where the extension is. What
+    it leaves to the others, such as PNG and rotated images, depends on them, so all are named. Two machines that
+    give the same answer make the same bytes.
+    """
+    # The versions of Pillow-SIMD are those of the Pillow that they follow, and a number of their own behind it.
+    pillow = f"Pillow{'-SIMD' if '.post' in PIL.__version__ else ''} {PIL.__version__}"
+    compiled = [f"native libjpeg-turbo {native.libjpeg_version()}"] if native.AVAILABLE else []
+    return ", ".join((*compiled, f"simplejpeg {simplejpeg.__version__}", pillow))
+
+
+def needs_encoding(info: ImageInfo, encoding: Encoding) -> bool:
+    """False when the bytes may be copied unchanged: they are in the format and of the size asked for.
+
+    `quality` alone never asks for a new encoding.
+    """
+    if info.format not in STORED_FORMATS:
+        return True
+    if encoding.format != "keep" and info.format != _FORMAT_OF[encoding.format]:
+        return True
+    return _target_size(info.upright_size, encoding) != info.upright_size
+
+
+def _target_size(size: tuple[int, int], encoding: Encoding) -> tuple[int, int]:
+    """Width and height after the resize; the other side is rounded down, as torchvision's `Resize` does."""
+    side = encoding.resize
+    if side is None:
+        return size
+    if encoding.resize_mode == "exact":
+        return (side, side) if encoding.upscale else (min(side, size[0]), min(side, size[1]))
+    named = min(size) if encoding.resize_mode == "shorter" else max(size)
+    if side > named and not encoding.upscale:
+        return size
+    width, height = (side if own == named else max(1, int(side * own / named)) for own in size)
+    return width, height
+
+
+def reencode(data: bytes, info: ImageInfo, encoding: Encoding, *, extension: str) -> tuple[bytes, ImageInfo]:
+    """The image as `extension` (`jpg`, `png`, `webp`), resized as `encoding` says, with its new header facts.
+
+    Upright, first frame, 8 bits, RGB; gray stays gray in JPEG and PNG. 16 bits are scaled to 8, CMYK is
+    converted without its profile, alpha is laid on white. Metadata and profiles are dropped. Finds the faults
+    that `check` finds and raises the same `ImageError`, so one of the two is enough; never makes up pixels.
+    JPEG is stored with 4:2:0 chroma up to quality 90 and with 4:4:4 above.
+
+    Measured on one core, a 500x375 JPEG of quality 96 (77 KB) to shorter side 256 at quality 90: 1,150 images/s
+    with `imgdata.native`, 800 with Pillow-SIMD, 410 with Pillow.
+    """
+    _check_extension(extension)
+    upright = _target_size(info.upright_size, encoding)
+    size = upright if info.orientation < 5 else upright[::-1]
+    if max(size) > _MAX_SIDE[extension]:
+        raise ImageError("too-large", f"{size[0]} x {size[1]} pixels, {extension} holds {_MAX_SIDE[extension]} a side")
+    planes = _through_planes(data, info, size, encoding.quality) if extension == "jpg" else None
+    if planes is not None:
+        return planes, ImageInfo("jpeg", *size, info.mode, 8)
+    image = _resized(_decoded(data, info, size), size)
+    if info.orientation != 1:
+        image = image.transpose(_UPRIGHT[info.orientation])
+    if extension == "webp":
+        image = image.convert("RGB")
+    encoded = _encoded(image, extension, encoding.quality)
+    return encoded, ImageInfo(_FORMAT_OF[extension], image.width, image.height, image.mode, 8)
+
+
+def _check_extension(extension: str) -> None:
+    if extension not in _FORMAT_OF:
+        raise OptionError(f"extension must be one of {', '.join(_FORMAT_OF)}, got {extension!r}")
+    if _FORMAT_OF[extension].upper() not in Image.SAVE:
+        raise OptionError(f"this build of Pillow can't write {extension}; choose jpg or png, or install one that can")
+
+
+def repair(data: bytes, info: ImageInfo, *, extension: str, quality: int = 90) -> tuple[bytes, ImageInfo]:
+    """The image in its own size, with nothing left of its `oddities`: as `reencode` makes it."""
+    return reencode(data, info, Encoding(quality=quality), extension=extension)
+
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what turns the stored picture upright (Exif 2.32, section 4.6.4 A)."""
+
+
+def _through_planes(data: bytes, info: ImageInfo, size: tuple[int, int], quality: int) -> bytes | None:
+    """The new JPEG, of an upright one whose colour planes `imgdata.native` can keep; None for all else.
+
+    None for damaged ones too: the other way finds out what is wrong with them.
+    """
+    if not native.AVAILABLE or info.format != "jpeg" or info.mode not in ("L", "RGB") or info.orientation != 1:
+        return None
+    shrink = _shrink_while_decoding(info, size)
+    return native.resize_jpeg(data, size, from_size=(info.width, info.height), quality=quality, shrink=shrink)
+
+
+def _shrink_while_decoding(info: ImageInfo, size: tuple[int, int]) -> int:
+    """1, 2, 4 or 8: how far the DCT may shrink a JPEG that a resize to `size` follows.
+
+    While twice the target is left, this costs less than quality 90 does afterwards: by 0.7 to 15 dB on eight
+    photographs at 1/2, 1/4 and 1/8. With less left it can cost more (28 dB at worst).
+    """
+    reach = min(info.width / size[0], info.height / size[1]) / 2
+    return next((factor for factor in (8, 4, 2) if factor <= reach), 1)
+
+
+def _decoded(data: bytes, info: ImageInfo, size: tuple[int, int]) -> Image.Image:
+    """The first frame in mode L or RGB, as stored; a JPEG is shrunk on the way to at least twice `size`."""
+    if info.format == "jpeg" and info.mode in ("L", "RGB"):
+        shrink = _shrink_while_decoding(info, size)
+        pixels = decode_jpeg(data, info, "GRAY" if info.mode == "L" else "RGB", shrink=shrink)
+        height, width = pixels.shape[:2]
+        return Image.frombuffer(info.mode, (width, height), pixels, "raw", info.mode, 0, 1)
+    check_structure(data, info)
+    with pillow_errors(), open_image(data, info.format) as image:
+        image.load()
+        return _plain(image, info)
+
+
+def _plain(image: Image.Image, info: ImageInfo) -> Image.Image:
+    """Any mode -> L where the image is gray, RGB otherwise."""
+    gray = info.mode.partition(";")[0] in ("1", "L", "LA", "La", "I", "F")
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _eight_bit(image)
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if gray else "RGB")
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Gray of 16 bits -> L, 65535 becoming 255; wider numbers have no agreed range."""
+    pixels = np.asarray(image)
+    if image.mode == "F" or pixels.min() < 0 or pixels.max() > 0xFFFF:
+        raise ImageError("unsupported", "gray values beyond 16 bits; convert the image to 8 bits first")
+    # v * 255 / 65535, rounded to the nearest.
+    return Image.fromarray(((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8))
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Antialiased bicubic, which Pillow and torchvision users know.
+
+    Hamming would save 0.5 ms of 2.5 with Pillow for 500x375 to 341x256, and next to nothing with Pillow-SIMD,
+    but is 1 to 3 dB further from Lanczos on photographs.
+    """
+    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+def _encoded(image: Image.Image, extension: str, quality: int) -> bytes:
+    if extension == "jpg":
+        pixels = np.atleast_3d(np.asarray(image))
+        chroma = "Gray" if image.mode == "L" else "420" if quality <= 90 else "444"
+        jpeg: bytes = simplejpeg.encode_jpeg(pixels, quality, "GRAY" if image.mode == "L" else "RGB", chroma)
+        return jpeg
+    file = io.BytesIO()
+    if extension == "png":
+        image.save(file, "PNG")
+    else:
+        image.save(file, "WEBP", quality=quality)
+    return file.getvalue()

@@ -1,0 +1,152 @@
+"""Files, folders, URLs -> their images as a loader makes them, batch by batch."""
+
+import http.client
+import io
+import os
+import re
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from imgdata.dataset.manifest import MAX_PIXELS
+from imgdata.errors import ImageError
+from imgdata.images.encode import refuse_large
+from imgdata.images.probe import probe
+from imgdata.loader.loader import Loader
+from imgdata.recipes.recipe import Recipe
+from imgdata.shards.index_tars import index
+from imgdata.sources.listing import ListingBuilder
+from imgdata.sources.walk import image_files
+from imgdata.storage.atomic import output_error
+from imgdata.version import __version__
+
+MAX_DOWNLOAD_BYTES = 64 * 2**20
+DOWNLOAD_TIMEOUT_S = 20.0
+"""Seconds without an answer, or between two pieces of it."""
+_GROUP = 256
+"""Images that are copied to the temporary folder at a time."""
+_URL = re.compile(r"https?://", re.IGNORECASE)
+
+Refused = Callable[[int, ImageError], None]
+
+
+class FileBatch(NamedTuple):
+    """Some images, those that could be decoded."""
+
+    images: torch.Tensor
+    """float32 `(N, 3, H, W)`, as the recipe leaves them, on the device."""
+    numbers: list[int]
+    """Which of the names they are, `(N,)`."""
+
+
+def find_images(places: Sequence[str | Path]) -> list[str]:
+    """The names of all images: those of a folder, at any depth, sorted by their path; all else as it was given.
+
+    A folder without images stays in the list; `file_batches` says what is wrong with it. Raises `SourceError` for a
+    folder that can't be read.
+    """
+    names: list[str] = []
+    for place in map(str, places):
+        inside: list[str] = []
+        if _URL.match(place) is None and os.path.isdir(place):
+            inside = [os.path.join(place, name) for name, _ in image_files(Path(place), ListingBuilder())]
+        names += inside or [place]
+    return names
+
+
+def file_batches(
+    names: Sequence[str], recipe: Recipe, *, device: torch.device, batch_size: int, refused: Refused
+) -> Iterator[FileBatch]:
+    """The images, with the pixels of a CPU loader of a dataset that was made of the same files.
+
+    They are copied into shards in a temporary folder, and a loader reads these: so nothing about a picture is decided
+    here. `refused` hears of each that can't be used: its number and why. Raises `OutputError`: no space.
+    """
+    for first in range(0, len(names), _GROUP):
+        with tempfile.TemporaryDirectory(prefix="imgdata-") as folder:
+            group = range(first, min(first + _GROUP, len(names)))
+            try:
+                numbers = _write_shard(Path(folder), names, group, refused)
+            except OSError as error:
+                raise output_error(error, Path(folder)) from error
+            if numbers:
+                yield from _decoded(Path(folder), numbers, recipe, device, batch_size, refused)
+
+
+def read_image(name: str) -> bytes:
+    """The encoded image in a file, or behind a URL. Raises `ImageError`."""
+    try:
+        return _download(name) if _URL.match(name) else Path(name).read_bytes()
+    except IsADirectoryError as error:
+        raise ImageError("not-an-image", "a folder without images") from error
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise ImageError("unreadable", str(error)) from error
+    except OSError as error:
+        # urllib hides why in `reason`.
+        cause = getattr(error, "reason", error)
+        raise ImageError("unreadable", str(getattr(cause, "strerror", None) or cause)) from error
+    except (http.client.HTTPException, ValueError) as error:
+        raise ImageError("unreadable", f"{type(error).__name__}: {error}") from error
+
+
+def _download(url: str) -> bytes:
+    request = urllib.request.Request(url, headers={"User-Agent": f"imgdata/{__version__}"})
+    with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT_S) as answer:
+        data: bytes = answer.read(MAX_DOWNLOAD_BYTES + 1)
+    if len(data) > MAX_DOWNLOAD_BYTES:
+        raise ImageError(
+            "too-large", f"more than {MAX_DOWNLOAD_BYTES:,} bytes; download it yourself, and name the file"
+        )
+    return data
+
+
+def _write_shard(folder: Path, names: Sequence[str], group: range, refused: Refused) -> list[int]:
+    """Put the images of `group` into one shard, and return the numbers of those that look like images."""
+    numbers = []
+    with tarfile.open(folder / "images-test-000000.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        for number in group:
+            try:
+                data = read_image(names[number])
+                refuse_large(probe(data), MAX_PIXELS)
+            except ImageError as error:
+                refused(number, error)
+                continue
+            # One extension for all: the bytes decide how they are decoded.
+            member = tarfile.TarInfo(f"{number:09d}.jpg")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+            numbers.append(number)
+    return numbers
+
+
+def _decoded(
+    folder: Path, numbers: list[int], recipe: Recipe, device: torch.device, batch_size: int, refused: Refused
+) -> Iterator[FileBatch]:
+    with Loader(
+        index(folder, workers=1),
+        split="test",
+        batch_size=min(batch_size, len(numbers)),
+        recipe=recipe,
+        device=device,
+        backend="cpu",
+        shuffle="none",
+        dtype="float32",
+        rank=0,
+        world_size=1,
+        on_bad="skip",
+        exact=True,
+    ) as loader:
+        for batch in loader:
+            good_N = batch.valid.to(batch.images.device)
+            positions = batch.positions[batch.valid].tolist()
+            if positions:
+                yield FileBatch(batch.images[good_N], [numbers[position] for position in positions])
+        for bad in loader.bad:
+            refused(numbers[bad.position], ImageError(bad.reason, bad.detail))

@@ -1,0 +1,146 @@
+"""A run's folder, or a network's name and weights -> a network ready to predict, its classes and its recipe."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from imgdata.errors import OptionError
+from imgdata.models import create_model, model_input
+from imgdata.models.catalogue import OWN
+from imgdata.recipes.recipe import Recipe
+from imgdata.sample import ClassName
+from imgdata.train.checkpoint import load_checkpoint
+from imgdata.train.distributed import choose_device
+from imgdata.train.options import TrainOptions
+from imgdata.train.run_folder import RunFolder
+from imgdata.train.setup import read_classes
+
+Which = Literal["best", "last"]
+_IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trained:
+    """A network that has learned something."""
+
+    model: nn.Module
+    """In evaluation mode, on `device`."""
+    classes: tuple[ClassName, ...]
+    """Output -> id and name."""
+    recipe: Recipe
+    """What is done to each picture first; nothing random."""
+    name: str
+    """The network's name, such as `resnet50`."""
+    size: int
+    """Side of the pictures in pixels."""
+    device: torch.device
+    flip_test: bool = False
+    """Whether it was validated with the mean of each picture and its mirror image."""
+    split: str | None = None
+    """What it was trained on; None for weights from elsewhere."""
+    data: Path | None = None
+    """Folder of the dataset that a run was trained on."""
+    options: TrainOptions | None = None
+    """Of a run: they say what it was validated with, too."""
+
+    def require_classes(self) -> None:
+        """Raise `OptionError` for weights without a classifier: they give features alone."""
+        if not self.classes:
+            raise OptionError(
+                f"{self.name}: the weights must have a classifier, got features alone; take others, see `imgdata "
+                f"models {self.name.partition('.')[0]}`, or `imgdata features`"
+            )
+
+
+def load_trained(
+    source: str | Path | Trained,
+    *,
+    weights: Path | None = None,
+    pretrained: bool = False,
+    checkpoint: Which = "best",
+    device: str = "auto",
+) -> Trained:
+    """The network of a run (its folder), or a network by its name with a file of weights or those of timm's hub.
+
+    A network by name has as many outputs as its weights: 1,000 are ImageNet's classes, others have numbers for names.
+    What it gave before is given back as it is. Nothing but tensors is read from files. Raises `OptionError`,
+    `MissingExtraError`.
+    """
+    if isinstance(source, Trained):
+        return source
+    place = choose_device(device)
+    if Path(source).is_dir():
+        if weights is not None or pretrained:
+            raise OptionError(f"weights and pretrained are for networks by name; {source} is a run, which has its own")
+        if not (folder := RunFolder(Path(source))).config.exists():
+            raise OptionError(
+                f"{source}: must be the folder of a run, got one without {folder.config.name}; the run comes first, "
+                "then the dataset or the images"
+            )
+        return _of_run(folder, checkpoint, place)
+    name = str(source)
+    if Path(source).is_file():
+        raise OptionError(
+            f"{source}: must be the folder of a run or the name of a network, got a file; give the run's folder, or "
+            f"--weights {source} after the network's name"
+        )
+    if "/" in name:
+        raise OptionError(f"{source}: must be the folder of a run or the name of a network, got neither")
+    takes = model_input(name)
+    if weights is None and not pretrained:
+        hub = "" if name in OWN else ", or --pretrained for those of timm's hub"
+        raise OptionError(f"{name} needs weights: --weights FILE{hub}")
+    model = create_model(name, num_classes=None, size=takes.size, weights=weights, pretrained=pretrained)
+    outputs: int = model.num_classes  # type: ignore[assignment]
+    return Trained(
+        model=model.to(place).eval(),
+        classes=imagenet_classes() if outputs == _IMAGENET_CLASSES else _numbered(outputs),
+        recipe=takes.eval_recipe(),
+        name=name,
+        size=takes.size,
+        device=place,
+    )
+
+
+def imagenet_classes() -> tuple[ClassName, ...]:
+    """ImageNet's 1,000 classes in the order of their wnids, with readable names, as timm has them."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    info = ImageNetInfo()
+    return tuple(
+        ClassName(info.index_to_label_name(number), info.index_to_description(number))
+        for number in range(_IMAGENET_CLASSES)
+    )
+
+
+def _numbered(outputs: int) -> tuple[ClassName, ...]:
+    return tuple(ClassName(str(number), str(number)) for number in range(outputs))
+
+
+def _of_run(folder: RunFolder, checkpoint: Which, device: torch.device) -> Trained:
+    config = folder.read_config()
+    options = TrainOptions.from_dict(config["options"])
+    classes, size = read_classes(config), config["size"]
+    path = folder.best if checkpoint == "best" else folder.last
+    if not path.exists():
+        raise OptionError(f"{folder.path}: has no {path.name} yet; train an epoch first")
+    state = load_checkpoint(path)
+    if options.model is None:
+        raise OptionError(f"{folder.config}: must name the model; it is damaged")
+    model = create_model(options.model, num_classes=len(classes), size=size)
+    model.load_state_dict(state.get("ema") or state["model"])
+    return Trained(
+        model=model.to(device).eval(),
+        classes=classes,
+        recipe=Recipe.from_dict(config["eval_recipe"]),
+        name=options.model,
+        size=size,
+        device=device,
+        flip_test=options.flip_test,
+        split=options.split,
+        data=Path(config["data"]),
+        options=options,
+    )

@@ -1,0 +1,200 @@
+"""A place in an epoch -> its batches, one after the other, with some made ahead."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgdata.backends.postprocess import soft_labels
+from imgdata.backends.protocol import Backend, Pending
+from imgdata.errors import ImageError, ImgdataError
+from imgdata.loader.bad_images import BadImages
+from imgdata.loader.delivery import Engine
+from imgdata.loader.options import OnBad
+from imgdata.loader.planner import ATTEMPTS, Draft, Planner
+from imgdata.sample import Batch
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Cursor:
+    """How far an iterator is. The loader looks at it too, and so holds no iterator."""
+
+    epoch: int
+    samples: int
+    """Of the epoch, over all ranks, that came before the iterator's first batch."""
+    taken: int = 0
+    """Batches that were handed out."""
+
+
+class _Ahead(NamedTuple):
+    number: int
+    """Of the iterator's batches, from 0."""
+    draft: Draft
+    pending: Pending
+
+
+class Batches(Iterator[Batch]):
+    """The batches that are left of one epoch.
+
+    Those ahead are no more than a cache: what was handed out alone says where it goes on, after an error, Ctrl-C or in
+    a forked process, too. To be used by one thread at a time.
+    """
+
+    def __init__(
+        self,
+        cursor: Cursor,
+        *,
+        planner: Planner,
+        engine: Engine,
+        bad: BadImages,
+        on_bad: OnBad,
+        prefetch: int,
+        soft_classes: int | None,
+    ) -> None:
+        """`soft_classes` is the number of classes where labels are soft, None where they are not."""
+        self._cursor, self._planner, self._engine, self._bad = cursor, planner, engine, bad
+        self._on_bad, self._prefetch, self._soft_classes = on_bad, prefetch, soft_classes
+        self._total = planner.order.batches_left(cursor.samples)
+        self._ahead: deque[_Ahead] = deque()
+        self._pid = os.getpid()
+
+    def __next__(self) -> Batch:
+        """The next batch. Raises `ShardError`, `ImageError` where a bad one is not to be left out, `OptionError`."""
+        if self._cursor.taken >= self._total:
+            raise StopIteration
+        finished = False
+        try:
+            self._fill()
+            batch = self._finish(self._ahead[0])
+            finished = True
+        finally:
+            if not finished:
+                self._drop()
+        # In this order Ctrl-C may come anywhere: what stays ahead of its time is seen by its number.
+        self._cursor.taken += 1
+        self._ahead.popleft()
+        return batch
+
+    def __length_hint__(self) -> int:
+        return max(0, self._total - self._cursor.taken)
+
+    def close(self) -> None:
+        """End the epoch here, and give up the batches that were made ahead."""
+        self._total = 0
+        self._drop()
+
+    def __del__(self) -> None:
+        self._drop()
+
+    def _fill(self) -> None:
+        """Start batches until `prefetch` are in work behind the one that is wanted now."""
+        if self._pid != os.getpid():
+            self._drop()
+            self._pid = os.getpid()
+        backend = self._engine.backend()
+        while self._ahead and self._ahead[0].number < self._cursor.taken:
+            self._ahead.popleft()
+        while len(self._ahead) <= self._prefetch and self._cursor.taken + len(self._ahead) < self._total:
+            try:
+                self._ahead.append(self._started(backend, self._cursor.taken + len(self._ahead)))
+            except ImgdataError:
+                # It is raised in its turn, behind the batches that are good.
+                if not self._ahead:
+                    raise
+                break
+
+    def _started(self, backend: Backend, number: int) -> _Ahead:
+        offset = self._cursor.samples + number * self._planner.order.global_batch
+        draft = self._planner.draft(self._cursor.epoch, offset)
+        self._leave_out_known(draft)
+        return _Ahead(number, draft, backend.start(self._planner.work(draft)))
+
+    def _drop(self, getpid: Callable[[], int] = os.getpid) -> None:
+        # At the end of the program this module may be gone before the iterator is: the name `os` with it.
+        while self._ahead:
+            ahead = self._ahead.pop()
+            # In a fork the threads that hold its locks are not there.
+            if self._pid == getpid():
+                ahead.pending.cancel()
+
+    def _finish(self, ahead: _Ahead) -> Batch:
+        import torch
+
+        draft = ahead.draft
+        failed = ahead.pending.wait()
+        if draft.left_out and self._on_bad == "raise":
+            self._raise(draft.left_out[0], draft.epoch)
+        while failed:
+            self._note(draft, failed)
+            rows = np.array(sorted(failed))
+            if self._on_bad == "skip":
+                self._skip(draft, rows)
+                break
+            self._replace(draft, rows)
+            failed = ahead.pending.redo(rows, self._planner.work(draft, rows))
+        for position in draft.left_out:
+            self._bad.note_known(position, draft.epoch)
+        labels = torch.from_numpy(draft.label_N)
+        if self._soft_classes is not None:
+            # Whoever is mixed with a black picture gets nothing of its class.
+            seen = torch.from_numpy(np.where(draft.skip_N, -1, draft.label_N))
+            labels = soft_labels(seen, draft.mix, self._soft_classes)
+        images, labels = self._engine.deliver(ahead.pending.images(), labels)
+        return Batch(
+            images=images,
+            labels=labels,
+            positions=torch.from_numpy(draft.position_N),
+            valid=torch.from_numpy(draft.valid_N),
+        )
+
+    def _note(self, draft: Draft, failed: Mapping[int, ImageError]) -> None:
+        for row, error in sorted(failed.items()):
+            position = int(draft.position_N[row])
+            self._bad.note(position, draft.epoch, error)
+            if self._on_bad == "raise":
+                self._raise(position, draft.epoch)
+
+    def _raise(self, position: int, epoch: int) -> None:
+        image = self._bad.note_known(position, epoch)
+        raise ImageError(
+            image.reason,
+            f"{image.key} in split {self._planner.view.split}: {image.detail}; leave it out by a view, or use "
+            "on_bad='replace'",
+        )
+
+    def _leave_out_known(self, draft: Draft) -> None:
+        """Samples that are bad by what the index says are not read."""
+        rows = self._bad.among(draft.position_N)
+        if not len(rows):
+            return
+        draft.left_out.extend(draft.position_N[rows].tolist())
+        if self._on_bad == "replace":
+            self._replace(draft, rows)
+        else:
+            self._skip(draft, rows)
+
+    @staticmethod
+    def _skip(draft: Draft, rows: NDArray[np.int64]) -> None:
+        draft.skip_N[rows] = True
+        draft.valid_N[rows] = False
+
+    def _replace(self, draft: Draft, rows: NDArray[np.int64]) -> None:
+        """Put another sample, good by what the index says, into each of `rows`."""
+        while len(rows):
+            if draft.attempt_N[rows].max() >= ATTEMPTS:
+                self._give_up(draft, int(rows[draft.attempt_N[rows].argmax()]))
+            self._planner.replace(draft, rows)
+            rows = rows[self._bad.among(draft.position_N[rows])]
+            draft.left_out.extend(draft.position_N[rows].tolist())
+
+    def _give_up(self, draft: Draft, row: int) -> None:
+        last = self._bad.note_known(int(draft.position_N[row]), draft.epoch)
+        raise ImageError(
+            last.reason,
+            f"{last.key} in split {self._planner.view.split} and {ATTEMPTS} samples drawn before it are bad: "
+            f"{last.detail}; run `imgdata verify` on the folder",
+        )

@@ -1,0 +1,321 @@
+"""A dataset, a recipe -> batches for training and evaluation, in an order that is exact and can be gone on with."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from imgdata.backends.protocol import BackendName, DType
+from imgdata.dataset.dataset import Dataset
+from imgdata.errors import OptionError
+from imgdata.loader.bad_images import BadImage, BadImages
+from imgdata.loader.batches import Batches, Cursor
+from imgdata.loader.delivery import Engine
+from imgdata.loader.options import OnBad, make_options, open_source
+from imgdata.loader.planner import Planner
+from imgdata.loader.shuffle_quality import check_shuffle
+from imgdata.order.epoch_order import MAX_EPOCH, Order, Shuffle
+from imgdata.order.ranks import distributed_rank_and_world, rank_and_world
+from imgdata.order.resume import Progress, advance, fingerprint, resume
+from imgdata.recipes.recipe import Recipe
+from imgdata.sample import Batch, ClassName
+from imgdata.views.view import View
+
+if TYPE_CHECKING:
+    import torch
+
+    from imgdata.loader.mapped import MappedLoader
+
+T = TypeVar("T")
+
+
+class Loader:
+    """Batches of a split: `for images, labels in loader`.
+
+    Nothing runs before the first batch is asked for. Each `iter(loader)` is an epoch of its own: the one that was set
+    or loaded; else the next one, once the iterator before has handed out a batch. Iterators don't disturb each other,
+    and the loader's state is that of the newest.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | Dataset | View,
+        *,
+        split: str | None = None,
+        batch_size: int,
+        recipe: Recipe,
+        device: "str | torch.device" = "cpu",
+        backend: BackendName = "auto",
+        shuffle: Shuffle = "global",
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        drop_last: bool | None = None,
+        view: str | None = None,
+        dtype: DType | None = None,
+        channels_last: bool | None = None,
+        threads: int | None = None,
+        prefetch: int = 2,
+        window_shards: int = 16,
+        on_bad: OnBad | None = None,
+        exact: bool = False,
+        dali_options: Mapping[str, object] | None = None,
+    ) -> None:
+        """Open the dataset. Raises `OptionError`, `ShardError`; warns with `ShuffleWarning`.
+
+        Args:
+            source: A dataset's folder, a `Dataset`, or a `View`, which brings its split along.
+            split: Name of the split, such as `train`.
+            batch_size: Samples of a batch of this rank.
+            recipe: What is done to each sample, such as `imgdata.recipes.imagenet_train(224)`.
+            device: Where the images and labels are wanted: `cpu`, `cuda:1`, `mps`, or `cuda` for PyTorch's current GPU.
+            backend: What makes the batches: `cpu`, `dali`, `resident`, or `auto` for the best one here. `repr` says
+                which, and why.
+            shuffle: `global` for training, `window` for disks and networks that dislike random reads, `none`.
+            seed: Of the order and all that is random in the recipe, 0 to 2^63-1.
+            rank: Of this process, and `world_size` how many there are; by default as torch.distributed or the
+                environment says.
+            world_size: See `rank`.
+            drop_last: Leave out the last batch when it isn't full; by default when shuffled. Otherwise it is filled up
+                with samples whose `valid` is false.
+            view: A saved view's name, or steps such as `fraction=0.1 | balance`.
+            dtype: `uint8`, `float16`, `bfloat16` or `float32`; by default float32 where the recipe has `Normalize`,
+                else uint8. uint8 images are 0 to 255, not normalised; float ones are normalised, or 0 to 1 without it.
+            channels_last: Memory in the order N, H, W, C; by default for uint8. The shape is `(N, C, H, W)` either way.
+            threads: That read and decode; by default as many as there are cores for this process.
+            prefetch: Batches in work behind the one that is wanted.
+            window_shards: Shards of a window, with `shuffle="window"`.
+            on_bad: What becomes of a sample whose image can't be decoded: another takes its place (`replace`, when
+                training), it is black with `valid` false (`skip`, in evaluation), or an `ImageError` (`raise`).
+            exact: Decode and resize by Pillow, the whole picture: the pixels of torchvision's operators on PIL images,
+                bit for bit, for evaluations that must agree with others'. Two to three times as slow.
+            dali_options: For the DALI backend: `hw_decoder_load`, `depth`, `crop_decode`, `preallocate`.
+        """
+        self._options = make_options(
+            batch_size=batch_size,
+            recipe=recipe,
+            device=device,
+            backend=backend,
+            shuffle=shuffle,
+            seed=seed,
+            drop_last=drop_last,
+            dtype=dtype,
+            channels_last=channels_last,
+            threads=threads,
+            prefetch=prefetch,
+            window_shards=window_shards,
+            on_bad=on_bad,
+            exact=exact,
+            dali_options=dali_options or {},
+        )
+        self.rank, self.world_size = rank_and_world(rank, world_size)
+        self._rank_given = rank is not None
+        opened = open_source(source, split, view)
+        order = Order(
+            num_samples=len(opened.view),
+            global_batch=batch_size * self.world_size,
+            shuffle=shuffle,
+            seed=seed,
+            drop_last=self._options.drop_last,
+            shard_sizes=opened.view.shard_sizes if shuffle == "window" else (),
+            window_shards=window_shards,
+        )
+        self._planner = Planner(
+            index=opened.split.index,
+            view=opened.view,
+            order=order,
+            recipe=recipe,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+        if self._options.mixes and (opened.view.label_N < 0).any():
+            raise OptionError("a recipe that mixes samples must have labels for all, got some without; use a view")
+        if self._options.training:
+            check_shuffle(opened.view, order)
+        self._bad = BadImages(opened.split, opened.max_pixels)
+        self._engine = Engine(opened, self._options)
+        # Where the next iterator begins: set or loaded, or None when the newest one decides.
+        self._start: Cursor | None = Cursor(epoch=0, samples=0)
+        self._newest = self._start
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, the same on every rank; fewer are left of one that is gone on with."""
+        return len(self._planner.order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._engine.check_open()
+        _refuse_several_workers()
+        if not self._rank_given:
+            _refuse_other_ranks(self.rank, self.world_size)
+        self._newest = self._next_cursor()
+        self._start = None
+        return Batches(
+            self._newest,
+            planner=self._planner,
+            engine=self._engine,
+            bad=self._bad,
+            on_bad=self._options.on_bad,
+            prefetch=self._options.prefetch,
+            soft_classes=len(self.classes) if self._options.mixes else None,
+        )
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Whoever gets the copy goes on where this one is.
+        place = self._start or self._progress_cursor()
+        return {**self.__dict__, "_start": place, "_newest": place}
+
+    def __repr__(self) -> str:
+        options, order, view = self._options, self._planner.order, self._planner.view
+        memory = self._engine.memory(self.epoch) / 1e6
+        layout = "channels last" if options.channels_last else "channels first"
+        lines = [
+            f"<Loader {view!r}",
+            f"  {len(order)} batches of {options.batch_size}, rank {self.rank} of {self.world_size}, "
+            f"last one {'left out' if order.drop_last else 'filled up'} when incomplete",
+            f"  order: {self._shuffle_text()}, seed {order.seed}, epoch {self.epoch}",
+            f"  backend {self._engine.description}",
+            f"  images: {options.dtype}, {layout}, on {options.device}; buffers {memory:.1f} MB",
+            f"  bad images: {self._bad.summary or 'none yet'} (on_bad={options.on_bad!r})>",
+        ]
+        return "\n".join(lines)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next batch is of."""
+        return self._progress_cursor().epoch
+
+    @property
+    def classes(self) -> tuple[ClassName, ...]:
+        """Class index -> id and name."""
+        return self._planner.view.classes
+
+    @property
+    def view(self) -> View:
+        """The samples that an epoch is made of."""
+        return self._planner.view
+
+    @property
+    def backend(self) -> BackendName:
+        """What makes the batches: `cpu`, `dali` or `resident`."""
+        return self._engine.backend_name
+
+    @property
+    def device(self) -> str:
+        """Where images and labels are, such as `cpu` or `cuda:0`."""
+        return self._options.device
+
+    @property
+    def dtype(self) -> DType:
+        """Of the images."""
+        return self._options.dtype
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of a batch of this rank."""
+        return self._options.batch_size
+
+    @property
+    def dataset(self) -> View:
+        """`view`, by the name that a `DataLoader` has for it: `len(loader.dataset)` samples, over all ranks."""
+        return self.view
+
+    @property
+    def bad(self) -> tuple[BadImage, ...]:
+        """The images that this process could not use, each once."""
+        return self._bad.records
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iterator begin with `epoch`: at its start, or where a state of it that was just loaded says."""
+        if isinstance(epoch, bool) or not isinstance(epoch, int) or not 0 <= epoch < MAX_EPOCH:
+            raise OptionError(f"epoch must be 0 to 2^32-1, got {epoch!r}")
+        if self._start is None or self._start.epoch != epoch:
+            self._start = Cursor(epoch=epoch, samples=0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run is, behind the last batch that was handed out: a few numbers, the same on all ranks."""
+        cursor = self._progress_cursor()
+        return self._progress(cursor).to_state()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next iterator go on where `state` was taken, with another batch size or number of ranks, too.
+
+        Raises `OptionError` for a state of other data, another view, order or seed.
+        """
+        place = resume(state, self._planner.order, self._fingerprint())
+        self._start = Cursor(epoch=place.epoch, samples=place.samples)
+
+    def map(self, function: "Callable[[Batch], T]") -> "MappedLoader[T]":
+        """This loader with `function` of each batch, such as the dict or tuple that other code expects.
+
+        It is a PyTorch `IterableDataset` as well, so that `DataLoader(loader.map(tuple), batch_size=None)` works where
+        nothing but a `DataLoader` is taken. State and epoch are those of this loader.
+        """
+        from imgdata.loader.mapped import MappedLoader
+
+        return MappedLoader(self, function)
+
+    def close(self) -> None:
+        """Stop all threads; the loader and its iterators can't be used any more. May be called twice."""
+        self._engine.close()
+
+    def _next_cursor(self) -> Cursor:
+        if self._start is not None:
+            return Cursor(epoch=self._start.epoch, samples=self._start.samples)
+        newest = self._newest
+        if newest.taken:
+            return Cursor(epoch=newest.epoch + 1, samples=0)
+        return Cursor(epoch=newest.epoch, samples=newest.samples)
+
+    def _progress_cursor(self) -> Cursor:
+        """Where the next batch would come from, as the start of an iterator."""
+        if self._start is not None:
+            return self._start
+        newest = self._newest
+        start = Progress(seed=self._planner.order.seed, epoch=newest.epoch, samples=newest.samples, fingerprint="")
+        reached = advance(self._planner.order, start, newest.taken)
+        return Cursor(epoch=reached.epoch, samples=reached.samples)
+
+    def _progress(self, cursor: Cursor) -> Progress:
+        return Progress(
+            seed=self._planner.order.seed,
+            epoch=cursor.epoch,
+            samples=cursor.samples,
+            fingerprint=self._fingerprint(),
+        )
+
+    def _fingerprint(self) -> str:
+        return fingerprint(self._planner.view.fingerprint, self._planner.order)
+
+    def _shuffle_text(self) -> str:
+        order = self._planner.order
+        return f"window of {order.window_shards} shards" if order.shuffle == "window" else order.shuffle
+
+
+def _refuse_several_workers() -> None:
+    """Each worker process of a PyTorch `DataLoader` would give out every batch."""
+    module = sys.modules.get("torch.utils.data")
+    worker = module.get_worker_info() if module is not None else None
+    if worker is not None and worker.num_workers > 1:
+        raise OptionError(
+            f"num_workers must be 0 or 1 with an imgdata.Loader inside a DataLoader, got {worker.num_workers}: each "
+            "worker would give out every batch; the loader has threads of its own"
+        )
+
+
+def _refuse_other_ranks(rank: int, world_size: int) -> None:
+    """A loader that was made before the processes knew of each other would show all of them the same samples."""
+    now = distributed_rank_and_world()
+    if now is not None and now != (rank, world_size):
+        raise OptionError(
+            f"rank must be what torch.distributed says, {now[0]} of {now[1]}, got {rank} of {world_size}: make the "
+            "loader after torch.distributed is initialised, or pass rank= and world_size="
+        )

@@ -1,0 +1,78 @@
+"""A loader, a function of its batches -> an iterable for code that expects other batches, or a `DataLoader`."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
+
+from torch.utils.data import IterableDataset
+
+from imgdata.sample import Batch
+from imgdata.views.view import View
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class BatchSource(Protocol):
+    """What of an `imgdata.Loader` is needed here."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Batch]: ...
+    @property
+    def batch_size(self) -> int:
+        """Samples of a batch."""
+        ...
+
+    @property
+    def dataset(self) -> View:
+        """The samples of an epoch."""
+        ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iterator begin with `epoch`."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run is."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next iterator go on there."""
+        ...
+
+
+class MappedLoader(IterableDataset[T_co]):
+    """What `Loader.map` gives: the loader's batches, each as a function makes it.
+
+    Length, epochs and state are the loader's; see `imgdata.Loader`. It is no `DataLoader`, so nobody shards it again.
+    """
+
+    def __init__(self, loader: BatchSource, function: Callable[[Batch], T_co]) -> None:
+        self._loader, self._function = loader, function
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[T_co]:
+        return map(self._function, self._loader)
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of a batch of this rank."""
+        return self._loader.batch_size
+
+    @property
+    def dataset(self) -> View:
+        """`len(loader.dataset)` is the number of samples, over all ranks."""
+        return self._loader.dataset
+
+    def set_epoch(self, epoch: int) -> None:
+        """See `imgdata.Loader.set_epoch`."""
+        self._loader.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `imgdata.Loader.state_dict`."""
+        return self._loader.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `imgdata.Loader.load_state_dict`."""
+        self._loader.load_state_dict(state)

@@ -1,1 +1,0 @@
-"""What the loader is made of: options, one batch planned, bad images replaced, an epoch of batches."""

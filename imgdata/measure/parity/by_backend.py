@@ -1,0 +1,86 @@
+"""A loader's backend -> an executor: pictures become a small dataset, and the backend makes one batch of it."""
+
+import io
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgdata.augment.mix import MixParams
+from imgdata.augment.params import BatchParams
+from imgdata.backends.protocol import BackendName, Setup, Work
+from imgdata.backends.registry import choose
+from imgdata.dataset.dataset import Split
+from imgdata.dataset.manifest import MAX_PIXELS
+from imgdata.errors import OptionError, ShardError
+from imgdata.measure.parity.executors import Executor
+from imgdata.measure.parity.pictures import Picture
+from imgdata.recipes.ops import CutMix, Cutout, MixUp, MixUpOrCutMix, Normalize, RandomErasing
+from imgdata.recipes.recipe import Recipe
+from imgdata.shards.index_tars import index
+
+_BEHIND = Normalize | RandomErasing | Cutout | MixUp | CutMix | MixUpOrCutMix
+
+
+def by_backend(name: BackendName) -> Executor:
+    """The executor of that backend on the processor; its result is None for a recipe that the backend refuses."""
+
+    def execute(pictures: Sequence[Picture], params: BatchParams, recipe: Recipe) -> NDArray[np.uint8] | None:
+        steps = Recipe(*takewhile(lambda op: not isinstance(op, _BEHIND), recipe.ops))
+        with tempfile.TemporaryDirectory() as folder:
+            setup = _setup(_dataset(Path(folder), pictures), steps)
+            try:
+                backend = choose(name, setup).make(setup)
+            except OptionError:
+                return None
+            try:
+                pending = backend.start(_work(params))
+                failed = pending.wait()
+                if failed:
+                    row, error = next(iter(failed.items()))
+                    raise ShardError(f"{pictures[row].name}: the backend {name} can't make it: {error}")
+                return pending.images().permute(0, 2, 3, 1).numpy().copy()
+            finally:
+                backend.close()
+
+    return execute
+
+
+def _dataset(folder: Path, pictures: Sequence[Picture]) -> Split:
+    # One extension for all: the bytes decide how they are decoded.
+    with tarfile.open(folder / "parity-train-000000.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, picture in enumerate(pictures):
+            for extension, data in (("jpg", picture.data), ("cls", b"0")):
+                member = tarfile.TarInfo(f"{number:06d}.{extension}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return index(folder, workers=1)["train"]
+
+
+def _setup(split: Split, recipe: Recipe) -> Setup:
+    return Setup(
+        split=split,
+        recipe=recipe,
+        seed=0,
+        device="cpu",
+        batch_size=len(split),
+        dtype="uint8",
+        channels_last=True,
+        pinned=False,
+        threads=1,
+        buffers=1,
+        max_pixels=MAX_PIXELS,
+    )
+
+
+def _work(params: BatchParams) -> Work:
+    """What comes behind `Normalize` is left out of the parameters, too."""
+    count = len(params)
+    params = replace(params, erase_N4=np.zeros_like(params.erase_N4))
+    unmixed = MixParams(kind="none", lam=1.0, box_4=(0, 0, 0, 0), partner_N=np.arange(count))
+    return Work(epoch=0, params=params, position_N=np.arange(count), skip_N=np.zeros(count, bool), mix=unmixed)

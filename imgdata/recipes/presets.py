@@ -1,0 +1,75 @@
+"""A size -> the usual recipe of a kind of training, with its source."""
+
+from imgdata.recipes.ops import (
+    CenterCrop,
+    Cutout,
+    HorizontalFlip,
+    Normalize,
+    PadRandomCrop,
+    RandomResizedCrop,
+    Resize,
+    Rotate,
+)
+from imgdata.recipes.recipe import Recipe
+from imgdata.recipes.sizes import Ramp, Schedule
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Of ImageNet's training images, as in torchvision's models and most that came after them."""
+IMAGENET_STD = (0.229, 0.224, 0.225)
+CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
+"""Of the pixels of CIFAR-10's 50,000 training images, as in KellerJordan/cifar10-airbench."""
+CIFAR_STD = (0.2470, 0.2435, 0.2616)
+
+
+def imagenet_train(size: int | Schedule | Ramp = 224) -> Recipe:
+    """Random resized crop, flip, ImageNet's mean and deviation.
+
+    The augmentation of Goyal et al., "Accurate, large minibatch SGD", 2017 (arXiv 1706.02677), and of torchvision's
+    reference training (`references/classification`).
+    """
+    return Recipe(RandomResizedCrop(size=size), HorizontalFlip(), Normalize(mean=IMAGENET_MEAN, std=IMAGENET_STD))
+
+
+def imagenet_eval(size: int = 224, resize: int = 256) -> Recipe:
+    """Shorter side to `resize`, the middle `size` x `size`, ImageNet's mean and deviation.
+
+    The single-crop test of Goyal et al. (arXiv 1706.02677) and of torchvision's reference training.
+    """
+    return Recipe(Resize(size=resize), CenterCrop(size=size), Normalize(mean=IMAGENET_MEAN, std=IMAGENET_STD))
+
+
+def cifar_train(*, cutout: int = 0) -> Recipe:
+    """Margins of 4, a 32 x 32 crop at a random place, flip, CIFAR-10's mean and deviation; `cutout` is a side, 0 none.
+
+    He et al., "Deep residual learning", 2015 (arXiv 1512.03385), section 4.2, with mirrored instead of black margins
+    as in KellerJordan/cifar10-airbench. Cutout: 16 for CIFAR-10, 8 for CIFAR-100 (arXiv 1708.04552).
+    """
+    crop = PadRandomCrop(size=32, padding=4, mode="reflect")
+    end = (Cutout(size=cutout),) if cutout else ()
+    return Recipe(crop, HorizontalFlip(), Normalize(mean=CIFAR_MEAN, std=CIFAR_STD), *end)
+
+
+def cifar_eval() -> Recipe:
+    """The 32 x 32 picture as it is, CIFAR-10's mean and deviation: He et al. (arXiv 1512.03385), section 4.2."""
+    return Recipe(CenterCrop(size=32), Normalize(mean=CIFAR_MEAN, std=CIFAR_STD))
+
+
+def classifier_train(size: int = 64) -> Recipe:
+    """For small pictures of any kind: flip, turn by up to a tenth of a circle, values from 0 to 1.
+
+    The augmentation of Keras' example "Image classification from scratch" (`RandomFlip("horizontal")`,
+    `RandomRotation(0.1)`, `Rescaling(1 / 255)`), with black corners instead of mirrored ones. Pictures of another size
+    are resized and cut to the middle square first.
+    """
+    return Recipe(
+        Resize(size=size),
+        CenterCrop(size=size),
+        HorizontalFlip(),
+        Rotate(degrees=36.0, interpolation="bilinear"),
+        Normalize(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+    )
+
+
+def classifier_eval(size: int = 64) -> Recipe:
+    """`classifier_train` without its random part: the same size, values from 0 to 1."""
+    return Recipe(Resize(size=size), CenterCrop(size=size), Normalize(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))

@@ -1,0 +1,197 @@
+"""Operators -> `Recipe`, checked as a whole; `Recipe` <-> plain dicts for JSON."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from imgdata.errors import OptionError
+from imgdata.recipes import ops as _ops
+from imgdata.recipes.sizes import Ramp, Schedule, Size, epochs_of, sides_at
+
+RECIPE_VERSION = 1
+
+STAGES: tuple[tuple[type, ...], ...] = (
+    (_ops.Resize,),
+    (_ops.RandomResizedCrop, _ops.CenterCrop, _ops.PadRandomCrop),
+    (_ops.HorizontalFlip,),
+    (_ops.VerticalFlip,),
+    (_ops.Rotate,),
+    (_ops.RandAugment, _ops.TrivialAugment, _ops.AutoAugment),
+    (_ops.ColorJitter,),
+    (_ops.Grayscale,),
+    (_ops.Normalize,),
+    (_ops.RandomErasing, _ops.Cutout),
+    (_ops.MixUp, _ops.CutMix, _ops.MixUpOrCutMix),
+)
+"""The order in which every backend works: at most one operator of each stage, in this order."""
+
+_BY_NAME = {kind.__name__: kind for stage in STAGES for kind in stage}
+_STAGE = {kind: number for number, stage in enumerate(STAGES) for kind in stage}
+
+Op = (
+    _ops.Resize
+    | _ops.RandomResizedCrop
+    | _ops.CenterCrop
+    | _ops.PadRandomCrop
+    | _ops.HorizontalFlip
+    | _ops.VerticalFlip
+    | _ops.Rotate
+    | _ops.RandAugment
+    | _ops.TrivialAugment
+    | _ops.AutoAugment
+    | _ops.ColorJitter
+    | _ops.Grayscale
+    | _ops.Normalize
+    | _ops.RandomErasing
+    | _ops.Cutout
+    | _ops.MixUp
+    | _ops.CutMix
+    | _ops.MixUpOrCutMix
+)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, init=False, repr=False, slots=True)
+class Recipe:
+    """What is done to every sample: `Recipe(RandomResizedCrop(size=224), HorizontalFlip())`.
+
+    Checked when built; raises `OptionError`. Two recipes with the same operators are equal.
+    """
+
+    ops: tuple[Op, ...]
+
+    def __init__(self, *ops: Op) -> None:
+        object.__setattr__(self, "ops", ops)
+        _check_stages(ops)
+        self._check_size()
+
+    def __repr__(self) -> str:
+        return "".join(["Recipe(\n", *(f"    {op!r},\n" for op in self.ops), ")"])
+
+    def find(self, kind: type[_T]) -> _T | None:
+        """The operator of this type, or None."""
+        return next((op for op in self.ops if isinstance(op, kind)), None)
+
+    def output_size(self, epoch: int) -> tuple[int, int]:
+        """(height, width) of all pictures of `epoch`, in pixels."""
+        return sides_at(self._sized().size, epoch)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as dicts, lists, numbers and strings, for JSON."""
+        return {"version": RECIPE_VERSION, "ops": [_op_dict(op) for op in self.ops]}
+
+    @staticmethod
+    def from_dict(content: Mapping[str, Any]) -> "Recipe":
+        """The recipe that `to_dict` wrote; fields that are left out have their defaults. Raises `OptionError`."""
+        if not isinstance(content, Mapping) or set(content) != {"version", "ops"}:
+            raise OptionError(f"a recipe must have `version` and `ops` and nothing else, got {_keys(content)}")
+        if content["version"] != RECIPE_VERSION:
+            raise OptionError(
+                f"the recipe's version must be {RECIPE_VERSION}, got {content['version']!r}; it was written by "
+                "another imgdata: upgrade imgdata"
+            )
+        if not isinstance(content["ops"], list):
+            raise OptionError(f"the recipe's ops must be a list, got {content['ops']!r}")
+        return Recipe(*map(_op_from_dict, content["ops"]))
+
+    def _sized(self) -> _ops.RandomResizedCrop | _ops.CenterCrop | _ops.PadRandomCrop | _ops.Resize:
+        for op in reversed(self.ops[:2]):
+            if isinstance(op, _ops.RandomResizedCrop | _ops.CenterCrop | _ops.PadRandomCrop | _ops.Resize):
+                return op
+        raise OptionError(
+            "a recipe must begin with a crop or Resize, which sets the size of the output; put RandomResizedCrop, or "
+            "Resize and CenterCrop, first"
+        )
+
+    def _check_size(self) -> None:
+        sized, resize = self._sized(), self.find(_ops.Resize)
+        if resize is None:
+            return
+        if isinstance(sized, _ops.RandomResizedCrop):
+            raise OptionError("RandomResizedCrop resizes as well; leave Resize out")
+        if isinstance(sized, _ops.Resize):
+            if not isinstance(sized.size, tuple):
+                raise OptionError(
+                    f"Resize(size={sized.size!r}) sets the shorter side alone, so pictures differ in size; put "
+                    "CenterCrop behind it, or give (height, width)"
+                )
+            return
+        margin = 2 * sized.padding if isinstance(sized, _ops.PadRandomCrop) else 0
+        for epoch in sorted({*epochs_of(sized.size), *epochs_of(resize.size)}):
+            crop, have = sides_at(sized.size, epoch), sides_at(resize.size, epoch)
+            if any(side > at_least + margin for side, at_least in zip(crop, have, strict=True)):
+                raise OptionError(
+                    f"{type(sized).__name__}.size must be at most {_sides(have, margin)}, which Resize"
+                    f"{' and padding leave' if margin else ' leaves'}, got {_sides(crop)} at epoch {epoch}"
+                )
+
+
+def _sides(size: tuple[int, int], margin: int = 0) -> str:
+    """A size for people: height x width."""
+    return f"{size[0] + margin}x{size[1] + margin}"
+
+
+def _check_stages(ops: tuple[Op, ...]) -> None:
+    for op in ops:
+        if type(op) not in _STAGE:
+            raise OptionError(f"a recipe is made of {', '.join(_BY_NAME)}, got {op!r}")
+    for before, after in pairwise(ops):
+        first, second = type(before).__name__, type(after).__name__
+        if first == second:
+            raise OptionError(f"{first} must stand once in a recipe, got it twice")
+        if _STAGE[type(before)] == _STAGE[type(after)]:
+            raise OptionError(f"a recipe must have only one of {first} and {second}, got both")
+        if _STAGE[type(before)] > _STAGE[type(after)]:
+            raise OptionError(
+                f"{second} must stand before {first}, got it behind; the order is "
+                + ", ".join("/".join(kind.__name__ for kind in stage) for stage in STAGES)
+            )
+
+
+def _op_dict(op: Op) -> dict[str, Any]:
+    return {"op": type(op).__name__, **{field.name: _plain(getattr(op, field.name)) for field in fields(op)}}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Schedule):
+        return {"schedule": _plain(value.steps)}
+    if isinstance(value, Ramp):
+        return {"ramp": {field.name: getattr(value, field.name) for field in fields(value)}}
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
+
+
+def _op_from_dict(content: Any) -> Any:
+    if not isinstance(content, Mapping) or content.get("op") not in _BY_NAME:
+        found = content.get("op") if isinstance(content, Mapping) else content
+        raise OptionError(f"an operator must be one of {', '.join(_BY_NAME)}, got {found!r}")
+    values = {name: _value(value) for name, value in content.items() if name != "op"}
+    return _build(_BY_NAME[content["op"]], values)
+
+
+def _build(kind: Any, values: Mapping[str, Any]) -> Any:
+    known = {field.name: field.default is MISSING for field in fields(kind)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise OptionError(f"{kind.__name__} has no field {unknown[0]!r}; it has {', '.join(known)}")
+    missing = [name for name, required in known.items() if required and name not in values]
+    if missing:
+        raise OptionError(f"{kind.__name__} must have {missing[0]!r}, got {', '.join(values) or 'nothing'}")
+    return kind(**values)
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_value(one) for one in value)
+    if isinstance(value, Mapping) and set(value) == {"schedule"}:
+        return Schedule(_value(value["schedule"]))
+    if isinstance(value, Mapping) and set(value) == {"ramp"} and isinstance(value["ramp"], Mapping):
+        return _build(Ramp, value["ramp"])
+    return value
+
+
+def _keys(content: object) -> str:
+    return ", ".join(map(str, content)) if isinstance(content, Mapping) else repr(content)
+
+
+__all__ = ["RECIPE_VERSION", "STAGES", "Op", "Recipe", "Size"]

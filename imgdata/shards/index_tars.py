@@ -1,0 +1,364 @@
+"""WebDataset tars made elsewhere -> index and sidecars beside them; the tars stay as they are."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from imgdata.arrow import column_array, number_array, numbers
+from imgdata.dataset.dataset import Dataset
+from imgdata.dataset.dataset import open as open_dataset
+from imgdata.dataset.index import Index, index_schema
+from imgdata.dataset.manifest import Manifest
+from imgdata.errors import ImageError, OptionError, ShardError
+from imgdata.images.probe import UNKNOWN, probe
+from imgdata.sample import ClassName
+from imgdata.shards.job_folder import REJECTS, REPAIRS
+from imgdata.shards.parallel import in_threads
+from imgdata.shards.sidecars import (
+    DaliMember,
+    ShardRecord,
+    SplitRecord,
+    dali_index_path,
+    write_dali_index,
+    write_sidecars,
+)
+from imgdata.sources.listing import clean_title, escape_name
+from imgdata.sources.tars import TarSet, expand, tar_set
+from imgdata.storage.atomic import JOB_FOLDER
+from imgdata.tar.archive import Member
+from imgdata.tar.keys import duplicate_positions
+from imgdata.tar.labels import LabelReader, choose_label_source
+from imgdata.tar.samples import TarSample, image_member, is_image, several_images_warning, tar_samples
+
+_PLACE = ("key", "offset", "xxh64")
+"""Columns that tell whether a row is of the same image in the same place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scan:
+    """What was found in one tar."""
+
+    record: ShardRecord
+    table: pa.Table
+    """Rows of the index, with `JSON_FIELDS`; labels as `labels` numbers them."""
+    labels: LabelReader
+    extensions: Counter[str]
+    several: Counter[tuple[str, ...]]
+    """Extensions of the images of samples that have several."""
+    without_image: int
+    bad: int
+    first_bad: str
+
+
+@dataclass
+class _Rows:
+    """The samples of one tar as columns, while it is read."""
+
+    tar: Path
+    labels: LabelReader
+    columns: dict[str, list[object]] = field(
+        default_factory=lambda: {name: [] for name in index_schema(has_json=True).names}
+    )
+    members: list[list[DaliMember]] = field(default_factory=list)
+    extensions: Counter[str] = field(default_factory=Counter)
+    several: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    bad: int = 0
+    first_bad: str = ""
+
+    def add(self, sample: TarSample, extension: str, descriptor: int) -> None:
+        """Append one sample, whose image is the member `extension`."""
+        image = sample.members[extension]
+        data = _read(descriptor, image, self.tar)
+        try:
+            info = probe(data)
+        except ImageError as error:
+            info = UNKNOWN
+            self.bad += 1
+            self.first_bad = self.first_bad or f"{sample.key}: {error}"
+        side = sample.members.get("json")
+        fields = b"" if side is None else _read(descriptor, side, self.tar)
+        row: tuple[object, ...] = (
+            escape_name(sample.key),
+            self.tar.name,
+            image.offset,
+            image.size,
+            self.labels.read(sample, descriptor, self.tar),
+            info.width,
+            info.height,
+            info.mode,
+            info.format,
+            info.orientation,
+            xxhash.xxh64_intdigest(data),
+            _source_in(fields) or escape_name(image.name),
+            0 if side is None else side.offset,
+            len(fields),
+            xxhash.xxh64_intdigest(fields) if side else 0,
+        )
+        for column, value in zip(self.columns.values(), row, strict=True):
+            column.append(value)
+        self.members.append([(ext, member.offset, member.size, member.name) for ext, member in sample.members.items()])
+        self.extensions[extension] += 1
+        images = tuple(ext for ext in sample.members if is_image(ext))
+        if len(images) > 1:
+            self.several[images] += 1
+
+    def table(self) -> pa.Table:
+        """The columns as `index_schema` has them."""
+        schema = index_schema(has_json=True)
+        return pa.table([column_array(self.columns[column.name], column.type) for column in schema], schema=schema)
+
+
+def index(
+    tars: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    name: str | None = None,
+    image_ext: Sequence[str] = (),
+    label_from: str = "auto",
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Index the tars and write all sidecars into `out`, by default the folder they lie in.
+
+    `tars` are tars, folders, globs or brace patterns. Splits are read from the names of the tars. What the sidecars
+    of an earlier time know and the tars do not is kept: the names of the classes, and those in the raw dataset. A
+    `README.md` that imgdata did not write stays. `progress(done, total)` hears of every finished tar. Raises
+    `SourceError`, `ShardError` or `OptionError`; then `dataset.json` is as it was before.
+    """
+    patterns = [tars] if isinstance(tars, str | Path) else list(tars)
+    found = tar_set(list(dict.fromkeys(tar for pattern in patterns for tar in expand(pattern))))
+    folder = _folder(found, Path(out) if out is not None else None)
+    extensions = tuple(ext.lower().lstrip(".") for ext in image_ext)
+    source = _label_source(found, extensions, label_from)
+    scans = list(in_threads(lambda tar: _scan(tar, extensions, source), found.tars, workers=workers, progress=progress))
+    _write(folder, found, scans, clean_title(name or found.title), source)
+    return open_dataset(folder)
+
+
+def _folder(found: TarSet, out: Path | None) -> Path:
+    folder = out or found.root
+    outside = next((tar for tar in found.tars if os.path.abspath(tar.parent) != os.path.abspath(folder)), None)
+    if outside is not None:
+        raise OptionError(
+            f"tars must lie in the folder of their index, {folder}, got {outside}; "
+            "index each folder by itself, or re-shard them with `imgdata shard`"
+        )
+    if (folder / JOB_FOLDER).is_dir():
+        raise ShardError(f"{folder}: not finished; run the same `imgdata shard` command again, it resumes")
+    given = {tar.name for tar in found.tars}
+    listed = [shard.file for split in found.manifest.splits for shard in split.shards] if found.manifest else []
+    left_out = next((file for file in listed if file not in given and (folder / file).exists()), None)
+    if left_out is not None:
+        raise OptionError(f"{folder}: {left_out} is a shard of this dataset too; give all of them, or the folder")
+    indices: dict[Path, Path] = {}
+    for tar in found.tars:
+        other = indices.setdefault(dali_index_path(tar), tar)
+        if other is not tar:
+            raise ShardError(
+                f"{tar} and {other.name}: DALI's index of both would be {dali_index_path(tar).name}, "
+                "the name up to the first dot; rename one"
+            )
+    return folder
+
+
+def _label_source(found: TarSet, image_ext: tuple[str, ...], wanted: str) -> str:
+    """Decided once by the first sample with an image, so that all shards are read alike."""
+    if wanted == "auto" and found.manifest is not None:
+        return found.manifest.label_from
+    for tar in found.tars:
+        with open(tar, "rb", buffering=0) as file:
+            for sample in tar_samples(tar):
+                if image_member(sample, image_ext) is not None:
+                    return choose_label_source(sample, file.fileno(), tar, wanted)
+    wanted_images = f"with extension {', '.join(image_ext)}" if image_ext else "with a usual image extension"
+    raise ShardError(f"{found.root}: no sample {wanted_images} in the tars; name it with --image-ext")
+
+
+def _scan(tar: Path, image_ext: tuple[str, ...], source: str) -> _Scan:
+    rows = _Rows(tar, LabelReader(source))
+    without_image = 0
+    with open(tar, "rb", buffering=0) as file:
+        for sample in tar_samples(tar):
+            extension = image_member(sample, image_ext)
+            if extension is None:
+                without_image += 1
+            else:
+                rows.add(sample, extension, file.fileno())
+        num_bytes = os.fstat(file.fileno()).st_size
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if not rows.members:
+        raise ShardError(f"{tar}: no sample with an image in it; leave this tar out, or name it with --image-ext")
+    write_dali_index(dali_index_path(tar), rows.members)
+    return _Scan(
+        record=ShardRecord(tar.name, len(rows.members), num_bytes, sha256),
+        table=rows.table(),
+        labels=rows.labels,
+        extensions=rows.extensions,
+        several=Counter() if image_ext else rows.several,
+        without_image=without_image,
+        bad=rows.bad,
+        first_bad=rows.first_bad,
+    )
+
+
+def _read(descriptor: int, member: Member, tar: Path) -> bytes:
+    data = os.pread(descriptor, member.size, member.offset)
+    if len(data) != member.size:
+        raise ShardError(f"{tar}: cut short inside {member.name} at byte {member.offset + len(data)}")
+    return data
+
+
+def _source_in(fields: bytes) -> str:
+    """The name in the raw dataset in a `json` member as `imgdata shard` writes it; empty in any other."""
+    if b'"source"' not in fields:
+        return ""
+    try:
+        values = json.loads(fields)
+        ours = isinstance(values["width"], int) and isinstance(values["height"], int)
+        source = values["source"]
+        # Arrow takes no halves of surrogate pairs; `imgdata shard` writes none.
+        return source if ours and isinstance(source, str) and source.encode() else ""
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _write(folder: Path, found: TarSet, scans: Sequence[_Scan], name: str, label_source: str) -> None:
+    manifest = found.manifest
+    has_json = any(pc.any(pc.greater(scan.table["json_size"], 0)).as_py() for scan in scans)
+    labels, tables, classes = _merge_labels(scans, label_source, manifest)
+    tables = _keep_sources(tables, folder, manifest)
+    names = index_schema(has_json=has_json).names
+    splits = []
+    for split in dict.fromkeys(found.splits):
+        of_split = [i for i, name_of_tar in enumerate(found.splits) if name_of_tar == split]
+        splits.append(
+            SplitRecord(
+                name=split,
+                index_file=f"{name}-{split}.index.parquet",
+                shards=tuple(scans[i].record for i in of_split),
+                table=pa.concat_tables([tables[i].select(names) for i in of_split]),
+            )
+        )
+    extensions: Counter[str] = sum((scan.extensions for scan in scans), Counter())
+    own = manifest is not None and _is_own(manifest)
+    if manifest is not None and own:
+        # What made the shards stays on record.
+        options, source, rejected = manifest.options, manifest.source, manifest.rejected
+    else:
+        skipped = sum(scan.without_image for scan in scans)
+        hashes = "".join(scan.record.sha256 for scan in scans)
+        options, rejected = {"label_from": label_source}, 0
+        source = {
+            "kind": "index",
+            "title": name,
+            "fingerprint": xxhash.xxh3_128_hexdigest(hashes.encode()),
+            "skipped": {"samples without an image": skipped} if skipped else {},
+            "warnings": [*_warnings(scans, splits), *labels.warnings()],
+        }
+    facts = Manifest(
+        name=name,
+        classes=classes,
+        image_extension=";".join(sorted(extensions, key=lambda ext: (-extensions[ext], ext))),
+        label_from=label_source,
+        has_json=has_json,
+        rejected=rejected,
+        options=options,
+        source=source,
+    )
+    write_sidecars(folder, facts, splits, lists=(REJECTS, REPAIRS) if own else (), before=manifest)
+
+
+def _is_own(manifest: Manifest) -> bool:
+    """Whether `imgdata shard` wrote the tars."""
+    return manifest.source.get("kind") != "index"
+
+
+def _merge_labels(
+    scans: Sequence[_Scan], source: str, before: Manifest | None
+) -> tuple[LabelReader, list[pa.Table], tuple[ClassName, ...]]:
+    """The tables with one numbering for the labels of all tars."""
+    merged = LabelReader(source)
+    label_N = np.concatenate([merged.absorb(scan.labels, numbers(scan.table["label"])) for scan in scans])
+    known: tuple[ClassName, ...] = ()
+    # Read from another place, the same number is another class; a text that is the id of a class is that class.
+    if before is not None and (before.label_from == source or (_is_own(before) and merged.texts)):
+        known = before.classes
+    label_N, classes = merged.finish(label_N, known)
+    tables, start = [], 0
+    for scan in scans:
+        end = start + len(scan.table)
+        tables.append(_with_column(scan.table, "label", number_array(label_N[start:end].astype(np.int32))))
+        start = end
+    return merged, tables, classes
+
+
+def _keep_sources(tables: Sequence[pa.Table], folder: Path, before: Manifest | None) -> list[pa.Table]:
+    """The tables with the names in the raw dataset that the indices of an earlier time have for the same images."""
+    rows_of: dict[str, pa.Table] = {}
+    for split in before.splits if before is not None else ():
+        try:
+            rows_of |= _old_rows(Index(folder / split.index))
+        except ShardError:
+            # Damaged or missing, which may be why it is built anew.
+            continue
+    return [_with_sources(table, rows_of.get(table["shard"][0].as_py())) for table in tables]
+
+
+def _old_rows(index: Index) -> dict[str, pa.Table]:
+    """Shard -> its rows, of the columns that tell the image and its source."""
+    columns = ("source", *_PLACE)
+    index.load(("shard", *columns))
+    try:
+        for name in ("shard", *columns):
+            index.column(name).validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise ShardError(f"{index.path}: damaged index ({error})") from error
+    table = pa.table({name: index.column(name) for name in columns})
+    order_N = np.argsort(index.shard_N, kind="stable")
+    starts = np.searchsorted(index.shard_N[order_N], range(1, len(index.words("shard"))))
+    rows = zip(index.words("shard"), np.split(order_N, starts), strict=True)
+    return {shard: table.take(number_array(row_N)) for shard, row_N in rows}
+
+
+def _with_sources(table: pa.Table, old: pa.Table | None) -> pa.Table:
+    """`table` of one tar with the sources of `old`, where key, place and bytes of the image are the same."""
+    if old is None or not len(old):
+        return table
+    order_N = np.argsort(numbers(old["offset"]), kind="stable")
+    at_N = np.searchsorted(numbers(old["offset"])[order_N], numbers(table["offset"])).clip(max=len(old) - 1)
+    old = old.take(number_array(order_N[at_N]))
+    same = [pc.equal(old[name], table[name]) for name in _PLACE]
+    source = pc.if_else(pc.and_(pc.and_(same[0], same[1]), same[2]), old["source"], table["source"])
+    return _with_column(table, "source", source)
+
+
+def _with_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    position = table.schema.get_field_index(name)
+    return table.set_column(position, table.schema.field(position), values)
+
+
+def _warnings(scans: Sequence[_Scan], splits: Sequence[SplitRecord]) -> list[str]:
+    warnings = several_images_warning(sum((scan.several for scan in scans), Counter()))
+    bad = sum(scan.bad for scan in scans)
+    if bad:
+        first = next(scan for scan in scans if scan.bad)
+        warnings.append(
+            f"{bad} images can't be recognised (format 'unknown' in the index), the first is "
+            f"{first.record.file}, {first.first_bad}; `imgdata verify --deep` lists all"
+        )
+    for split in splits:
+        keys = [str(key) for key in split.table["key"].to_pylist()]
+        repeated = duplicate_positions(keys)
+        if repeated:
+            warnings.append(f"{len(repeated)} keys of split {split.name} occur twice, the first is {keys[repeated[0]]}")
+    return warnings

@@ -1,0 +1,129 @@
+"""A Parquet file with images -> which of its columns hold bytes, paths, labels and splits."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from imgdata.errors import SourceError
+from imgdata.sources.label_column import LABEL_NAMES
+from imgdata.sources.options import SourceOptions
+from imgdata.sources.splits import SPLIT_NAMES
+from imgdata.sources.table.columns import find_usual
+from imgdata.sources.table.rows import holds_bytes, open_parquet
+
+_IMAGE_NAMES = ("image", "img", "bytes", "image_bytes", "image_data", "data", "content", "jpg", "png")
+
+
+class ParquetLayout(NamedTuple):
+    """Where images, labels and class names are found in a file."""
+
+    top: str
+    """Column of the images."""
+    image: str
+    """Column path of the bytes: `image.bytes` or `image`."""
+    path: str | None
+    """Column path of the original names: `image.path`."""
+    label: str | None
+    """None when no column is called like a label and holds single values."""
+    names: tuple[str, ...] | None
+    """Class names that the metadata states."""
+    split: str | None
+    others: tuple[str, ...]
+    """Further columns, kept as fields."""
+    left_out: tuple[str, ...]
+    """Further columns that hold bytes."""
+
+
+def image_column(schema: pa.Schema, given: str | None) -> str | None:
+    """Column path of the encoded images; None when it can't be told."""
+    paths = {}
+    for column in schema:
+        if pa.types.is_struct(column.type):
+            place = column.type.get_field_index("bytes")
+            if place >= 0 and _is_bytes(column.type.field(place).type):
+                paths[column.name] = f"{column.name}.bytes"
+        elif _is_bytes(column.type):
+            paths[column.name] = column.name
+    if given is not None:
+        return paths.get(given)
+    usual = next((name for name in _IMAGE_NAMES if name in paths), None)
+    if usual is None and len(paths) == 1:
+        usual = next(iter(paths))
+    return None if usual is None else paths[usual]
+
+
+def holds_images(file: Path) -> bool:
+    """Whether a column of `file` holds bytes.
+
+    Raises `SourceError` when the file is damaged, or has a place for images and none in it.
+    """
+    schema = open_parquet(file).schema_arrow
+    if image_column(schema, None) is not None:
+        return True
+    for column in schema:
+        if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
+            raise without_images(file, f"{column.name}.bytes", str(column.type.field("bytes").type))
+    return False
+
+
+def without_images(file: Path, image: str, what: str) -> SourceError:
+    """The error of a file that says where images lie elsewhere, instead of holding them."""
+    return SourceError(
+        f"{file}: column {image} holds no image ({what}): the images lie elsewhere; write their bytes into it, or "
+        "give the folder of the images with a table of paths and labels (--table)"
+    )
+
+
+def find_layout(file: Path, options: SourceOptions) -> ParquetLayout:
+    """Where things are in `file`, by the options or by their usual names. Raises `SourceError`."""
+    schema = open_parquet(file).schema_arrow
+    there = ", ".join(schema.names)
+    image = image_column(schema, options.image_column)
+    if image is None:
+        raise SourceError(f"{file}: can't tell which column holds image bytes; name it with --image-column ({there})")
+    features = _features(schema, file)
+    top = image.removesuffix(".bytes") if image not in schema.names else image
+    path = f"{top}.path" if image != top and schema.field(top).type.get_field_index("path") >= 0 else None
+    single = [column.name for column in schema if not (pa.types.is_nested(column.type) or holds_bytes(column.type))]
+    label = options.label_column
+    if label is None:
+        stated = [name for name in single if features.get(name, {}).get("_type") == "ClassLabel"]
+        usual = (f"{options.labels}_label", *LABEL_NAMES)
+        label = find_usual(single, usual) or (stated[0] if len(stated) == 1 else None)
+    split = options.split_column
+    if split is None:
+        split = find_usual(single, SPLIT_NAMES)
+    for option, column in (("--label-column", label), ("--split-column", split)):
+        if column and column not in single:
+            what = "which holds no single values" if column in schema.names else f"it has: {there}"
+            raise SourceError(f"{file}: no column {column!r} ({option}), {what}")
+    names = features.get(label, {}).get("names") if label else None
+    others = [name for name in schema.names if name not in (top, label, split)]
+    return ParquetLayout(
+        top=top,
+        image=image,
+        path=path,
+        label=label,
+        names=tuple(map(str, names)) if names else None,
+        split=split or None,
+        others=tuple(name for name in others if not holds_bytes(schema.field(name).type)),
+        left_out=tuple(name for name in others if holds_bytes(schema.field(name).type)),
+    )
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _features(schema: pa.Schema, file: Path) -> dict[str, dict[str, Any]]:
+    """What Hugging Face's metadata say of the columns; empty when there are none."""
+    text = (schema.metadata or {}).get(b"huggingface")
+    if text is None:
+        return {}
+    try:
+        features = json.loads(text).get("info", {}).get("features", {})
+    except (ValueError, AttributeError) as error:
+        raise SourceError(f"{file}: the metadata `huggingface` in its schema are damaged: {error}") from error
+    return {name: feature for name, feature in features.items() if isinstance(feature, dict)}

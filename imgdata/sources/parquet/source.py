@@ -1,0 +1,286 @@
+"""Parquet files with encoded images in them -> Listing, a reader by row, and a spool of the bytes in one file.
+
+Known columns: a struct with `bytes` (and `path`), as Hugging Face stores images, or plain bytes. Splits come from a
+column of them, as in a table, else from the names of files and folders (`data/train-00000-of-00002.parquet`); class
+names from the `ClassLabel` in the schema's metadata; without it labels are sorted as in a table. A split in which no
+row has a label (null or -1) is one of label -1.
+"""
+
+import dataclasses
+import os
+import threading
+from array import array
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+
+from imgdata.errors import ImageError, OutputError, SourceError
+from imgdata.sample import ClassName, SampleRef
+from imgdata.sources.classes import some, with_sorted_classes, with_usual_splits
+from imgdata.sources.label_column import Labels
+from imgdata.sources.listing import Listing, ListingBuilder
+from imgdata.sources.options import SourceOptions
+from imgdata.sources.parquet.layout import ParquetLayout, find_layout, holds_images, without_images
+from imgdata.sources.readers import RangeReader
+from imgdata.sources.splits import Splits
+from imgdata.sources.table.columns import no_label_warning
+from imgdata.sources.table.rows import Row, fields_json, open_parquet
+from imgdata.sources.walk import extension, visible
+from imgdata.sources.words import split_in_path
+
+NAME = "parquet"
+
+CACHE_BYTES = 256 * 2**20
+"""Bytes of row groups that one reader keeps; a single row group larger than that is kept alone."""
+
+_BATCH_ROWS = 256
+_MAX_DEPTH = 3
+_SPOOL_ROWS = 4096
+
+
+@dataclass
+class ParquetReader:
+    """Each sample is a row of one of `files`: row `ref.offset`, counted from 0 over all row groups.
+
+    Reads whole row groups and keeps the last used ones; cheap in the order of the rows, dear in random order (`spool`
+    is the way out).
+    """
+
+    files: tuple[Path, ...]
+    column: str
+    """Column path of the bytes: `image.bytes`, or `image`."""
+    cache_bytes: int = CACHE_BYTES
+    _open: dict[int, tuple[pq.ParquetFile, list[int]]] = field(default_factory=dict, repr=False, compare=False)
+    _groups: "OrderedDict[tuple[int, int], pa.ChunkedArray[Any]]" = field(
+        default_factory=OrderedDict, repr=False, compare=False
+    )
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Open files and kept row groups stay in their process."""
+        return {"files": self.files, "column": self.column, "cache_bytes": self.cache_bytes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def read(self, ref: SampleRef) -> bytes:
+        """The encoded image; `ImageError` when the row has none, `SourceError` when the file has changed."""
+        with self._lock:
+            return self._read(ref)
+
+    def _read(self, ref: SampleRef) -> bytes:
+        path = self.files[ref.container]
+        try:
+            if ref.container not in self._open:
+                file = open_parquet(path)
+                groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+                self._open[ref.container] = file, [0, *np.cumsum(groups).tolist()]
+            file, starts = self._open[ref.container]
+            group = bisect_right(starts, ref.offset) - 1
+            if group >= file.num_row_groups:
+                raise SourceError(f"{path}: has {starts[-1]} rows, row {ref.offset} was listed; the file has changed")
+            data: bytes | None = self._group(ref.container, group)[ref.offset - starts[group]].as_py()
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"{path}: can't read row {ref.offset}: {error}") from error
+        if not data:
+            raise ImageError("empty", f"row {ref.offset} of {path.name} holds no image")
+        if len(data) != ref.size:
+            raise SourceError(f"{path}: row {ref.offset} has {len(data)} bytes, {ref.size} were listed; it has changed")
+        return data
+
+    def _group(self, container: int, group: int) -> "pa.ChunkedArray[Any]":
+        kept = self._groups
+        if (container, group) not in kept:
+            table = self._open[container][0].read_row_group(group, columns=[self.column])
+            column = _leaf(table.column(0), self.column)
+            while kept and sum(other.nbytes for other in kept.values()) + column.nbytes > self.cache_bytes:
+                kept.popitem(last=False)
+            kept[container, group] = column
+        kept.move_to_end((container, group))
+        return kept[container, group]
+
+
+class _Row(NamedTuple):
+    size: int
+    path: str
+    label: Any
+    split: Any
+    others: Row
+
+
+def recognise(path: Path) -> str | None:
+    """Whether `path` is, or holds, Parquet files with a column of bytes; reads the schema of the first.
+
+    Raises `SourceError` when that file is damaged, or has a place for images and none in it.
+    """
+    files = _files(path)
+    if not files or not holds_images(files[0]):
+        return None
+    return f"Parquet with images ({some([_relative(file, path) for file in files])})"
+
+
+def list_samples(path: Path, options: SourceOptions) -> Listing:
+    """All rows, file by file, sorted by name; a column of splits goes before the names of the files.
+
+    Names are the paths beside the bytes where all differ, else `file[row]`. Reads the whole image column once, a few
+    rows at a time, since only the bytes themselves tell the sizes. Raises `SourceError` for missing columns, labels
+    that only some rows of a split have or that are outside of the classes, and files that don't belong together.
+    """
+    files = _files(path)
+    if not files:
+        raise SourceError(f"{path}: no .parquet files there")
+    relative = [_relative(file, path) for file in files]
+    layouts = [find_layout(file, options) for file in files]
+    # Files of a test split may have no labels.
+    first = next((layout for layout in layouts if layout.label), layouts[0])
+    for file, layout in zip(files, layouts, strict=True):
+        if layout[:3] != first[:3] or (layout.label and layout[3:5] != first[3:5]):
+            other = files[layouts.index(first)].name
+            raise SourceError(f"{file}: columns or class names differ from those of {other}; give one at a time")
+    if not any(layout.label or layout.others for layout in layouts):
+        raise SourceError(
+            f"{files[0]}: no labels: no column 'label', nor another but {first.top!r}; name it with --label-column"
+        )
+    splits = [split_in_path(name) for name in relative]
+    given = any(splits) or any(layout.split for layout in layouts)
+    named = _all_named_differently(files, first)
+    builder = ListingBuilder()
+    labels = Labels(first.names)
+    for container, (file, name, split, layout) in enumerate(zip(files, relative, splits, layouts, strict=True)):
+        if given and split is None and layout.split is None:
+            builder.skip("Parquet files without a split in their name")
+            continue
+        cells = Splits(layout.split) if layout.split else None
+        for number, (size, own_name, value, cell, others) in enumerate(_rows(file, layout)):
+            at = f"{file}: row {number}"
+            of_row = cells.name(cell, at) if cells else split or "train"
+            builder.add(
+                split=of_row,
+                name=own_name if named else f"{name}[{number}]",
+                key=os.path.splitext(own_name)[0] if named else f"{os.path.splitext(name)[0]}-{number}",
+                label=labels.code(value, column=layout.label, split=of_row, at=at)
+                if layout.label
+                else labels.none(split=of_row, at=f"{at}: there is no label column"),
+                size=size,
+                container=container,
+                offset=number,
+                fields=fields_json(others, frozenset()),
+            )
+    listing = builder.build(
+        title=(path if path.is_dir() else path.with_suffix("")).resolve().name,
+        kind=NAME,
+        reader=ParquetReader(tuple(files), first.image),
+        classes=[ClassName(class_name, class_name) for class_name in first.names or ()],
+        given_splits=given,
+        warnings=[
+            *(f"column {column} holds bytes and is left out" for column in first.left_out),
+            *(labels.warnings() if first.label else [no_label_warning(layout.others for layout in layouts)]),
+        ],
+    )
+    labels.check(has_fields=listing.has_fields)
+    if not listing.size_N.any():
+        raise without_images(files[0], first.image, "all rows are empty")
+    return (
+        with_usual_splits(listing) if first.names else with_sorted_classes(listing, labels.ids, numeric=labels.numeric)
+    )
+
+
+def spool(listing: Listing, path: Path) -> Listing:
+    """Copies all images of `listing` into one file at `path`, row group by row group; random access is cheap there.
+
+    Returns the listing with a `RangeReader` on that file. Samples keep rows, names, keys, labels and sizes; offsets
+    change, and they count in `Listing.fingerprint`: a caller that compares fingerprints takes it before spooling.
+    Nothing stands at `path` before it is complete. Raises `OutputError` when it can't be written.
+    """
+    order_N = np.lexsort((listing.offset_N, listing.container_N))
+    offset_N = np.zeros(len(listing), np.int64)
+    partial = path.with_name(path.name + ".part")
+    try:
+        with open(partial, "wb") as blob:
+            for start in range(0, len(order_N), _SPOOL_ROWS):
+                row_N = order_N[start : start + _SPOOL_ROWS]
+                for row, ref in zip(row_N.tolist(), listing.refs(row_N), strict=True):
+                    offset_N[row] = blob.tell()
+                    # A row without an image stays one of size 0, to be rejected as the others are.
+                    blob.write(listing.reader.read(ref) if ref.size else b"")
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: can't copy the images there: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return dataclasses.replace(
+        listing,
+        reader=RangeReader((path,)),
+        container_N=np.zeros(len(listing), np.int32),
+        offset_N=offset_N,
+    )
+
+
+def _files(path: Path, depth: int = _MAX_DEPTH) -> list[Path]:
+    """Parquet files at or below `path`, sorted folder by folder."""
+    if path.is_file():
+        return [path] if extension(path.name) == ".parquet" else []
+    if not path.is_dir() or not depth:
+        return []
+    folders, names = visible(path)
+    files = [path / name for name in names if extension(name) == ".parquet"]
+    for name in folders:
+        files += _files(path / name, depth - 1)
+    return files
+
+
+def _relative(file: Path, path: Path) -> str:
+    return file.name if file == path else file.relative_to(path).as_posix()
+
+
+def _batches(file: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    parquet = open_parquet(file)
+    try:
+        yield from parquet.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{file}: damaged Parquet file: {error}") from error
+    finally:
+        parquet.close()
+
+
+def _leaf(column: Any, path: str) -> Any:
+    """The last part of a column path such as `image.bytes`, taken from its column."""
+    return pc.struct_field(column, path.rpartition(".")[2]) if pa.types.is_struct(column.type) else column
+
+
+def _rows(file: Path, layout: ParquetLayout) -> Iterator[_Row]:
+    columns = [layout.image, *filter(None, (layout.path, layout.label, layout.split)), *layout.others]
+    for batch in _batches(file, columns):
+        images = batch.column(layout.top)
+        sizes = pc.binary_length(_leaf(images, layout.image)).fill_null(0).to_pylist()
+        paths = _leaf(images, layout.path).to_pylist() if layout.path else [""] * len(sizes)
+        labels, splits = (
+            batch.column(column).to_pylist() if column else repeat(None, len(sizes))
+            for column in (layout.label, layout.split)
+        )
+        others = batch.select(list(layout.others)).to_pylist() if layout.others else [{}] * len(sizes)
+        yield from map(_Row, sizes, paths, labels, splits, others)
+
+
+def _all_named_differently(files: Sequence[Path], layout: ParquetLayout) -> bool:
+    """Whether each row has a path of its own; 8 bytes of memory a row."""
+    if layout.path is None:
+        return False
+    hashes = array("Q")
+    for file in files:
+        for batch in _batches(file, [layout.path]):
+            for path in _leaf(batch.column(0), layout.path).to_pylist():
+                if not path:
+                    return False
+                hashes.append(xxhash.xxh3_64_intdigest(path.encode()))
+    return len(np.unique(np.frombuffer(hashes, np.uint64))) == len(hashes)

@@ -1,0 +1,101 @@
+"""The environment -> this process's rank, device and process group; sums over all ranks."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import distributed
+
+from imgdata.errors import OptionError
+from imgdata.order.ranks import distributed_rank_and_world, rank_and_world
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Processes:
+    """Where this process stands among those of the run."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that prints and writes."""
+        return self.rank == 0
+
+    def sum(self, *values: torch.Tensor) -> None:
+        """Replace each tensor by its sum over all ranks; every rank must call it."""
+        if self.world_size > 1:
+            for value in values:
+                distributed.all_reduce(value)
+
+    def copy_from_first(self, values: Iterable[torch.Tensor]) -> None:
+        """Replace each tensor by that of rank 0; every rank must call it."""
+        if self.world_size > 1:
+            for value in values:
+                distributed.broadcast(value, src=0)
+
+    def wait(self) -> None:
+        """Until every rank is here."""
+        if self.world_size > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def processes(device: str) -> Iterator[Processes]:
+    """This process among those that torchrun started, with a process group for the block; alone without torchrun.
+
+    `device` is `auto` (a GPU where there is one), `cpu`, `cuda` (with several ranks, the one of `LOCAL_RANK`) or
+    `cuda:1`. Raises `OptionError`.
+    """
+    chosen = choose_device(device)
+    if distributed_rank_and_world() is not None or rank_and_world()[1] == 1:
+        rank, world_size = rank_and_world()
+        yield Processes(rank=rank, world_size=world_size, device=chosen)
+        return
+    if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
+        raise OptionError(
+            f"{rank_and_world()[1]} processes must know of each other, got no RANK and MASTER_ADDR; start them with "
+            "torchrun (under srun or mpirun one torchrun on each machine)"
+        )
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+        distributed.init_process_group("nccl", device_id=chosen)
+    else:
+        distributed.init_process_group("gloo")
+    try:
+        yield Processes(rank=distributed.get_rank(), world_size=distributed.get_world_size(), device=chosen)
+    finally:
+        distributed.destroy_process_group()
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:1` -> this process's device. Raises `OptionError` for a GPU that isn't there."""
+    has_gpu = torch.cuda.is_available()
+    if name == "auto":
+        name = "cuda" if has_gpu else "cpu"
+    if name == "cpu":
+        return torch.device("cpu")
+    if not name.startswith("cuda"):
+        raise OptionError(f"device must be auto, cpu, cuda or cuda:0, cuda:1, ..., got {name!r}")
+    if not has_gpu:
+        raise OptionError(
+            f"device must be cpu where PyTorch finds no GPU, got {name!r}; install NVIDIA's driver and a PyTorch with "
+            "CUDA (torch.cuda.is_available() says whether it works)"
+        )
+    number = int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())) if name == "cuda" else _number(name)
+    if number >= torch.cuda.device_count():
+        raise OptionError(
+            f"device must be cuda:0 to cuda:{torch.cuda.device_count() - 1} here, got cuda:{number}; start as many "
+            "processes as there are GPUs"
+        )
+    return torch.device("cuda", number)
+
+
+def _number(name: str) -> int:
+    number = name.removeprefix("cuda:")
+    if not number.isdecimal():
+        raise OptionError(f"device must be auto, cpu, cuda or cuda:0, cuda:1, ..., got {name!r}")
+    return int(number)

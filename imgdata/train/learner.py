@@ -1,0 +1,174 @@
+"""A batch -> one step of the optimiser: forward, backward, update."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from imgdata.errors import MissingExtraError, TrainingError
+from imgdata.train.defaults import DecidedOptions
+from imgdata.train.distributed import Processes
+from imgdata.train.memory import memory_told
+from imgdata.train.network import autocast, half_type, spread
+from imgdata.train.optimizer import freeze, make_optimizer, set_learning_rate, train_mode
+
+if TYPE_CHECKING:
+    from timm.utils.model_ema import ModelEmaV3
+
+_STEP_STREAM = 0x9E3779B97F4A7C15
+"""Spreads the seeds of neighbouring steps: 2^64 over the golden ratio."""
+
+
+class Outcome(NamedTuple):
+    """Of one step, on this rank; nothing has waited for the device."""
+
+    loss: torch.Tensor
+    """Mean over the rank's samples, float32 `()`."""
+    correct: torch.Tensor
+    """Samples whose highest logit is that of the label, or of the larger part of a mixed one, int64 `()`."""
+
+
+class Learner:
+    """The network, its optimiser and its moving average: all that a step changes."""
+
+    def __init__(
+        self, model: nn.Module, options: DecidedOptions, ranks: Processes, weight_C: torch.Tensor | None = None
+    ) -> None:
+        self.model = model
+        self.frozen = options.freeze
+        self._options = options
+        self._ranks = ranks
+        self._weight_C = weight_C
+        self._half = half_type(options.amp, ranks.device)
+        freeze(model, self.frozen)
+        self.optimizer = make_optimizer(model, options)
+        # Before `spread`: what wraps the network has no part in it.
+        self.ema = _average(model, options.ema) if options.ema else None
+        self._scaler = torch.amp.GradScaler(enabled=self._half is torch.float16)
+        self._called = spread(model, options, ranks)
+
+    @property
+    def judged(self) -> nn.Module:
+        """What is validated and kept: the moving average where there is one."""
+        averaged: nn.Module = self.model if self.ema is None else self.ema.module
+        return averaged
+
+    def thaw(self) -> None:
+        """Let the whole network learn from now on."""
+        self.frozen = False
+        freeze(self.model, False)
+        # Which gradients are exchanged is decided when it is wrapped; the wrapper before must be gone by then.
+        self._called = self.model
+        gc.collect()
+        self._called = spread(self.model, self._options, self._ranks)
+
+    def begin_epoch(self) -> None:
+        """Put the network into training mode, after an evaluation."""
+        train_mode(self.model, self.frozen)
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor, *, number: int, lr: float) -> Outcome:
+        """Learn from a batch: images `(N, C, H, W)`, labels int64 `(N,)` or float32 `(N, classes)`.
+
+        Dropout and the like depend on the seed, `number` and the rank alone. Raises `TrainingError` when memory is out.
+        """
+        options, ranks = self._options, self._ranks
+        torch.manual_seed((options.seed + _STEP_STREAM * (number * ranks.world_size + ranks.rank + 1)) % 2**63)
+        set_learning_rate(self.optimizer, lr)
+        with memory_told(lambda: self._memory_advice(images)):
+            outcome = self._forward_and_backward(images, labels)
+            if options.clip_grad is not None:
+                self._scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_grad)
+            self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(self.model, step=number)
+        return outcome
+
+    def _forward_and_backward(self, images: torch.Tensor, labels: torch.Tensor) -> Outcome:
+        """Gradients of the mean loss, part after part; only the last part's backward exchanges them between ranks."""
+        losses, correct = [], []
+        parts = list(zip(images.chunk(self._options.accumulate), labels.chunk(self._options.accumulate), strict=True))
+        for number, (image_part, label_part) in enumerate(parts):
+            silent = isinstance(self._called, DistributedDataParallel) and number < len(parts) - 1
+            with self._called.no_sync() if silent else nullcontext():  # type: ignore[operator]
+                with autocast(self._half, self._ranks.device), _one_picture_told(len(image_part)):
+                    logits_NC = self._called(image_part)
+                loss = self._loss(logits_NC.float(), label_part) / len(images)
+                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            hard_N = label_part if label_part.ndim == 1 else label_part.argmax(dim=1)
+            correct.append((logits_NC.detach().argmax(dim=1) == hard_N).sum())
+        return Outcome(torch.stack(losses).sum(), torch.stack(correct).sum())
+
+    def _loss(self, logits_NC: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The sum over samples. Weights are not divided out: their mean over the data is 1, and ranks differ."""
+        return functional.cross_entropy(
+            logits_NC,
+            labels,
+            weight=self._weight_C,
+            label_smoothing=self._options.label_smoothing,
+            reduction="sum",
+        )
+
+    def state(self) -> dict[str, Any]:
+        """All that a step changes, as tensors and plain values."""
+        return {
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        # Which kernels the optimiser has depends on the device, which may be another now.
+        groups = state["optimizer"]["param_groups"]
+        for saved, own in zip(groups, self.optimizer.param_groups, strict=True):
+            saved["fused"] = own["fused"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self._scaler.load_state_dict(state["scaler"])
+
+    def _memory_advice(self, images: torch.Tensor) -> str:
+        accumulate, samples = self._options.accumulate, len(images)
+        ways = []
+        if accumulate < samples:
+            ways.append(f"accumulate={2 * accumulate}, which computes the same in smaller parts")
+        ways.append(f"batch_size={max(1, self._options.batch_size // 2)}, or a smaller size")
+        return (
+            f"out of memory on {self._ranks.device} with {-(-samples // accumulate)} pictures of "
+            f"{images.shape[-2]}x{images.shape[-1]} at once; try {', or '.join(ways)}"
+        )
+
+
+@contextmanager
+def _one_picture_told(pictures: int) -> Iterator[None]:
+    """Batch norm has no statistics of a single value."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise TrainingError(
+            f"the network's batch norm must see 2 pictures at once or more, got {pictures}; use a larger batch_size, "
+            "fewer parts (accumulate), or a larger size"
+        ) from error
+
+
+def _average(model: nn.Module, decay: float) -> "ModelEmaV3":
+    """A moving average of `model`; the first steps count less than `decay` says, as they are far from the end."""
+    try:
+        from timm.utils.model_ema import ModelEmaV3
+    except ImportError as error:
+        raise MissingExtraError("ema needs timm: pip install 'imgdata[train]'") from error
+    return ModelEmaV3(model, decay=decay, use_warmup=True)
