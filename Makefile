@@ -20,7 +20,7 @@ STAGES = OMP_NUM_THREADS=1 $(PYTEST) benchmarks --benchmark-only --benchmark-sor
 SITE_PACKAGES = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
 WHICH_PILLOW = $(BIN)/python -c 'import PIL; print(f"PIL is now {PIL.__version__}: {PIL.__path__[0]}")'
 # Tests that use Pillow themselves run with both: Pillow-SIMD, and the Pillow that most people have.
-PILLOW_TESTS = $(shell grep -lE '^ *(import|from) (PIL|pictures)' tests/test_*.py)
+PILLOW_TESTS = $(shell grep -rlE --include='test_*.py' '^ *(import|from) (PIL|support.pictures)' tests)
 
 # A notice of the theme's makers at every build; nothing to do with these pages.
 export NO_MKDOCS_2_WARNING := 1
@@ -96,7 +96,7 @@ sanitize: $(READY) ## run the tests of the compiled part under AddressSanitizer 
 	@cd $(SANITIZED) && CFLAGS="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
 	    $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
 	@cd $(SANITIZED) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	    ASAN_OPTIONS=detect_leaks=0 $(CURDIR)/$(PYTEST) -n $(TEST_WORKERS) -m "not slow" tests/test_native*.py $(ARGS)
+	    ASAN_OPTIONS=detect_leaks=0 $(CURDIR)/$(PYTEST) -n $(TEST_WORKERS) -m "not slow" tests/native $(ARGS)
 
 fuzz: $(READY) ## feed damaged files to the compiled part for FUZZ_SECONDS (60); needs clang
 	@$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)

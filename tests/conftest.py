@@ -10,10 +10,11 @@ from pathlib import Path
 import hypothesis
 import PIL
 import pytest
-from loaders import backend, images  # noqa: F401  fixtures of several files
 from PIL import features
-from residents import one_size, resident_cache, spoilt  # noqa: F401
-from runs import digits  # noqa: F401
+
+from support.loaders import backend, images  # noqa: F401  fixtures of several files
+from support.residents import one_size, resident_cache, spoilt  # noqa: F401
+from support.runs import digits  # noqa: F401
 
 # Times are never asserted: these machines are shared.
 hypothesis.settings.register_profile("imgdata", deadline=None)

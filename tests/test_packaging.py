@@ -16,8 +16,8 @@ import pytest
 
 import imgdata
 from imgdata import native
+from support.places import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 SOURCES = ("imgdata", "cli")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from tarsets import write_tar
+from support.tarsets import write_tar
 
 from benchmarks import raw_cifar, raw_imagenet
 from benchmarks.raw_files import write_file, write_lines
