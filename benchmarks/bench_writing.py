@@ -14,7 +14,8 @@ from PIL import Image
 
 import imgdata
 from benchmarks.writers import resize_with_pillow
-from imgdata.images.encode import Encoding, check, reencode
+from imgdata.images.decode import check
+from imgdata.images.encode import Encoding, reencode
 from imgdata.images.probe import probe
 from imgdata.sample import ClassName
 from imgdata.shards.options import ShardOptions

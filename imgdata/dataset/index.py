@@ -1,5 +1,6 @@
 """The index: one Parquet file per split, one row per sample -> columns as NumPy and Arrow arrays."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -241,3 +242,11 @@ class Index:
         """Position of the first sample with `key`; -1 when there is none."""
         position: int = pc.index(self.column("key"), key).as_py()
         return position
+
+
+def index_id(index: Index) -> str:
+    """Names a split's contents: 32 hex digits of SHA-256 over the hashes of its images, in order, and their labels."""
+    index.load(("xxh64", "label"))
+    digest = hashlib.sha256(index.xxh64_N.astype("<u8").tobytes())
+    digest.update(index.label_N.astype("<i4").tobytes())
+    return digest.hexdigest()[:32]

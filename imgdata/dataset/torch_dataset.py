@@ -9,8 +9,9 @@ from PIL import Image
 from imgdata.dataset.dataset import Split
 from imgdata.dataset.manifest import MAX_PIXELS
 from imgdata.errors import ImageError
-from imgdata.images.encode import refuse_large
-from imgdata.images.probe import open_image, pillow_errors, probe
+from imgdata.images.decode import refuse_large
+from imgdata.images.pillow import open_image, pillow_errors
+from imgdata.images.probe import probe
 from imgdata.sample import ClassName
 
 

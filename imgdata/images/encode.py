@@ -1,4 +1,4 @@
-"""Encoded bytes + `ImageInfo` -> verdict of a full decode, or new encoded bytes: upright, 8-bit, resized.
+"""Encoded bytes + `ImageInfo` -> new encoded bytes: upright, 8-bit, resized.
 
 JPEG to JPEG goes through `imgdata.native` where that was compiled. Otherwise JPEG is decoded and encoded by
 simplejpeg, which carries its own libjpeg-turbo and reports the faults that Pillow passes over; all else, and
@@ -7,20 +7,20 @@ rounds the resize differently by one step.
 """
 
 import io
-import re
-import zlib
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import PIL
 import simplejpeg
-from numpy.typing import NDArray
 from PIL import Image
 
 from imgdata import native
 from imgdata.errors import ImageError, OptionError
-from imgdata.images.probe import FRAME_MARKERS, SOS, ImageInfo, jpeg_segments, open_image, pillow_errors, png_chunks
+from imgdata.images.decode import check_structure
+from imgdata.images.info import ImageInfo
+from imgdata.images.jpeg import decode_jpeg
+from imgdata.images.pillow import open_image, pillow_errors
 
 STORED_FORMATS = ("jpeg", "png", "webp")
 """What shards hold; bytes in another format are always encoded anew."""
@@ -83,143 +83,6 @@ def needs_repair(info: ImageInfo) -> bool:
     decoder turns those into the same RGB.
     """
     return any(name != "palette" for name in oddities(info))
-
-
-def refuse_large(info: ImageInfo, max_pixels: int) -> None:
-    """Raise `ImageError` `too-large` when the header promises more than `max_pixels`; nothing is decoded."""
-    if info.width * info.height > max_pixels:
-        raise ImageError("too-large", f"{info.width} x {info.height} pixels, the limit is {max_pixels} (max_pixels)")
-
-
-# --- check --------------------------------------------------------------------------------------------
-
-
-def check(data: bytes, info: ImageInfo) -> None:
-    """Decode the image once, as a whole; of an animation the first frame.
-
-    Raises `ImageError`: `truncated`, `corrupt` or `unsupported`. Call `refuse_large` before: the decoder
-    takes as much memory as the header promises.
-
-    Measured with a 500x375 JPEG of quality 98: 1.30x the images/s of simplejpeg's full RGB decode. At 1/8
-    in gray all entropy-coded data is still decoded, but colour and most of the inverse DCT are left out.
-    """
-    check_structure(data, info)
-    if info.format != "jpeg":
-        with pillow_errors(), open_image(data, info.format) as image:
-            image.load()
-
-
-def check_structure(data: bytes, info: ImageInfo) -> None:
-    """Raise `ImageError` for the faults that Pillow, which makes the pixels, would pass over."""
-    if info.format == "jpeg":
-        decode_jpeg(data, info, "GRAY", shrink=8)
-    elif info.format == "png":
-        _check_png_checksums(data)
-    elif info.format == "webp":
-        _check_webp_size(data)
-
-
-def _check_png_checksums(data: bytes) -> None:
-    """Raise `ImageError` unless every chunk up to IEND is there with the right CRC.
-
-    Pillow skips the checksums of pixel data, and stops reading when it has enough rows.
-    """
-    view = memoryview(data)
-    for kind, start, end in png_chunks(data):
-        if end + 4 > len(data):
-            raise ImageError("truncated", f"PNG ends after {len(data)} bytes, inside a chunk that needs {end + 4}")
-        if zlib.crc32(view[start - 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
-            raise ImageError("corrupt", f"PNG checksum is wrong for chunk {kind!r} at byte {start - 8}")
-
-
-def _check_webp_size(data: bytes) -> None:
-    promised = 8 + int.from_bytes(data[4:8], "little")
-    if promised > len(data):
-        raise ImageError("truncated", f"WebP has {len(data)} of {promised} bytes")
-
-
-def decode_jpeg(data: bytes, info: ImageInfo, colorspace: str, *, shrink: int = 1) -> NDArray[np.uint8]:
-    """uint8 `(H, W, 1)` for GRAY, `(H, W, 3)` for RGB, both sides divided by `shrink` (1, 2, 4, 8), rounded up.
-
-    Every warning of libjpeg is an error, except where `_without_harmless_faults` shows that no pixel depends
-    on the bytes in question.
-    """
-    if info.bits != 8:
-        raise ImageError("unsupported", f"JPEG with {info.bits} bits a channel")
-    # The smallest scale that reaches these sides is exactly 1/shrink.
-    height, width = -(-info.height // shrink), -(-info.width // shrink)
-
-    def decode(encoded: bytes, strict: bool) -> NDArray[np.uint8]:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-            encoded, colorspace, min_height=height, min_width=width, min_factor=shrink, strict=strict
-        )
-        return pixels
-
-    try:
-        return decode(data, True)
-    except ValueError as error:
-        message = str(error)
-    if "subsampling" in message:
-        return _decode_unusual_jpeg(data, info, colorspace)
-    picture = _without_harmless_faults(data)
-    if picture is None:
-        raise ImageError("truncated" if "Premature end" in message else "corrupt", message)
-    return decode(picture, False)
-
-
-def _decode_unusual_jpeg(data: bytes, info: ImageInfo, colorspace: str) -> NDArray[np.uint8]:
-    """As `decode_jpeg`, through Pillow and at full size: simplejpeg refuses rare chroma subsamplings."""
-    with pillow_errors(), open_image(data, info.format) as image:
-        pixels = np.asarray(image.convert("L" if colorspace == "GRAY" else "RGB"))
-    return np.atleast_3d(pixels)
-
-
-_PADDED_END = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
-_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
-
-
-def _without_harmless_faults(data: bytes) -> bytes | None:
-    """A JPEG with the same pixels and no faults, when the faults of `data` touch no pixel; None otherwise.
-
-    They touch none when the picture decodes without any warning once these are gone: application and
-    comment segments (an unknown JFIF version, a broken ICC profile), bytes between the header's segments,
-    and the scan parameters, which sequential JPEG ignores. A run of zeros between the picture's data and
-    the end marker is harmless too: some encoders pad. Other bytes there mean that the decoder lost its way
-    and was done too early, just as a damaged picture looks.
-    """
-    try:
-        picture, scan = _picture_only(data)
-        simplejpeg.decode_jpeg(picture, "GRAY", min_height=1, min_width=1, strict=True)
-    except ImageError:
-        return None
-    except ValueError as error:
-        padded = _PADDED_END.search(str(error))
-        if padded is None:
-            return None
-        end = picture.find(b"\xff\xd9", scan)
-        return None if any(picture[end - int(padded[1]) : end]) else picture
-    return picture
-
-
-def _picture_only(data: bytes) -> tuple[bytes, int]:
-    """The segments that decide the pixels and everything behind them, and the first byte of the first scan."""
-    parts = [b"\xff\xd8"]
-    sequential = False
-    for marker, start, end in jpeg_segments(data):
-        segment = bytes((0xFF, marker)) + data[start - 2 : end]
-        if marker in FRAME_MARKERS:
-            sequential = marker in (0xC0, 0xC1)
-        if marker == SOS and sequential:
-            segment = segment[:-3] + b"\0\x3f\0"
-        # Of the application segments, JFIF's presence and Adobe's transform tell YCbCr from RGB.
-        if marker == 0xE0 and segment[4:9] == b"JFIF\0":
-            parts.append(_JFIF)
-        elif marker < 0xE0 or (marker == 0xEE and segment[4:9] == b"Adobe" and segment[15:16] in (b"\0", b"\1", b"\2")):
-            parts.append(segment)
-    return b"".join(parts) + data[end:], sum(map(len, parts))
-
-
-# --- encode anew --------------------------------------------------------------------------------------
 
 
 def encoder() -> str:

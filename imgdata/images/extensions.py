@@ -5,6 +5,5 @@ IMAGE_EXTENSIONS = (
     *("jp2", "avif", "heic", "heif", "jxl", "jpe", "jfif", "mpo", "apng", "dib"),
 )
 """Lower-case, without the dot, the commonest first. Images that can't be decoded are refused later, with the reason."""
-
 IMAGE_SUFFIXES = frozenset(f".{extension}" for extension in IMAGE_EXTENSIONS)
 """The same with the dot."""

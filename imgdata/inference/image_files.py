@@ -16,7 +16,7 @@ import torch
 
 from imgdata.dataset.manifest import MAX_PIXELS
 from imgdata.errors import ImageError
-from imgdata.images.encode import refuse_large
+from imgdata.images.decode import refuse_large
 from imgdata.images.probe import probe
 from imgdata.loader.loader import Loader
 from imgdata.recipes.recipe import Recipe

@@ -10,12 +10,13 @@ from typing import Any, Literal, NamedTuple, get_args
 from imgdata.backends.protocol import BackendName, DType
 from imgdata.dataset.dataset import Dataset, Split
 from imgdata.dataset.dataset import open as open_dataset
+from imgdata.dataset.index import index_id
 from imgdata.errors import OptionError
 from imgdata.order.epoch_order import Shuffle
 from imgdata.recipes.ops import CutMix, MixUp, MixUpOrCutMix, Normalize
 from imgdata.recipes.recipe import Recipe
 from imgdata.views.saved import open_view
-from imgdata.views.view import View, index_id
+from imgdata.views.view import View
 
 MAX_THREADS = 4096
 OnBad = Literal["replace", "skip", "raise"]

@@ -19,7 +19,8 @@ from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.index import Index, index_schema
 from imgdata.dataset.manifest import Manifest
 from imgdata.errors import ImageError, OptionError, ShardError
-from imgdata.images.probe import UNKNOWN, probe
+from imgdata.images.info import UNKNOWN
+from imgdata.images.probe import probe
 from imgdata.sample import ClassName
 from imgdata.shards.job_folder import REJECTS, REPAIRS
 from imgdata.shards.parallel import in_threads

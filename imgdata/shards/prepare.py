@@ -1,8 +1,10 @@
 """Raw image bytes + options -> the bytes to store, or why the image is bad."""
 
 from imgdata.errors import ImageError
-from imgdata.images.encode import check, extension_of, needs_encoding, needs_repair, oddities, reencode, refuse_large
-from imgdata.images.probe import UNKNOWN, ImageInfo, probe
+from imgdata.images.decode import check, refuse_large
+from imgdata.images.encode import extension_of, needs_encoding, needs_repair, oddities, reencode
+from imgdata.images.info import UNKNOWN, ImageInfo
+from imgdata.images.probe import probe
 from imgdata.shards.options import ShardOptions
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from imgdata.arrow import column_array
 from imgdata.dataset.index import index_schema
 from imgdata.errors import ShardError
-from imgdata.images.probe import ImageInfo
+from imgdata.images.info import ImageInfo
 from imgdata.sample import SampleRef
 from imgdata.storage.atomic import JOB_FOLDER, write_atomic
 

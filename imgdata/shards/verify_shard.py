@@ -12,7 +12,7 @@ import xxhash
 from imgdata.dataset.index import Index
 from imgdata.dataset.manifest import Manifest
 from imgdata.errors import ImageError, ShardError
-from imgdata.images.encode import check, refuse_large
+from imgdata.images.decode import check, refuse_large
 from imgdata.images.probe import probe
 from imgdata.sample import ClassName
 from imgdata.shards.fault import Fault

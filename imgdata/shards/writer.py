@@ -12,7 +12,7 @@ from pathlib import Path
 import xxhash
 
 from imgdata.errors import ImageError, ShardError
-from imgdata.images.probe import ImageInfo
+from imgdata.images.info import ImageInfo
 from imgdata.sample import ClassName, SampleRef
 from imgdata.shards.plan import ShardTask
 from imgdata.shards.prepare import prepare

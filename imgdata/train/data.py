@@ -11,8 +11,9 @@ from imgdata.errors import OptionError
 from imgdata.train.defaults import Facts
 from imgdata.train.options import TrainOptions
 from imgdata.views.saved import apply_steps, open_view
+from imgdata.views.subsets import subset_count, subset_fraction
 from imgdata.views.text import parse_view
-from imgdata.views.view import View, subset_count, subset_fraction
+from imgdata.views.view import View
 
 _USUAL_NAMES = ("val", "validation", "valid", "dev", "test", "eval")
 """Splits that are validated with where none is named, the first that is there."""

@@ -64,7 +64,7 @@ class TrainOptions:
     balance: bool = False
     """Draw all classes equally often."""
     class_weights: ClassWeights = "none"
-    """Weights of classes in the loss, see `imgdata.views.view.class_weights`."""
+    """Weights of classes in the loss, see `imgdata.views.balance.class_weights`."""
 
     # --- augmentation
     recipe: str = "auto"

@@ -24,7 +24,8 @@ from imgdata.train.network import half_type, make_network
 from imgdata.train.options import TrainOptions
 from imgdata.train.pictures import evaluation_recipe, training_recipe
 from imgdata.version import __version__
-from imgdata.views.view import View, class_weights
+from imgdata.views.balance import class_weights
+from imgdata.views.view import View
 
 _PACKAGES = ("torch", "torchvision", "timm")
 """Whose versions are kept, of those that are installed."""

@@ -14,12 +14,17 @@ from typing import Any
 import numpy as np
 
 from imgdata.dataset.dataset import Dataset
+from imgdata.dataset.index import index_id
 from imgdata.dataset.manifest import json_bytes
 from imgdata.errors import OptionError, OutputError, ShardError
 from imgdata.storage.atomic import write_atomic
-from imgdata.views.columns import balance_step, exclude_step, relabel_step, where, whole_number
+from imgdata.views.balance import balance_step
+from imgdata.views.filters import exclude_step, where
+from imgdata.views.key_table import whole_number
+from imgdata.views.relabel import relabel_step
+from imgdata.views.subsets import fold, per_class, subset_count, subset_fraction
 from imgdata.views.text import STEP_NAMES, Step, parse_view, read_files
-from imgdata.views.view import View, fold, index_id, per_class, subset_count, subset_fraction, whole
+from imgdata.views.view import View, whole
 
 VIEWS_FOLDER = "views"
 VIEW_VERSION = 1

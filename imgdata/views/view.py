@@ -8,25 +8,17 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.dataset.dataset import Dataset
-from imgdata.dataset.index import Index
+from imgdata.dataset.index import Index, index_id
 from imgdata.errors import OptionError
 from imgdata.order.epoch_order import MAX_EPOCH, MAX_SEED, EpochCache
 from imgdata.sample import ClassName
-from imgdata.stratify import stratified_split
 from imgdata.views.resampling import Resampling, repeat_numbers
 from imgdata.views.text import Step, view_text
-
-SubsetPart = Literal["first", "rest"]
-FoldPart = Literal["train", "held"]
-_STREAM = 0x70657263
-"""Keeps the draw of `per_class` apart from others with the same seed."""
-_MAX_FOLDS = 255
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -147,75 +139,6 @@ def whole(dataset: Dataset, split: str) -> View:
     )
 
 
-def index_id(index: Index) -> str:
-    """Names a split's contents: 32 hex digits of SHA-256 over the hashes of its images, in order, and their labels."""
-    index.load(("xxh64", "label"))
-    digest = hashlib.sha256(index.xxh64_N.astype("<u8").tobytes())
-    digest.update(index.label_N.astype("<i4").tobytes())
-    return digest.hexdigest()[:32]
-
-
-def subset_fraction(view: View, fraction: float, *, part: SubsetPart = "first", seed: int = 0) -> View:
-    """A share of the samples drawn by class, or with `part="rest"` all the others: together they are the view.
-
-    `fraction` above 0 and below 1. Each class gives its share rounded down or up, and the total is rounded to the
-    nearest (`imgdata.stratify.split_counts`). Raises `OptionError`.
-    """
-    if not 0 < fraction < 1:
-        raise OptionError(f"view: fraction must be above 0 and below 1, got {fraction:g}")
-    first_N = _first(view, fraction, part, seed)
-    step = _step("fraction", repr(float(fraction)), part=part, seed=seed)
-    return select_rows(view, first_N if part == "first" else ~first_N, step)
-
-
-def subset_count(view: View, count: int, *, part: SubsetPart = "first", seed: int = 0) -> View:
-    """`count` samples drawn by class, or with `part="rest"` all the others: CIFAR-10's 45,000 and 5,000.
-
-    `count` from 1 to one less than there are. Raises `OptionError`.
-    """
-    total = len(view.position_N)
-    if not 0 < count < total:
-        raise OptionError(f"view: count must be 1 to {total - 1}, one less than there are samples, got {count}")
-    first_N = _first(view, count / total, part, seed)
-    step = _step("count", str(count), part=part, seed=seed)
-    return select_rows(view, first_N if part == "first" else ~first_N, step)
-
-
-def fold(view: View, number: int, folds: int, *, part: FoldPart = "train", seed: int = 0) -> View:
-    """Of `folds` equal parts drawn by class, number `number` (from 1) is held out: it (`held`) or the rest (`train`).
-
-    Every sample is held out in exactly one fold. 2 to 255 folds. Raises `OptionError`.
-    """
-    most = min(_MAX_FOLDS, len(view.position_N))
-    if not 2 <= folds <= most:
-        raise OptionError(f"view: the number of folds must be 2 to {most}, got {folds}")
-    if not 1 <= number <= folds:
-        raise OptionError(f"view: the fold must be 1 to {folds}, got {number}")
-    _check_choice("part", part, get_args(FoldPart))
-    _check_seed(seed)
-    fold_N = stratified_split(view.label_N, {str(k): 1 / folds for k in range(folds)}, seed)
-    held_N = fold_N == number - 1
-    step = _step("fold", f"{number}/{folds}", part=part, seed=seed)
-    return select_rows(view, held_N if part == "held" else ~held_N, step)
-
-
-def per_class(view: View, count: int, *, seed: int = 0) -> View:
-    """Up to `count` random samples of each class: all where a class has fewer; none without a label.
-
-    More of them, with the same seed, include the fewer. Raises `OptionError`.
-    """
-    if count < 1:
-        raise OptionError(f"view: per_class must be 1 or more, got {count}")
-    _check_seed(seed)
-    draw_N = np.random.Philox(key=[seed, _STREAM]).random_raw(len(view.label_N))
-    order_N = np.lexsort((draw_N, view.label_N))
-    label_N = view.label_N[order_N]
-    place_N = np.arange(len(label_N)) - np.searchsorted(label_N, label_N)
-    kept_N = np.zeros(len(label_N), bool)
-    kept_N[order_N[(place_N < count) & (label_N >= 0)]] = True
-    return select_rows(view, kept_N, _step("per_class", str(count), seed=seed))
-
-
 def select_rows(view: View, kept_N: NDArray[np.bool_], step: Step) -> View:
     """The rows where `kept_N` is true; `step` says how they were chosen."""
     check_not_balanced(view, step.name)
@@ -234,57 +157,19 @@ def check_not_balanced(view: View, step: str) -> None:
         raise OptionError(f"view: balance must be the last step, got {step} after it")
 
 
-def class_weights(
-    view: View, method: Literal["balanced", "effective"] = "balanced", *, beta: float = 0.999
-) -> NDArray[np.float64]:
-    """A weight of each class for a weighted loss, float64 `(C,)`; 0 for classes without samples.
-
-    n is the number of labelled samples, n_c that of class c, C the number of classes that have any; with a balanced
-    view, of an epoch.
-
-    - `balanced`: n / (C n_c), scikit-learn's `compute_class_weight("balanced")`: the mean over the samples is 1.
-    - `effective`: proportional to (1 - beta) / (1 - beta^n_c), the inverse of the effective number of samples (Cui et
-      al., "Class-balanced loss based on effective number of samples", CVPR 2019), scaled to sum to C. `beta` from 0
-      (all equal) to below 1.
-
-    Raises `OptionError` when nothing is labelled.
-    """
-    _check_choice("method", method, ("balanced", "effective"))
-    if not 0 <= beta < 1:
-        raise OptionError(f"class_weights: beta must be 0 or more and below 1, got {beta:g}")
-    drawn_C = view.drawn_C
-    used_C = drawn_C > 0
-    if not used_C.any():
-        raise OptionError(f"class_weights: no sample of {view!r} has a label")
-    weight_C: NDArray[np.float64] = np.zeros(len(drawn_C))
-    if method == "balanced":
-        weight_C[used_C] = drawn_C.sum() / (used_C.sum() * drawn_C[used_C])
-        return weight_C
-    # 1 - beta^n without losing digits where beta is near 1.
-    weight_C[used_C] = 1.0 if beta == 0 else 1 / -np.expm1(drawn_C[used_C] * np.log(beta))
-    weight_C *= used_C.sum() / weight_C.sum()
-    return weight_C
-
-
-def _first(view: View, fraction: float, part: str, seed: int) -> NDArray[np.bool_]:
-    _check_choice("part", part, get_args(SubsetPart))
-    _check_seed(seed)
-    if len(view.position_N) < 2:
-        raise OptionError(f"view: one sample can't be cut in two, got {view!r}")
-    first_N: NDArray[np.bool_] = stratified_split(view.label_N, {"first": fraction, "rest": 1 - fraction}, seed) == 0
-    return first_N
-
-
-def _step(name: str, value: str, **options: object) -> Step:
+def make_step(name: str, value: str, **options: object) -> Step:
+    """A step of one value, with its options as text."""
     texts: Mapping[str, str] = {option: str(chosen) for option, chosen in options.items()}
     return Step(name=name, values=(value,), options=texts)
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise `OptionError` unless `value` is one of `choices`."""
     if value not in choices:
         raise OptionError(f"view: {name} must be {' or '.join(choices)}, got {value!r}")
 
 
-def _check_seed(seed: int) -> None:
+def check_seed(seed: int) -> None:
+    """Raise `OptionError` unless 0 <= seed < 2^63."""
     if not 0 <= seed < MAX_SEED:
         raise OptionError(f"view: seed must be 0 to 2^63-1, got {seed}")

@@ -17,18 +17,10 @@ from PIL import Image, ImageOps
 
 from imgdata import native
 from imgdata.errors import ImageError, OptionError
-from imgdata.images.encode import (
-    Encoding,
-    check,
-    extension_of,
-    needs_encoding,
-    needs_repair,
-    oddities,
-    reencode,
-    refuse_large,
-    repair,
-)
-from imgdata.images.probe import ImageInfo, probe
+from imgdata.images.decode import check, refuse_large
+from imgdata.images.encode import Encoding, extension_of, needs_encoding, needs_repair, oddities, reencode, repair
+from imgdata.images.info import ImageInfo
+from imgdata.images.probe import probe
 from support.pictures import (
     EXTENSIONS,
     FORMATS,

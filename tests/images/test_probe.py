@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from imgdata.errors import ImageError
-from imgdata.images.probe import ImageInfo, probe
+from imgdata.images.info import ImageInfo
+from imgdata.images.probe import probe
 from support.pictures import (
     FORMATS,
     animation,

@@ -24,7 +24,7 @@ from imgdata.loader.shuffle_quality import (
 )
 from imgdata.order.epoch_order import Order, permutation
 from imgdata.sample import ClassName
-from imgdata.views.columns import balance
+from imgdata.views.balance import balance
 from imgdata.views.view import View, whole
 
 

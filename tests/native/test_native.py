@@ -18,8 +18,10 @@ from PIL import Image
 
 from imgdata import native
 from imgdata.errors import ImageError
-from imgdata.images.encode import Encoding, check, encoder, reencode
-from imgdata.images.probe import ImageInfo, probe
+from imgdata.images.decode import check
+from imgdata.images.encode import Encoding, encoder, reencode
+from imgdata.images.info import ImageInfo
+from imgdata.images.probe import probe
 from support.pictures import cmyk_jpeg, exif, jpeg, photo, photo_file
 
 needs_native = pytest.mark.skipif(not native.AVAILABLE, reason="the extension was not built")

@@ -10,9 +10,12 @@ from sklearn.utils.class_weight import compute_class_weight
 
 import imgdata
 from imgdata.errors import OptionError
-from imgdata.views.columns import balance, relabel, where
+from imgdata.views.balance import balance, class_weights
+from imgdata.views.filters import where
+from imgdata.views.relabel import relabel
 from imgdata.views.resampling import SampleResampling, cycle_draws, quotas, repeat_numbers
-from imgdata.views.view import class_weights, subset_fraction, whole
+from imgdata.views.subsets import subset_fraction
+from imgdata.views.view import whole
 from support.animals import animals, keys, many
 
 

@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import imgdata
+from imgdata.dataset.index import index_id
 from imgdata.errors import OptionError, OutputError, ShardError
-from imgdata.views.columns import balance, exclude_step, where
+from imgdata.views.balance import balance
+from imgdata.views.filters import exclude_step, where
 from imgdata.views.saved import apply_steps, list_views, load_view, open_view, save_view
+from imgdata.views.subsets import subset_fraction
 from imgdata.views.text import STEP_NAMES, Condition, Step, parse_conditions, parse_view, view_text
-from imgdata.views.view import View, index_id, subset_fraction, whole
+from imgdata.views.view import View, whole
 from support.animals import animals, keys
 
 

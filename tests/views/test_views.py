@@ -14,9 +14,12 @@ import imgdata
 from imgdata.errors import OptionError
 from imgdata.order.epoch_order import Order
 from imgdata.sample import ClassName
-from imgdata.views.columns import balance, exclude, relabel, where
+from imgdata.views.balance import balance
+from imgdata.views.filters import exclude, where
+from imgdata.views.relabel import relabel
 from imgdata.views.resampling import SampleResampling
-from imgdata.views.view import View, fold, per_class, subset_count, subset_fraction, whole
+from imgdata.views.subsets import fold, per_class, subset_count, subset_fraction
+from imgdata.views.view import View, whole
 from support.animals import PER_CLASS, animals, keys, many
 
 

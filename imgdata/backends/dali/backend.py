@@ -30,6 +30,7 @@ from imgdata.backends.pillow import operators
 from imgdata.backends.protocol import Setup, Work
 from imgdata.backends.shard_files import ShardFiles
 from imgdata.backends.threads import Threads
+from imgdata.dataset.index import index_id
 from imgdata.errors import OptionError
 from imgdata.recipes.ops import (
     CenterCrop,
@@ -42,7 +43,6 @@ from imgdata.recipes.ops import (
 )
 from imgdata.recipes.recipe import Recipe
 from imgdata.storage.cache_folder import cache_folder
-from imgdata.views.view import index_id
 
 _READERS = 4
 """Threads that read, and cut what DALI doesn't take, at most."""

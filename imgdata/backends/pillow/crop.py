@@ -11,8 +11,11 @@ from PIL import Image
 from imgdata.augment.params import BatchParams
 from imgdata.dataset.manifest import MAX_PIXELS
 from imgdata.errors import ImageError
-from imgdata.images.encode import check_structure, decode_jpeg, refuse_large
-from imgdata.images.probe import ImageInfo, open_image, pillow_errors, probe
+from imgdata.images.decode import check_structure, refuse_large
+from imgdata.images.info import ImageInfo
+from imgdata.images.jpeg import decode_jpeg
+from imgdata.images.pillow import open_image, pillow_errors
+from imgdata.images.probe import probe
 from imgdata.recipes.ops import PadRandomCrop, RandomResizedCrop, Resize
 from imgdata.recipes.recipe import Recipe
 

@@ -27,11 +27,11 @@ from imgdata import native
 from imgdata.backends.protocol import Setup
 from imgdata.backends.resident.decoding import Bad, Put, decode, parts
 from imgdata.backends.resident.window import Kept
+from imgdata.dataset.index import index_id
 from imgdata.errors import ImageError, OutputError
 from imgdata.storage.atomic import output_error, whole_file, write_atomic
 from imgdata.storage.cache_folder import CacheWarning, cache_folder
 from imgdata.version import __version__
-from imgdata.views.view import index_id
 
 FORMAT_VERSION = 2
 _POLL_S = 0.05

@@ -18,7 +18,7 @@ from imgdata.backends.pillow import crop, operators
 from imgdata.backends.protocol import Setup, Work
 from imgdata.backends.shard_files import ShardFiles
 from imgdata.errors import ImageError, ShardError
-from imgdata.images.encode import refuse_large
+from imgdata.images.decode import refuse_large
 from imgdata.images.probe import probe
 from imgdata.measure.doctor.timing import least_cpu_ms
 from imgdata.recipes.ops import (

@@ -15,8 +15,9 @@ from imgdata.backends import postprocess
 from imgdata.backends.dali.available import refusal as dali_refusal
 from imgdata.dataset.manifest import MAX_PIXELS
 from imgdata.errors import ImageError, SourceError
-from imgdata.images.encode import check, refuse_large
-from imgdata.images.probe import open_image, pillow_errors, probe
+from imgdata.images.decode import check, refuse_large
+from imgdata.images.pillow import open_image, pillow_errors
+from imgdata.images.probe import probe
 from imgdata.measure.parity import reference
 from imgdata.measure.parity.by_backend import by_backend
 from imgdata.measure.parity.cases import Case

@@ -13,7 +13,7 @@ from imgdata.augment.params import BatchParams, params
 from imgdata.backends.pillow import crop
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.manifest import MAX_PIXELS
-from imgdata.images.encode import refuse_large
+from imgdata.images.decode import refuse_large
 from imgdata.images.probe import probe
 from imgdata.loader.loader import Loader
 from imgdata.measure.parity.cases import recipe_cases

@@ -1,0 +1,32 @@
+"""What the header of an encoded image says."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What the header of an encoded image says."""
+
+    format: str
+    """`jpeg`, `png`, `webp`, `gif`, `bmp`, `tiff`, ..."""
+    width: int
+    height: int
+    """Pixels as stored, before `orientation` is applied."""
+    mode: str
+    """Pillow's word where it has one: `1`, `L`, `LA`, `P`, `RGB`, `RGBA`, `CMYK`, `I;16`. Besides: `YCCK`,
+    `PA` (a palette with transparent entries), and `;16` behind the mode for 16 bits: `RGB;16`, `LA;16`."""
+    bits: int
+    """Bits of one channel; of one palette index for `P` and `PA`."""
+    orientation: int = 1
+    """EXIF orientation, 1 to 8; 1 when there is none or it is invalid."""
+    animated: bool = False
+    """Whether there are further frames or pages; everything here uses the first."""
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height once the orientation is applied."""
+        return (self.width, self.height) if self.orientation < 5 else (self.height, self.width)
+
+
+UNKNOWN = ImageInfo(format="unknown", width=0, height=0, mode="unknown", bits=0)
+"""What an index says of bytes that have no header known here, and are kept all the same."""

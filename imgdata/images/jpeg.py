@@ -1,0 +1,172 @@
+"""The bytes of a JPEG -> its segments, what its header says, its pixels by a strict decoder (ITU-T T.81, annex B)."""
+
+import re
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from imgdata.errors import ImageError
+from imgdata.images.exif import exif_orientation
+from imgdata.images.info import ImageInfo
+from imgdata.images.pillow import open_image, pillow_errors
+
+SOI = 0xD8
+EOI = 0xD9
+SOS = 0xDA
+FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""SOF0 to SOF15; the three left out are DHT, JPG and DAC."""
+_APP1 = 0xE1
+_APP14 = 0xEE
+_STANDALONE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))
+"""No length follows these; 0x00 is a stuffed byte among garbage."""
+_FRAME = struct.Struct(">BHHB")
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """`(marker, start, end)` of the header's segments, `start` to `end` being the payload; SOS is the last.
+
+    Fill bytes and bytes that belong to no segment are passed over, as decoders do. Raises `ImageError`
+    when the header ends early.
+    """
+    position, length = 2, len(data)
+    while True:
+        position = data.find(b"\xff", position)
+        if position < 0 or position + 1 >= length:
+            raise ImageError("truncated", f"JPEG header incomplete after {length} bytes")
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1
+            continue
+        position += 2
+        if marker in _STANDALONE:
+            continue
+        if marker == EOI:
+            raise ImageError("corrupt", f"JPEG ends at byte {position} without a picture")
+        if position + 2 > length:
+            raise ImageError("truncated", f"JPEG header incomplete after {length} bytes")
+        end = position + (data[position] << 8 | data[position + 1])
+        if end < position + 2:
+            raise ImageError("corrupt", f"JPEG segment at byte {position} has no valid length")
+        if end > length:
+            raise ImageError("truncated", f"JPEG header incomplete after {length} bytes")
+        yield marker, position + 2, end
+        if marker == SOS:
+            return
+        position = end
+
+
+def probe_jpeg(data: bytes) -> ImageInfo:
+    """What the header of a JPEG says. Raises `ImageError`."""
+    orientation, exif_seen, transform = 1, False, -1
+    frame: tuple[int, int, int, int] | None = None
+    for marker, start, end in jpeg_segments(data):
+        if marker in FRAME_MARKERS and frame is None:
+            if end - start < _FRAME.size:
+                raise ImageError("corrupt", "JPEG frame header is too short")
+            frame = _FRAME.unpack_from(data, start)
+            # Adobe's segment, if it is still to come, matters to four components only.
+            if frame[3] != 4 or transform >= 0:
+                break
+        elif marker == _APP1 and not exif_seen and data[start : start + 6] == b"Exif\0\0":
+            exif_seen = True
+            orientation = exif_orientation(data[start + 6 : end])
+        elif marker == _APP14 and end - start >= 12 and data[start : start + 5] == b"Adobe":
+            transform = data[start + 11]
+            if frame:
+                break
+    if frame is None:
+        raise ImageError("corrupt", "JPEG has no frame header before its pixels")
+    bits, height, width, components = frame
+    if not width or not height:
+        raise ImageError("corrupt", f"JPEG header says {width} x {height} pixels")
+    if components == 4:
+        mode = "YCCK" if transform == 2 else "CMYK"
+    elif components in (1, 3):
+        mode = "L" if components == 1 else "RGB"
+    else:
+        raise ImageError("corrupt", f"JPEG header says {components} colour components")
+    return ImageInfo("jpeg", width, height, mode, bits, orientation)
+
+
+def decode_jpeg(data: bytes, info: ImageInfo, colorspace: str, *, shrink: int = 1) -> NDArray[np.uint8]:
+    """uint8 `(H, W, 1)` for GRAY, `(H, W, 3)` for RGB, both sides divided by `shrink` (1, 2, 4, 8), rounded up.
+
+    Every warning of libjpeg is an error, except where `_without_harmless_faults` shows that no pixel depends
+    on the bytes in question.
+    """
+    if info.bits != 8:
+        raise ImageError("unsupported", f"JPEG with {info.bits} bits a channel")
+    # The smallest scale that reaches these sides is exactly 1/shrink.
+    height, width = -(-info.height // shrink), -(-info.width // shrink)
+
+    def decode(encoded: bytes, strict: bool) -> NDArray[np.uint8]:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            encoded, colorspace, min_height=height, min_width=width, min_factor=shrink, strict=strict
+        )
+        return pixels
+
+    try:
+        return decode(data, True)
+    except ValueError as error:
+        message = str(error)
+    if "subsampling" in message:
+        return _decode_unusual_jpeg(data, info, colorspace)
+    picture = _without_harmless_faults(data)
+    if picture is None:
+        raise ImageError("truncated" if "Premature end" in message else "corrupt", message)
+    return decode(picture, False)
+
+
+def _decode_unusual_jpeg(data: bytes, info: ImageInfo, colorspace: str) -> NDArray[np.uint8]:
+    """As `decode_jpeg`, through Pillow and at full size: simplejpeg refuses rare chroma subsamplings."""
+    with pillow_errors(), open_image(data, info.format) as image:
+        pixels = np.asarray(image.convert("L" if colorspace == "GRAY" else "RGB"))
+    return np.atleast_3d(pixels)
+
+
+_PADDED_END = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
+
+
+def _without_harmless_faults(data: bytes) -> bytes | None:
+    """A JPEG with the same pixels and no faults, when the faults of `data` touch no pixel; None otherwise.
+
+    They touch none when the picture decodes without any warning once these are gone: application and
+    comment segments (an unknown JFIF version, a broken ICC profile), bytes between the header's segments,
+    and the scan parameters, which sequential JPEG ignores. A run of zeros between the picture's data and
+    the end marker is harmless too: some encoders pad. Other bytes there mean that the decoder lost its way
+    and was done too early, just as a damaged picture looks.
+    """
+    try:
+        picture, scan = _picture_only(data)
+        simplejpeg.decode_jpeg(picture, "GRAY", min_height=1, min_width=1, strict=True)
+    except ImageError:
+        return None
+    except ValueError as error:
+        padded = _PADDED_END.search(str(error))
+        if padded is None:
+            return None
+        end = picture.find(b"\xff\xd9", scan)
+        return None if any(picture[end - int(padded[1]) : end]) else picture
+    return picture
+
+
+def _picture_only(data: bytes) -> tuple[bytes, int]:
+    """The segments that decide the pixels and everything behind them, and the first byte of the first scan."""
+    parts = [b"\xff\xd8"]
+    sequential = False
+    for marker, start, end in jpeg_segments(data):
+        segment = bytes((0xFF, marker)) + data[start - 2 : end]
+        if marker in FRAME_MARKERS:
+            sequential = marker in (0xC0, 0xC1)
+        if marker == SOS and sequential:
+            segment = segment[:-3] + b"\0\x3f\0"
+        # Of the application segments, JFIF's presence and Adobe's transform tell YCbCr from RGB.
+        if marker == 0xE0 and segment[4:9] == b"JFIF\0":
+            parts.append(_JFIF)
+        elif marker < 0xE0 or (marker == 0xEE and segment[4:9] == b"Adobe" and segment[15:16] in (b"\0", b"\1", b"\2")):
+            parts.append(segment)
+    return b"".join(parts) + data[end:], sum(map(len, parts))

@@ -1,0 +1,126 @@
+"""A view, conditions on columns of its index or a list of keys -> a view of the samples that meet them."""
+
+import fnmatch
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from imgdata.errors import OptionError
+from imgdata.views.key_table import _read_text, class_numbers, key_positions
+from imgdata.views.text import Condition, Step, parse_conditions, read_files
+from imgdata.views.view import View, select_rows
+
+_NUMBERS = ("width", "height", "shorter", "longer", "size", "label", "orientation", "offset")
+_WORDS = ("format", "mode", "shard")
+_TEXTS = ("key", "source")
+_COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
+    ">=": operator.ge,
+    ">": operator.gt,
+    "<=": operator.le,
+    "<": operator.lt,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+
+
+def where(view: View, conditions: str) -> View:
+    """The samples that meet all of `conditions`, such as `width>=64 & format==jpeg & class in cat,dog`.
+
+    - `width`, `height`, `shorter`, `longer` (pixels as stored), `size`, `offset` (bytes), `label`, `orientation`:
+      `>=` `>` `<=` `<` `==` `!=` `in` `not in`
+    - `class` (id or name), `format`, `mode`, `shard`: `==` `!=` `in` `not in`
+    - `key`, `source`: the same, and `like`, `not like` with `*`, `?`, `[...]`
+
+    `label` and `class` are those of the view. Raises `OptionError`, also for a class, format, mode or shard that there
+    is none of, unless it is asked to be absent.
+    """
+    parsed = parse_conditions(conditions)
+    kept_N = np.ones(len(view.position_N), bool)
+    for condition in parsed:
+        kept_N &= _meets(view, condition)
+    return select_rows(view, kept_N, Step(name="where", values=(" & ".join(map(str, parsed)),), options={}))
+
+
+def exclude(view: View, keys: Sequence[str] | Path) -> View:
+    """All samples but those with these keys, or with the keys in a text file, one a line.
+
+    Raises `OptionError` for a key that the split doesn't have: a slip would go unnoticed.
+    """
+    if isinstance(keys, Path):
+        return exclude_step(view, *read_files([Step(name="exclude", options={"file": str(keys)})], Path()))
+    return exclude_step(view, Step(name="exclude", values=tuple(keys), options={}))
+
+
+def exclude_step(view: View, step: Step) -> View:
+    """`exclude` as a step, with the contents of its file."""
+    keys = [*step.values, *(line for line in _read_text(step).splitlines() if line.strip())]
+    if not keys:
+        raise OptionError(f"exclude: must have keys or a file of them, got {str(step)!r}")
+    excluded_N = key_positions(view, keys, "exclude")
+    return select_rows(view, ~np.isin(view.position_N, excluded_N), step)
+
+
+def _meets(view: View, condition: Condition) -> NDArray[np.bool_]:
+    column, operation, values = condition
+    if column in _NUMBERS:
+        return _compare_numbers(_numbers(view, column), condition)
+    if column not in ("class", *_WORDS, *_TEXTS):
+        known = ", ".join((*_NUMBERS, "class", *_WORDS, *_TEXTS))
+        raise OptionError(f"where: a column must be one of {known}, got {column!r}")
+    absent = operation in ("!=", "not in", "not like")
+    if operation in _COMPARE and operation not in ("==", "!="):
+        raise OptionError(f"where: {column} must be compared by ==, != or in, got {str(condition)!r}")
+    if operation.endswith("like") and column not in _TEXTS:
+        raise OptionError(f"where: like must be used with {' or '.join(_TEXTS)}, got {str(condition)!r}")
+    if column == "class":
+        numbers = class_numbers(view.classes)
+        found_N = np.isin(view.label_N, [numbers(value, "where") for value in values])
+    elif column in _WORDS:
+        words = view.index.words(column)
+        unknown = [value for value in values if value not in words]
+        if unknown and not absent:
+            raise OptionError(f"where: {column} must be one of {', '.join(words[:8])}, got {unknown[0]!r}")
+        codes = [words.index(value) for value in values if value in words]
+        found_N = np.isin(view.index.array(column)[view.position_N], codes)
+    else:
+        texts = view.index.column(column).take(pa.array(view.position_N))
+        if operation.endswith("like"):
+            matches = [re.compile(fnmatch.translate(value)).match for value in values]
+            found = (any(match(text) is not None for match in matches) for text in texts.to_pylist())
+            found_N = np.fromiter(found, bool, len(texts))
+        else:
+            found_N = pc.is_in(texts, value_set=pa.array(values)).to_numpy()
+    return ~found_N if absent else found_N
+
+
+def _numbers(view: View, column: str) -> NDArray[Any]:
+    if column == "label":
+        return view.label_N
+    index = view.index
+    if column in ("shorter", "longer"):
+        side = np.minimum if column == "shorter" else np.maximum
+        return side(index.width_N[view.position_N], index.height_N[view.position_N])
+    return index.array(column)[view.position_N]
+
+
+def _compare_numbers(value_N: NDArray[Any], condition: Condition) -> NDArray[np.bool_]:
+    column, operation, texts = condition
+    if operation.endswith("like"):
+        raise OptionError(f"where: like must be used with {' or '.join(_TEXTS)}, got {str(condition)!r}")
+    numbers: list[float] = []
+    for text in texts:
+        try:
+            numbers.append(int(text) if re.fullmatch(r"-?\d+", text) else float(text))
+        except ValueError:
+            raise OptionError(f"where: {column} must be compared with a number, got {text!r}") from None
+    if operation in _COMPARE:
+        met_N: NDArray[np.bool_] = _COMPARE[operation](value_N, numbers[0])
+        return met_N
+    return np.isin(value_N, numbers, invert=operation == "not in")
