@@ -55,7 +55,7 @@ def command(
     from imgdata.measure.parity.cases import operator_cases, recipe_cases
     from imgdata.measure.parity.parity import available, parity
     from imgdata.measure.parity.pictures import load_pictures
-    from imgdata.recipes.named import named_recipe
+    from imgdata.recipes.presets import named_recipe
 
     from .counting import Counting
     from .display import note, screen

@@ -9,13 +9,12 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from imgdata.train.history import EpochRow
-from imgdata.train.watch import Report, TrainWatcher
+from imgdata.train.history import EpochRow, Report, TrainWatcher
 
 from .display import GOOD, ODD, Display, note, screen, tell
 
 if TYPE_CHECKING:
-    from imgdata.train.result import TrainResult
+    from imgdata.train.history import TrainResult
     from imgdata.train.throughput import EndToEnd
 
 DATA_WAIT = 0.05

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.augment import philox
-from imgdata.augment.streams import Stream
+from imgdata.augment.philox import Stream
 from imgdata.recipes.ops import CutMix, MixUp, MixUpOrCutMix
 from imgdata.recipes.recipe import Recipe
 

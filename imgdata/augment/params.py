@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from imgdata.augment import crops, philox, policies
 from imgdata.augment.crops import Floats, Geometry, Ints
-from imgdata.augment.streams import Stream
+from imgdata.augment.philox import Stream
 from imgdata.errors import OptionError
 from imgdata.recipes.ops import (
     AutoAugment,

@@ -20,7 +20,7 @@ DType = Literal["uint8", "float16", "bfloat16", "float32"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Setup:
+class BackendSetup:
     """What stays the same for all batches of a loader."""
 
     split: Split
@@ -48,7 +48,7 @@ class Setup:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Work:
+class BatchRequest:
     """One rank's part of a global batch, before a byte is read."""
 
     epoch: int
@@ -61,7 +61,7 @@ class Work:
     mix: MixParams
 
 
-def memory(setup: Setup, epoch: int, *, apart: bool = False) -> int:
+def memory(setup: BackendSetup, epoch: int, *, apart: bool = False) -> int:
     """Bytes that the batches of `epoch` take together, at most, unless the caller keeps more of them.
 
     `apart`: before a batch is finished its pixels have a place of their own, in bytes.
@@ -71,7 +71,7 @@ def memory(setup: Setup, epoch: int, *, apart: bool = False) -> int:
     return setup.buffers * setup.batch_size * 3 * height * width * value
 
 
-class Pending(Protocol):
+class PendingBatch(Protocol):
     """A batch that is being made."""
 
     def wait(self) -> Mapping[int, ImageError]:
@@ -81,7 +81,7 @@ class Pending(Protocol):
         """
         ...
 
-    def redo(self, rows: NDArray[np.int64], work: Work) -> Mapping[int, ImageError]:
+    def redo(self, rows: NDArray[np.int64], work: BatchRequest) -> Mapping[int, ImageError]:
         """Put the samples of `work`, one for each of `rows`, in their place; which of `rows` failed again.
 
         `work.mix` is not looked at. Raises as `wait` does.
@@ -100,7 +100,7 @@ class Pending(Protocol):
 class Backend(Protocol):
     """Executes batches, several at a time. Nothing runs before the first `start`."""
 
-    def start(self, work: Work) -> Pending:
+    def start(self, work: BatchRequest) -> PendingBatch:
         """Begin a batch, and return at once. Raises `OptionError` after `close`."""
         ...
 

@@ -8,7 +8,7 @@ from imgdata.backends.cpu import backend as cpu
 from imgdata.backends.cpu.backend import CpuBackend
 from imgdata.backends.dali import kind as dali
 from imgdata.backends.dali.options import dali_options
-from imgdata.backends.protocol import Backend, BackendName, Setup
+from imgdata.backends.protocol import Backend, BackendName, BackendSetup
 from imgdata.backends.resident import backend as resident
 from imgdata.errors import OptionError
 
@@ -17,14 +17,14 @@ class Choice(NamedTuple):
     """A backend that can be used."""
 
     name: BackendName
-    make: Callable[[Setup], Backend]
+    make: Callable[[BackendSetup], Backend]
     description: str
     """What does the work, and how; in one line."""
-    memory: Callable[[Setup, int], int]
+    memory: Callable[[BackendSetup, int], int]
     """Bytes that the batches of an epoch take together where they are made, beside what the backend keeps."""
 
 
-def choose(name: BackendName, setup: Setup) -> Choice:
+def choose(name: BackendName, setup: BackendSetup) -> Choice:
     """The backend of that name; for `auto` the best one for the data and the device.
 
     `auto` is resident where all pictures, decoded, fit the budget; else DALI on a GPU, where it is installed; else the
@@ -52,15 +52,15 @@ def choose(name: BackendName, setup: Setup) -> Choice:
     return _cpu(setup, "" if setup.device == "cpu" else f", then {setup.device}")
 
 
-def _cpu(setup: Setup, further: str) -> Choice:
+def _cpu(setup: BackendSetup, further: str) -> Choice:
     return Choice("cpu", CpuBackend, cpu.describe(setup) + further, cpu.memory)
 
 
-def _dali(setup: Setup) -> Choice:
+def _dali(setup: BackendSetup) -> Choice:
     return Choice("dali", _dali_backend, dali.describe(setup), dali.memory)
 
 
-def _dali_backend(setup: Setup) -> Backend:
+def _dali_backend(setup: BackendSetup) -> Backend:
     # Here, since it imports PyTorch.
     from imgdata.backends.dali.backend import DaliBackend
 

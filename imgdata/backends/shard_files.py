@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.backends.loans import Loans
+from imgdata.backends.buffers import Loans
 from imgdata.dataset.dataset import Split
 from imgdata.errors import ShardError
 from imgdata.storage.atomic import pread

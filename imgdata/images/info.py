@@ -30,3 +30,10 @@ class ImageInfo:
 
 UNKNOWN = ImageInfo(format="unknown", width=0, height=0, mode="unknown", bits=0)
 """What an index says of bytes that have no header known here, and are kept all the same."""
+IMAGE_EXTENSIONS = (
+    *("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"),
+    *("jp2", "avif", "heic", "heif", "jxl", "jpe", "jfif", "mpo", "apng", "dib"),
+)
+"""Lower-case, without the dot, the commonest first. Images that can't be decoded are refused later, with the reason."""
+IMAGE_SUFFIXES = frozenset(f".{extension}" for extension in IMAGE_EXTENSIONS)
+"""The same with the dot."""

@@ -20,11 +20,10 @@ from imgdata.loader.loader import Loader
 from imgdata.sample import ClassName
 from imgdata.train.data import open_views, usual_split
 from imgdata.train.distributed import Processes, processes
-from imgdata.train.evaluation import evaluate_network
 from imgdata.train.network import half_type
 from imgdata.train.options import Precision
 from imgdata.train.plots import plot_confusion
-from imgdata.train.scores import Scores
+from imgdata.train.scores import Scores, evaluate_network
 from imgdata.views.saved import open_view
 from imgdata.views.view import View
 

@@ -12,10 +12,9 @@ from imgdata.models import create_model, model_input
 from imgdata.models.catalogue import OWN
 from imgdata.recipes.recipe import Recipe
 from imgdata.sample import ClassName
-from imgdata.train.checkpoint import load_checkpoint
 from imgdata.train.distributed import choose_device
 from imgdata.train.options import TrainOptions
-from imgdata.train.run_folder import RunFolder
+from imgdata.train.run_folder import RunFolder, load_checkpoint
 from imgdata.train.setup import read_classes
 
 Which = Literal["best", "last"]

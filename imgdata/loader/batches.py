@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.backends.postprocess import soft_labels
-from imgdata.backends.protocol import Backend, Pending
+from imgdata.backends.protocol import Backend, PendingBatch
 from imgdata.errors import ImageError, ImgdataError
 from imgdata.loader.bad_images import BadImages
 from imgdata.loader.delivery import Engine
@@ -34,7 +34,7 @@ class _Ahead(NamedTuple):
     number: int
     """Of the iterator's batches, from 0."""
     draft: Draft
-    pending: Pending
+    pending: PendingBatch
 
 
 class Batches(Iterator[Batch]):

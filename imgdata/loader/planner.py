@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from imgdata.augment import philox
 from imgdata.augment.mix import MixParams, mix_params
 from imgdata.augment.params import params
-from imgdata.augment.streams import Stream
-from imgdata.backends.protocol import Work
+from imgdata.augment.philox import Stream
+from imgdata.backends.protocol import BatchRequest
 from imgdata.dataset.index import Index
 from imgdata.order.epoch_order import EpochCache, Order
 from imgdata.recipes.ops import PadRandomCrop
@@ -90,7 +90,7 @@ class Planner:
                 int(of_place[0]) for of_place in self._samples(draft.epoch, place)
             )
 
-    def work(self, draft: Draft, rows: NDArray[np.int64] | None = None) -> Work:
+    def work(self, draft: Draft, rows: NDArray[np.int64] | None = None) -> BatchRequest:
         """What a backend does for all of the batch, or for `rows`. Raises `OptionError` where the recipe can't be."""
         if rows is None:
             position_N, key_N, skip_N = draft.position_N.copy(), draft.key_N, draft.skip_N.copy()
@@ -101,7 +101,7 @@ class Planner:
             # Of a bad sample the size may be unknown; this one fits every recipe.
             height, width = self._least_size(draft.epoch)
             width_N, height_N = np.where(skip_N, width, width_N), np.where(skip_N, height, height_N)
-        return Work(
+        return BatchRequest(
             epoch=draft.epoch,
             params=params(self.recipe, width_N, height_N, seed=self.order.seed, epoch=draft.epoch, position_N=key_N),
             position_N=position_N,

@@ -6,7 +6,7 @@ Every network has `forward(x)` (logits, `(N, num_classes)`), `forward_features(x
 """
 
 from imgdata.models.build import create_model
+from imgdata.models.catalogue import RECOMMENDED, Recommended
 from imgdata.models.inputs import ModelInput, model_input
-from imgdata.models.recommended import RECOMMENDED, Recommended
 
 __all__ = ["RECOMMENDED", "ModelInput", "Recommended", "create_model", "model_input"]

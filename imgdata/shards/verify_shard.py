@@ -15,7 +15,6 @@ from imgdata.errors import ImageError, ShardError
 from imgdata.images.decode import check, refuse_large
 from imgdata.images.probe import probe
 from imgdata.sample import ClassName
-from imgdata.shards.fault import Fault
 from imgdata.shards.sidecars import DaliMember, dali_index, dali_index_path
 from imgdata.sources.listing import escape_name
 from imgdata.tar.archive import BLOCK, Member, TarError, members, padded, ustar_header
@@ -25,6 +24,26 @@ from imgdata.tar.samples import TarSample, group_members, image_member, split_na
 _END_NOT_ZERO = "end of the archive is not zero"
 _FEW_BYTES = 8
 """A block with fewer bytes that aren't zero is no header, but a damaged end marker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that isn't as it was written."""
+
+    shard: str
+    """File name of the shard, or of the sidecar."""
+    key: str
+    """The sample; empty when it concerns the whole file."""
+    byte: int
+    """Where in the file; -1 when it concerns the whole file. For an image that differs, its first byte."""
+    what: str
+    """What is wrong, for people."""
+    serious: bool = True
+    """False for what people change on purpose and no reader depends on: the dataset card, `README.md`."""
+
+    def __str__(self) -> str:
+        place = f" byte {self.byte}" if self.byte >= 0 else ""
+        return f"{self.shard}{place}{f' key {self.key}' if self.key else ''}: {self.what}"
 
 
 class ShardRows:

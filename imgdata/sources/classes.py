@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from imgdata.sample import ClassName
 from imgdata.sources.listing import Listing, escape_name
-from imgdata.sources.words import in_usual_order
+from imgdata.sources.splits import in_usual_order
 
 _SHOWN = 5
 

@@ -24,12 +24,11 @@ from imgdata.sources.classes import some, with_sorted_classes
 from imgdata.sources.listing import Listing, ListingBuilder, escape_name
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.readers import FileReader
+from imgdata.sources.splits import in_usual_order, split_name, split_of_word
 from imgdata.sources.table.columns import why_no_table
 from imgdata.sources.walk import image_files, is_image, visible
-from imgdata.sources.words import in_usual_order, split_name, split_of_word
 
 NAME = "folder"
-
 _MAX_PROBED_FOLDERS = 64
 _MAX_WRAPPERS = 8
 

@@ -20,14 +20,13 @@ from imgdata.sources.classes import some
 from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.readers import RangeReader
-from imgdata.sources.words import in_usual_order, split_in_path, split_of_word
+from imgdata.sources.splits import in_usual_order, split_in_path, split_of_word
 from imgdata.storage.atomic import JOB_FOLDER
 from imgdata.tar.archive import Member, members
 from imgdata.tar.labels import LabelReader, choose_label_source, read_fields
 from imgdata.tar.samples import group_members, image_member, is_image, several_images_warning, tar_samples
 
 NAME = "tars"
-
 _SIDE_EXTENSIONS = {"cls", "json", "txt"}
 _PEEK_MEMBERS = 64
 _TAR_NAME = re.compile(r"\.(tar|tgz)\b", re.IGNORECASE)

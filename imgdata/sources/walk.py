@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imgdata.errors import SourceError
-from imgdata.images.extensions import IMAGE_SUFFIXES
+from imgdata.images.info import IMAGE_SUFFIXES
 from imgdata.sources.listing import ListingBuilder
 
 _JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx"})

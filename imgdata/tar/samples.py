@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imgdata.errors import ShardError
-from imgdata.images.extensions import IMAGE_EXTENSIONS
+from imgdata.images.info import IMAGE_EXTENSIONS
 from imgdata.tar.archive import Member, members
 
 _KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")

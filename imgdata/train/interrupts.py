@@ -2,9 +2,11 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from imgdata.errors import TrainingError
 
 
 class Stop:
@@ -33,3 +35,18 @@ def stopping() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+_SIGNS = ("out of memory", "DefaultCPUAllocator")
+"""In PyTorch's errors: of a GPU, pinned memory or its context, and of the processor's memory."""
+
+
+@contextmanager
+def memory_told(advice: Callable[[], str]) -> Iterator[None]:
+    """Raises `TrainingError` with `advice` where memory is out in the block."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _SIGNS):
+            raise
+        raise TrainingError(advice()) from error

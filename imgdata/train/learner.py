@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from imgdata.errors import MissingExtraError, TrainingError
 from imgdata.train.defaults import DecidedOptions
 from imgdata.train.distributed import Processes
-from imgdata.train.memory import memory_told
+from imgdata.train.interrupts import memory_told
 from imgdata.train.network import autocast, half_type, spread
 from imgdata.train.optimizer import freeze, make_optimizer, set_learning_rate, train_mode
 

@@ -13,24 +13,18 @@ import torch
 from imgdata.errors import OptionError, TrainingError
 from imgdata.sample import ClassName
 from imgdata.storage.atomic import write_atomic
-from imgdata.train.checkpoint import load_checkpoint, save_checkpoint
 from imgdata.train.distributed import Processes, processes
-from imgdata.train.evaluation import evaluate_network
-from imgdata.train.history import EpochRow, epochs_csv, steps_csv
-from imgdata.train.interrupts import Stop, stopping
+from imgdata.train.history import EpochRow, Report, TrainResult, TrainWatcher, epochs_csv, steps_csv
+from imgdata.train.interrupts import Stop, memory_told, stopping
 from imgdata.train.learner import Learner, Outcome
-from imgdata.train.memory import memory_told
 from imgdata.train.network import half_type
+from imgdata.train.optimizer import lr_share, phase_at
 from imgdata.train.options import TrainOptions, go_on_with, settings_of
-from imgdata.train.plots import load_figure, plot_confusion, plot_curves
-from imgdata.train.result import TrainResult
-from imgdata.train.run_folder import RunFolder
-from imgdata.train.schedule import lr_share, phase_at
-from imgdata.train.scores import Scores, classes_csv
+from imgdata.train.plots import Board, load_figure, load_writer, plot_confusion, plot_curves
+from imgdata.train.run_folder import RunFolder, load_checkpoint, save_checkpoint
+from imgdata.train.scores import Scores, classes_csv, evaluate_network
 from imgdata.train.setup import Prepared, prepare, read_classes
-from imgdata.train.tensorboard import Board, load_writer
 from imgdata.train.timing import Clock
-from imgdata.train.watch import Report, TrainWatcher
 
 _REPORT_S = 0.5
 """Seconds between reports; several ranks report by steps, since all must add up at the same ones."""

@@ -2,16 +2,19 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.nn import functional
 
+from imgdata.loader.loader import Loader
 from imgdata.train.distributed import Processes
+from imgdata.train.network import autocast
 
 CALIBRATION_BINS = 15
 """As in Guo et al., "On calibration of modern neural networks", 2017 (arXiv 1706.04599)."""
@@ -142,3 +145,30 @@ def _mistaken(scores: Scores, number: int, names: Sequence[str]) -> tuple[str, s
     taken_C[number] = 0
     most = int(taken_C.argmax())
     return (names[most], str(taken_C[most])) if taken_C[most] else ("", "")
+
+
+@torch.no_grad()
+def evaluate_network(
+    model: nn.Module,
+    loader: Loader,
+    ranks: Processes,
+    *,
+    half: torch.dtype | None = None,
+    flip_test: bool = False,
+    progress: Callable[[int, int], None] = lambda done, batches: None,
+) -> Scores:
+    """The scores of `model` on all samples of `loader`, whose recipe has nothing random; every rank must call it.
+
+    Each rank sees its part once, and the sums over the ranks are the scores; padding and images that can't be decoded
+    don't count. With `flip_test` logits are the mean of those of each picture and its mirror image.
+    """
+    model.eval()
+    tally = Tally(len(loader.classes), ranks.device)
+    for number, batch in enumerate(loader, 1):
+        with autocast(half, ranks.device):
+            logits_NC = model(batch.images)
+            if flip_test:
+                logits_NC = (logits_NC + model(batch.images.flip(-1))) / 2
+        tally.add(logits_NC, batch.labels, batch.valid)
+        progress(number, len(loader))
+    return tally.scores(len(loader.view), ranks)

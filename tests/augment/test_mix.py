@@ -6,7 +6,7 @@ from scipy import stats
 
 from imgdata.augment import philox
 from imgdata.augment.mix import beta, log_gamma_variate, mix_params, partners
-from imgdata.augment.streams import Stream
+from imgdata.augment.philox import Stream
 from imgdata.recipes import CutMix, MixUp, MixUpOrCutMix, RandomResizedCrop, Recipe
 from support.batchparams import CROP, DRAWS, LEAST_P
 

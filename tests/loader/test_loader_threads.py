@@ -13,8 +13,7 @@ import pytest
 import imgdata
 from imgdata import native
 from imgdata.backends import postprocess
-from imgdata.backends.cpu.backend import CpuBackend
-from imgdata.backends.cpu.batch import CpuBatch
+from imgdata.backends.cpu.backend import CpuBackend, CpuBatch
 from imgdata.recipes import MixUp, RandomErasing, TrivialAugment
 from support.loaders import assert_same, damaged, dataset, epochs, loader, on_the_cpu, seen, take
 

@@ -21,7 +21,7 @@ from imgdata.measure.bench.options import ready_recipe
 from imgdata.measure.bench.peers import PEERS
 from imgdata.measure.bench.processes import run_together
 from imgdata.measure.bench.result import figures, peer_figures
-from imgdata.recipes.named import PRESETS
+from imgdata.recipes.presets import PRESETS
 from support.benches import QUICK, measured
 from support.loaders import SAMPLES, damaged, dataset
 

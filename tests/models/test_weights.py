@@ -23,8 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 import imgdata
 from imgdata.errors import MissingExtraError, OptionError
 from imgdata.models import create_model, model_input
-from imgdata.models.renames import timm_names
-from imgdata.models.weights import mismatch, read_weights
+from imgdata.models.weights import mismatch, read_weights, timm_names
 from support.pictures import photo_file
 from support.tarsets import write_tar
 

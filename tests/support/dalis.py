@@ -11,14 +11,14 @@ import imgdata
 from imgdata.augment.mix import mix_params
 from imgdata.augment.params import params
 from imgdata.backends.dali.backend import DaliBackend
-from imgdata.backends.protocol import Backend, Setup, Work
+from imgdata.backends.protocol import Backend, BackendSetup, BatchRequest
 from imgdata.recipes import Normalize, Recipe
 from support.loaders import damaged, sample
 
 NORMALIZE = Normalize(mean=(0.4, 0.5, 0.6), std=(0.25, 0.25, 0.25))
 
 
-def setup(folder: Path, recipe: Recipe, **changes: Any) -> Setup:
+def setup(folder: Path, recipe: Recipe, **changes: Any) -> BackendSetup:
     dataset = imgdata.open(folder)
     options: dict[str, Any] = {
         "seed": 3,
@@ -31,13 +31,13 @@ def setup(folder: Path, recipe: Recipe, **changes: Any) -> Setup:
         "buffers": 4,
         "max_pixels": dataset.manifest.max_pixels,
     }
-    return Setup(split=dataset["train"], recipe=recipe, **{**options, **changes})
+    return BackendSetup(split=dataset["train"], recipe=recipe, **{**options, **changes})
 
 
-def work(setup: Setup, positions: Iterable[int], epoch: int = 0, skip: Iterable[int] = ()) -> Work:
+def work(setup: BackendSetup, positions: Iterable[int], epoch: int = 0, skip: Iterable[int] = ()) -> BatchRequest:
     position_N = np.array(list(positions))
     index = setup.split.index
-    return Work(
+    return BatchRequest(
         epoch=epoch,
         params=params(
             setup.recipe,
@@ -53,14 +53,14 @@ def work(setup: Setup, positions: Iterable[int], epoch: int = 0, skip: Iterable[
     )
 
 
-def made(backend: Backend, todo: Work) -> tuple[np.ndarray, Mapping[int, imgdata.ImageError]]:
+def made(backend: Backend, todo: BatchRequest) -> tuple[np.ndarray, Mapping[int, imgdata.ImageError]]:
     """Its pixels, and the rows that failed."""
     pending = backend.start(todo)
     failed = pending.wait()
     return pending.images().cpu().numpy().copy(), dict(failed)
 
 
-def by_dali(setup: Setup, todo: Work) -> tuple[np.ndarray, Mapping[int, imgdata.ImageError]]:
+def by_dali(setup: BackendSetup, todo: BatchRequest) -> tuple[np.ndarray, Mapping[int, imgdata.ImageError]]:
     with closing(DaliBackend(setup)) as backend:
         return made(backend, todo)
 

@@ -4,7 +4,7 @@ import pytest
 
 import imgdata
 from imgdata import recipes
-from imgdata.backends.protocol import Setup
+from imgdata.backends.protocol import BackendSetup
 from imgdata.loader.planner import Planner
 from imgdata.order.epoch_order import Order
 from imgdata.recipes import (
@@ -58,7 +58,7 @@ def one_size(tmp_path_factory):
 def setup_of(folder, recipe, **options):
     defaults = {"seed": 3, "device": "cpu", "batch_size": BATCH, "dtype": "uint8", "channels_last": True}
     defaults |= {"pinned": False, "threads": 2, "buffers": 4, "max_pixels": 10**6}
-    return Setup(split=imgdata.open(folder)["train"], recipe=recipe, **{**defaults, **options})
+    return BackendSetup(split=imgdata.open(folder)["train"], recipe=recipe, **{**defaults, **options})
 
 
 def planner_of(setup):

@@ -12,9 +12,9 @@ from PIL import Image
 import imgdata
 from imgdata.errors import OptionError, OutputError, TrainingError
 from imgdata.train.distributed import processes
+from imgdata.train.history import TrainWatcher
 from imgdata.train.loop import train
 from imgdata.train.setup import prepare
-from imgdata.train.watch import TrainWatcher
 from support.runs import TRAIN_SAMPLES, VAL_SAMPLES, digit_folders, losses, metrics, quick
 
 

@@ -15,12 +15,12 @@ from imgdata_cli.training import TrainDisplay
 from imgdata.errors import OptionError
 from imgdata.recipes import CenterCrop, HorizontalFlip, Normalize, PadRandomCrop, RandomErasing, Recipe, Resize
 from imgdata.train.distributed import Processes
+from imgdata.train.history import Report
 from imgdata.train.learner import Learner
 from imgdata.train.network import half_type, synchronised
 from imgdata.train.optimizer import freeze
 from imgdata.train.setup import prepare
 from imgdata.train.throughput import end_to_end
-from imgdata.train.watch import Report
 from support.runs import flags, quick
 
 ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))

@@ -12,8 +12,8 @@ import torch
 import imgdata
 from imgdata.errors import OptionError, OutputError
 from imgdata.inference.evaluate import evaluate
+from imgdata.train.history import TrainWatcher
 from imgdata.train.loop import train
-from imgdata.train.watch import TrainWatcher
 from support.runs import ENVIRONMENT, QUICK, digit_folders, flags, imgdata_command, losses, metrics, quick, run_command
 
 EPOCHS = 3

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from imgdata import native
 from imgdata.backends.postprocess import scale_shift
-from imgdata.backends.protocol import Setup, Work
+from imgdata.backends.protocol import BackendSetup, BatchRequest
 from imgdata.backends.shard_files import Lease, ShardFiles
 from imgdata.recipes.ops import PadRandomCrop, RandomResizedCrop, Resize
 
@@ -15,7 +15,7 @@ from imgdata.recipes.ops import PadRandomCrop, RandomResizedCrop, Resize
 class NativeRows:
     """Which samples the extension may do, and the doing."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: BackendSetup) -> None:
         """Start its threads."""
         index, recipe = setup.split.index, setup.recipe
         index.load(("shard", "offset", "size", "width", "height", "format", "mode"))
@@ -38,7 +38,7 @@ class NativeRows:
     def start(
         self,
         images: NDArray[np.generic],
-        work: Work,
+        work: BatchRequest,
         lease: Lease,
         number_M: NDArray[np.int64],
         row_M: NDArray[np.int64],

@@ -7,31 +7,34 @@ is cut on the host and put in its place.
 
 import threading
 import weakref
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.dlpack import from_dlpack
 
 from imgdata.backends import postprocess, torch_ops
 from imgdata.backends.dali import available
-from imgdata.backends.dali.batch import DaliBatch, put_rows
 from imgdata.backends.dali.crop_probe import crop_decode_is_safe
 from imgdata.backends.dali.geometry import Shape
 from imgdata.backends.dali.held_tensors import Held
 from imgdata.backends.dali.kind import refuses
 from imgdata.backends.dali.options import DaliOptions, dali_options
 from imgdata.backends.dali.pipeline import GraphSpec
-from imgdata.backends.dali.pipeline_run import Part
+from imgdata.backends.dali.pipeline_run import Part, failures
 from imgdata.backends.dali.pipeline_thread import Line
 from imgdata.backends.dali.undecodable import Known
-from imgdata.backends.ending import alive, begun, closed
 from imgdata.backends.pillow import operators
-from imgdata.backends.protocol import Setup, Work
+from imgdata.backends.protocol import BackendSetup, BatchRequest
 from imgdata.backends.shard_files import ShardFiles
-from imgdata.backends.threads import Threads
+from imgdata.backends.torch_ops.batched import upload
+from imgdata.backends.workers import Ending, Threads, alive, begun, closed
 from imgdata.dataset.index import index_id
-from imgdata.errors import OptionError
+from imgdata.errors import ImageError, OptionError
 from imgdata.recipes.ops import (
     CenterCrop,
     HorizontalFlip,
@@ -46,12 +49,124 @@ from imgdata.storage.cache_folder import cache_folder
 
 _READERS = 4
 """Threads that read, and cut what DALI doesn't take, at most."""
+Task = Callable[[], Any]
+
+
+class DaliBatch:
+    """See `PendingBatch`."""
+
+    def __init__(self, backend: "DaliBackend", work: BatchRequest) -> None:
+        """`begin` starts."""
+        self._backend, self._work = backend, work
+        self._row_N = np.arange(len(work.position_N))
+        self._images: torch.Tensor | None = None
+        self._mixed = work.mix.kind == "none"
+        self._ending = Ending()
+        self._part: Part | None = None
+
+    def begin(self) -> None:
+        """Start on all rows but those to skip, which become black."""
+        self._start(self._work, self._row_N)
+
+    def wait(self) -> Mapping[int, ImageError]:
+        """See `PendingBatch`."""
+        self._ending.wait()
+        part = self._part
+        if part is None:
+            # Cancelled by another thread, right now.
+            raise closed()
+        if self._backend.finisher is None:
+            # Here, not before: it goes into the stream of the thread that wants the batch.
+            self._finish(part)
+        self._part = None
+        return failures(part, self._row_N)
+
+    def redo(self, rows: NDArray[np.int64], work: BatchRequest) -> Mapping[int, ImageError]:
+        """See `PendingBatch`."""
+        self._start(work, rows)
+        return self.wait()
+
+    def images(self) -> torch.Tensor:
+        """See `PendingBatch`."""
+        assert self._images is not None, "images() comes behind wait()"
+        if not self._mixed:
+            self._mixed = True
+            self._run(partial(postprocess.mix_images, self._images, self._work.mix))
+            self._ending.wait()
+        return self._images
+
+    def cancel(self) -> None:
+        """See `PendingBatch`."""
+        self._ending.cancel()
+        part, self._part = self._part, None
+        if part is not None:
+            part.cancel()
+
+    # --- steps -------------------------------------------------------------------------------------------------
+
+    def _start(self, work: BatchRequest, row_N: NDArray[np.int64]) -> None:
+        self._row_N = row_N
+        self._part = part = Part(self._backend, work, self._through)
+        if self._ending.cancelled:
+            part.cancel()
+        part.begin()
+
+    def _through(self, part: Part) -> None:
+        """The part's rows are there; called by any thread."""
+        if part.fault is not None:
+            self._ending.fail(part.fault)
+        if part.fault or part.cancelled or self._backend.finisher is None:
+            self._ending.tell()
+        else:
+            self._run(partial(self._finish, part))
+
+    def _finish(self, part: Part) -> None:
+        """Put the part's finished rows into the batch."""
+        device_id = self._backend.spec.device_id
+        # What is pinned takes memory of the current device; -1 changes nothing.
+        with torch.cuda.device(-1 if device_id is None else device_id):
+            images = self._backend.finished(part)
+            if self._images is None:
+                self._images = images
+            else:
+                put_rows(self._images, self._row_N, images)
+
+    def _run(self, task: Task) -> None:
+        """Do it; on the processor in a thread for that.
+
+        PyTorch starts threads for each thread that has much to do, and they don't survive a fork of it.
+        """
+        finisher = self._backend.finisher
+        if finisher is None:
+            self._guard(task)
+        else:
+            finisher.submit(partial(self._guard, task))
+
+    def _guard(self, task: Task) -> None:
+        try:
+            if not self._ending.cancelled:
+                task()
+        except BaseException as error:  # Whatever it is, it is raised where the batch is wanted.
+            self._ending.fail(error)
+        self._ending.tell()
+
+
+def put_rows(images: torch.Tensor, row_K: NDArray[np.int64], pixels: torch.Tensor | NDArray[Any]) -> None:
+    """`(K, C, H, W)`, or what each of the rows gets, into `(N, C, H, W)`; the host does not wait for a GPU.
+
+    On the processor by NumPy: waking PyTorch's threads takes longer than copying a few rows.
+    """
+    if images.device.type == "cpu":
+        images.numpy()[row_K] = np.asarray(pixels)
+        return
+    (rows,) = upload([row_K], images.device)
+    images[rows] = pixels if isinstance(pixels, torch.Tensor) else upload([pixels], images.device)[0]
 
 
 class DaliBackend:
     """Makes batches by DALI. Safe in threads."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: BackendSetup) -> None:
         """Check that it can. Raises `OptionError`, with what to do where it can't."""
         reason = refuses(setup)
         if reason is not None:
@@ -74,7 +189,7 @@ class DaliBackend:
         self._closed = False
         self._lock = threading.RLock()
 
-    def start(self, work: Work) -> DaliBatch:
+    def start(self, work: BatchRequest) -> DaliBatch:
         """See `Backend`; what is wrong with a shard is heard from `wait`."""
         with self._lock:
             self._check_open()
@@ -154,7 +269,7 @@ class DaliBackend:
             raise closed()
 
 
-def _spec(setup: Setup, options: DaliOptions) -> GraphSpec:
+def _spec(setup: BackendSetup, options: DaliOptions) -> GraphSpec:
     recipe = setup.recipe
     device_id = _device_id(setup.device)
     # Operators on pixels are between the flips and `Normalize`.
@@ -182,7 +297,7 @@ def _spec(setup: Setup, options: DaliOptions) -> GraphSpec:
     )
 
 
-def _largest(setup: Setup) -> tuple[int, int] | None:
+def _largest(setup: BackendSetup) -> tuple[int, int] | None:
     """Width and height of the largest picture that DALI may get; the index may say anything of bad ones."""
     index = setup.split.index
     if not len(index):
@@ -195,7 +310,7 @@ def _largest(setup: Setup) -> tuple[int, int] | None:
     return (int(index.width_N[largest]), int(index.height_N[largest])) if pixels_N[largest] else None
 
 
-def _known_file(setup: Setup, spec: GraphSpec) -> Path:
+def _known_file(setup: BackendSetup, spec: GraphSpec) -> Path:
     decoder = "cpu" if spec.device_id is None else "gpu-crop" if spec.crop_decode else "gpu"
     return cache_folder() / f"dali-{available.load().__version__}-{decoder}-{index_id(setup.split.index)}.jsonl"
 

@@ -4,11 +4,11 @@ from imgdata.backends.dali import available
 from imgdata.backends.dali.options import dali_options
 from imgdata.backends.dali.pipeline import parent_used_gpu
 from imgdata.backends.pillow import operators
-from imgdata.backends.protocol import Setup
+from imgdata.backends.protocol import BackendSetup
 from imgdata.backends.protocol import memory as batch_memory
 
 
-def refuses(setup: Setup) -> str | None:
+def refuses(setup: BackendSetup) -> str | None:
     """Why DALI can't be used for it, with the way out; None if it can."""
     dali_options(setup.dali_options)
     formats = set(setup.split.index.words("format")) - {"unknown"}
@@ -22,7 +22,7 @@ def refuses(setup: Setup) -> str | None:
     return available.refusal(setup.device)
 
 
-def describe(setup: Setup) -> str:
+def describe(setup: BackendSetup) -> str:
     """What does the work, and how; in one line."""
     options = dali_options(setup.dali_options)
     formats = setup.split.index.words("format")
@@ -32,7 +32,7 @@ def describe(setup: Setup) -> str:
     return f"dali: NVIDIA DALI {available.load().__version__} on {where}, {threads}, depth {options.depth}{others}"
 
 
-def memory(setup: Setup, epoch: int) -> int:
+def memory(setup: BackendSetup, epoch: int) -> int:
     """Bytes that the batches of `epoch` take together, on the device, at most; unless the caller keeps more of them.
 
     Not what is needed while they are made: the parts that were decoded, of `depth` batches.

@@ -12,7 +12,7 @@ from PIL import Image
 
 from imgdata.backends.dali.geometry import PLACEHOLDER_SIDE, Shape, geometry
 from imgdata.backends.pillow import crop
-from imgdata.backends.protocol import Work
+from imgdata.backends.protocol import BatchRequest
 from imgdata.backends.shard_files import Lease
 from imgdata.errors import ImageError
 from imgdata.images.probe import probe
@@ -32,7 +32,7 @@ class Part:
     A row's fate depends on its own bytes and parameters alone, never on its neighbours.
     """
 
-    def __init__(self, backend: "DaliBackend", work: Work, done: Callable[["Part"], None]) -> None:
+    def __init__(self, backend: "DaliBackend", work: BatchRequest, done: Callable[["Part"], None]) -> None:
         """`done` is called once, by any thread, when all rows are through, or something went wrong for all."""
         count = len(work.position_N)
         self.work = work

@@ -3,32 +3,43 @@
 On the processor batches are made by NumPy, in threads; on a GPU by PyTorch, in a stream of its own.
 """
 
-import atexit
-import os
-import threading
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.backends.ending import alive, begun, closed
-from imgdata.backends.protocol import Setup, Work
-from imgdata.backends.resident import pixel_cache
-from imgdata.backends.resident.batch import ResidentBatch
-from imgdata.backends.resident.decoding import Bad
-from imgdata.backends.resident.host_store import HostStore
-from imgdata.backends.resident.window import BUDGET, Kept, kept, num_bytes
-from imgdata.backends.threads import Threads
-from imgdata.errors import ImageError, OptionError
+from imgdata.backends import postprocess
+from imgdata.backends.protocol import BatchRequest
+from imgdata.backends.workers import Ending
+from imgdata.errors import ImageError
 
 if TYPE_CHECKING:
     import torch
 
-    from imgdata.backends.resident.lane import Lane
+
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from imgdata.backends.protocol import BackendSetup
+from imgdata.backends.resident import pixel_cache
+from imgdata.backends.resident.decoding import Bad
+from imgdata.backends.resident.host_store import HostStore
+from imgdata.backends.resident.window import BUDGET, Kept, kept, num_bytes
+from imgdata.backends.workers import Threads, alive, begun, closed
+from imgdata.errors import OptionError
+
+if TYPE_CHECKING:
+    import torch
+
+    from imgdata.backends.resident.device_store import Lane
 
 
 class Store(Protocol):
@@ -38,7 +49,7 @@ class Store(Protocol):
         """Keep the pictures from position `first` on."""
         ...
 
-    def make(self, work: Work) -> "torch.Tensor":
+    def make(self, work: BatchRequest) -> "torch.Tensor":
         """The batch `(N, C, H, W)`, all but mixed; rows to skip are black."""
         ...
 
@@ -52,10 +63,92 @@ class _Loaded:
         self.bad_N[list(bad)] = True
 
 
+class ResidentBatch:
+    """See `PendingBatch`. One task at a time is in work for it."""
+
+    def __init__(self, backend: "ResidentBackend", work: BatchRequest) -> None:
+        """`begin` starts."""
+        self._backend, self._mix = backend, work.mix
+        self._images: torch.Tensor | None = None
+        self._mixed = work.mix.kind == "none"
+        self._failed: dict[int, ImageError] = {}
+        self._ending = Ending()
+        self._mark: torch.cuda.Event | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody wants it any more."""
+        return self._ending.cancelled
+
+    def begin(self, work: BatchRequest) -> None:
+        """Start on all rows but those to skip, which become black."""
+        self._submit(partial(self._make, work))
+
+    def wait(self) -> Mapping[int, ImageError]:
+        """See `PendingBatch`."""
+        self._ending.wait()
+        failed, self._failed = self._failed, {}
+        return failed
+
+    def redo(self, rows: NDArray[np.int64], work: BatchRequest) -> Mapping[int, ImageError]:
+        """See `PendingBatch`."""
+        self._submit(partial(self._make_again, rows, work))
+        return self.wait()
+
+    def images(self) -> "torch.Tensor":
+        """See `PendingBatch`."""
+        if not self._mixed:
+            self._backend.mix(partial(self._run, self._mix_images))
+            self.wait()
+        return self._backend.hand_over(self._made(), self._mark)
+
+    def cancel(self) -> None:
+        """See `PendingBatch`."""
+        self._ending.cancel()
+
+    def _make(self, work: BatchRequest) -> bool:
+        self._images, self._failed = self._backend.make(work)
+        # Where rows are bad, others have to take their place first.
+        if self._mixed or self._failed:
+            return True
+        self._backend.mix(partial(self._run, self._mix_images))
+        return False
+
+    def _make_again(self, row_M: NDArray[np.int64], work: BatchRequest) -> bool:
+        images, failed = self._backend.make(work)
+        self._backend.replace(self._made(), row_M, images)
+        self._failed = {int(row_M[number]): error for number, error in failed.items()}
+        return True
+
+    def _mix_images(self) -> bool:
+        self._mixed = True
+        with self._backend.lane():
+            postprocess.mix_images(self._made(), self._mix)
+        return True
+
+    def _made(self) -> "torch.Tensor":
+        assert self._images is not None, "`wait` was not called"
+        return self._images
+
+    def _submit(self, task: Callable[[], bool]) -> None:
+        self._backend.submit(partial(self._run, task))
+
+    def _run(self, task: Callable[[], bool]) -> None:
+        """A task, which says whether the batch is done; otherwise it has begun another one."""
+        try:
+            if not self.cancelled:
+                if not task():
+                    return
+                self._mark = self._backend.mark()
+        except BaseException as error:  # Whatever it is, `wait` raises it where the batch is wanted.
+            self._ending.fail(error)
+        self._ending.tell()
+
+
 class ResidentBackend:
     """Makes batches in threads; the first of them decodes the split, or reads what was decoded before."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: BackendSetup) -> None:
         """Raises `OptionError` where `refuses` says why."""
         window = kept(setup)
         if isinstance(window, str):
@@ -70,7 +163,7 @@ class ResidentBackend:
         self._lock = threading.RLock()
         self._loading = threading.Lock()
 
-    def start(self, work: Work) -> ResidentBatch:
+    def start(self, work: BatchRequest) -> ResidentBatch:
         """See `Backend`; what is wrong with a shard is heard from `wait`."""
         batch = ResidentBatch(self, work)
         with self._lock:
@@ -90,7 +183,7 @@ class ResidentBackend:
         """
         self._pool("mixer", 1).submit(task)
 
-    def make(self, work: Work) -> "tuple[torch.Tensor, dict[int, ImageError]]":
+    def make(self, work: BatchRequest) -> "tuple[torch.Tensor, dict[int, ImageError]]":
         """A batch, all but mixed; which of its rows are bad, and so black. Raises `ShardError`."""
         loaded = self._load()
         failed = {
@@ -159,8 +252,7 @@ class ResidentBackend:
     def _store(self) -> Store:
         if self.setup.device == "cpu":
             return HostStore(self.setup, self._window)
-        from imgdata.backends.resident.device_store import DeviceStore
-        from imgdata.backends.resident.lane import Lane
+        from imgdata.backends.resident.device_store import DeviceStore, Lane
 
         self._lane = Lane(self.setup.device)
         with self.lane():
@@ -184,19 +276,19 @@ class ResidentBackend:
             raise closed()
 
 
-def refuses(setup: Setup) -> str | None:
+def refuses(setup: BackendSetup) -> str | None:
     """Why the backend can't be used, in one line with the way out; None where it can."""
     window = kept(setup)
     return window if isinstance(window, str) else None
 
 
-def fits(setup: Setup) -> bool:
+def fits(setup: BackendSetup) -> bool:
     """Whether all that it would keep is at most `BUDGET` bytes; only where it doesn't refuse."""
     window = kept(setup)
     return isinstance(window, Kept) and num_bytes(setup, window) <= BUDGET
 
 
-def describe(setup: Setup) -> str:
+def describe(setup: BackendSetup) -> str:
     """What is kept, where, and why it fits; in one line."""
     window = kept(setup)
     if isinstance(window, str):
@@ -226,7 +318,7 @@ def _at_exit(function: Callable[[], None]) -> Iterator[None]:
         atexit.unregister(call)
 
 
-def _num_threads(setup: Setup) -> int:
+def _num_threads(setup: BackendSetup) -> int:
     """One for each batch in work at most; on a device one is enough, since it only gives orders."""
     return max(1, min(setup.threads, setup.buffers)) if setup.device == "cpu" else 1
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from imgdata.augment.mix import mix_params
 from imgdata.augment.params import params
 from imgdata.backends.cpu.backend import CpuBackend
-from imgdata.backends.protocol import Pending, Setup, Work
+from imgdata.backends.protocol import BackendSetup, BatchRequest, PendingBatch
 from imgdata.backends.resident.window import Kept, usable
 from imgdata.errors import ImageError
 
@@ -25,7 +25,7 @@ _AHEAD = 2
 """Parts in work behind the one that is waited for, so that threads never run out of pictures."""
 
 
-def decode(setup: Setup, window: Kept, put: Put) -> Bad:
+def decode(setup: BackendSetup, window: Kept, put: Put) -> Bad:
     """Give all pictures to `put`, in order, bad ones black; returns those. Raises `ShardError`."""
     backend = CpuBackend(
         replace(
@@ -40,7 +40,7 @@ def decode(setup: Setup, window: Kept, put: Put) -> Bad:
     )
     usable_N = usable(setup)
     bad = {position: _unusable(setup, position) for position in np.flatnonzero(~usable_N).tolist()}
-    begun: deque[tuple[int, Pending]] = deque()
+    begun: deque[tuple[int, PendingBatch]] = deque()
     try:
         for first, last in parts(len(setup.split), window):
             position_M = np.arange(first, last)
@@ -60,12 +60,12 @@ def parts(count: int, window: Kept) -> Iterator[tuple[int, int]]:
     return ((first, min(first + step, count)) for first in range(0, count, step))
 
 
-def _work(setup: Setup, window: Kept, position_M: NDArray[np.int64], skip_M: NDArray[np.bool_]) -> Work:
+def _work(setup: BackendSetup, window: Kept, position_M: NDArray[np.int64], skip_M: NDArray[np.bool_]) -> BatchRequest:
     index = setup.split.index
     # Of what is skipped the size may be unknown; this one fits.
     width_M = np.where(skip_M, window.width, index.width_N[position_M])
     height_M = np.where(skip_M, window.height, index.height_N[position_M])
-    return Work(
+    return BatchRequest(
         epoch=0,
         params=params(window.recipe, width_M, height_M, seed=0, epoch=0, position_N=position_M),
         position_N=position_M,
@@ -74,12 +74,12 @@ def _work(setup: Setup, window: Kept, position_M: NDArray[np.int64], skip_M: NDA
     )
 
 
-def _finish(first: int, pending: Pending, bad: Bad, put: Put) -> None:
+def _finish(first: int, pending: PendingBatch, bad: Bad, put: Put) -> None:
     bad.update({first + row: error for row, error in pending.wait().items()})
     put(first, pending.images().permute(0, 2, 3, 1).numpy())
 
 
-def _unusable(setup: Setup, position: int) -> ImageError:
+def _unusable(setup: BackendSetup, position: int) -> ImageError:
     width, height = int(setup.split.index.width_N[position]), int(setup.split.index.height_N[position])
     if width < 1 or height < 1:
         return ImageError("not-an-image", "the index has no size of it: its header could not be read")

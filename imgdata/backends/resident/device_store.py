@@ -1,20 +1,22 @@
 """Kept pixels on a device + work -> a finished batch there, by PyTorch, as whole batches."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from imgdata.backends import postprocess, torch_ops
-from imgdata.backends.protocol import Setup, Work
-from imgdata.backends.resident.places import mirrored_or_outside, places
-from imgdata.backends.resident.window import Kept
+from imgdata.backends.protocol import BackendSetup, BatchRequest
+from imgdata.backends.resident.window import Kept, mirrored_or_outside, places
 from imgdata.backends.torch_ops.batched import upload
 
 
 class DeviceStore:
     """All pictures in one tensor, uint8 `(N, H, W, 3)`. Works on any device; safe in threads once filled."""
 
-    def __init__(self, setup: Setup, window: Kept) -> None:
+    def __init__(self, setup: BackendSetup, window: Kept) -> None:
         """Take the memory; `put` fills it."""
         self._setup, self._window = setup, window
         self._device = torch.device(setup.device)
@@ -26,7 +28,7 @@ class DeviceStore:
         """Keep the pictures from position `first` on."""
         self._pixels_NHWC[first : first + len(pixels_NHWC)] = torch.from_numpy(pixels_NHWC).to(self._device)
 
-    def make(self, work: Work) -> torch.Tensor:
+    def make(self, work: BatchRequest) -> torch.Tensor:
         """The batch `(N, C, H, W)`, all but mixed; rows to skip are black."""
         setup, params = self._setup, work.params
         images = torch_ops.apply(self._windows(work), params, setup.recipe)
@@ -40,7 +42,7 @@ class DeviceStore:
             images[row_R] = black_311.to(self._dtype)
         return images
 
-    def _windows(self, work: Work) -> torch.Tensor:
+    def _windows(self, work: BatchRequest) -> torch.Tensor:
         """uint8 `(N, 3, H, W)`, in memory N, H, W, C; flipped where they are to be."""
         params, window = work.params, self._window
         row_NH, left_N = places(params, window)
@@ -53,3 +55,38 @@ class DeviceStore:
         if (row_NH < 0).any() or (column_NW < 0).any():
             images.masked_fill_(((row < 0) | (column < 0)).unsqueeze(3), 0)
         return images.permute(0, 3, 1, 2)
+
+
+class Lane:
+    """On a GPU a stream of its own, so that nothing waits for what the training has put into its stream.
+
+    Elsewhere work is done when the call returns, and this does nothing.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = torch.device(device)
+        self._stream: torch.cuda.Stream | None = None
+        if self._device.type == "cuda":
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """What PyTorch does in the block is done in the stream."""
+        if self._stream is None:
+            yield
+            return
+        with torch.cuda.stream(self._stream):
+            yield
+
+    def mark(self) -> torch.cuda.Event | None:
+        """The end of what the lane was given so far."""
+        return self._stream.record_event() if self._stream is not None else None
+
+    def hand_over(self, images: torch.Tensor, mark: torch.cuda.Event | None) -> torch.Tensor:
+        """A tensor that is made once the lane reaches `mark`, for use in the caller's current stream."""
+        if mark is not None:
+            current = torch.cuda.current_stream(self._device)
+            current.wait_event(mark)
+            # Made in the one stream, used in the other: not to be given to others before both are through.
+            images.record_stream(current)
+        return images

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from imgdata.backends import postprocess
 from imgdata.backends.buffers import Buffers
 from imgdata.backends.pillow import operators
-from imgdata.backends.protocol import Setup, Work
-from imgdata.backends.resident import boxes
-from imgdata.backends.resident.places import mirrored_or_outside, places
-from imgdata.backends.resident.window import Kept
+from imgdata.backends.postprocess import erase_batch
+from imgdata.backends.protocol import BackendSetup, BatchRequest
+from imgdata.backends.resident.window import Kept, mirrored_or_outside, places
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +30,7 @@ class HostStore:
     above and below are other rows of the picture, or the black one behind the last. Safe in threads once filled.
     """
 
-    def __init__(self, setup: Setup, window: Kept) -> None:
+    def __init__(self, setup: BackendSetup, window: Kept) -> None:
         """Take the memory; `put` fills it."""
         self._setup, self._window = setup, window
         self._planar = not setup.channels_last
@@ -59,7 +58,7 @@ class HostStore:
         count = len(pixels_NHWC) * self._planes * window.height
         self._row_RB[begin : begin + count] = wide.reshape(count, -1)
 
-    def make(self, work: Work) -> "torch.Tensor":
+    def make(self, work: BatchRequest) -> "torch.Tensor":
         """The batch `(N, C, H, W)`, all but mixed; rows to skip are black."""
         import torch
 
@@ -69,11 +68,11 @@ class HostStore:
         if self._setup.dtype != "uint8":
             pixels = self._normalised(pixels)
         batch_NCHW = pixels if self._planar else pixels.transpose(0, 3, 1, 2)
-        boxes.erase(batch_NCHW, work.params, self._setup.recipe, seed=self._setup.seed, epoch=work.epoch)
+        erase_batch(batch_NCHW, work.params, self._setup.recipe, seed=self._setup.seed, epoch=work.epoch)
         batch_NCHW[work.skip_N] = self._black_311
         return torch.from_numpy(pixels) if self._planar else torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
-    def _windows(self, work: Work) -> NDArray[np.uint8]:
+    def _windows(self, work: BatchRequest) -> NDArray[np.uint8]:
         """uint8 `(N, 3, H, W)` or `(N, H, W, 3)`, flipped where they are to be."""
         params = work.params
         height, width = params.height, params.width
@@ -97,7 +96,7 @@ class HostStore:
             pixels[rows] = _mirrored(pixels[rows], planar=self._planar)
         return pixels
 
-    def _changed(self, pixels: NDArray[np.uint8], work: Work) -> NDArray[np.uint8]:
+    def _changed(self, pixels: NDArray[np.uint8], work: BatchRequest) -> NDArray[np.uint8]:
         """The windows turned, changed by their policy, jittered and made gray, in place.
 
         By Pillow, as in the CPU backend: the same pixels.

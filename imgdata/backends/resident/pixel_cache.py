@@ -24,7 +24,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from imgdata import native
-from imgdata.backends.protocol import Setup
+from imgdata.backends.protocol import BackendSetup
 from imgdata.backends.resident.decoding import Bad, Put, decode, parts
 from imgdata.backends.resident.window import Kept
 from imgdata.dataset.index import index_id
@@ -52,7 +52,7 @@ def resident_folder() -> Path:
     return cache_folder() / "resident"
 
 
-def cache_file(setup: Setup, window: Kept) -> Path:
+def cache_file(setup: BackendSetup, window: Kept) -> Path:
     """Where the pixels lie: named by the pictures, what is done to them, and what decodes them."""
     libjpeg = native.libjpeg_version() if native.AVAILABLE else None
     decoders = f"{libjpeg}, {simplejpeg.__version__}, {PIL.__version__}, {__version__}"
@@ -63,7 +63,7 @@ def cache_file(setup: Setup, window: Kept) -> Path:
     return resident_folder() / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}.npy"
 
 
-def fill(setup: Setup, window: Kept, put: Put, check: Callable[[], None]) -> Bad:
+def fill(setup: BackendSetup, window: Kept, put: Put, check: Callable[[], None]) -> Bad:
     """Give all pictures to `put`, in order, bad ones black; returns those.
 
     `check` is called now and then, and raises where nobody wants them any more. Raises `ShardError`; warns with
@@ -127,7 +127,7 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def _make(path: Path, setup: Setup, window: Kept, put: Put) -> Bad:
+def _make(path: Path, setup: BackendSetup, window: Kept, put: Put) -> Bad:
     for left_over in path.parent.glob(f".{path.name}.*.tmp"):
         # Of a process that was killed: nobody else writes here now.
         left_over.unlink(missing_ok=True)

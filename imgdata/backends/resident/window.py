@@ -1,12 +1,14 @@
 """A split and a recipe -> which window of each picture is kept, all of one size; or why none can be."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.augment import crops
-from imgdata.backends.protocol import Setup
+from imgdata.augment.params import BatchParams
+from imgdata.backends.protocol import BackendSetup
 from imgdata.recipes.ops import CenterCrop, PadRandomCrop, RandomResizedCrop, Resize
 from imgdata.recipes.recipe import Recipe
 from imgdata.recipes.sizes import Ramp, Schedule
@@ -31,7 +33,7 @@ class Kept:
     """Windows are cut at random places; otherwise what is kept is the window."""
 
 
-def kept(setup: Setup) -> Kept | str:
+def kept(setup: BackendSetup) -> Kept | str:
     """What is kept of each picture of a loader's split, or in one line why the recipe has no such thing."""
     recipe = setup.recipe
     if recipe.find(RandomResizedCrop) is not None:
@@ -65,12 +67,12 @@ def kept(setup: Setup) -> Kept | str:
     )
 
 
-def num_bytes(setup: Setup, window: Kept) -> int:
+def num_bytes(setup: BackendSetup, window: Kept) -> int:
     """Bytes of all that is kept of a split, with the margins at both sides."""
     return len(setup.split) * window.height * (window.width + 2 * window.padding) * 3
 
 
-def usable(setup: Setup) -> NDArray[np.bool_]:
+def usable(setup: BackendSetup) -> NDArray[np.bool_]:
     """Which pictures the index has a size of that is allowed, bool `(N,)`."""
     index = setup.split.index
     index.load(("width", "height"))
@@ -79,7 +81,7 @@ def usable(setup: Setup) -> NDArray[np.bool_]:
     return usable_N
 
 
-def _sides(setup: Setup, resize: Resize | None) -> NDArray[np.int64]:
+def _sides(setup: BackendSetup, resize: Resize | None) -> NDArray[np.int64]:
     """(width, height) of the pictures as they are cut, `(M, 2)`; without those that can't be used.
 
     One row where they are all resized to the same.
@@ -99,3 +101,37 @@ def _exact(resize: Resize, height: int, width: int) -> Resize:
 def _refusal(reason: str, way_out: str = "") -> str:
     ways_out = " or ".join(filter(None, (way_out, "use backend='cpu'")))
     return f"backend 'resident' keeps one window of each picture, but {reason}; {ways_out}"
+
+
+class Places(NamedTuple):
+    """Where the windows of N samples lie in the kept pixels. Margins are inside, or -1 where they are black."""
+
+    row_NH: NDArray[np.int64]
+    """The kept row that each row of the output shows, bottom up where top and bottom change places."""
+    left_N: NDArray[np.int64]
+    """The first column, counted from the left end of the margin: never negative."""
+
+
+def places(params: BatchParams, window: Kept) -> Places:
+    """Rows and first columns of all windows."""
+    count, height = len(params), params.height
+    if not window.moves:
+        row_NH, left_N = np.tile(np.arange(height), (count, 1)), np.zeros(count, np.int64)
+    else:
+        row_NH = mirrored_or_outside(params.offset_N2[:, 1:] + np.arange(height), window.height, window.mirrored)
+        left_N = params.offset_N2[:, 0] + window.padding
+    if params.vflip_N.any():
+        row_NH[params.vflip_N] = row_NH[params.vflip_N, ::-1]
+    return Places(row_NH, left_N)
+
+
+def mirrored_or_outside(place: NDArray[np.int64], side: int, mirrored: bool) -> NDArray[np.int64]:
+    """Places along a side, some in its margins -> which of the `side` pixels they show; -1 for black.
+
+    A mirrored margin doesn't show the edge's pixel again.
+    """
+    if mirrored:
+        last = side - 1
+        place = last - np.abs(last - np.abs(place))
+        return place
+    return np.where((place >= 0) & (place < side), place, -1)

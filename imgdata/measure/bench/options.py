@@ -8,7 +8,7 @@ from pathlib import Path
 from imgdata.backends.protocol import BackendName, DType
 from imgdata.errors import OptionError
 from imgdata.measure.bench.peers import PEERS
-from imgdata.recipes.named import named_recipe
+from imgdata.recipes.presets import named_recipe
 from imgdata.recipes.recipe import Recipe
 
 _MAX_SECONDS = 3600.0

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 import imgdata.recipes as ready
-from imgdata.backends.protocol import BackendName, DType, Setup
+from imgdata.backends.protocol import BackendName, BackendSetup, DType
 from imgdata.backends.registry import choose
 from imgdata.errors import OptionError
 from imgdata.loader.delivery import Engine
 from imgdata.loader.options import LoaderOptions, Opened, make_options, open_source
 from imgdata.recipes import HorizontalFlip, Normalize, PadRandomCrop
-from imgdata.recipes.named import OF_ONE_SIZE, named_recipe
+from imgdata.recipes.presets import OF_ONE_SIZE, named_recipe
 from imgdata.recipes.recipe import Recipe
 from imgdata.train.data import sides_of
 
@@ -59,7 +59,7 @@ class Case(NamedTuple):
     recipe_code: str
     """What makes the recipe in Python."""
     options: LoaderOptions
-    setup: Setup
+    setup: BackendSetup
     """As the loader's backend gets it."""
     backend: BackendName
     """The one that was chosen."""

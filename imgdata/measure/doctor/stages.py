@@ -15,7 +15,7 @@ from imgdata.augment.mix import mix_params
 from imgdata.augment.params import BatchParams, params
 from imgdata.backends.cpu.backend import CpuBackend
 from imgdata.backends.pillow import crop, operators
-from imgdata.backends.protocol import Setup, Work
+from imgdata.backends.protocol import BackendSetup, BatchRequest
 from imgdata.backends.shard_files import ShardFiles
 from imgdata.errors import ImageError, ShardError
 from imgdata.images.decode import refuse_large
@@ -73,7 +73,7 @@ class StageTimes:
         return self.read_ms + self.decode_ms + self.resize_ms + self.operators_ms + self.finish_ms
 
 
-def draw_sample(setup: Setup, position_N: NDArray[np.int64]) -> NDArray[np.int64]:
+def draw_sample(setup: BackendSetup, position_N: NDArray[np.int64]) -> NDArray[np.int64]:
     """Some of the positions, evenly spread, without pictures that are bad by the index. Raises `ShardError`."""
     index = setup.split.index
     index.load(("width", "height"))
@@ -86,7 +86,7 @@ def draw_sample(setup: Setup, position_N: NDArray[np.int64]) -> NDArray[np.int64
     return good_M[np.linspace(0, len(good_M) - 1, count).round().astype(np.int64)]
 
 
-def time_stages(setup: Setup, position_M: NDArray[np.int64], *, rounds: int = 3) -> StageTimes:
+def time_stages(setup: BackendSetup, position_M: NDArray[np.int64], *, rounds: int = 3) -> StageTimes:
     """Time the stages on these samples. Raises `ShardError` where none of them can be decoded."""
     one_thread = replace(setup, threads=1, device="cpu", pinned=False, buffers=2)
     bytes_only = replace(one_thread, dtype="uint8", channels_last=True)
@@ -95,7 +95,9 @@ def time_stages(setup: Setup, position_M: NDArray[np.int64], *, rounds: int = 3)
     files = ShardFiles(setup.split)
     with ExitStack() as stack:
 
-        def cut(setup: Setup, change: Callable[[BatchParams], BatchParams] = lambda batch: batch) -> Callable[[], int]:
+        def cut(
+            setup: BackendSetup, change: Callable[[BatchParams], BatchParams] = lambda batch: batch
+        ) -> Callable[[], int]:
             return _Cut(stack.enter_context(closing(CpuBackend(setup))), position_M, change).run
 
         calls = {
@@ -154,7 +156,7 @@ class _Cut:
                 epoch=self._epoch,
                 position_N=position_N,
             )
-            work = Work(
+            work = BatchRequest(
                 epoch=self._epoch,
                 params=self._change(drawn),
                 position_N=position_N,
@@ -204,7 +206,7 @@ def _read(files: ShardFiles, position_M: NDArray[np.int64]) -> int:
 class _FullDecode:
     """The whole pictures, from bytes that are in memory."""
 
-    def __init__(self, files: ShardFiles, setup: Setup, position_M: NDArray[np.int64]) -> None:
+    def __init__(self, files: ShardFiles, setup: BackendSetup, position_M: NDArray[np.int64]) -> None:
         lease = files.lease(position_M)
         self._setup = setup
         pairs = zip(position_M.tolist(), lease.file_N.tolist(), strict=True)
@@ -227,7 +229,7 @@ class _FullDecode:
         return True
 
 
-def _undecodable(setup: Setup) -> ShardError:
+def _undecodable(setup: BackendSetup) -> ShardError:
     return ShardError(
         f"{setup.split.index.path.parent}: none of the sampled images of {setup.split.name} can be decoded; run "
         "`imgdata verify`"

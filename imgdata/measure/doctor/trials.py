@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.backends.protocol import Setup
+from imgdata.backends.protocol import BackendSetup
 from imgdata.backends.resident.backend import Store
 from imgdata.backends.resident.host_store import HostStore
 from imgdata.backends.resident.window import Kept, kept, num_bytes
@@ -68,12 +68,12 @@ class InMemory:
         return min(1000 / self.plan_ms, most, 1000 * cores / (self.plan_ms + self.make_ms))
 
 
-def shorter_side(setup: Setup) -> int:
+def shorter_side(setup: BackendSetup) -> int:
     """What pictures could be resized to before: 8/7 of what comes out, such as 256 for 224, as in evaluation."""
     return round(min(setup.recipe.output_size(0)) * 8 / 7)
 
 
-def try_resized(setup: Setup, position_M: NDArray[np.int64], *, rounds: int = 3) -> Resized | None:
+def try_resized(setup: BackendSetup, position_M: NDArray[np.int64], *, rounds: int = 3) -> Resized | None:
     """Encode some of these samples anew, and time both; None where no picture is larger. Raises `ShardError`."""
     side, index = shorter_side(setup), setup.split.index
     few_M = position_M[np.unique(np.linspace(0, len(position_M) - 1, _REENCODED).round().astype(np.int64))]
@@ -92,7 +92,7 @@ def try_resized(setup: Setup, position_M: NDArray[np.int64], *, rounds: int = 3)
     return Resized(shorter_side=side, before=time_stages(setup, few_M, rounds=rounds), after=after)
 
 
-def try_in_memory(setup: Setup, view: View, memory_bytes: int) -> InMemory | None:
+def try_in_memory(setup: BackendSetup, view: View, memory_bytes: int) -> InMemory | None:
     """Time batches of pixels that are kept decoded, and the planning of them.
 
     None where the recipe can't have that, or the whole split doesn't fit: `memory_bytes` are free in the host, and a
@@ -135,7 +135,7 @@ def _times(call: Callable[[], object], count: int) -> Callable[[], int]:
     return run
 
 
-def _store(setup: Setup, window: Kept) -> Store:
+def _store(setup: BackendSetup, window: Kept) -> Store:
     if setup.device == "cpu":
         return HostStore(setup, window)
     from imgdata.backends.resident.device_store import DeviceStore
@@ -143,7 +143,7 @@ def _store(setup: Setup, window: Kept) -> Store:
     return DeviceStore(setup, window)
 
 
-def _workers(setup: Setup) -> int:
+def _workers(setup: BackendSetup) -> int:
     """Threads that the backend would have: no more than batches in work."""
     return max(1, min(setup.threads, setup.buffers)) if setup.device == "cpu" else 1
 

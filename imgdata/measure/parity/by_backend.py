@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from imgdata.augment.mix import MixParams
 from imgdata.augment.params import BatchParams
-from imgdata.backends.protocol import BackendName, Setup, Work
+from imgdata.backends.protocol import BackendName, BackendSetup, BatchRequest
 from imgdata.backends.registry import choose
 from imgdata.dataset.dataset import Split
 from imgdata.dataset.manifest import MAX_PIXELS
@@ -62,8 +62,8 @@ def _dataset(folder: Path, pictures: Sequence[Picture]) -> Split:
     return index(folder, workers=1)["train"]
 
 
-def _setup(split: Split, recipe: Recipe) -> Setup:
-    return Setup(
+def _setup(split: Split, recipe: Recipe) -> BackendSetup:
+    return BackendSetup(
         split=split,
         recipe=recipe,
         seed=0,
@@ -78,9 +78,9 @@ def _setup(split: Split, recipe: Recipe) -> Setup:
     )
 
 
-def _work(params: BatchParams) -> Work:
+def _work(params: BatchParams) -> BatchRequest:
     """What comes behind `Normalize` is left out of the parameters, too."""
     count = len(params)
     params = replace(params, erase_N4=np.zeros_like(params.erase_N4))
     unmixed = MixParams(kind="none", lam=1.0, box_4=(0, 0, 0, 0), partner_N=np.arange(count))
-    return Work(epoch=0, params=params, position_N=np.arange(count), skip_N=np.zeros(count, bool), mix=unmixed)
+    return BatchRequest(epoch=0, params=params, position_N=np.arange(count), skip_N=np.zeros(count, bool), mix=unmixed)

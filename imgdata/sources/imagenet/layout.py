@@ -8,14 +8,13 @@ from typing import NamedTuple
 
 from imgdata.errors import ShardError, SourceError
 from imgdata.sources.imagenet.devkit import WNID
+from imgdata.sources.splits import split_of_word
 from imgdata.sources.walk import is_hidden, is_image
-from imgdata.sources.words import split_of_word
 from imgdata.tar.archive import members
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VAL_TAR = "ILSVRC2012_img_val.tar"
 _TEST_TAR = "ILSVRC2012_img_test"
-
 _KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
 _KAGGLE_PARTS = ("ILSVRC", "Data", "CLS-LOC")
 

@@ -32,17 +32,14 @@ from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.parquet.layout import ParquetLayout, find_layout, holds_images, without_images
 from imgdata.sources.readers import RangeReader
-from imgdata.sources.splits import Splits
+from imgdata.sources.splits import Splits, split_in_path
 from imgdata.sources.table.columns import no_label_warning
 from imgdata.sources.table.rows import Row, fields_json, open_parquet
 from imgdata.sources.walk import extension, visible
-from imgdata.sources.words import split_in_path
 
 NAME = "parquet"
-
 CACHE_BYTES = 256 * 2**20
 """Bytes of row groups that one reader keeps; a single row group larger than that is kept alone."""
-
 _BATCH_ROWS = 256
 _MAX_DEPTH = 3
 _SPOOL_ROWS = 4096

@@ -24,14 +24,14 @@ import xxhash
 from numpy.typing import NDArray
 
 from imgdata.errors import SourceError
-from imgdata.images.extensions import IMAGE_SUFFIXES
+from imgdata.images.info import IMAGE_SUFFIXES
 from imgdata.sources.classes import some, with_sorted_classes
 from imgdata.sources.folder import has_class_folders
 from imgdata.sources.label_column import Labels
 from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.readers import FileReader
-from imgdata.sources.splits import Splits
+from imgdata.sources.splits import Splits, split_in_path, split_of_word
 from imgdata.sources.table.columns import (
     TableColumns,
     choose_columns,
@@ -42,10 +42,8 @@ from imgdata.sources.table.columns import (
 )
 from imgdata.sources.table.rows import TABLE_EXTENSIONS, fields_json, rows
 from imgdata.sources.walk import extension, image_files, visible
-from imgdata.sources.words import split_in_path, split_of_word
 
 NAME = "table"
-
 _USUAL_ENDINGS = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG", ".PNG")
 _ENDINGS = (*_USUAL_ENDINGS, *sorted(IMAGE_SUFFIXES.difference(_USUAL_ENDINGS)))
 

@@ -22,6 +22,7 @@ from imgdata.backends.resident import decoding, pixel_cache, window
 from imgdata.backends.resident.backend import ResidentBackend
 from imgdata.recipes import CenterCrop, Recipe, Resize
 from support.loaders import dataset
+from support.places import TESTS
 from support.residents import (
     GEOMETRY,
     HEIGHT,
@@ -202,7 +203,7 @@ print(hashlib.sha256(t.images_of(ResidentBackend, setup).numpy().tobytes()).hexd
 
 
 def started(script, folder):
-    command = [sys.executable, "-c", PROCESS + script, str(folder), *sys.path[:4]]
+    command = [sys.executable, "-c", PROCESS + script, str(folder), str(TESTS)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
