@@ -13,8 +13,12 @@ import pytest
 from PIL import features
 
 from support.loaders import backend, images  # noqa: F401  fixtures of several files
+from support.places import TESTS
 from support.residents import one_size, resident_cache, spoilt  # noqa: F401
 from support.runs import digits  # noqa: F401
+
+# Programs that tests start find the helpers as well.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
 
 # Times are never asserted: these machines are shared.
 hypothesis.settings.register_profile("imgdata", deadline=None)

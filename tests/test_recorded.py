@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+
 from recorded import arrays, fixtures, folders
 
 HERE = Path(__file__).parent / "recorded"

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from support.tarsets import write_tar
 
 from benchmarks import raw_cifar, raw_imagenet
 from benchmarks.raw_files import write_file, write_lines
+from support.tarsets import write_tar
 
 _JPEGS = json.loads((Path(__file__).parent / "jpegs.json").read_text())
 """Kind -> JPEG of 16 x 12 pixels, in base64."""
