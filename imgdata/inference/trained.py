@@ -7,14 +7,15 @@ from typing import Literal
 import torch
 from torch import nn
 
+from imgdata.devices import choose_device
 from imgdata.errors import OptionError
 from imgdata.models import create_model, model_input
 from imgdata.models.catalogue import OWN
 from imgdata.recipes.recipe import Recipe
 from imgdata.sample import ClassName
-from imgdata.train.distributed import choose_device
+from imgdata.train.checkpoint import load_checkpoint
 from imgdata.train.options import TrainOptions
-from imgdata.train.run_folder import RunFolder, load_checkpoint
+from imgdata.train.run_folder import RunFolder
 from imgdata.train.setup import read_classes
 
 Which = Literal["best", "last"]
@@ -70,7 +71,7 @@ def load_trained(
     """
     if isinstance(source, Trained):
         return source
-    place = choose_device(device)
+    place = torch.device(choose_device(device, by_rank=True))
     if Path(source).is_dir():
         if weights is not None or pretrained:
             raise OptionError(f"weights and pretrained are for networks by name; {source} is a run, which has its own")

@@ -2,22 +2,19 @@
 
 import os
 import threading
-from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
-from imgdata.backends.postprocess import scale_shift
-from imgdata.backends.protocol import Backend, BackendName, BackendSetup, DType
+from imgdata.backends.protocol import Backend, BackendName, BackendSetup
 from imgdata.backends.registry import choose
 from imgdata.backends.workers import closed
 from imgdata.loader.options import LoaderOptions, Opened
 from imgdata.recipes.ops import Cutout, RandomErasing
-from imgdata.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
+
+    from imgdata.loader.to_device import ToDevice
 
 
 class _Own:
@@ -124,6 +121,8 @@ class Engine:
         own = self._own()
         with own.lock:
             if own.device is None:
+                from imgdata.loader.to_device import ToDevice
+
                 own.device = ToDevice(
                     self._options.device,
                     recipe=self._options.recipe if self._finishes_there else None,
@@ -149,46 +148,3 @@ class Engine:
                 self._own_of.pop(other, None)
         # One step, so that all threads get the same.
         return self._own_of.setdefault(pid, _Own())
-
-
-class ToDevice:
-    """Copies in a stream of its own; the caller's stream waits for a batch, the caller's thread does not."""
-
-    def __init__(self, device: str, *, recipe: Recipe | None, dtype: DType, channels_last: bool) -> None:
-        """With a `recipe`, uint8 images are normalised by it, to `dtype`; without, they stay as they are."""
-        self._device = torch.device(device)
-        self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self._dtype: torch.dtype = getattr(torch, dtype)
-        self._scale_shift: tuple[torch.Tensor, torch.Tensor] | None = None
-        if recipe is not None:
-            scale, shift = (torch.from_numpy(values)[:, None, None] for values in scale_shift(recipe))
-            self._scale_shift = scale.to(self._device), shift.to(self._device)
-            self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        self._copied: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()
-
-    def move(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and labels on the device, for use in the caller's current stream."""
-        while self._copied and self._copied[0][0].query():  # type: ignore[no-untyped-call]
-            self._copied.popleft()
-        # This sets the device too: what is pinned takes no memory of another.
-        with torch.cuda.stream(self._stream):
-            moved = images.to(self._device, non_blocking=True)
-            # The memory must not be filled anew before it was read.
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record(self._stream)
-            self._copied.append((event, images))
-            if self._scale_shift is not None:
-                moved = self._normalized(moved, *self._scale_shift)
-            # Soft labels are a megabyte, and the thread would wait for it.
-            labels = labels.pin_memory().to(self._device, non_blocking=True)
-        current = torch.cuda.current_stream(self._device)
-        current.wait_stream(self._stream)
-        # Made in the one stream, used in the other: not to be given to others before both are through.
-        for tensor in (moved, labels):
-            tensor.record_stream(current)
-        return moved, labels
-
-    def _normalized(self, images: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        """As `finish.write`: value * scale + shift in float32, rounded once."""
-        return (images.float().mul_(scale).add_(shift)).to(self._dtype, memory_format=self._format)

@@ -1,22 +1,24 @@
 """Arguments of a loader -> checked options; a source -> the split, the view of it and the limit of pixels."""
 
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from imgdata.backends.protocol import BackendName, DType
 from imgdata.dataset.dataset import Dataset, Split
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.index import index_id
+from imgdata.devices import choose_device, cores_per_rank
 from imgdata.errors import OptionError
 from imgdata.order.epoch_order import Shuffle
 from imgdata.recipes.ops import CutMix, MixUp, MixUpOrCutMix, Normalize
 from imgdata.recipes.recipe import Recipe
 from imgdata.views.saved import open_view
 from imgdata.views.view import View
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_THREADS = 4096
 OnBad = Literal["replace", "skip", "raise"]
@@ -73,7 +75,7 @@ class LoaderOptions:
 
 def make_options(
     *,
-    device: object,
+    device: "str | torch.device",
     shuffle: Shuffle,
     drop_last: bool | None,
     dtype: DType | None,
@@ -90,12 +92,12 @@ def make_options(
     if dtype is None:
         dtype = "float32" if isinstance(recipe, Recipe) and recipe.find(Normalize) is not None else "uint8"
     return LoaderOptions(
-        device=_device(str(device)),
+        device=choose_device(device),
         shuffle=shuffle,
         drop_last=drop_last,
         dtype=dtype,
         channels_last=dtype == "uint8" if channels_last is None else channels_last,
-        threads=_own_cores() if threads is None else threads,
+        threads=cores_per_rank() if threads is None else threads,
         on_bad=("replace" if shuffled or drop_last else "skip") if on_bad is None else on_bad,
         **others,
     )
@@ -130,42 +132,6 @@ def open_source(source: str | Path | Dataset | View, split: str | None, view: st
     if split is None or split not in dataset:
         raise OptionError(f"split must be one of {', '.join(dataset)}, got {split!r}")
     return Opened(dataset[split], open_view(dataset, split, view or ""), dataset.manifest.max_pixels)
-
-
-def _own_cores() -> int:
-    """The cores that this process may use; shared out where torchrun or mpirun started several on this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for name in ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"):
-        neighbours = os.environ.get(name, "")
-        if neighbours.isdecimal() and int(neighbours):
-            return max(1, cores // int(neighbours))
-    return cores
-
-
-def _device(name: str) -> str:
-    """The device with its number: which GPU is the usual one may change, and differ by thread."""
-    if re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", name) is None:
-        raise OptionError(f"device must be cpu, cuda, cuda:0, cuda:1, ..., or mps, got {name!r}")
-    if name == "cpu":
-        return name
-    import torch
-
-    if name == "mps":
-        if not torch.backends.mps.is_available():
-            raise OptionError(
-                "device must be cpu where PyTorch finds no Apple GPU, got 'mps' (torch.backends.mps.is_available() "
-                "says whether it works)"
-            )
-        return name
-    if not torch.cuda.is_available():
-        raise OptionError(
-            f"device must be cpu where PyTorch finds no GPU, got {name!r}; install NVIDIA's driver and a PyTorch with "
-            "CUDA (torch.cuda.is_available() says whether it works)"
-        )
-    number = int(name.partition(":")[2] or torch.cuda.current_device())
-    if number >= torch.cuda.device_count():
-        raise OptionError(f"device must be cuda:0 to cuda:{torch.cuda.device_count() - 1} here, got {name!r}")
-    return f"cuda:{number}"
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -11,10 +11,7 @@ While a dataset is not finished, its job folder `.imgdata/` holds
 """
 
 import contextlib
-import fcntl
 import json
-import os
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from imgdata.shards.options import differences
 from imgdata.shards.plan import Plan, shard_file
 from imgdata.shards.sidecars import TIMM_INFO, dali_index_path
 from imgdata.storage.atomic import JOB_FOLDER, output_error, write_atomic
+from imgdata.storage.locks import LockHeldError, locked
 
 REJECTS = "rejects.jsonl"
 REPAIRS = "repairs.jsonl"
@@ -152,11 +150,13 @@ def own(out: Path) -> Iterator[JobFolder]:
     Raises `OutputError` when `out` can't be written or another run is writing to it.
     """
     missing = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        descriptor = _lock(out)
-    except OSError as error:
-        raise output_error(error, out) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(locked(out / JOB_FOLDER / _LOCK, wait_s=_WAIT_S))
+        except LockHeldError:
+            raise OutputError(f"{out}: another imgdata run is writing here; wait until it ends, or end it") from None
+        except OSError as error:
+            raise output_error(error, out) from error
         job = JobFolder(out, descriptor)
         job.sweep()
         try:
@@ -167,36 +167,6 @@ def own(out: Path) -> Iterator[JobFolder]:
                 # Folders that hold something by now stay.
                 with contextlib.suppress(OSError):
                     folder.rmdir()
-    finally:
-        os.close(descriptor)
-
-
-def _lock(out: Path) -> int:
-    """Descriptor of the locked lock file; the kernel lets go of it when the last process that has it ends."""
-    path = out / JOB_FOLDER / _LOCK
-    waiting_until = time.monotonic() + _WAIT_S
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except FileNotFoundError:
-            # A run that ends took its folder away in between.
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            if time.monotonic() > waiting_until:
-                raise OutputError(
-                    f"{out}: another imgdata run is writing here; wait until it ends, or end it"
-                ) from None
-            time.sleep(0.05)
-            continue
-        # A run that ends removes its lock file: what was locked may have no name any more.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor
-        os.close(descriptor)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -1,10 +1,10 @@
 """The same work over many files, in threads: hashing and decoding leave the interpreter to the other threads."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from imgdata.devices import own_cores
 from imgdata.errors import OptionError
 
 Job = TypeVar("Job")
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 def check_workers(workers: int | None) -> int:
     """The number of workers; by default the cores that this process may use. Raises `OptionError`."""
     if workers is None:
-        return len(os.sched_getaffinity(0))
+        return len(own_cores())
     if workers < 1:
         raise OptionError(f"workers must be at least 1, got {workers}")
     return workers

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import distributed
 
+from imgdata.devices import choose_device
 from imgdata.errors import OptionError
 from imgdata.order.ranks import distributed_rank_and_world, rank_and_world
 
@@ -50,7 +51,7 @@ def processes(device: str) -> Iterator[Processes]:
     `device` is `auto` (a GPU where there is one), `cpu`, `cuda` (with several ranks, the one of `LOCAL_RANK`) or
     `cuda:1`. Raises `OptionError`.
     """
-    chosen = choose_device(device)
+    chosen = torch.device(choose_device(device, by_rank=True))
     if distributed_rank_and_world() is not None or rank_and_world()[1] == 1:
         rank, world_size = rank_and_world()
         yield Processes(rank=rank, world_size=world_size, device=chosen)
@@ -69,33 +70,3 @@ def processes(device: str) -> Iterator[Processes]:
         yield Processes(rank=distributed.get_rank(), world_size=distributed.get_world_size(), device=chosen)
     finally:
         distributed.destroy_process_group()
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:1` -> this process's device. Raises `OptionError` for a GPU that isn't there."""
-    has_gpu = torch.cuda.is_available()
-    if name == "auto":
-        name = "cuda" if has_gpu else "cpu"
-    if name == "cpu":
-        return torch.device("cpu")
-    if not name.startswith("cuda"):
-        raise OptionError(f"device must be auto, cpu, cuda or cuda:0, cuda:1, ..., got {name!r}")
-    if not has_gpu:
-        raise OptionError(
-            f"device must be cpu where PyTorch finds no GPU, got {name!r}; install NVIDIA's driver and a PyTorch with "
-            "CUDA (torch.cuda.is_available() says whether it works)"
-        )
-    number = int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())) if name == "cuda" else _number(name)
-    if number >= torch.cuda.device_count():
-        raise OptionError(
-            f"device must be cuda:0 to cuda:{torch.cuda.device_count() - 1} here, got cuda:{number}; start as many "
-            "processes as there are GPUs"
-        )
-    return torch.device("cuda", number)
-
-
-def _number(name: str) -> int:
-    number = name.removeprefix("cuda:")
-    if not number.isdecimal():
-        raise OptionError(f"device must be auto, cpu, cuda or cuda:0, cuda:1, ..., got {name!r}")
-    return int(number)

@@ -13,6 +13,7 @@ import torch
 from imgdata.errors import OptionError, TrainingError
 from imgdata.sample import ClassName
 from imgdata.storage.atomic import write_atomic
+from imgdata.train.checkpoint import load_checkpoint, save_checkpoint
 from imgdata.train.distributed import Processes, processes
 from imgdata.train.history import EpochRow, Report, TrainResult, TrainWatcher, epochs_csv, steps_csv
 from imgdata.train.interrupts import Stop, memory_told, stopping
@@ -21,7 +22,7 @@ from imgdata.train.network import half_type
 from imgdata.train.optimizer import lr_share, phase_at
 from imgdata.train.options import TrainOptions, go_on_with, settings_of
 from imgdata.train.plots import Board, load_figure, load_writer, plot_confusion, plot_curves
-from imgdata.train.run_folder import RunFolder, load_checkpoint, save_checkpoint
+from imgdata.train.run_folder import RunFolder
 from imgdata.train.scores import Scores, classes_csv, evaluate_network
 from imgdata.train.setup import Prepared, prepare, read_classes
 from imgdata.train.timing import Clock

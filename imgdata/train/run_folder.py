@@ -1,26 +1,19 @@
 """A run's folder: what lies where, made anew or found again."""
 
 import contextlib
-import errno
-import fcntl
 import json
-import os
-import pickle
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from imgdata.errors import OptionError, OutputError
-from imgdata.storage.atomic import output_error, whole_file, write_atomic
+from imgdata.storage.atomic import output_error, write_atomic
+from imgdata.storage.locks import LockHeldError, locked
 
 CONFIG_VERSION = 1
 _LOCK = ".lock"
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""What file systems answer that can't lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,22 +97,19 @@ class RunFolder:
 
         Raises `OutputError`, as `check` and where another process writes there.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise output_error(error, self.path) from error
-        try:
-            self._lock(descriptor)
+        with contextlib.ExitStack() as stack:
             try:
-                if new:
-                    self.check(overwrite=overwrite)
-                self._clear(everything=new)
-                yield
-            finally:
-                (self.path / _LOCK).unlink(missing_ok=True)
-        finally:
-            os.close(descriptor)
+                stack.enter_context(locked(self.path / _LOCK, remove=True))
+            except LockHeldError:
+                raise OutputError(
+                    f"{self.path}: another process is writing this run; wait until it ends, or end it"
+                ) from None
+            except OSError as error:
+                raise output_error(error, self.path) from error
+            if new:
+                self.check(overwrite=overwrite)
+            self._clear(everything=new)
+            yield
 
     def read_config(self) -> dict[str, Any]:
         """The contents of `config.json`. Raises `OptionError`."""
@@ -142,18 +132,6 @@ class RunFolder:
         return not self.path.is_dir() or any(
             path != self.throughput and path.name != _LOCK and not _is_left_over(path) for path in self.path.iterdir()
         )
-
-    def _lock(self, descriptor: int) -> None:
-        # The system unlocks when the process ends, however it does.
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(
-                f"{self.path}: another process is writing this run; wait until it ends, or end it"
-            ) from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise output_error(error, self.path) from error
 
     def _clear(self, *, everything: bool) -> None:
         kept = {_LOCK} if self.config.exists() else {_LOCK, self.throughput.name}
@@ -192,31 +170,3 @@ def _read(path: Path, what: str) -> dict[str, Any]:
 
 def _json(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()
-
-
-CHECKPOINT_VERSION = 1
-
-
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state`, tensors and plain values, under its name when it is complete. Raises `OutputError`."""
-    with whole_file(path) as temporary, open(temporary, "wb") as file:
-        try:
-            torch.save({"version": CHECKPOINT_VERSION, **state}, file)
-        except RuntimeError as error:
-            # A disk that is full: PyTorch raises another error while it handles that one.
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, its tensors in the processor's memory. Raises `OptionError`."""
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise OptionError(f"{path}: the checkpoint can't be read: {error.strerror or error}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise OptionError(f"{path}: is no checkpoint of imgdata, or damaged; take another, or start anew") from error
-    if not isinstance(state, dict) or state.get("version") != CHECKPOINT_VERSION:
-        raise OptionError(f"{path}: must be a checkpoint of version {CHECKPOINT_VERSION}; another imgdata wrote it")
-    return state

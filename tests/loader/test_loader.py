@@ -272,9 +272,9 @@ def test_repr_says_what_and_why(images, backend):
         ({"dtype": "float64"}, r"dtype must be one of uint8, float16, bfloat16, float32, got 'float64'"),
         ({"on_bad": "ignore"}, r"on_bad must be one of replace, skip, raise, got 'ignore'"),
         ({"shuffle": "random"}, r"shuffle must be one of global, window, none, got 'random'"),
-        ({"device": "tpu"}, r"device must be cpu, cuda, cuda:0, .*, or mps, got 'tpu'"),
-        ({"device": "cpu:1"}, r"device must be cpu, cuda"),
-        ({"device": "cuda:"}, r"device must be cpu, cuda, cuda:0, .*, or mps, got 'cuda:'"),
+        ({"device": "tpu"}, r"device must be auto, cpu, cuda, cuda:0, .*, or mps, got 'tpu'"),
+        ({"device": "cpu:1"}, r"device must be auto, cpu, cuda"),
+        ({"device": "cuda:"}, r"device must be auto, cpu, cuda, cuda:0, .*, or mps, got 'cuda:'"),
         ({"device": "cuda:999"}, r"device must be .*, got 'cuda:999'"),
         ({"rank": 2, "world_size": 2}, r"rank must be 0 to world_size - 1 = 1, got 2"),
         ({"rank": 1}, r"rank and world_size must be given together"),
@@ -297,7 +297,7 @@ def test_cuda_is_the_gpu_that_is_current_when_the_loader_is_made(images, monkeyp
         monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
     assert "on cuda:2;" in repr(loader(images, device="cuda"))
     assert "on cuda:3;" in repr(loader(images, device=torch.device("cuda", 3)))
-    with pytest.raises(imgdata.OptionError, match=r"device must be cuda:0 to cuda:3 here, got 'cuda:4'"):
+    with pytest.raises(imgdata.OptionError, match=r"device must be cuda:0 to cuda:3 here, got cuda:4"):
         loader(images, device="cuda:4")
 
 

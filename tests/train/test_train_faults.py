@@ -11,10 +11,11 @@ import torch
 
 import imgdata
 from imgdata.errors import MissingExtraError, OptionError, OutputError, TrainingError
+from imgdata.train.checkpoint import load_checkpoint, save_checkpoint
 from imgdata.train.distributed import Processes, processes
 from imgdata.train.learner import Learner
 from imgdata.train.loop import train
-from imgdata.train.run_folder import RunFolder, load_checkpoint, save_checkpoint
+from imgdata.train.run_folder import RunFolder
 from imgdata.train.setup import prepare
 from support.runs import ENVIRONMENT, digit_folders, quick
 

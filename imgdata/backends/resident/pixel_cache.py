@@ -5,16 +5,13 @@ bad. Either is whole or not there, and the pixels come last: who finds them find
 makes them while others wait.
 """
 
-import fcntl
 import hashlib
 import io
 import json
-import os
-import time
+import math
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,13 +28,10 @@ from imgdata.dataset.index import index_id
 from imgdata.errors import ImageError, OutputError
 from imgdata.storage.atomic import output_error, whole_file, write_atomic
 from imgdata.storage.cache_folder import CacheWarning, cache_folder
+from imgdata.storage.locks import locked
 from imgdata.version import __version__
 
 FORMAT_VERSION = 2
-_POLL_S = 0.05
-"""How often a process that waits for another one looks."""
-_LOCKS: dict[int, int] = {}
-"""Descriptors of files that are locked, and of which process. A fork has copies of them, and a copy holds the lock."""
 
 
 class _Facts(NamedTuple):
@@ -80,7 +74,7 @@ def fill(setup: BackendSetup, window: Kept, put: Put, check: Callable[[], None])
         bad = _read(path, count, window, checked)
         if bad is None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(path.with_suffix(".lock"), check):
+            with locked(path.with_suffix(".lock"), wait_s=math.inf, while_waiting=check, mode=0o666):
                 # Another process may have made it by now.
                 bad = _read(path, count, window, checked)
                 bad = _make(path, setup, window, checked) if bad is None else bad
@@ -93,38 +87,6 @@ def fill(setup: BackendSetup, window: Kept, put: Put, check: Callable[[], None])
             stacklevel=2,
         )
     return decode(setup, window, checked)
-
-
-@contextmanager
-def _alone(path: Path, check: Callable[[], None]) -> Iterator[None]:
-    """One process, and one thread of it, at a time. The system unlocks when a process ends, however it does."""
-    for descriptor, pid in list(_LOCKS.items()):
-        if pid != os.getpid() and _LOCKS.pop(descriptor, None) is not None:
-            # Where the process that this one is a fork of was killed, it would wait for itself.
-            os.close(descriptor)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    _LOCKS[descriptor] = os.getpid()
-    try:
-        while not _locked(descriptor):
-            check()
-            time.sleep(_POLL_S)
-        try:
-            yield
-        finally:
-            # Not by closing it alone, which leaves the copies of forks.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-    finally:
-        _LOCKS.pop(descriptor, None)
-        os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    """Whether the file is locked for this process now; another one may have it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _make(path: Path, setup: BackendSetup, window: Kept, put: Put) -> Bad:

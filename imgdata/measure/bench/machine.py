@@ -10,6 +10,7 @@ import numpy as np
 import PIL
 import torch
 
+from imgdata.devices import own_cores
 from imgdata.version import __version__
 
 
@@ -18,7 +19,7 @@ def machine(devices: Sequence[str]) -> dict[str, Any]:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "cores": len(own_cores()),
         "memory_gb": round(pages / 1e9, 1),
         "system": f"{platform.system()} {platform.release()}",
         "gpus": [torch.cuda.get_device_name(device) for device in devices if device.startswith("cuda")],

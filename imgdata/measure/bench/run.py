@@ -1,12 +1,12 @@
 """A dataset, settings -> each loader measured in turns -> the result."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
+from imgdata.devices import own_cores
 from imgdata.errors import ImgdataError, OptionError
 from imgdata.measure.bench.job import OURS, Job, Measured
 from imgdata.measure.bench.notes import notes
@@ -106,7 +106,7 @@ def _devices(options: BenchOptions) -> list[str]:
 
 def _job(out: str | Path, options: BenchOptions, batch_size: int, recipe: Recipe, devices: Sequence[str]) -> Job:
     """Our loader on the first device; the cores are shared out."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(own_cores())
     return Job(
         loader=OURS,
         out=str(out),

@@ -84,7 +84,6 @@ class Case(NamedTuple):
 def make_case(out: str | Path, options: DoctorOptions) -> Case:
     """Open the dataset and decide what is open. Raises `OptionError`, `ShardError`, `MissingExtraError`."""
     from imgdata.dataset.dataset import open as open_dataset
-    from imgdata.train.distributed import choose_device
 
     dataset = open_dataset(out)
     if options.model is not None:
@@ -95,7 +94,7 @@ def make_case(out: str | Path, options: DoctorOptions) -> Case:
     loading = make_options(
         batch_size=options.batch_size or min(_USUAL_BATCH, len(opened.view)),
         recipe=recipe,
-        device=choose_device(options.device),
+        device=options.device,
         backend=options.backend,
         shuffle="global",
         seed=0,

@@ -14,6 +14,7 @@ from typing import Any
 
 from imgdata import native
 from imgdata.backends.dali.available import refusal
+from imgdata.devices import own_cores
 from imgdata.measure.machine.cgroups import ROOT, cpu_quota, memory_limit, read_text
 from imgdata.measure.machine.gpu import Gpu, find_gpus
 from imgdata.storage.cache_folder import cache_folder
@@ -136,7 +137,7 @@ def look_at_cpu(root: Path = ROOT) -> Cpu:
     lines = read_text(root / "proc/cpuinfo").splitlines()
     facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
     flags = set((facts.get("flags") or facts.get("Features") or "").split())
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    cores = own_cores()
     siblings = {
         read_text(root / f"sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list") or str(core)
         for core in cores
