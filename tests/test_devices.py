@@ -59,7 +59,7 @@ def test_a_device_has_one_name(monkeypatch):
 
 @pytest.mark.parametrize("name", ["tpu", "cpu:1", "cuda:", "cuda:x", "", "CUDA", None])
 def test_what_is_no_device_is_refused(name):
-    with pytest.raises(imgdata.OptionError, match="device must be auto, cpu, cuda, cuda:0, cuda:1, ..., or mps, got"):
+    with pytest.raises(imgdata.OptionError, match=r"device must be auto, cpu, cuda, cuda:0, cuda:1, \.\.\., or mps, got"):
         choose_device(name)
 
 
@@ -70,7 +70,7 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
         choose_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(imgdata.OptionError, match="must be cuda:0 to cuda:1 here, got cuda:7$"):
+    with pytest.raises(imgdata.OptionError, match=r"must be cuda:0 to cuda:1 here, got cuda:7$"):
         choose_device("cuda:7")
     monkeypatch.setenv("LOCAL_RANK", "3")
     with pytest.raises(imgdata.OptionError, match="got cuda:3; start as many processes as there are GPUs"):
