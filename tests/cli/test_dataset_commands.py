@@ -4,10 +4,10 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from imgdata_cli.export import command as export
-from imgdata_cli.index import command as index
-from imgdata_cli.inspect import command as inspect
-from imgdata_cli.verify import command as verify
+from imgdata_cli.commands.export import command as export
+from imgdata_cli.commands.index import command as index
+from imgdata_cli.commands.inspect import command as inspect
+from imgdata_cli.commands.verify import command as verify
 
 import imgdata
 from imgdata.errors import OptionError, OutputError

@@ -5,14 +5,14 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from imgdata_cli import display
-from imgdata_cli.counting import Counting
-from imgdata_cli.export import command as export
-from imgdata_cli.index import command as index
-from imgdata_cli.inspect import command as inspect
-from imgdata_cli.progress import ShardDisplay, print_plan
-from imgdata_cli.shard import command as shard
-from imgdata_cli.verify import command as verify
+from imgdata_cli.commands.export import command as export
+from imgdata_cli.commands.index import command as index
+from imgdata_cli.commands.inspect import command as inspect
+from imgdata_cli.commands.shard import command as shard
+from imgdata_cli.commands.verify import command as verify
+from imgdata_cli.display import console
+from imgdata_cli.display.console import Counting
+from imgdata_cli.display.shard import ShardDisplay, print_plan
 from rich.console import Console
 
 from imgdata.errors import OptionError
@@ -76,7 +76,7 @@ def terminal(monkeypatch):
     """A terminal of 80 columns in place of standard error; what was written to it."""
     written = io.StringIO()
     screen = Console(file=written, force_terminal=True, width=80, highlight=False, markup=False, emoji=False)
-    monkeypatch.setattr(display, "screen", lambda **_: screen)
+    monkeypatch.setattr(console, "screen", lambda **_: screen)
     return written
 
 
@@ -103,17 +103,17 @@ def test_a_quiet_display_writes_nothing_to_a_terminal(terminal, make):
 
 def test_notes_wrap_between_words_on_a_terminal_only(terminal, capsys):
     text = "word " * 30
-    display.note(display.screen(), text)
+    console.note(console.screen(), text)
     lines = terminal.getvalue().splitlines()
     assert len(lines) == 2
     assert all(line.rstrip().endswith("word") for line in lines)
-    display.note(Console(stderr=True), text)
+    console.note(Console(stderr=True), text)
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
 def test_plain_lines_come_now_and_then(monkeypatch, capsys, seconds):
-    monkeypatch.setattr(display, "PLAIN_LINE_SECONDS", seconds)
+    monkeypatch.setattr(console, "PLAIN_LINE_SECONDS", seconds)
     with Counting("exporting", "files", quiet=False) as counting:
         counting.progress(1_000, 3_000)
         counting.progress(2_000, 3_000)

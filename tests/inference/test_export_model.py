@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
-from imgdata_cli.export_model import command
+from imgdata_cli.commands.export_model import command
 from imgdata_cli.main import cli
 from PIL import Image
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
-from imgdata_cli.features import command
+from imgdata_cli.commands.features import command
 
 import imgdata
 from imgdata.errors import OptionError, OutputError

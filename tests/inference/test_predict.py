@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from imgdata_cli.predict import command
+from imgdata_cli.commands.predict import command
 from PIL import Image
 
 import imgdata

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from imgdata_cli.bench import command
+from imgdata_cli.commands.bench import command
 
 import imgdata
 from imgdata import recipes

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from imgdata_cli.doctor import command
+from imgdata_cli.commands.doctor import command
 
 from imgdata import native
 from imgdata.measure.doctor.problems import Needs, find_problems

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from imgdata_cli.doctor import command
+from imgdata_cli.commands.doctor import command
 from PIL import Image
 
 import imgdata

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from imgdata_cli.parity import command
+from imgdata_cli.commands.parity import command
 from PIL import Image
 
 from imgdata import native, recipes

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from imgdata_cli.trace import command
+from imgdata_cli.commands.trace import command
 from PIL import Image, ImageEnhance
 
 import imgdata

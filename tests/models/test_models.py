@@ -12,7 +12,7 @@ import timm
 import timm.data
 import torch
 from click.testing import CliRunner
-from imgdata_cli.models import command
+from imgdata_cli.commands.models import command
 from torch import nn
 
 from imgdata.errors import MissingExtraError, OptionError

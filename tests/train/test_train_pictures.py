@@ -9,8 +9,8 @@ import pytest
 import timm
 import torch
 from click.testing import CliRunner
+from imgdata_cli.display.train import TrainDisplay
 from imgdata_cli.main import cli
-from imgdata_cli.training import TrainDisplay
 
 from imgdata.errors import OptionError
 from imgdata.recipes import CenterCrop, HorizontalFlip, Normalize, PadRandomCrop, RandomErasing, Recipe, Resize

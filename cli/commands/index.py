@@ -38,8 +38,7 @@ def command(
     """  # noqa: D301
     from imgdata.shards.index_tars import index
 
-    from .counting import Counting
-    from .display import GOOD, note, tell
+    from ..display.console import GOOD, Counting, note, tell
 
     with Counting("indexing", "shards", quiet=quiet) as counting:
         dataset = index(

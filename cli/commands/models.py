@@ -25,7 +25,7 @@ def command(pattern: str | None, as_json: bool) -> None:
       imgdata models
       imgdata models 'vit_small*224'
     """  # noqa: D301
-    from .display import screen
+    from ..display.console import screen
 
     rows = _recommended() if pattern is None else _matching(pattern)
     if as_json:

@@ -46,7 +46,7 @@ def command(
     if as_json:
         click.echo(json.dumps(summary.to_dict()))
         return
-    from .display import screen
+    from ..display.console import screen
 
     _print_summary(screen(stderr=False), summary, all_classes)
 
@@ -97,7 +97,7 @@ def _print_summary(console: "Console", summary: "Summary", all_classes: bool) ->
     from rich.filesize import decimal
     from rich.text import Text
 
-    from .display import note
+    from ..display.console import note
 
     source = f"  from {summary.source['kind']}" if "kind" in summary.source else ""
     rejected = f", {summary.rejected:,} rejected" if summary.rejected else ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .train_options import given
+from ..options.train import given
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,7 +45,7 @@ def command(out: Path, run: Path | None, samples: int, picture: Path | None, as_
     from imgdata.measure.trace import trace
     from imgdata.train.options import TrainOptions
 
-    from .display import note, screen
+    from ..display.console import note, screen
 
     result = trace(out, TrainOptions(**given(settings)), run=run, samples=samples)
     if picture is not None:

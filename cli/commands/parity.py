@@ -57,8 +57,7 @@ def command(
     from imgdata.measure.parity.pictures import load_pictures
     from imgdata.recipes.presets import named_recipe
 
-    from .counting import Counting
-    from .display import note, screen
+    from ..display.console import Counting, note, screen
 
     cases = operator_cases(size or _SIZE) if name is None else recipe_cases(named_recipe(name, size))
     with Counting("comparing", "operators", quiet=quiet) as counting, tempfile.TemporaryDirectory() as cache:

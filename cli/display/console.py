@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import Progress, ProgressColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 PLAIN_LINE_SECONDS = 5.0
@@ -66,3 +66,20 @@ class Display:
             return False
         self._last_line = now
         return True
+
+
+class Counting(Display):
+    """So many of all are finished."""
+
+    def __init__(self, what: str, unit: str, *, quiet: bool) -> None:
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+        super().__init__(*columns, quiet=quiet)
+        self._what, self._unit = what, unit
+        self._task = self.bar.add_task(what, total=None)
+
+    def progress(self, done: int, total: int) -> None:
+        """Show that `done` of `total` are finished."""
+        if self.live:
+            self.bar.update(self._task, completed=done, total=total)
+        elif self.line_is_due:
+            self.console.print(f"{self._what}: {done:,} of {total:,} {self._unit}")

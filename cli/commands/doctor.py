@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .train_options import given
+from ..options.train import given
 
 
 @click.command(short_help="Find what holds loading back on this machine.")
@@ -42,7 +42,7 @@ def command(out: Path | None, tune: bool, seconds: float, quiet: bool, as_json: 
     from imgdata.errors import OptionError
     from imgdata.measure.doctor import DoctorOptions, doctor
 
-    from .doctor_text import Steps, print_report
+    from ..display.doctor import Steps, print_report
 
     chosen = given(settings)
     if out is None and (chosen or tune):

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .train_options import SectionedCommand, given
+from ..options.train import SectionedCommand, given
 
 
 @click.command(cls=SectionedCommand, short_help="Train a network on a dataset.")
@@ -59,8 +59,8 @@ def command(
         raise OptionError("steps needs synthetic: how long a run is, epochs says")
     from imgdata.train.loop import train
 
-    from .display import screen
-    from .training import TrainDisplay, print_result
+    from ..display.console import screen
+    from ..display.train import TrainDisplay, print_result
 
     with TrainDisplay(quiet=quiet or not first) as display, warnings.catch_warnings():
         warnings.showwarning = display.warned
@@ -77,8 +77,8 @@ def _time_steps(data: Path, run: Path, options: Any, steps: int, *, quiet: bool,
     from imgdata.train.run_folder import RunFolder
     from imgdata.train.throughput import end_to_end
 
-    from .counting import Counting
-    from .training import print_end_to_end
+    from ..display.console import Counting
+    from ..display.train import print_end_to_end
 
     with Counting("timing", "rounds", quiet=quiet) as counting:
         result = end_to_end(data, options, steps=steps, progress=counting.progress)

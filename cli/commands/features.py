@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .network_options import left_out, network_options
+from ..options.network import left_out, network_options
 
 
 @click.command(short_help="Write the feature vector of each image to a file.")
@@ -35,8 +35,7 @@ def command(source: str, out: Path, path: Path, quiet: bool, as_json: bool, **op
     """  # noqa: D301
     from imgdata.inference.features import features
 
-    from .counting import Counting
-    from .display import GOOD, note, tell
+    from ..display.console import GOOD, Counting, note, tell
 
     with Counting("computing", "batches", quiet=quiet) as counting:
         found = features(source, out, path, progress=counting.progress, **options)

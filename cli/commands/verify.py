@@ -24,8 +24,7 @@ def command(ctx: click.Context, out: Path, deep: bool, workers: int | None, quie
     """
     from imgdata.shards.verify import verify
 
-    from .counting import Counting
-    from .display import BAD, GOOD, note, tell
+    from ..display.console import BAD, GOOD, Counting, note, tell
 
     with Counting("verifying", "shards", quiet=quiet or as_json) as counting:
         faults = verify(out, deep=deep, workers=workers, progress=counting.progress)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .network_options import weights_options
+from ..options.network import weights_options
 
 
 @click.command("export-model", short_help="Write a trained network as an ONNX file.")
@@ -29,7 +29,7 @@ def command(source: str, path: Path, quiet: bool, as_json: bool, **options: Any)
 
     from imgdata.inference.export import export_model
 
-    from .display import GOOD, screen, tell
+    from ..display.console import GOOD, screen, tell
 
     done = export_model(source, path, **options)
     if not quiet:

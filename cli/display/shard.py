@@ -13,7 +13,7 @@ from rich.text import Text
 from imgdata.shards.job import ShardSummary, Watcher
 from imgdata.shards.plan import Plan
 
-from .display import GOOD, ODD, Display, note, screen, tell
+from .console import GOOD, ODD, Display, note, screen, tell
 
 
 class ShardDisplay(Display, Watcher):

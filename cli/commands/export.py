@@ -21,8 +21,7 @@ def command(out: Path, folder: Path, split: str | None, quiet: bool, as_json: bo
 
     from imgdata.shards.export import export
 
-    from .counting import Counting
-    from .display import GOOD, note, tell
+    from ..display.console import GOOD, Counting, note, tell
 
     with Counting("exporting", "files", quiet=quiet) as counting:
         done = export(out, folder, split=split, progress=counting.progress)

@@ -130,7 +130,7 @@ def command(source: str, out: Path, **options: Any) -> None:
     from imgdata.sources.options import SourceOptions
     from imgdata.stratify import parse_fractions
 
-    from .progress import ShardDisplay, print_plan, print_summary
+    from ..display.shard import ShardDisplay, print_plan, print_summary
 
     read = SourceOptions(
         kind=options["kind"],

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from imgdata.train.history import EpochRow, Report, TrainWatcher
 
-from .display import GOOD, ODD, Display, note, screen, tell
+from .console import GOOD, ODD, Display, note, screen, tell
 
 if TYPE_CHECKING:
     from imgdata.train.history import TrainResult

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .network_options import network_options
+from ..options.network import network_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,8 +47,7 @@ def command(
     """  # noqa: D301
     from imgdata.inference.predict import predict
 
-    from .counting import Counting
-    from .display import BAD, screen, tell
+    from ..display.console import BAD, Counting, screen, tell
 
     with Counting("predicting", "images", quiet=quiet) as counting:
         found = predict(source, images, progress=counting.progress, **options)

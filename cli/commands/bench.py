@@ -55,8 +55,7 @@ def command(out: Path, compare: str, markdown: bool, quiet: bool, as_json: bool,
     """  # noqa: D301
     from imgdata.measure.bench import BenchOptions, bench
 
-    from .counting import Counting
-    from .display import screen
+    from ..display.console import Counting, screen
 
     names = tuple(name.strip() for name in compare.split(",") if name.strip())
     options = BenchOptions(compare=names, **settings)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .network_options import left_out, network_options
+from ..options.network import left_out, network_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,8 +67,7 @@ def command(
     from imgdata.inference.evaluate import check_confusion, evaluate
     from imgdata.order.ranks import rank_and_world
 
-    from .counting import Counting
-    from .display import screen
+    from ..display.console import Counting, screen
 
     if confusion is not None:
         check_confusion(confusion)
@@ -105,7 +104,7 @@ def _short(name: str) -> str:
 
 
 def _print_notes(console: "Console", found: "Evaluation") -> None:
-    from .display import note
+    from ..display.console import note
 
     if found.matched_by == "numbers":
         row = found.per_class[0]

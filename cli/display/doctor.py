@@ -8,7 +8,7 @@ from rich.progress import SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from .display import BAD, GOOD, ODD, Display, screen, tell
+from .console import BAD, GOOD, ODD, Display, screen, tell
 
 if TYPE_CHECKING:
     from imgdata.measure.doctor.problems import Problem
