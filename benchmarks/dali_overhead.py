@@ -8,9 +8,7 @@ that of the whole process. Prints one JSON object, and with `--save` writes `ben
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +18,8 @@ from typing import Any
 
 from benchmarks import loader_data
 from benchmarks.loader_peers.task import AREA, MEAN, RATIO, SIDE, STD, Task
-from benchmarks.report import ROOT, machine, save
+from benchmarks.processes import run_json
+from benchmarks.report import machine, save
 
 WARM_BATCHES = 4
 SIDES = ("ours", "theirs")
@@ -77,12 +76,9 @@ def measure(side: str, task: Task, images: int) -> dict[str, float]:
 
 
 def _measured_apart(side: str, arguments: list[str]) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.dali_overhead", *arguments, "--side", side]
     with tempfile.TemporaryDirectory() as cache:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "IMGDATA_CACHE": cache}
-        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    figures: dict[str, float] = json.loads(done.stdout)
-    return figures
+        env = {"OMP_NUM_THREADS": "1", "IMGDATA_CACHE": cache}
+        return run_json("benchmarks.dali_overhead", *arguments, "--side", side, env=env)
 
 
 def _ours(task: Task) -> Iterator[Any]:

@@ -23,6 +23,8 @@ from benchmarks.loader_peers.task import SIDE, Task
 
 WARM_BATCHES = 4
 CORES = 2
+# The peers' environment can't import `imgdata.measure.timing`, which needs what imgdata needs: the clock of a tree of
+# processes stands here once more, with the standard library alone.
 _PROCESS_CLOCK = 2
 """`CPUCLOCK_SCHED` of Linux: the clock of a process number, as `clock_getcpuclockid` makes it."""
 

@@ -6,16 +6,11 @@ pairs of the same round. Loaders that can't run here are named with the reason. 
 `benchmarks/results/loaders.json`.
 """
 
-import json
-import os
 import shlex
 import shutil
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +21,9 @@ from rich.table import Table
 from benchmarks import loader_data
 from benchmarks.loader_peers.registry import DTYPES, OURS, PEERS, Peer
 from benchmarks.loader_run import WARM_BATCHES
+from benchmarks.processes import run_json
 from benchmarks.report import ROOT, machine, save
+from imgdata.measure.bench.rounds import in_turns, median_ratio
 
 _AHEAD_BATCHES = 8
 """What loaders may have read ahead, so that no measured batch comes from the end of the epoch."""
@@ -74,7 +71,7 @@ def main(
                 results[f"{dtype}_{count}"] = _measure(able, data, settings, rounds, missing)
                 _print(f"{dtype}, {count} threads", results[f"{dtype}_{count}"])
         ours_runs = any(OURS in rows for rows in results.values())
-        costs = _run([sys.executable, "-m", "benchmarks.loader_costs", str(data)]) if ours_runs else {}
+        costs = run_json("benchmarks.loader_costs", data) if ours_runs else {}
     for name, reason in missing.items():
         _console.print(f"not run: {name}: {reason}")
     _console.print_json(data={"scaling": _scaling(results), "ours": costs})
@@ -115,16 +112,13 @@ def _prepare(data: Path, samples: int, peers: list[Peer]) -> dict[str, str]:
 
 def _measure(peers: list[Peer], data: Path, settings: list[str], rounds: int, missing: dict[str, str]) -> Figures:
     runs: dict[str, list[dict[str, Any]]] = {}
-    for number in range(rounds):
-        # Another one begins each round, so that none always follows the same one.
-        first = number * len(peers) // rounds
-        for peer in peers[first:] + peers[:first]:
-            if peer.name not in missing:
-                found = _run_peer(peer, data, settings)
-                if "missing" in found:
-                    missing[peer.name] = found["missing"]
-                else:
-                    runs.setdefault(peer.name, []).append(found)
+    for name in in_turns([peer.name for peer in peers], rounds):
+        if name not in missing:
+            found = _run_peer(PEERS[name], data, settings)
+            if "missing" in found:
+                missing[name] = found["missing"]
+            else:
+                runs.setdefault(name, []).append(found)
     whole = {name: found for name, found in runs.items() if len(found) == rounds}
     return {name: _figures(PEERS[name], found, whole.get(OURS)) for name, found in whole.items()}
 
@@ -139,53 +133,26 @@ def _figures(peer: Peer, runs: list[dict[str, Any]], ours: list[dict[str, Any]] 
         "version": runs[0]["version"],
     }
     if ours is not None:
-        pairs = list(zip(ours, runs, strict=True))
         # Above 1 and below 1 is where ours is better.
-        figures["our_rate_against_it"] = round(
-            statistics.median(own["images_per_s"] / run["images_per_s"] for own, run in pairs), 3
-        )
-        figures["our_cpu_against_it"] = round(
-            statistics.median(own["cpu_ms_per_image"] / run["cpu_ms_per_image"] for own, run in pairs), 3
-        )
+        for name, figure in (("our_rate_against_it", "images_per_s"), ("our_cpu_against_it", "cpu_ms_per_image")):
+            pairs = [(own[figure], run[figure]) for own, run in zip(ours, runs, strict=True)]
+            figures[name] = round(median_ratio(pairs) or 0.0, 3)
     return figures
 
 
 def _run_peer(peer: Peer, data: Path, settings: list[str]) -> dict[str, Any]:
-    python = str(loader_data.PEERS_PYTHON) if peer.peers else sys.executable
-    command = [python, "-m", "benchmarks.loader_run", peer.name, str(data), *settings]
+    python = loader_data.PEERS_PYTHON if peer.peers else sys.executable
+    # Pillow-SIMD is for those that ask for it.
+    env = {"PYTHONPATH": str(_SIMD[-1])} if peer.simd else {"IMGDATA_PILLOW": "plain"}
     try:
-        return _run(command, simd=peer.simd)
+        return run_json(
+            "benchmarks.loader_run", peer.name, data, *settings, python=python, env=env, timeout_s=_TIMEOUT_S
+        )
     except click.ClickException as error:
         if peer.name == OURS:
             raise
         # A peer that breaks must not cost the figures of the others; it is named at the end.
         return {"missing": f"failed: {error.message.rstrip().splitlines()[-1]}"}
-
-
-def _run(command: list[str], *, simd: bool = False) -> dict[str, Any]:
-    """The JSON line that a process prints; with it its own children end, whatever they do."""
-    # Whoever calls may have Pillow-SIMD on the path already, or by `make pillow-simd`: it is for those that ask for it.
-    path = {"PYTHONPATH": str(_SIMD[-1])} if simd else {"IMGDATA_PILLOW": "plain"}
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | path
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(timeout=_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        raise click.ClickException(f"{' '.join(command)} took more than {_TIMEOUT_S} s") from None
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    if process.returncode:
-        raise click.ClickException(f"{' '.join(command)} failed:\n{err.decode()[-3000:]}")
-    found: dict[str, Any] = json.loads(out.splitlines()[-1])
-    return found
 
 
 def _scaling(results: dict[str, Figures]) -> dict[str, dict[str, float]]:

@@ -1,7 +1,6 @@
 """Figures of a run -> `benchmarks/results/NAME.json`, with what is needed to judge and repeat them."""
 
 import json
-import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -17,11 +16,14 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def machine() -> dict[str, Any]:
     """Date, commit, machine and versions."""
+    from imgdata.measure.machine.host import look_at_cpu
+
+    cpu = look_at_cpu()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit.stdout.strip(),
-        "machine": {"cpu": _cpu_model(), "cores": len(os.sched_getaffinity(0))},
+        "machine": {"cpu": cpu.model, "cores": cpu.allowed},
         "versions": {
             "python": platform.python_version(),
             # Pillow-SIMD has no distribution of its own here: its version tells it apart.
@@ -35,8 +37,3 @@ def save(name: str, report: dict[str, Any]) -> None:
     """Write the report, for the documentation and for comparing runs."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
-
-
-def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

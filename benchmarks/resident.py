@@ -6,10 +6,7 @@ medians over the rounds, and ratios medians of pairs of the same round. Prints t
 `benchmarks/results/resident.json`.
 """
 
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import replace
@@ -24,8 +21,10 @@ from rich.table import Table
 import imgdata
 from benchmarks import raw_cifar
 from benchmarks.loader_data import PEERS_PYTHON
-from benchmarks.report import ROOT, machine, save
+from benchmarks.processes import run_json
+from benchmarks.report import machine, save
 from benchmarks.resident_run import DTYPES, LOADERS
+from imgdata.measure.bench.rounds import in_turns, median_ratio
 
 OURS = "imgdata"
 IMAGES = 50_000
@@ -85,39 +84,33 @@ def _build(data: Path, missing: dict[str, str]) -> None:
 
 def _measure(data: Path, settings: list[str], rounds: int, missing: dict[str, str]) -> dict[str, Run]:
     runs: dict[str, list[Run]] = {name: [] for name in LOADERS if name not in missing}
-    for _ in range(rounds):
-        for name, found in runs.items():
-            images = _ENOUGH.get(name, 3 * IMAGES)
-            found.append(_run(name, data, *settings, "--images", str(images)))
+    for name in in_turns(list(runs), rounds):
+        images = _ENOUGH.get(name, 3 * IMAGES)
+        runs[name].append(_run(name, data, *settings, "--images", str(images)))
     return {name: _figures(found, runs[OURS]) for name, found in runs.items()}
 
 
 def _figures(runs: list[Run], ours: list[Run]) -> Run:
-    pairs = list(zip(ours, runs, strict=True))
-    return {
+    figures = {
         "images_per_s": round(statistics.median(run["images_per_s"] for run in runs)),
         "cpu_us_per_image": round(statistics.median(run["cpu_us_per_image"] for run in runs), 2),
         "first_batch_s": round(statistics.median(run["first_batch_s"] for run in runs), 2),
         "version": runs[0]["version"],
-        # Above 1 and below 1 is where ours is better.
-        "our_rate_against_it": round(statistics.median(o["images_per_s"] / r["images_per_s"] for o, r in pairs), 2),
-        "our_cpu_against_it": round(
-            statistics.median(o["cpu_us_per_image"] / r["cpu_us_per_image"] for o, r in pairs), 3
-        ),
     }
+    # Above 1 and below 1 is where ours is better.
+    for key, figure, digits in (
+        ("our_rate_against_it", "images_per_s", 2),
+        ("our_cpu_against_it", "cpu_us_per_image", 3),
+    ):
+        pairs = [(own[figure], run[figure]) for own, run in zip(ours, runs, strict=True)]
+        figures[key] = round(median_ratio(pairs) or 0.0, digits)
+    return figures
 
 
 def _run(name: str, data: Path, *settings: str) -> Run:
-    """The JSON line that the process of a loader prints."""
-    python = str(PEERS_PYTHON) if name in ("FFCV", "write-beton") else sys.executable
-    command = [python, "-m", "benchmarks.resident_run", name, str(data), *settings]
-    # Whoever calls may have Pillow-SIMD on the path: the peers' interpreter can't load it.
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S)
-    if done.returncode:
-        raise click.ClickException(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    found: Run = json.loads(done.stdout.splitlines()[-1])
-    return found
+    """Return the figures of a loader, measured in a process of its own."""
+    python = PEERS_PYTHON if name in ("FFCV", "write-beton") else sys.executable
+    return run_json("benchmarks.resident_run", name, data, *settings, python=python, env={}, timeout_s=_TIMEOUT_S)
 
 
 def _print(title: str, figures: dict[str, Run]) -> None:

@@ -4,11 +4,9 @@ The writers take turns, so that a machine that slows down slows all of them; fig
 rounds. Prints a table, and with `--save` writes `benchmarks/results/shard_speed.json`.
 """
 
-import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import data
+from benchmarks.processes import run_json
 from benchmarks.report import ROOT, machine, save
 
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
@@ -110,17 +109,9 @@ def _measure(
 
 
 def _run(name: str, source: Path, out: Path) -> dict[str, Any]:
-    python = PEERS_PYTHON if name in NEEDS_PEERS else Path(sys.executable)
+    python = PEERS_PYTHON if name in NEEDS_PEERS else sys.executable
     try:
-        done = subprocess.run(
-            [python, "-m", "benchmarks.writers", name, source, out],
-            cwd=ROOT,
-            capture_output=True,
-        )
-        if done.returncode:
-            raise click.ClickException(f"{name} failed:\n{done.stderr.decode()[-2000:]}")
-        figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return figures
+        return run_json("benchmarks.writers", name, source, out, python=python, env={})
     finally:
         shutil.rmtree(out, ignore_errors=True)
         # What one writer left for the disk to do must not slow down the next.

@@ -10,7 +10,8 @@ from typing import Any
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.loader_run import tree_cpu_s
+from imgdata.measure.timing import cpu_s as cpu_s_of
+from imgdata.measure.timing import process_tree, synchronize
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _FORGET_PEAK = "5"
@@ -51,11 +52,11 @@ class Stage:
             arguments = setup()
             _forget_peak()
             rss_mb.append(peak_rss_mb())
-            cpu_s.append(tree_cpu_s())
+            cpu_s.append(cpu_s_of(process_tree()))
             return arguments, {}
 
         def end(*arguments: Any) -> None:
-            cpu_s[-1] = tree_cpu_s() - cpu_s[-1]
+            cpu_s[-1] = cpu_s_of(process_tree()) - cpu_s[-1]
             rss_mb[-1] = peak_rss_mb() - rss_mb[-1]
             teardown(*arguments)
 
@@ -83,14 +84,6 @@ class Stage:
         rounded = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in figures.items()}
         self._benchmark.extra_info.update(rounded, **notes)
         return found
-
-
-def synchronize(device: str) -> None:
-    """Wait for all work of a GPU; nothing to wait for elsewhere."""
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.synchronize(device)
 
 
 def peak_rss_mb() -> int:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgdata.errors import ImgdataError, ShardError
-from imgdata.measure.bench import BenchOptions, one, ours, processes, usage
+from imgdata.measure import timing
+from imgdata.measure.bench import BenchOptions, one, ours, processes
 from imgdata.measure.bench.job import Job, Measured
 from imgdata.measure.bench.opened import Opened
 from imgdata.measure.bench.processes import run_together
@@ -135,20 +136,20 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.skipif(not usage.sees_children(), reason="this system does not show child processes")
+@pytest.mark.skipif(not timing.sees_children(), reason="this system does not show child processes")
 def test_time_and_memory_of_child_processes_are_seen():
     program = BUSY.format(bytes=60_000_000, seconds=0.3)
     child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with child:
         child.stdout.readline()
-        pids = usage.tree()
+        pids = timing.process_tree()
         assert pids[0] != child.pid
         assert child.pid in pids
-        assert usage.cpu_s([child.pid]) - usage.cpu_s([]) >= 0.3
-        assert usage.peak_mb([*pids[:1], child.pid]) - usage.peak_mb(pids[:1]) >= 60
+        assert timing.cpu_s([child.pid]) - timing.cpu_s([]) >= 0.3
+        assert timing.peak_mb([*pids[:1], child.pid]) - timing.peak_mb(pids[:1]) >= 60
         child.stdin.close()
-    ended = usage.cpu_s([])
-    assert usage.cpu_s([child.pid]) == ended
+    ended = timing.cpu_s([])
+    assert timing.cpu_s([child.pid]) == ended
     assert ended >= 0.3
 
 
@@ -181,13 +182,13 @@ def test_a_process_that_breaks_or_hangs_says_so_and_is_gone(images, monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not usage.sees_children(), reason="this system does not show child processes")
+@pytest.mark.skipif(not timing.sees_children(), reason="this system does not show child processes")
 def test_ctrl_c_leaves_no_process_behind(images):
     program = "from imgdata_cli.main import main; main()"
     words = shlex.split(BenchOptions(**{**QUICK, "seconds": 600.0}).command(images))[1:]
     started = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True)
     try:
-        while not (children := [pid for pid in usage.tree() if _is_one(pid)]):
+        while not (children := [pid for pid in timing.process_tree() if _is_one(pid)]):
             assert started.poll() is None
         started.send_signal(signal.SIGINT)
         _, said = started.communicate(timeout=60)

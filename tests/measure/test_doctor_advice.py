@@ -10,10 +10,10 @@ from imgdata.measure.doctor import advice_for_run, advice_for_wait
 from imgdata.measure.doctor.advice import Measured, advise
 from imgdata.measure.doctor.pipeline import Pipeline, list_stages
 from imgdata.measure.doctor.stages import StageTimes
-from imgdata.measure.doctor.timing import Rate
 from imgdata.measure.doctor.trials import InMemory, Resized
 from imgdata.measure.doctor.tune import Setting, search
 from imgdata.measure.machine.disk import DiskRates, ReadRate
+from imgdata.measure.timing import Rate
 
 TIMES = StageTimes(
     read_ms=0.01,

@@ -15,9 +15,9 @@ from imgdata import native
 from imgdata.errors import OptionError, ShardError
 from imgdata.measure.doctor.inputs import DoctorOptions, make_case
 from imgdata.measure.doctor.stages import draw_sample, time_stages
-from imgdata.measure.doctor.timing import loader_rate
 from imgdata.measure.doctor.trials import shorter_side, try_in_memory, try_resized
 from imgdata.measure.machine.disk import drop_cache, time_disk
+from imgdata.measure.timing import loader_rate
 from support.loaders import dataset
 from support.pictures import photo_file
 

@@ -18,11 +18,10 @@ import numpy as np
 import torch
 
 from imgdata.errors import ImgdataError
-from imgdata.measure.bench import usage
 from imgdata.measure.bench.job import OURS, Job, Measured
 from imgdata.measure.bench.opened import Opened
 from imgdata.measure.bench.peers import PEERS
-from imgdata.measure.bench.ticks import Ticks
+from imgdata.measure.timing import Ticks, cpu_s, peak_mb, process_tree, sees_children
 
 WARM_UP = 4
 """Batches before the measured ones, at least; two of each worker process, if they are more."""
@@ -84,8 +83,8 @@ def measure(job: Job, ready: Callable[[], None], may_begin: Callable[[], bool]) 
         batch = next(loader.batches)
         warm_up += 1
     ticks.wait()
-    pids = usage.tree()
-    cpu_s = usage.cpu_s(pids)
+    pids = process_tree()
+    cpu_begun = cpu_s(pids)
     started = ticks.mark()
     images = batches = 0
     while time.perf_counter() - started < job.seconds:
@@ -97,19 +96,19 @@ def measure(job: Job, ready: Callable[[], None], may_begin: Callable[[], bool]) 
             batches += 1
     ticks.wait()
     seconds = time.perf_counter() - started
-    cpu_s = usage.cpu_s(pids) - cpu_s
+    took_cpu_s = cpu_s(pids) - cpu_begun
     p50_ms, p95_ms, p99_ms = np.percentile(ticks.gaps_ms(), (50, 95, 99)).tolist()
     return Measured(
         images=images,
         images_per_s=images / seconds,
-        cpu_s=cpu_s if loader.group == 1 or usage.sees_children() else None,
+        cpu_s=took_cpu_s if loader.group == 1 or sees_children() else None,
         p50_ms=p50_ms,
         p95_ms=p95_ms,
         p99_ms=p99_ms,
         first_batch_s=first_batch_s,
         warm_up_batches=warm_up,
         batches=batches,
-        peak_mb=usage.peak_mb(pids),
+        peak_mb=peak_mb(pids),
         gpu_mb=_gpu_mb(job.device, free_before),
         bad=loader.bad(),
         version=loader.version,

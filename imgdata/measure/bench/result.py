@@ -6,6 +6,7 @@ from statistics import mean, median
 from typing import Any
 
 from imgdata.measure.bench.job import Measured
+from imgdata.measure.bench.rounds import median_ratio
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,14 +119,13 @@ def peer_figures(
 ) -> PeerFigures:
     """The same of another loader, with the medians of the ratios of each round."""
     pairs = list(zip(ours, rounds, strict=True))
-    cpu = [(_cpu_ms(own), _cpu_ms(its)) for own, its in pairs]
     return PeerFigures(
         **_medians(rounds, mean_bytes),
         name=name,
         version=rounds[0].version,
         configuration=configuration,
-        ratio=median(own.images_per_s / its.images_per_s for own, its in pairs),
-        cpu_ratio=_median([own / its if own and its else None for own, its in cpu]),
+        ratio=median_ratio((own.images_per_s, its.images_per_s) for own, its in pairs) or 0.0,
+        cpu_ratio=median_ratio((_cpu_ms(own), _cpu_ms(its)) for own, its in pairs),
     )
 
 

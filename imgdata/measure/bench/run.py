@@ -14,6 +14,7 @@ from imgdata.measure.bench.options import BenchOptions, ready_recipe, recipe_nam
 from imgdata.measure.bench.peers import PEERS
 from imgdata.measure.bench.processes import run_together
 from imgdata.measure.bench.result import BenchResult, PeerFigures, figures, peer_figures, together
+from imgdata.measure.bench.rounds import in_turns
 from imgdata.recipes.recipe import Recipe
 
 _USUAL_BATCH = 256
@@ -50,7 +51,7 @@ def bench(
     sizes = dataset[given.split].index.array("size")
     mean_bytes = float(sizes.mean())
     peers = tuple(_peer(name, rounds[name], own, first.job, mean_bytes) for name in given.compare if name in rounds)
-    from imgdata.measure.bench.machine import machine, versions
+    from imgdata.measure.machine.host import loader_versions, machine_summary
 
     return BenchResult(
         figures=figures(own, mean_bytes=None if first.backend == "resident" else mean_bytes),
@@ -81,8 +82,8 @@ def bench(
             "content": recipe.to_dict(),
         },
         command=given.command(out),
-        versions={**versions(), **{peer.name: peer.version for peer in peers}},
-        machine=machine([job.device for job in jobs]),
+        versions={**loader_versions(), **{peer.name: peer.version for peer in peers}},
+        machine=machine_summary([job.device for job in jobs]),
         notes=tuple(notes(given, rounds[OURS], peers, left_out, first)),
     )
 
@@ -153,22 +154,19 @@ def _rounds(
     """By loader: for each round what its processes came to. A peer that fails goes into `left_out`."""
     names = [OURS, *(name for name in options.compare if name not in left_out)]
     rounds: dict[str, list[list[Measured]]] = {name: [] for name in names}
-    for number in range(options.rounds):
-        # Another one begins each round, so that none always follows the same one.
-        first = number % len(names)
-        for at, name in enumerate(names[first:] + names[:first]):
-            progress(number * len(names) + at, options.rounds * len(names))
-            if name in left_out:
-                continue
-            try:
-                limit_s = None if name == OURS else _START_S + 3 * options.seconds
-                rounds[name].append(run_together([replace(job, loader=name) for job in jobs], limit_s=limit_s))
-            except ImgdataError as error:
-                if name == OURS:
-                    raise
-                # It must not cost the figures of the others.
-                left_out[name] = f"failed: {error}"
-                del rounds[name]
+    for done, name in enumerate(in_turns(names, options.rounds)):
+        progress(done, options.rounds * len(names))
+        if name in left_out:
+            continue
+        try:
+            limit_s = None if name == OURS else _START_S + 3 * options.seconds
+            rounds[name].append(run_together([replace(job, loader=name) for job in jobs], limit_s=limit_s))
+        except ImgdataError as error:
+            if name == OURS:
+                raise
+            # It must not cost the figures of the others.
+            left_out[name] = f"failed: {error}"
+            del rounds[name]
     progress(options.rounds * len(names), options.rounds * len(names))
     return rounds
 

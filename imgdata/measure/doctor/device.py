@@ -1,22 +1,18 @@
 """A case -> what the device does for each image: copies of batches, steps of a network on batches that are there."""
 
 import itertools
-import time
-from collections.abc import Callable
 
 import torch
 
 from imgdata.measure.doctor.inputs import Case
+from imgdata.measure.timing import mean_s
 from imgdata.models import create_model
 from imgdata.train.data import facts_of
 from imgdata.train.defaults import resolve
 from imgdata.train.distributed import Processes
 from imgdata.train.learner import Learner
 from imgdata.train.options import TrainOptions
-from imgdata.train.timing import finish
 
-_SECONDS = 1.0
-_LEAST_STEPS = 3
 _CPU_BATCH = 16
 """Samples of a step on the processor: each takes as long in any batch, and a whole one could take minutes."""
 
@@ -27,7 +23,7 @@ def copy_ms(case: Case) -> float:
     count = case.options.batch_size
     batch = torch.zeros((count, 3, height, width), dtype=getattr(torch, case.setup.dtype)).pin_memory()
     device = torch.device(case.options.device)
-    return 1000 * call_s(lambda: batch.to(device, non_blocking=True), device) / count
+    return 1000 * mean_s(lambda: batch.to(device, non_blocking=True), device) / count
 
 
 def step_ms(case: Case, model: str) -> float:
@@ -49,20 +45,4 @@ def step_ms(case: Case, model: str) -> float:
     images = torch.zeros((batch, 3, height, width), device=device).to(memory_format=torch.channels_last)
     labels = torch.zeros(batch, dtype=torch.int64, device=device)
     numbers = itertools.count()
-    return 1000 * call_s(lambda: learner.step(images, labels, number=next(numbers), lr=0.0), device) / batch
-
-
-def call_s(call: Callable[[], object], device: str | torch.device) -> float:
-    """Seconds of one call, on average over about `_SECONDS`, after two to warm up; the device is waited for."""
-    for _ in range(2):
-        call()
-    finish(torch.device(device))
-    begun, count = time.perf_counter(), 0
-    while count < _LEAST_STEPS or time.perf_counter() - begun < _SECONDS:
-        call()
-        count += 1
-        # So that no more than a few are on their way when time is up.
-        if count % 8 == 0:
-            finish(torch.device(device))
-    finish(torch.device(device))
-    return (time.perf_counter() - begun) / count
+    return 1000 * mean_s(lambda: learner.step(images, labels, number=next(numbers), lr=0.0), device) / batch

@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from imgdata.measure.doctor.stages import StageTimes
-from imgdata.measure.doctor.timing import Rate
 from imgdata.measure.machine.disk import DiskRates
+from imgdata.measure.timing import Rate
 
 Lane = Literal["disk", "cpu", "loader", "copy", "device"]
 """What works beside the others: the slowest lane sets the pace. Stages of the lane `cpu` share the cores."""

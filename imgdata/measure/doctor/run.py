@@ -13,11 +13,11 @@ from imgdata.measure.doctor.inputs import Case, DoctorOptions, make_case
 from imgdata.measure.doctor.pipeline import Pipeline, list_stages
 from imgdata.measure.doctor.problems import Needs, Problem, find_problems
 from imgdata.measure.doctor.stages import StageTimes, draw_sample, time_stages
-from imgdata.measure.doctor.timing import Rate, loader_rate
 from imgdata.measure.doctor.trials import try_in_memory, try_resized
 from imgdata.measure.doctor.tune import Tuned, tune
 from imgdata.measure.machine.disk import DiskRates, time_disk
 from imgdata.measure.machine.host import Machine, look_at_machine
+from imgdata.measure.timing import Rate, loader_rate
 
 _SECONDS = 1.5
 """For each run of the real loader."""

@@ -20,7 +20,7 @@ from imgdata.backends.shard_files import ShardFiles
 from imgdata.errors import ImageError, ShardError
 from imgdata.images.decode import refuse_large
 from imgdata.images.probe import probe
-from imgdata.measure.doctor.timing import least_cpu_ms
+from imgdata.measure.timing import least_cpu_ms
 from imgdata.recipes.ops import (
     CenterCrop,
     CutMix,

@@ -19,7 +19,7 @@ from imgdata.dataset.dataset import open as open_dataset
 from imgdata.images.encode import Encoding, extension_of
 from imgdata.loader.planner import Planner
 from imgdata.measure.doctor.stages import StageTimes, draw_sample, time_stages
-from imgdata.measure.doctor.timing import least_cpu_ms
+from imgdata.measure.timing import least_cpu_ms, mean_s
 from imgdata.order.epoch_order import Order
 from imgdata.shards.job import shard
 from imgdata.shards.options import ShardOptions
@@ -118,9 +118,7 @@ def try_in_memory(setup: BackendSetup, view: View, memory_bytes: int) -> InMemor
         calls["make"] = _times(lambda: store.make(work), count)
     ms = least_cpu_ms(calls)
     if setup.device != "cpu":
-        from imgdata.measure.doctor.device import call_s
-
-        ms["make"] = 1000 * call_s(lambda: store.make(work), setup.device) / count
+        ms["make"] = 1000 * mean_s(lambda: store.make(work), setup.device) / count
     return InMemory(num_bytes=size, plan_ms=ms["plan"], make_ms=ms["make"], workers=_workers(setup))
 
 

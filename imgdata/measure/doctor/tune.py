@@ -170,7 +170,7 @@ def _candidates(case: Case, cores: float, decoded_in_time: float) -> Iterator[tu
 
 def _measure(case: Case, setting: Setting, seconds: float) -> float | None:
     from imgdata.loader.loader import Loader
-    from imgdata.measure.doctor.timing import loader_rate
+    from imgdata.measure.timing import loader_rate
 
     if setting.hw_decoder_load is not None and setting.backend != "dali":
         return None

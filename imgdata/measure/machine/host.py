@@ -6,11 +6,13 @@ import platform
 import re
 import resource
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from imgdata import native
 from imgdata.backends.dali.available import refusal
@@ -143,7 +145,7 @@ def look_at_cpu(root: Path = ROOT) -> Cpu:
         for core in cores
     }
     return Cpu(
-        model=facts.get("model name") or platform.processor() or "unknown",
+        model=facts.get("model name") or platform.processor() or platform.machine() or "unknown",
         features=tuple(name for name in _FEATURES if name in flags),
         cores=os.cpu_count() or len(cores),
         allowed=len(cores),
@@ -151,6 +153,40 @@ def look_at_cpu(root: Path = ROOT) -> Cpu:
         quota=cpu_quota(root),
         load=os.getloadavg()[0],
     )
+
+
+def machine_summary(devices: Sequence[str]) -> dict[str, Any]:
+    """Return what has to be known of this machine beside a rate; `devices` are the ones that were used.
+
+    `cpu`, `cores` of this process, `memory_gb` (10^9 bytes), `system`, and `gpus`, the names of those among `devices`.
+    """
+    cpu = look_at_cpu()
+    gpus = [device for device in devices if device.startswith("cuda")]
+    if gpus:
+        import torch
+
+        gpus = [torch.cuda.get_device_name(device) for device in gpus]
+    return {
+        "cpu": cpu.model,
+        "cores": cpu.allowed,
+        "memory_gb": round(_physical_bytes() / 1e9, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "gpus": gpus,
+    }
+
+
+def loader_versions() -> dict[str, str]:
+    """Return the versions of what our loader runs with. Pillow-SIMD's has `.post` in it."""
+    import PIL
+    import torch
+
+    return {
+        "imgdata": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+    }
 
 
 def look_at_memory(root: Path = ROOT) -> Memory:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from imgdata.measure.timing import synchronize
 from imgdata.measure.trace.rows import Panel, TraceRow
-from imgdata.train.timing import finish
 
 MOST_MAPS = 12
 """Layers whose output is shown in the picture: the first of them."""
@@ -72,7 +72,7 @@ def _hooked(
 
 
 def _now(images: torch.Tensor) -> float:
-    finish(images.device)
+    synchronize(images.device)
     return time.perf_counter()
 
 

@@ -11,7 +11,7 @@ from imgdata.measure.trace.rows import Panel
 from imgdata.train.plots import figure, save_figure
 
 if TYPE_CHECKING:
-    from imgdata.measure.trace import Trace
+    from imgdata.measure.trace.run import Trace
 
 _COLUMNS = 6
 _SIDE = 1.75

@@ -17,7 +17,8 @@ from imgdata.images.decode import refuse_large
 from imgdata.images.probe import probe
 from imgdata.loader.loader import Loader
 from imgdata.measure.parity.cases import recipe_cases
-from imgdata.measure.trace.rows import Panel, Stage, TraceRow, milliseconds
+from imgdata.measure.timing import least_ms
+from imgdata.measure.trace.rows import Panel, Stage, TraceRow
 from imgdata.recipes.recipe import Recipe
 from imgdata.views.view import View
 
@@ -107,7 +108,7 @@ def raw_rows(followed: Followed, panels: list[Panel]) -> Iterator[TraceRow]:
         low=min(sizes),
         high=max(sizes),
         example=shown[0][:4].hex(" "),
-        ms_per_image=milliseconds(read) / len(positions),
+        ms_per_image=least_ms(read) / len(positions),
     )
     pictures = [crop.decode(data, info) for data, info in zip(shown, infos, strict=True)]
 
@@ -128,7 +129,7 @@ def raw_rows(followed: Followed, panels: list[Panel]) -> Iterator[TraceRow]:
         low=float(min(picture.min() for picture in pictures)),
         high=float(max(picture.max() for picture in pictures)),
         example=str(pictures[0][place][0]),
-        ms_per_image=milliseconds(decode) / len(shown),
+        ms_per_image=least_ms(decode) / len(shown),
     )
 
 
@@ -191,7 +192,7 @@ def _images(view: View, row_M: NDArray[np.int64], seed: int, recipe: Recipe) -> 
 
         made = batch()
         shown = _Made(made.images[row_M].contiguous(), made.labels[row_M])
-        return shown, milliseconds(batch) / len(view)
+        return shown, least_ms(batch) / len(view)
 
 
 def _params(view: View, row_M: NDArray[np.int64], seed: int, recipe: Recipe) -> BatchParams:

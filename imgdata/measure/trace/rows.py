@@ -1,15 +1,11 @@
-"""Figures of a stage -> one row of a trace, or one panel of its picture; a call -> the time that it takes."""
+"""Figures of a stage -> one row of a trace, or one panel of its picture."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-
-from imgdata.train.timing import finish
 
 Stage = Literal["load", "decode", "preprocess", "split", "augment", "batch", "train", "evaluate", "layer"]
 _ANSWERS = 5
@@ -60,15 +56,3 @@ class Panel:
         return Panel(
             stage="evaluate", title="softmax", answer_K=tuple((names[one], float(chance_C[one])) for one in best)
         )
-
-
-def milliseconds(call: Callable[[], object], device: torch.device | None = None, *, rounds: int = 3) -> float:
-    """The least time of `rounds` calls, in milliseconds; whoever asks has called it once before, to warm up."""
-    place, best = device or torch.device("cpu"), float("inf")
-    for _ in range(rounds):
-        finish(place)
-        start = time.perf_counter()
-        call()
-        finish(place)
-        best = min(best, time.perf_counter() - start)
-    return 1000 * best

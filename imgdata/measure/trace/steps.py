@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from imgdata.measure.trace.rows import TraceRow, milliseconds
+from imgdata.measure.timing import least_ms
+from imgdata.measure.trace.rows import TraceRow
 from imgdata.sample import ClassName
 from imgdata.train.distributed import Processes
 from imgdata.train.learner import Learner
@@ -39,7 +40,7 @@ def train_row(
         losses.append(float(outcome.loss))
 
     step()
-    ms = milliseconds(step, ranks.device, rounds=1) / len(images)
+    ms = least_ms(step, ranks.device, rounds=1) / len(images)
     example = f"{losses[0]:.3f} -> {losses[1]:.3f}"
     return TraceRow(
         stage="train", step="loss, one step", count=1, shape=(), dtype="float32", example=example, ms_per_image=ms
@@ -52,7 +53,7 @@ def answer_rows(
 ) -> tuple[list[TraceRow], NDArray[np.float32]]:
     """The rows of evaluation; and the probabilities of the first sample, float32 `(C,)`."""
     logits_NC = model(images)
-    ms = milliseconds(lambda: model(images), images.device, rounds=2) / len(images)
+    ms = least_ms(lambda: model(images), images.device, rounds=2) / len(images)
     chance_NC = logits_NC.float().softmax(dim=1).cpu()
     best = int(chance_NC[0].argmax())
     right = int((chance_NC.argmax(dim=1) == label_N).sum())
