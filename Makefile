@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 FUZZ_SECONDS ?= 60
+MINUTES ?= 10
 # Parallel test processes, and further arguments of pytest: make test ARGS='-k keys'
 TEST_WORKERS ?= 2
 ARGS ?=
@@ -16,6 +17,11 @@ SIMD := $(VENV)/pillow-simd-$(SIMD_VERSION)
 SIMD_TRIED := $(SIMD)/.tried
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 PYTEST := $(BIN)/python -m pytest
+# As seen from any folder: the path of the repository may hold spaces, which make itself can't handle.
+SIMD_PATH = $$(cd "$(SIMD)" && pwd)
+BIN_PATH = $$(cd "$(BIN)" && pwd)
+# What was on the path stays there, behind it.
+WITH_SIMD = PYTHONPATH="$(SIMD_PATH)$${PYTHONPATH:+:$$PYTHONPATH}"
 STAGES = OMP_NUM_THREADS=1 $(PYTEST) benchmarks --benchmark-only --benchmark-sort=name --benchmark-columns=median,stddev $(ARGS)
 SITE_PACKAGES = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
 WHICH_PILLOW = $(BIN)/python -c 'import PIL; print(f"PIL is now {PIL.__version__}: {PIL.__path__[0]}")'
@@ -27,7 +33,7 @@ export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench bench-full bench-peers gate sanitize fuzz docs pillow-simd pillow clean
+.PHONY: help demo test test-fast explore check format bench bench-full bench-peers gate sanitize fuzz docs pillow-simd pillow clean
 
 help: ## show the tasks
 	@grep -hE '^[a-z-]+:.* ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.* ## /\1\t/' | expand -t 14
@@ -37,12 +43,18 @@ demo: $(READY) ## photographs into shards, epochs beside torchvision, a trained 
 
 test: $(READY) $(SIMD_TRIED) ## run the tests, with Pillow-SIMD where it builds and with Pillow
 	@if test -d $(SIMD)/PIL; then \
-	    PYTHONPATH="$(CURDIR)/$(SIMD)" $(PYTEST) -n $(TEST_WORKERS) $(ARGS) && \
+	    $(WITH_SIMD) $(PYTEST) -n $(TEST_WORKERS) --durations=20 $(ARGS) && \
 	    echo "Again with Pillow: the tests that use it" && \
 	    IMGDATA_PILLOW=plain $(PYTEST) -n $(TEST_WORKERS) -m "not slow" $(PILLOW_TESTS); \
 	else \
-	    $(PYTEST) -n $(TEST_WORKERS) $(ARGS); \
+	    $(PYTEST) -n $(TEST_WORKERS) --durations=20 $(ARGS); \
 	fi
+
+test-fast: $(READY) ## run the tests that are not marked slow, in less than 3 minutes
+	@$(PYTEST) -n $(TEST_WORKERS) -m "not slow" --durations=20 $(ARGS)
+
+explore: $(READY) ## run the tests of rules with new random examples for MINUTES (10), and keep those that fail
+	@$(BIN)/python tests/fuzz/explore.py --minutes $(MINUTES) -n $(TEST_WORKERS) $(ARGS)
 
 check: $(READY) ## format, lint, types, layers, cost of the decoder, documentation
 	@$(BIN)/ruff format --check --quiet .
@@ -67,7 +79,7 @@ bench: $(READY) $(SIMD_TRIED) ## run the benchmarks in 5 minutes, each beside it
 
 bench-full: $(READY) $(SIMD_TRIED) ## record all benchmarks for the documentation: an hour on a quiet machine
 	@$(STAGES) --images 2048 --rounds 5 --benchmark-json=benchmarks/results/stages.json
-	@PYTHONPATH="$(CURDIR)/$(SIMD)" $(BIN)/python -m benchmarks.shard_speed --images 12000 --rounds 3 --save
+	@$(WITH_SIMD) $(BIN)/python -m benchmarks.shard_speed --images 12000 --rounds 3 --save
 	@$(BIN)/python -m benchmarks.loaders --images 2000 --rounds 3 --threads 1 --threads 2 --save
 	@$(BIN)/python -m benchmarks.resident --rounds 3 --save
 	@$(BIN)/python -m benchmarks.dali_overhead --rounds 5 --save
@@ -93,10 +105,10 @@ SANITIZED := build/sanitize
 sanitize: $(READY) ## run the tests of the compiled part under AddressSanitizer and UndefinedBehaviorSanitizer
 	@rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
 	@cp -r imgdata cli tests benchmarks pyproject.toml setup.py $(SANITIZED) && rm -f $(SANITIZED)/imgdata/native/*.so
-	@cd $(SANITIZED) && CFLAGS="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
-	    $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
-	@cd $(SANITIZED) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	    ASAN_OPTIONS=detect_leaks=0 $(CURDIR)/$(PYTEST) -n $(TEST_WORKERS) -m "not slow" tests/native $(ARGS)
+	@bin=$(BIN_PATH) && cd $(SANITIZED) && CFLAGS="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
+	    "$$bin/python" setup.py --quiet build_ext --inplace
+	@bin=$(BIN_PATH) && cd $(SANITIZED) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	    ASAN_OPTIONS=detect_leaks=0 "$$bin/python" -m pytest -n $(TEST_WORKERS) -m "not slow" tests/native $(ARGS)
 
 fuzz: $(READY) ## feed damaged files to the compiled part for FUZZ_SECONDS (60); needs clang
 	@$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)
@@ -108,7 +120,7 @@ docs: $(READY) ## build the documentation into site/
 pillow-simd: $(READY) $(SIMD_TRIED) ## let Pillow-SIMD run instead of Pillow in .venv
 	@test -d $(SIMD)/PIL || { cat $(SIMD_TRIED); exit 1; }
 	@printf 'import os, sys; os.environ.get("IMGDATA_PILLOW") == "plain" or sys.path.insert(0, "%s")\n' \
-	    "$(CURDIR)/$(SIMD)" > "$(SITE_PACKAGES)/pillow-simd.pth"
+	    "$(SIMD_PATH)" > "$(SITE_PACKAGES)/pillow-simd.pth"
 	@$(WHICH_PILLOW)
 
 pillow: $(READY) ## let Pillow run again
@@ -133,7 +145,7 @@ $(SIMD_TRIED): | $(READY)
 	@echo "Building Pillow-SIMD $(SIMD_VERSION): half a minute, once"
 	@rm -rf $(SIMD) && mkdir -p $(SIMD)
 	@$(PIP) install --no-deps --target $(SIMD) pillow-simd==$(SIMD_VERSION) > $(SIMD)/build.log 2>&1 \
-	    && PYTHONPATH=$(SIMD) $(BIN)/python -c 'from PIL import _imaging' >> $(SIMD)/build.log 2>&1 \
+	    && PYTHONPATH="$(SIMD_PATH)" $(BIN)/python -c 'from PIL import _imaging' >> $(SIMD)/build.log 2>&1 \
 	    || rm -rf $(SIMD)/PIL
 	@if test -d $(SIMD)/PIL; then echo "Pillow-SIMD $(SIMD_VERSION) built"; \
 	    else echo "Pillow-SIMD does not build here (it needs gcc and the headers of libjpeg and zlib), Pillow runs: $(SIMD)/build.log"; \

@@ -1,4 +1,4 @@
-"""What holds for all tests: no network, caches in a temporary folder, and the Pillow in use named at the top."""
+"""What holds for all tests: no GPU unless asked for, no network, caches in a temporary folder, the same examples."""
 
 import atexit
 import os
@@ -7,22 +7,21 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import hypothesis
+# Before anything imports torch. Which tests run, and how, shall not depend on the machine.
+os.environ.update({} if os.environ.get("IMGDATA_GPU") == "1" else {"CUDA_VISIBLE_DEVICES": ""})
+
 import PIL
 import pytest
 from PIL import features
 
+from support import found_cases
+from support.digit_runs import digits  # noqa: F401
 from support.loaders import backend, images  # noqa: F401  fixtures of several files
 from support.places import TESTS
-from support.residents import one_size, resident_cache, spoilt  # noqa: F401
-from support.runs import digits  # noqa: F401
+from support.resident_batches import one_size, resident_cache, spoilt  # noqa: F401
 
 # Programs that tests start find the helpers as well.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
-
-# Times are never asserted: these machines are shared.
-hypothesis.settings.register_profile("imgdata", deadline=None)
-hypothesis.settings.load_profile("imgdata")
 
 if "IMGDATA_TEST_CACHE" not in os.environ:
     # The first process makes the folder and removes it; pytest-xdist's workers find it in their environment.
@@ -40,7 +39,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 @pytest.fixture
 def unprivileged_folder() -> Iterator[Path]:
-    """A temporary folder, in a test that may not do everything, even where the tests run as root."""
+    """Yield a temporary folder, in a test that may not do everything, even where the tests run as root."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         user = os.geteuid()
@@ -55,17 +54,23 @@ def unprivileged_folder() -> Iterator[Path]:
             os.seteuid(user)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Add the plug-in that gives tests their random examples."""
+    config.pluginmanager.register(found_cases)
+
+
 def pytest_report_header() -> str:
-    """Which of the two Pillows runs, and what it can decode."""
+    """Return a line that names the Pillow in use, and what it can decode."""
     name = "Pillow-SIMD" if ".post" in PIL.__version__ else "Pillow"
     codecs = ", ".join(codec if features.check(codec) else f"no {codec}" for codec in ("jpg", "webp", "avif"))
     return f"images: {name} {PIL.__version__} ({codecs}) from {Path(PIL.__path__[0]).parent}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` or `webp` are skipped where there is no CUDA device, or a Pillow without WebP."""
+    """Skip tests marked `gpu`, `timing` or `webp` where they can't hold."""
     _skip(items, "webp", "this Pillow has no WebP", lambda: features.check("webp"))
-    _skip(items, "gpu", "needs a CUDA device", _has_cuda)
+    _skip(items, "timing", "needs a quiet machine, and IMGDATA_TIMES=1", lambda: os.environ.get("IMGDATA_TIMES") == "1")
+    _skip(items, "gpu", "needs a CUDA device, and IMGDATA_GPU=1", _has_cuda)
 
 
 def _skip(items: list[pytest.Item], marker: str, reason: str, can_run: Callable[[], bool | None]) -> None:

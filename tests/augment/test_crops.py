@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 from imgdata.augment import philox
 from imgdata.augment.mix import cut_box
 from imgdata.recipes import CenterCrop, RandomErasing, RandomResizedCrop, Recipe, Resize
-from support.batchparams import EPOCH, SEED, made
+from support.draws import EPOCH, SEED, made
 
 SIDE = st.integers(1, 3000)
 

@@ -20,7 +20,7 @@ from imgdata.recipes import (
     Rotate,
     VerticalFlip,
 )
-from support.batchparams import CROP, DRAWS, LEAST_P, made
+from support.draws import CROP, DRAWS, LEAST_P, made
 
 
 def torchvision_boxes(width, height, **settings):

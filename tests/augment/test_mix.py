@@ -8,7 +8,7 @@ from imgdata.augment import philox
 from imgdata.augment.mix import beta, log_gamma_variate, mix_params, partners
 from imgdata.augment.philox import Stream
 from imgdata.recipes import CutMix, MixUp, MixUpOrCutMix, RandomResizedCrop, Recipe
-from support.batchparams import CROP, DRAWS, LEAST_P
+from support.draws import CROP, DRAWS, LEAST_P
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])

@@ -26,7 +26,7 @@ from imgdata.recipes import (
     TrivialAugment,
     VerticalFlip,
 )
-from support.batchparams import CROP, EPOCH, SEED, made
+from support.draws import CROP, EPOCH, SEED, made
 
 RANDOM = [HorizontalFlip(), VerticalFlip(p=0.2), Rotate(degrees=(-10, 30), p=0.7)]
 COLORS = [ColorJitter(brightness=0.4, contrast=(0.5, 2), saturation=0.4, hue=0.1, p=0.8), Grayscale(p=0.2)]

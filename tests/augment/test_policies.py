@@ -8,7 +8,7 @@ from torchvision.transforms.v2 import AutoAugmentPolicy
 
 from imgdata.augment.policies import OPS, strengths, sub_policies
 from imgdata.recipes import AutoAugment, RandAugment, RandomResizedCrop, Recipe, TrivialAugment
-from support.batchparams import DRAWS, LEAST_P, made
+from support.draws import DRAWS, LEAST_P, made
 
 SPACES = {"RandAugment": v2.RandAugment, "AutoAugment": v2.AutoAugment, "TrivialAugment": v2.TrivialAugmentWide}
 

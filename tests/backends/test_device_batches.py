@@ -21,7 +21,7 @@ from imgdata.recipes import (
     TrivialAugment,
     VerticalFlip,
 )
-from support.devicebatches import ALL, HEIGHT, NORMALIZE, WIDTH, applied, batch, difference, one_thread, photos  # noqa: F401
+from support.device_batches import ALL, HEIGHT, NORMALIZE, WIDTH, applied, batch, difference, one_thread, photos  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

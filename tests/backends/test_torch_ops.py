@@ -13,7 +13,7 @@ from imgdata.augment.policies import OPS, strengths
 from imgdata.backends.pillow import operators
 from imgdata.measure.parity import reference
 from imgdata.recipes import AutoAugment, ColorJitter, Grayscale, RandAugment, Rotate, TrivialAugment
-from support.devicebatches import ALL, FILL, HEIGHT, WIDTH, applied, batch, difference, one_thread, photos  # noqa: F401
+from support.device_batches import ALL, FILL, HEIGHT, WIDTH, applied, batch, difference, one_thread, photos  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

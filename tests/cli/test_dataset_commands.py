@@ -12,7 +12,7 @@ from imgdata_cli.commands.verify import command as verify
 import imgdata
 from imgdata.errors import OptionError, OutputError
 from support.rawdata import encoded
-from support.tarsets import dataset, flip, pairs, shard_writer, write_tar
+from support.tars import dataset, flip, pairs, shard_writer, write_tar
 
 
 def run(command, *arguments, code=0):

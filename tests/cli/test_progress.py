@@ -17,7 +17,7 @@ from rich.console import Console
 
 from imgdata.errors import OptionError
 from support.rawdata import class_folders, encoded
-from support.tarsets import write_tar
+from support.tars import write_tar
 
 
 def run(command, *arguments):

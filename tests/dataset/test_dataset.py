@@ -13,7 +13,7 @@ from imgdata.dataset.index import INDEX_SCHEMA, Index, write_index
 from imgdata.dataset.summary import balance
 from imgdata.errors import ShardError
 from support.rawdata import encoded
-from support.tarsets import dataset, flip, shard_writer, webdataset_samples
+from support.tars import dataset, flip, shard_writer, webdataset_samples
 
 
 @pytest.fixture(scope="module")

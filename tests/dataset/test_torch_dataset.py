@@ -13,7 +13,7 @@ import imgdata
 from imgdata import ShardOptions
 from imgdata.errors import ImageError
 from support.rawdata import class_folders, encoded
-from support.tarsets import write_tar
+from support.tars import write_tar
 
 
 @pytest.fixture(scope="module")

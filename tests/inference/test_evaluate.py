@@ -19,10 +19,10 @@ from imgdata.inference.evaluate import evaluate
 from imgdata.inference.trained import imagenet_classes, load_trained
 from imgdata.sample import ClassName
 from imgdata.train.loop import train
-from support.answers import random_network, trained_run  # noqa: F401  a fixture
+from support.digit_runs import quick, run_command
 from support.loaders import damaged, dataset, sample
-from support.runs import quick, run_command
-from support.tarsets import write_tar
+from support.networks import random_network, trained_run  # noqa: F401  a fixture
+from support.tars import write_tar
 
 
 def outputs(trained, out, *, mirrored=False):

@@ -19,8 +19,8 @@ from imgdata.inference import export
 from imgdata.inference.export import export_model
 from imgdata.inference.predict import predict
 from imgdata.recipes import Recipe
-from support.answers import random_network, trained_run  # noqa: F401  a fixture
-from support.runs import digit_folders
+from support.digit_runs import digit_folders
+from support.networks import random_network, trained_run  # noqa: F401  a fixture
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import imgdata
 from imgdata.errors import OptionError, OutputError
 from imgdata.inference.features import features
 from imgdata.inference.trained import load_trained
-from support.answers import random_network, trained_run  # noqa: F401  a fixture
 from support.loaders import damaged, dataset, images  # noqa: F401  a fixture
+from support.networks import random_network, trained_run  # noqa: F401  a fixture
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from imgdata.inference import image_files
 from imgdata.inference.explain import heat_map, last_map
 from imgdata.inference.predict import predict
 from imgdata.inference.trained import load_trained
-from support.answers import MEAN, STD, random_network, trained_run  # noqa: F401  a fixture
 from support.loaders import damaged, dataset, sample
+from support.networks import MEAN, STD, random_network, trained_run  # noqa: F401  a fixture
 
 COUNT = 23
 """Of images: JPEGs in colour, gray and CMYK, and PNGs."""

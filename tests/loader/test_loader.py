@@ -16,7 +16,7 @@ from imgdata.recipes import CenterCrop, MixUp, MixUpOrCutMix, Normalize, RandomE
 from imgdata.views.saved import open_view
 from support.loaders import SAMPLES, assert_same, dataset, epochs, loader, on_streaming, positions, seen, take
 from support.rawdata import encoded
-from support.tarsets import write_tar
+from support.tars import write_tar
 
 NORMALIZE = Normalize(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 

@@ -22,7 +22,7 @@ from imgdata.measure.bench.peers import PEERS
 from imgdata.measure.bench.processes import run_together
 from imgdata.measure.bench.result import figures, peer_figures
 from imgdata.recipes.presets import PRESETS
-from support.benches import QUICK, measured
+from support.bench_jobs import QUICK, measured
 from support.loaders import SAMPLES, damaged, dataset
 
 AS_WORDS = shlex.split(BenchOptions(**QUICK).command("out"))[3:]

@@ -16,7 +16,7 @@ from imgdata.measure.bench import BenchOptions, bench
 from imgdata.measure.bench.peers import PEERS
 from imgdata.measure.bench.processes import run_together
 from imgdata.measure.bench.transforms import Decoded, transforms
-from support.benches import QUICK, job_of, measured
+from support.bench_jobs import QUICK, job_of, measured
 from support.loaders import damaged, dataset, seen
 from support.rawdata import encoded
 

@@ -19,7 +19,7 @@ from imgdata.measure.bench.job import Job, Measured
 from imgdata.measure.bench.opened import Opened
 from imgdata.measure.bench.processes import run_together
 from imgdata.measure.bench.result import figures, peer_figures, together
-from support.benches import QUICK, job_of, measured
+from support.bench_jobs import QUICK, job_of, measured
 from support.loaders import dataset
 
 

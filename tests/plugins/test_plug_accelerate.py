@@ -9,9 +9,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
-from support.pages import changed
-from support.plugs import VAL_SAMPLES, leave, run_ranks, tiny_model, train_loader, val_loader
-from support.plugs import pets as pets
+from support.plugin_pages import changed
+from support.plugin_training import VAL_SAMPLES, leave, run_ranks, tiny_model, train_loader, val_loader
+from support.plugin_training import pets as pets
 
 BEFORE = """
 accelerator = Accelerator()

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import distributed
 
-from support.pages import changed
-from support.plugs import VAL_SAMPLES, leave, run_ranks, tiny_model, train_loader, val_loader
-from support.plugs import pets as pets
+from support.plugin_pages import changed
+from support.plugin_training import VAL_SAMPLES, leave, run_ranks, tiny_model, train_loader, val_loader
+from support.plugin_training import pets as pets
 
 BATCH = 8
 

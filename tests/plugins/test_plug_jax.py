@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from imgdata.recipes import imagenet_train
-from support.pages import changed
-from support.plugs import CLASSES, VAL, VAL_SAMPLES, train_loader, val_loader
-from support.plugs import pets as pets
+from support.plugin_pages import changed
+from support.plugin_training import CLASSES, VAL, VAL_SAMPLES, train_loader, val_loader
+from support.plugin_training import pets as pets
 
 OPTIONS = [{}, {"channels_last": True}, {"dtype": "uint8"}, {"dtype": "float16"}]
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from support.pages import changed
-from support.plugs import CLASSES, VAL_SAMPLES, train_loader, val_loader
-from support.plugs import pets as pets
+from support.plugin_pages import changed
+from support.plugin_training import CLASSES, VAL_SAMPLES, train_loader, val_loader
+from support.plugin_training import pets as pets
 
 # Tensors of PyTorch have an `__array__` of the time before NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")

@@ -11,9 +11,9 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from support.pages import changed
-from support.plugs import TRAIN_SAMPLES, VAL_SAMPLES, leave, tiny_model, train_loader, val_loader
-from support.plugs import pets as pets
+from support.plugin_pages import changed
+from support.plugin_training import TRAIN_SAMPLES, VAL_SAMPLES, leave, tiny_model, train_loader, val_loader
+from support.plugin_training import pets as pets
 
 STOP = 10
 """Batches before the run is ended; an epoch has 7."""

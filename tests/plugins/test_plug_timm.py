@@ -12,9 +12,9 @@ from timm.utils import AverageMeter, accuracy
 
 import imgdata
 from imgdata.recipes import IMAGENET_MEAN, IMAGENET_STD, MixUp, MixUpOrCutMix, Recipe
-from support.pages import changed
-from support.plugs import CLASSES, NORMALIZE, TRAIN, VAL_SAMPLES, train_loader, val_loader
-from support.plugs import pets as pets
+from support.plugin_pages import changed
+from support.plugin_training import CLASSES, NORMALIZE, TRAIN, VAL_SAMPLES, train_loader, val_loader
+from support.plugin_training import pets as pets
 
 EPOCHS = 2
 MIXED = Recipe(*TRAIN["recipe"].ops, MixUpOrCutMix(mixup_alpha=0.8, cutmix_alpha=1.0))

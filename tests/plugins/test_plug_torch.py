@@ -9,9 +9,9 @@ from torchvision.transforms import v2
 
 import imgdata
 from imgdata.recipes import IMAGENET_MEAN, IMAGENET_STD
-from support.pages import FOLDER, PAGES, changed
-from support.plugs import TRAIN_SAMPLES, VAL, VAL_SAMPLES, tiny_model, train_loader, val_loader
-from support.plugs import pets as pets
+from support.plugin_pages import FOLDER, PAGES, changed
+from support.plugin_training import TRAIN_SAMPLES, VAL, VAL_SAMPLES, tiny_model, train_loader, val_loader
+from support.plugin_training import pets as pets
 
 BEFORE = """
 train_set = ImageFolder("imagenet/train", Compose([RandomResizedCrop(224), RandomHorizontalFlip(), ToTensor(), norm]))

@@ -7,9 +7,9 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from torchdata.stateful_dataloader.stateful import Stateful
 
 from support.loaders import as_saved
-from support.pages import changed
-from support.plugs import pets as pets
-from support.plugs import train_loader
+from support.plugin_pages import changed
+from support.plugin_training import pets as pets
+from support.plugin_training import train_loader
 
 # Its own call of a function that PyTorch gave up.
 pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")

@@ -8,9 +8,9 @@ import torch
 from transformers import ResNetConfig, ResNetForImageClassification, Trainer, TrainerCallback, TrainingArguments
 
 from imgdata.recipes import imagenet_eval, imagenet_train
-from support.pages import changed
-from support.plugs import CLASSES, TRAIN_SAMPLES, VAL_SAMPLES, train_loader, val_loader
-from support.plugs import pets as pets
+from support.plugin_pages import changed
+from support.plugin_training import CLASSES, TRAIN_SAMPLES, VAL_SAMPLES, train_loader, val_loader
+from support.plugin_training import pets as pets
 
 BEFORE = """
 trainer = Trainer(model, args, train_dataset=train_set, eval_dataset=val_set, compute_metrics=metrics)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks import raw_cifar, raw_imagenet
 from benchmarks.raw_files import write_file, write_lines
-from support.tarsets import write_tar
+from support.tars import write_tar
 
 _JPEGS = json.loads((Path(__file__).parent / "jpegs.json").read_text())
 """Kind -> JPEG of 16 x 12 pixels, in base64."""

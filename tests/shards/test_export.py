@@ -6,7 +6,7 @@ import imgdata
 from imgdata.errors import OptionError, ShardError
 from imgdata.shards.export import class_folder
 from support.rawdata import class_folders, encoded
-from support.tarsets import dataset, flip, write_tar
+from support.tars import dataset, flip, write_tar
 
 
 def files_of(folder):

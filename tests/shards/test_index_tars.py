@@ -14,7 +14,7 @@ from imgdata import ShardOptions
 from imgdata.dataset.index import write_index
 from imgdata.errors import OptionError, ShardError, SourceError
 from support.rawdata import class_folders, encoded
-from support.tarsets import dataset, pairs, shard_writer, webdataset_samples, write_tar
+from support.tars import dataset, pairs, shard_writer, webdataset_samples, write_tar
 
 JPEG = encoded(3)
 

@@ -11,7 +11,7 @@ import pytest
 import imgdata
 from imgdata import ShardOptions
 from support.rawdata import encoded
-from support.tarsets import dataset, webdataset_samples
+from support.tars import dataset, webdataset_samples
 
 SPLITS = {"train": 12, "val": 5}
 

@@ -11,7 +11,7 @@ import pytest
 import imgdata
 from imgdata import Encoding, ShardOptions
 from support.rawdata import class_folders, encoded
-from support.tarsets import shard_writer
+from support.tars import shard_writer
 
 
 @pytest.fixture(scope="module")

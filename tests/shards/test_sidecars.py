@@ -12,7 +12,7 @@ from imgdata.sample import ClassName
 from imgdata.shards.card import card
 from imgdata.shards.sidecars import SplitRecord, write_dali_index, write_sidecars
 from imgdata.storage.atomic import write_atomic
-from support.tarsets import dataset
+from support.tars import dataset
 
 SPLITS = {"train": 12, "val": 5}
 

@@ -17,7 +17,7 @@ from imgdata.errors import ShardError
 from imgdata.tar.archive import BLOCK, members
 from support.pictures import bomb
 from support.rawdata import class_folders
-from support.tarsets import dataset, flip, pairs, write_tar
+from support.tars import dataset, flip, pairs, write_tar
 
 TAR = "demo-train-000001.tar"
 
@@ -77,7 +77,9 @@ def test_a_damaged_header_is_named_and_the_rest_still_checked(folder, name):
     assert len(faults) == 2
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_any_flipped_byte_of_our_shards_is_found_with_the_byte_or_its_member(sharded, data):
     tar = sharded / "pets-train-000000.tar"
@@ -214,7 +216,9 @@ def test_an_edited_card_is_told_and_is_no_damage(folder):
     assert str(fault) == f"README.md byte {size}: edited since it was written; no reader depends on it"
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_any_flipped_bit_of_any_sidecar_is_found(sharded, data):
     path = data.draw(st.sampled_from(sorted(path for path in sharded.iterdir() if path.suffix != ".tar")))

@@ -18,7 +18,7 @@ from imgdata.sources.options import SourceOptions
 from imgdata.sources.walk import is_image as is_image_file
 from imgdata.tar.samples import is_image, tar_samples
 from support.rawdata import class_folders, encoded
-from support.tarsets import dataset, pairs, shard_writer, webdataset_samples, write_tar
+from support.tars import dataset, pairs, shard_writer, webdataset_samples, write_tar
 
 JPEG = encoded(1)
 

@@ -15,7 +15,7 @@ from imgdata.train.distributed import processes
 from imgdata.train.history import TrainWatcher
 from imgdata.train.loop import train
 from imgdata.train.setup import prepare
-from support.runs import TRAIN_SAMPLES, VAL_SAMPLES, digit_folders, losses, metrics, quick
+from support.digit_runs import TRAIN_SAMPLES, VAL_SAMPLES, digit_folders, losses, metrics, quick
 
 
 @pytest.fixture(scope="module", autouse=True)

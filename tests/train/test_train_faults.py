@@ -17,7 +17,7 @@ from imgdata.train.learner import Learner
 from imgdata.train.loop import train
 from imgdata.train.run_folder import RunFolder
 from imgdata.train.setup import prepare
-from support.runs import ENVIRONMENT, digit_folders, quick
+from support.digit_runs import ENVIRONMENT, digit_folders, quick
 
 ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))
 

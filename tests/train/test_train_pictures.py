@@ -21,7 +21,7 @@ from imgdata.train.network import half_type, synchronised
 from imgdata.train.optimizer import freeze
 from imgdata.train.setup import prepare
 from imgdata.train.throughput import end_to_end
-from support.runs import flags, quick
+from support.digit_runs import flags, quick
 
 ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))
 

@@ -14,7 +14,17 @@ from imgdata.errors import OptionError, OutputError
 from imgdata.inference.evaluate import evaluate
 from imgdata.train.history import TrainWatcher
 from imgdata.train.loop import train
-from support.runs import ENVIRONMENT, QUICK, digit_folders, flags, imgdata_command, losses, metrics, quick, run_command
+from support.digit_runs import (
+    ENVIRONMENT,
+    QUICK,
+    digit_folders,
+    flags,
+    imgdata_command,
+    losses,
+    metrics,
+    quick,
+    run_command,
+)
 
 EPOCHS = 3
 STEPS = 10

@@ -29,7 +29,7 @@ from imgdata.recipes import (
     Schedule,
     VerticalFlip,
 )
-from support.dalis import NORMALIZE, by_dali, made, setup, work
+from support.dali_work import NORMALIZE, by_dali, made, setup, work
 from support.loaders import RECIPE, dataset
 from support.places import TESTS
 from support.rawdata import encoded
@@ -241,7 +241,7 @@ import os, sys
 sys.path.insert(0, sys.argv[2])
 import gc, warnings
 import numpy as np
-from support.dalis import DaliBackend, made, setup, work
+from support.dali_work import DaliBackend, made, setup, work
 from imgdata.backends.dali import pipeline
 from support.loaders import RECIPE
 warnings.simplefilter("ignore", DeprecationWarning)

@@ -16,7 +16,7 @@ from imgdata.backends.dali.pipeline import DecodeError
 from imgdata.errors import ImageError, ShardError
 from imgdata.loader.bad_images import BadImageWarning
 from imgdata.recipes import HorizontalFlip, RandomErasing, Recipe, Resize
-from support.dalis import BAD, NORMALIZE, by_dali, made, setup, work
+from support.dali_work import BAD, NORMALIZE, by_dali, made, setup, work
 from support.loaders import RECIPE, dataset, sample
 
 

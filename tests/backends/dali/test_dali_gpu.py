@@ -9,7 +9,7 @@ import torch
 from imgdata.backends.dali.backend import DaliBackend
 from imgdata.backends.dali.crop_probe import crop_decode_is_safe
 from imgdata.recipes import MixUp, Normalize, RandomErasing, Recipe, TrivialAugment
-from support.dalis import made, setup, without_tables, work
+from support.dali_work import made, setup, without_tables, work
 from support.loaders import RECIPE, dataset
 
 pytestmark = pytest.mark.gpu

@@ -23,7 +23,7 @@ from imgdata.backends.resident.backend import ResidentBackend
 from imgdata.recipes import CenterCrop, Recipe, Resize
 from support.loaders import dataset
 from support.places import TESTS
-from support.residents import (
+from support.resident_batches import (
     GEOMETRY,
     HEIGHT,
     WIDTH,
@@ -187,7 +187,7 @@ PROCESS = """
 import hashlib, os, signal, sys, threading, time
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from support import residents as t
+from support import resident_batches as t
 from imgdata.backends.resident import pixel_cache
 from imgdata.backends.resident.backend import ResidentBackend
 decode = pixel_cache.decode

@@ -19,7 +19,7 @@ from imgdata.backends.resident.host_store import HostStore
 from imgdata.backends.resident.window import kept
 from imgdata.recipes import CenterCrop, HorizontalFlip, PadRandomCrop, RandomResizedCrop, Recipe, Resize, Schedule
 from support.loaders import dataset
-from support.residents import (
+from support.resident_batches import (
     BATCH,
     FLIPS,
     GEOMETRY,

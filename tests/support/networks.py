@@ -11,7 +11,7 @@ from imgdata.models import create_model
 from imgdata.recipes import CenterCrop, Normalize, Recipe, Resize
 from imgdata.sample import ClassName
 from imgdata.train.loop import train
-from support.runs import quick
+from support.digit_runs import quick
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
