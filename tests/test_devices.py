@@ -59,7 +59,7 @@ def test_a_device_has_one_name(monkeypatch):
 
 @pytest.mark.parametrize("name", ["tpu", "cpu:1", "cuda:", "cuda:x", "", "CUDA", None])
 def test_what_is_no_device_is_refused(name):
-    with pytest.raises(imgdata.OptionError, match=r"device must be auto, cpu, cuda, cuda:0, cuda:1, \.\.\., or mps, got"):
+    with pytest.raises(imgdata.OptionError, match=r"must be auto, cpu, cuda, cuda:0, cuda:1, \.\.\., or mps, got"):
         choose_device(name)
 
 
