@@ -7,10 +7,10 @@ import pytest
 
 import imgdata
 from benchmarks import data as raw
-from imgdata.train.distributed import processes
-from imgdata.train.learner import Learner
-from imgdata.train.options import TrainOptions
-from imgdata.train.setup import prepare
+from imgdata.training.distributed import processes
+from imgdata.training.learner import Learner
+from imgdata.training.options import TrainOptions
+from imgdata.training.setup import prepare
 
 STEPS, WARM_STEPS = 8, 3
 

@@ -10,7 +10,7 @@ import click
 
 from benchmarks.report import RESULTS, ROOT
 from benchmarks.tables import flat
-from imgdata.train.plots import figure, save_figure
+from imgdata.training.plots import figure, save_figure
 
 PICTURES = ROOT / "docs" / "images" / "benchmarks"
 _COLOURS = ("#4c78a8", "#e45756", "#72b7b2", "#f58518")

@@ -1,10 +1,13 @@
-"""imgdata: image datasets into verified, indexed WebDataset shards."""
+"""imgdata: image datasets into verified, indexed WebDataset shards, and from them into training.
 
+Everything that a user needs is one level deep: `imgdata.shard`, `imgdata.open`, `imgdata.Loader`, `imgdata.train`.
+Each name is imported when it is first asked for: `import imgdata` takes milliseconds, and sharding never waits for
+PyTorch.
+"""
+
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from imgdata import recipes
-from imgdata.dataset.dataset import Dataset, Split, open
-from imgdata.dataset.summary import inspect
 from imgdata.errors import (
     ImageError,
     ImgdataError,
@@ -15,68 +18,223 @@ from imgdata.errors import (
     SourceError,
     TrainingError,
 )
-from imgdata.images.encode import Encoding
-from imgdata.sample import Batch, ClassName, Sample
-from imgdata.shards.export import export
-from imgdata.shards.index_tars import index
-from imgdata.shards.job import ShardSummary, Watcher, plan_shards, shard
-from imgdata.shards.options import ShardOptions
-from imgdata.shards.verify import Fault, verify
-from imgdata.sources.options import SourceOptions
 from imgdata.version import __version__
 
 if TYPE_CHECKING:
+    from imgdata import recipes, views
+    from imgdata.backends.dali.webdataset_pipeline import dali_pipeline
+    from imgdata.dataset.dataset import Dataset, Split, open
+    from imgdata.dataset.summary import Summary, inspect
+    from imgdata.images.encode import Encoding
+    from imgdata.inference.evaluate import ClassScore, Confusion, Evaluation, evaluate
+    from imgdata.inference.export import Exported, export_model
+    from imgdata.inference.features import Features, features
+    from imgdata.inference.predict import Predicted, Prediction, predict
+    from imgdata.inference.trained import Trained, load_trained
     from imgdata.loader.bad_images import BadImage, BadImageWarning
     from imgdata.loader.loader import Loader
+    from imgdata.loader.shuffle_quality import ShuffleQuality, ShuffleWarning, shuffle_quality
+    from imgdata.measure.bench.options import BenchOptions
+    from imgdata.measure.bench.result import BenchResult, Figures, PeerFigures
+    from imgdata.measure.bench.run import bench
+    from imgdata.measure.doctor.inputs import DoctorOptions
+    from imgdata.measure.doctor.run import doctor
+    from imgdata.measure.doctor.wait import advice_for_run, advice_for_wait
+    from imgdata.measure.parity.parity import Parity, parity
+    from imgdata.measure.parity.pictures import load_pictures
+    from imgdata.measure.trace.picture import save_picture
+    from imgdata.measure.trace.rows import TraceRow
+    from imgdata.measure.trace.run import Trace, trace
+    from imgdata.models.build import create_model
+    from imgdata.models.inputs import ModelInput, model_input
+    from imgdata.order.ranks import rank_and_world
+    from imgdata.sample import Batch, ClassName, Sample
+    from imgdata.shards.export import export
+    from imgdata.shards.index_tars import index
+    from imgdata.shards.job import ShardSummary, Watcher, plan_shards, shard
+    from imgdata.shards.options import ShardOptions
+    from imgdata.shards.verify import verify
+    from imgdata.shards.verify_shard import Fault
+    from imgdata.sources.options import SourceOptions
+    from imgdata.training.history import TrainResult, TrainWatcher
+    from imgdata.training.loop import train
+    from imgdata.training.options import TrainOptions
+    from imgdata.training.scores import Scores
+    from imgdata.training.throughput import end_to_end
+    from imgdata.views.balance import class_weights
+    from imgdata.views.saved import list_views, load_view, open_view, save_view
+    from imgdata.views.view import View
+
+_PLACES = {
+    "recipes": "recipes",
+    "views": "views",
+    "dali_pipeline": "backends.dali.webdataset_pipeline",
+    "Dataset": "dataset.dataset",
+    "Split": "dataset.dataset",
+    "open": "dataset.dataset",
+    "Summary": "dataset.summary",
+    "inspect": "dataset.summary",
+    "Encoding": "images.encode",
+    "ClassScore": "inference.evaluate",
+    "Confusion": "inference.evaluate",
+    "Evaluation": "inference.evaluate",
+    "evaluate": "inference.evaluate",
+    "Exported": "inference.export",
+    "export_model": "inference.export",
+    "Features": "inference.features",
+    "features": "inference.features",
+    "Predicted": "inference.predict",
+    "Prediction": "inference.predict",
+    "predict": "inference.predict",
+    "Trained": "inference.trained",
+    "load_trained": "inference.trained",
+    "BadImage": "loader.bad_images",
+    "BadImageWarning": "loader.bad_images",
+    "Loader": "loader.loader",
+    "ShuffleQuality": "loader.shuffle_quality",
+    "ShuffleWarning": "loader.shuffle_quality",
+    "shuffle_quality": "loader.shuffle_quality",
+    "BenchOptions": "measure.bench.options",
+    "BenchResult": "measure.bench.result",
+    "Figures": "measure.bench.result",
+    "PeerFigures": "measure.bench.result",
+    "bench": "measure.bench.run",
+    "DoctorOptions": "measure.doctor.inputs",
+    "doctor": "measure.doctor.run",
+    "advice_for_run": "measure.doctor.wait",
+    "advice_for_wait": "measure.doctor.wait",
+    "Parity": "measure.parity.parity",
+    "parity": "measure.parity.parity",
+    "load_pictures": "measure.parity.pictures",
+    "save_picture": "measure.trace.picture",
+    "TraceRow": "measure.trace.rows",
+    "Trace": "measure.trace.run",
+    "trace": "measure.trace.run",
+    "create_model": "models.build",
+    "ModelInput": "models.inputs",
+    "model_input": "models.inputs",
+    "rank_and_world": "order.ranks",
+    "Batch": "sample",
+    "ClassName": "sample",
+    "Sample": "sample",
+    "export": "shards.export",
+    "index": "shards.index_tars",
+    "ShardSummary": "shards.job",
+    "Watcher": "shards.job",
+    "plan_shards": "shards.job",
+    "shard": "shards.job",
+    "ShardOptions": "shards.options",
+    "verify": "shards.verify",
+    "Fault": "shards.verify_shard",
+    "SourceOptions": "sources.options",
+    "TrainResult": "training.history",
+    "TrainWatcher": "training.history",
+    "train": "training.loop",
+    "TrainOptions": "training.options",
+    "Scores": "training.scores",
+    "end_to_end": "training.throughput",
+    "class_weights": "views.balance",
+    "list_views": "views.saved",
+    "load_view": "views.saved",
+    "open_view": "views.saved",
+    "save_view": "views.saved",
+    "View": "views.view",
+}
+"""Public names -> the modules below `imgdata` that define them."""
 
 __all__ = [
     "BadImage",
     "BadImageWarning",
     "Batch",
+    "BenchOptions",
+    "BenchResult",
     "ClassName",
+    "ClassScore",
+    "Confusion",
     "Dataset",
+    "DoctorOptions",
     "Encoding",
+    "Evaluation",
+    "Exported",
     "Fault",
+    "Features",
+    "Figures",
     "ImageError",
     "ImgdataError",
     "Loader",
     "MissingExtraError",
+    "ModelInput",
     "OptionError",
     "OutputError",
+    "Parity",
+    "PeerFigures",
+    "Predicted",
+    "Prediction",
     "Sample",
+    "Scores",
     "ShardError",
     "ShardOptions",
     "ShardSummary",
+    "ShuffleQuality",
+    "ShuffleWarning",
     "SourceError",
     "SourceOptions",
     "Split",
+    "Summary",
+    "Trace",
+    "TraceRow",
+    "TrainOptions",
+    "TrainResult",
+    "TrainWatcher",
+    "Trained",
     "TrainingError",
+    "View",
     "Watcher",
     "__version__",
+    "advice_for_run",
+    "advice_for_wait",
+    "bench",
+    "class_weights",
+    "create_model",
     "dali_pipeline",
+    "doctor",
+    "end_to_end",
+    "evaluate",
     "export",
+    "export_model",
+    "features",
     "index",
     "inspect",
+    "list_views",
+    "load_pictures",
+    "load_trained",
+    "load_view",
+    "model_input",
     "open",
+    "open_view",
+    "parity",
     "plan_shards",
+    "predict",
+    "rank_and_world",
     "recipes",
+    "save_picture",
+    "save_view",
     "shard",
+    "shuffle_quality",
+    "trace",
+    "train",
     "verify",
+    "views",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """The loader and DALI, imported when they are first asked for: who only shards has no use for them."""
-    if name == "Loader":
-        from imgdata.loader import loader
+    if name not in _PLACES:
+        raise AttributeError(f"module 'imgdata' has no attribute {name!r}")
+    module = importlib.import_module(f"imgdata.{_PLACES[name]}")
+    value = globals()[name] = module if _PLACES[name] == name else getattr(module, name)
+    return value
 
-        return loader.Loader
-    if name in ("BadImage", "BadImageWarning"):
-        from imgdata.loader import bad_images
 
-        return getattr(bad_images, name)
-    if name == "dali_pipeline":
-        from imgdata.backends.dali import webdataset_pipeline
-
-        return webdataset_pipeline.dali_pipeline
-    raise AttributeError(f"module 'imgdata' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return __all__

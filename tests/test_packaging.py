@@ -75,45 +75,6 @@ def test_constraints_pin_every_dependency() -> None:
     assert needed - pinned == set()
 
 
-def test_the_public_face_is_pinned() -> None:
-    assert sorted(imgdata.__all__) == list(imgdata.__all__)
-    assert imgdata.__all__ == [
-        "BadImage",
-        "BadImageWarning",
-        "Batch",
-        "ClassName",
-        "Dataset",
-        "Encoding",
-        "Fault",
-        "ImageError",
-        "ImgdataError",
-        "Loader",
-        "MissingExtraError",
-        "OptionError",
-        "OutputError",
-        "Sample",
-        "ShardError",
-        "ShardOptions",
-        "ShardSummary",
-        "SourceError",
-        "SourceOptions",
-        "Split",
-        "TrainingError",
-        "Watcher",
-        "__version__",
-        "dali_pipeline",
-        "export",
-        "index",
-        "inspect",
-        "open",
-        "plan_shards",
-        "recipes",
-        "shard",
-        "verify",
-    ]
-    assert [name for name in imgdata.__all__ if not hasattr(imgdata, name)] == []
-
-
 def test_the_changelog_names_the_version() -> None:
     assert re.search(
         rf"^## {re.escape(imgdata.__version__)}\b", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE

@@ -43,7 +43,7 @@ def command(out: Path, run: Path | None, samples: int, picture: Path | None, as_
       imgdata trace out/ --run runs/a
     """  # noqa: D301
     from imgdata.measure.trace import trace
-    from imgdata.train.options import TrainOptions
+    from imgdata.training.options import TrainOptions
 
     from ..display.console import note, screen
 

@@ -44,7 +44,7 @@ def command(
     """  # noqa: D301
     from imgdata.errors import OptionError
     from imgdata.order.ranks import rank_and_world
-    from imgdata.train.options import TrainOptions
+    from imgdata.training.options import TrainOptions
 
     asked = given(settings)
     first = rank_and_world()[0] == 0
@@ -57,7 +57,7 @@ def command(
         return
     if steps is not None:
         raise OptionError("steps needs synthetic: how long a run is, epochs says")
-    from imgdata.train.loop import train
+    from imgdata.training.loop import train
 
     from ..display.console import screen
     from ..display.train import TrainDisplay, print_result
@@ -74,8 +74,8 @@ def command(
 
 
 def _time_steps(data: Path, run: Path, options: Any, steps: int, *, quiet: bool, as_json: bool, first: bool) -> None:
-    from imgdata.train.run_folder import RunFolder
-    from imgdata.train.throughput import end_to_end
+    from imgdata.training.run_folder import RunFolder
+    from imgdata.training.throughput import end_to_end
 
     from ..display.console import Counting
     from ..display.train import print_end_to_end

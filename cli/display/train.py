@@ -9,13 +9,13 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from imgdata.train.history import EpochRow, Report, TrainWatcher
+from imgdata.training.history import EpochRow, Report, TrainWatcher
 
 from .console import GOOD, ODD, Display, note, screen, tell
 
 if TYPE_CHECKING:
-    from imgdata.train.history import TrainResult
-    from imgdata.train.throughput import EndToEnd
+    from imgdata.training.history import TrainResult
+    from imgdata.training.throughput import EndToEnd
 
 DATA_WAIT = 0.05
 """Share of the time from which on waiting for data is worth a note."""

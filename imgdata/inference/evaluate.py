@@ -18,12 +18,12 @@ from imgdata.inference.trained import Trained, Which, load_trained
 from imgdata.loader.bad_images import BadImage, BadImageWarning
 from imgdata.loader.loader import Loader
 from imgdata.sample import ClassName
-from imgdata.train.data import open_views, usual_split
-from imgdata.train.distributed import Processes, processes
-from imgdata.train.network import half_type
-from imgdata.train.options import Precision
-from imgdata.train.plots import plot_confusion
-from imgdata.train.scores import Scores, evaluate_network
+from imgdata.training.data import open_views, usual_split
+from imgdata.training.distributed import Processes, processes
+from imgdata.training.network import half_type
+from imgdata.training.options import Precision
+from imgdata.training.plots import plot_confusion
+from imgdata.training.scores import Scores, evaluate_network
 from imgdata.views.saved import open_view
 from imgdata.views.view import View
 

@@ -14,7 +14,7 @@ from imgdata.errors import MissingExtraError
 from imgdata.inference.trained import Trained
 from imgdata.recipes.ops import Normalize
 from imgdata.storage.atomic import output_error
-from imgdata.train.plots import figure, save_figure
+from imgdata.training.plots import figure, save_figure
 
 
 class Explainer:

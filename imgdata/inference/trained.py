@@ -13,10 +13,10 @@ from imgdata.models import create_model, model_input
 from imgdata.models.catalogue import OWN
 from imgdata.recipes.recipe import Recipe
 from imgdata.sample import ClassName
-from imgdata.train.checkpoint import load_checkpoint
-from imgdata.train.options import TrainOptions
-from imgdata.train.run_folder import RunFolder
-from imgdata.train.setup import read_classes
+from imgdata.training.checkpoint import load_checkpoint
+from imgdata.training.options import TrainOptions
+from imgdata.training.run_folder import RunFolder
+from imgdata.training.setup import read_classes
 
 Which = Literal["best", "last"]
 _IMAGENET_CLASSES = 1000

@@ -117,7 +117,7 @@ def open_source(source: str | Path | Dataset | View, split: str | None, view: st
         if view is not None or split not in (None, source.split):
             raise OptionError(
                 f"split and view must be left out when the source is a View, got {split!r} and {view!r}; apply them "
-                "with imgdata.views.saved.open_view before"
+                "with imgdata.open_view before"
             )
         dataset = open_dataset(source.index.path.parent)
         if source.split not in dataset or index_id(dataset[source.split].index) != index_id(source.index):

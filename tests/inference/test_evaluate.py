@@ -18,7 +18,7 @@ from imgdata.inference.class_matching import match_foreign, match_own
 from imgdata.inference.evaluate import evaluate
 from imgdata.inference.trained import imagenet_classes, load_trained
 from imgdata.sample import ClassName
-from imgdata.train.loop import train
+from imgdata.training.loop import train
 from support.digit_runs import quick, run_command
 from support.loaders import damaged, dataset, sample
 from support.networks import random_network, trained_run  # noqa: F401  a fixture

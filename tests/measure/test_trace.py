@@ -33,8 +33,8 @@ from imgdata.recipes import (
     Rotate,
     VerticalFlip,
 )
-from imgdata.train.loop import train
-from imgdata.train.options import TrainOptions
+from imgdata.training.loop import train
+from imgdata.training.options import TrainOptions
 from support.rawdata import class_folders, picture
 
 STAGES = ["load", "decode", "preprocess", "split", "augment", "batch", "train", "evaluate", "layer"]

@@ -8,9 +8,9 @@ from imgdata_cli.main import cli
 from imgdata.augment.mix import mix_params
 from imgdata.augment.params import erasing_noise, params
 from imgdata.order.epoch_order import Order, spread
-from imgdata.train.history import TrainWatcher
-from imgdata.train.loop import train
-from imgdata.train.options import TrainOptions
+from imgdata.training.history import TrainWatcher
+from imgdata.training.loop import train
+from imgdata.training.options import TrainOptions
 from imgdata.views.saved import list_views, open_view, save_view
 
 __all__ = [

@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import imgdata
-from imgdata.train.options import TrainOptions
+from imgdata.training.options import TrainOptions
 
 TRAIN_SAMPLES, VAL_SAMPLES = 320, 80
 SIDE = 16

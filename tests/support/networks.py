@@ -10,7 +10,7 @@ from imgdata.inference.trained import Trained
 from imgdata.models import create_model
 from imgdata.recipes import CenterCrop, Normalize, Recipe, Resize
 from imgdata.sample import ClassName
-from imgdata.train.loop import train
+from imgdata.training.loop import train
 from support.digit_runs import quick
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)

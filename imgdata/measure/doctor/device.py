@@ -7,11 +7,11 @@ import torch
 from imgdata.measure.doctor.inputs import Case
 from imgdata.measure.timing import mean_s
 from imgdata.models import create_model
-from imgdata.train.data import facts_of
-from imgdata.train.defaults import resolve
-from imgdata.train.distributed import Processes
-from imgdata.train.learner import Learner
-from imgdata.train.options import TrainOptions
+from imgdata.training.data import facts_of
+from imgdata.training.defaults import resolve
+from imgdata.training.distributed import Processes
+from imgdata.training.learner import Learner
+from imgdata.training.options import TrainOptions
 
 _CPU_BATCH = 16
 """Samples of a step on the processor: each takes as long in any batch, and a whole one could take minutes."""

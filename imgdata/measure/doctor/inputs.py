@@ -16,7 +16,7 @@ from imgdata.loader.options import LoaderOptions, Opened, make_options, open_sou
 from imgdata.recipes import HorizontalFlip, Normalize, PadRandomCrop
 from imgdata.recipes.presets import OF_ONE_SIZE, named_recipe
 from imgdata.recipes.recipe import Recipe
-from imgdata.train.data import sides_of
+from imgdata.training.data import sides_of
 
 _SMALL_SIDE = 64
 _USUAL_BATCH, _USUAL_SIZE = 256, 224

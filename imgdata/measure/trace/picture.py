@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.measure.trace.rows import Panel
-from imgdata.train.plots import figure, save_figure
+from imgdata.training.plots import figure, save_figure
 
 if TYPE_CHECKING:
     from imgdata.measure.trace.run import Trace

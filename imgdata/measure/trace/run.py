@@ -24,11 +24,11 @@ from imgdata.models import model_input
 from imgdata.recipes import Normalize
 from imgdata.recipes.recipe import Recipe
 from imgdata.sample import ClassName
-from imgdata.train.data import open_views
-from imgdata.train.distributed import Processes, processes
-from imgdata.train.options import TrainOptions
-from imgdata.train.run_folder import RunFolder
-from imgdata.train.setup import Prepared, prepare, read_classes
+from imgdata.training.data import open_views
+from imgdata.training.distributed import Processes, processes
+from imgdata.training.options import TrainOptions
+from imgdata.training.run_folder import RunFolder
+from imgdata.training.setup import Prepared, prepare, read_classes
 from imgdata.views.view import View
 
 TIMED = 64
@@ -86,7 +86,7 @@ def trace(
 ) -> Trace:
     """Follow `samples` samples of the training split in `out`, evenly spread over it, through all that training does.
 
-    The network, its input and both recipes are those that `imgdata.train.loop.train` would make of `options`, or those
+    The network, its input and both recipes are those that `imgdata.train` would make of `options`, or those
     of the finished run in the folder `run`; then `options` may name a split, a seed and a device alone. The network
     takes one step on the samples, and answers with the weights that it had before. Times: of reading, decoding and
     operators in one thread, the best of three rounds of 64 samples after a first one; of the network on its device.

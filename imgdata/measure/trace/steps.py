@@ -10,9 +10,9 @@ from torch import nn
 from imgdata.measure.timing import least_ms
 from imgdata.measure.trace.rows import TraceRow
 from imgdata.sample import ClassName
-from imgdata.train.distributed import Processes
-from imgdata.train.learner import Learner
-from imgdata.train.setup import Prepared
+from imgdata.training.distributed import Processes
+from imgdata.training.learner import Learner
+from imgdata.training.setup import Prepared
 
 _LAST_SHARE = 0.01
 """Of the highest learning rate, for networks that have learned: where training ends."""

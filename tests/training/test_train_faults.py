@@ -11,12 +11,12 @@ import torch
 
 import imgdata
 from imgdata.errors import MissingExtraError, OptionError, OutputError, TrainingError
-from imgdata.train.checkpoint import load_checkpoint, save_checkpoint
-from imgdata.train.distributed import Processes, processes
-from imgdata.train.learner import Learner
-from imgdata.train.loop import train
-from imgdata.train.run_folder import RunFolder
-from imgdata.train.setup import prepare
+from imgdata.training.checkpoint import load_checkpoint, save_checkpoint
+from imgdata.training.distributed import Processes, processes
+from imgdata.training.learner import Learner
+from imgdata.training.loop import train
+from imgdata.training.run_folder import RunFolder
+from imgdata.training.setup import prepare
 from support.digit_runs import ENVIRONMENT, digit_folders, quick
 
 ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))
@@ -47,7 +47,7 @@ def test_an_average_without_timm_names_the_extra(digits, tmp_path, monkeypatch):
 WITHOUT = """
 import sys
 sys.modules["timm"] = sys.modules["torchvision"] = None
-from imgdata.train.loop import train
+from imgdata.training.loop import train
 config = train(sys.argv[1], sys.argv[2], {"model": "cnn", "epochs": 1, "threads": 1}).config
 assert set(config["versions"]) == {"imgdata", "torch"}, config
 """
@@ -99,7 +99,7 @@ def test_several_processes_without_torchrun_are_told_of_it(monkeypatch):
         pass
 
 
-@pytest.mark.parametrize("where", ["imgdata.train.loop.evaluate_network", "imgdata.train.setup.make_network"])
+@pytest.mark.parametrize("where", ["imgdata.training.loop.evaluate_network", "imgdata.training.setup.make_network"])
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: out of memory"), MemoryError()]
 )
@@ -116,7 +116,7 @@ def test_other_faults_than_memory_come_out_as_they_are(digits, tmp_path, monkeyp
     def fail(*_, **__):
         raise RuntimeError("mat1 and mat2")
 
-    monkeypatch.setattr("imgdata.train.loop.evaluate_network", fail)
+    monkeypatch.setattr("imgdata.training.loop.evaluate_network", fail)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         train(digits, tmp_path / "run", quick(epochs=1))
 
@@ -156,7 +156,7 @@ def test_a_checkpoint_of_another_device_goes_on_with_this_ones_arithmetic(digits
         for group in state["optimizer"]["param_groups"]:
             group["fused"] = True
         # A GPU without bf16, from the CPU: there was nothing to scale yet.
-        monkeypatch.setattr("imgdata.train.learner.half_type", lambda *_: torch.float16)
+        monkeypatch.setattr("imgdata.training.learner.half_type", lambda *_: torch.float16)
         monkeypatch.setattr("torch.amp.GradScaler", partial(torch.amp.GradScaler, "cpu"))
         learner = Learner(prepared.model, prepared.options, ALONE)
         learner.load_state(state)

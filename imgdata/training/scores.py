@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from imgdata.loader.loader import Loader
-from imgdata.train.distributed import Processes
-from imgdata.train.network import autocast
+from imgdata.training.distributed import Processes
+from imgdata.training.network import autocast
 
 CALIBRATION_BINS = 15
 """As in Guo et al., "On calibration of modern neural networks", 2017 (arXiv 1706.04599)."""

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from imgdata.train.options import Optimizer, TrainOptions
+from imgdata.training.options import Optimizer, TrainOptions
 
 LARGE, MEDIUM = 200_000, 20_000
 """Samples from which on a dataset counts as large, such as ImageNet, and as of medium size, such as CIFAR."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from imgdata.train.defaults import DecidedOptions
-from imgdata.train.options import Curve
+from imgdata.training.defaults import DecidedOptions
+from imgdata.training.options import Curve
 
 
 def make_optimizer(model: nn.Module, options: DecidedOptions) -> torch.optim.Optimizer:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imgdata.loader.bad_images import BadImage
-from imgdata.train.scores import Scores
+from imgdata.training.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from imgdata.errors import MissingExtraError
 from imgdata.storage.atomic import write_atomic
-from imgdata.train.history import EpochRow
+from imgdata.training.history import EpochRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,13 +14,13 @@ from imgdata_cli.main import cli
 
 from imgdata.errors import OptionError
 from imgdata.recipes import CenterCrop, HorizontalFlip, Normalize, PadRandomCrop, RandomErasing, Recipe, Resize
-from imgdata.train.distributed import Processes
-from imgdata.train.history import Report
-from imgdata.train.learner import Learner
-from imgdata.train.network import half_type, synchronised
-from imgdata.train.optimizer import freeze
-from imgdata.train.setup import prepare
-from imgdata.train.throughput import end_to_end
+from imgdata.training.distributed import Processes
+from imgdata.training.history import Report
+from imgdata.training.learner import Learner
+from imgdata.training.network import half_type, synchronised
+from imgdata.training.optimizer import freeze
+from imgdata.training.setup import prepare
+from imgdata.training.throughput import end_to_end
 from support.digit_runs import flags, quick
 
 ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))

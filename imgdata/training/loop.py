@@ -13,19 +13,19 @@ import torch
 from imgdata.errors import OptionError, TrainingError
 from imgdata.sample import ClassName
 from imgdata.storage.atomic import write_atomic
-from imgdata.train.checkpoint import load_checkpoint, save_checkpoint
-from imgdata.train.distributed import Processes, processes
-from imgdata.train.history import EpochRow, Report, TrainResult, TrainWatcher, epochs_csv, steps_csv
-from imgdata.train.interrupts import Stop, memory_told, stopping
-from imgdata.train.learner import Learner, Outcome
-from imgdata.train.network import half_type
-from imgdata.train.optimizer import lr_share, phase_at
-from imgdata.train.options import TrainOptions, go_on_with, settings_of
-from imgdata.train.plots import Board, load_figure, load_writer, plot_confusion, plot_curves
-from imgdata.train.run_folder import RunFolder
-from imgdata.train.scores import Scores, classes_csv, evaluate_network
-from imgdata.train.setup import Prepared, prepare, read_classes
-from imgdata.train.timing import Clock
+from imgdata.training.checkpoint import load_checkpoint, save_checkpoint
+from imgdata.training.distributed import Processes, processes
+from imgdata.training.history import EpochRow, Report, TrainResult, TrainWatcher, epochs_csv, steps_csv
+from imgdata.training.interrupts import Stop, memory_told, stopping
+from imgdata.training.learner import Learner, Outcome
+from imgdata.training.network import half_type
+from imgdata.training.optimizer import lr_share, phase_at
+from imgdata.training.options import TrainOptions, go_on_with, settings_of
+from imgdata.training.plots import Board, load_figure, load_writer, plot_confusion, plot_curves
+from imgdata.training.run_folder import RunFolder
+from imgdata.training.scores import Scores, classes_csv, evaluate_network
+from imgdata.training.setup import Prepared, prepare, read_classes
+from imgdata.training.timing import Clock
 
 _REPORT_S = 0.5
 """Seconds between reports; several ranks report by steps, since all must add up at the same ones."""
@@ -45,7 +45,7 @@ def train(
 
     Under torchrun every process calls it, and they share each batch. With `resume` a run goes on with the very next
     batch after its last checkpoint, also with another number of ranks; what `options` say must not differ then, but
-    for `imgdata.train.options.FREE`. In a mapping, a setting that is a default counts as given, too. Ctrl-C saves
+    for `imgdata.training.options.FREE`. In a mapping, a setting that is a default counts as given, too. Ctrl-C saves
     before it raises `KeyboardInterrupt`.
 
     Raises `OptionError`, `OutputError`, `ShardError`, `TrainingError`, `MissingExtraError`.

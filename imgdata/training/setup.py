@@ -17,11 +17,11 @@ from imgdata.loader.loader import Loader
 from imgdata.models import model_input
 from imgdata.recipes.recipe import Recipe
 from imgdata.sample import ClassName
-from imgdata.train.data import evaluation_recipe, facts_of, one_size, open_views, training_recipe
-from imgdata.train.defaults import DecidedOptions, Facts, resolve
-from imgdata.train.distributed import Processes
-from imgdata.train.network import half_type, make_network
-from imgdata.train.options import TrainOptions
+from imgdata.training.data import evaluation_recipe, facts_of, one_size, open_views, training_recipe
+from imgdata.training.defaults import DecidedOptions, Facts, resolve
+from imgdata.training.distributed import Processes
+from imgdata.training.network import half_type, make_network
+from imgdata.training.options import TrainOptions
 from imgdata.version import __version__
 from imgdata.views.balance import class_weights
 from imgdata.views.view import View

@@ -28,8 +28,8 @@ from imgdata.recipes import (
 )
 from imgdata.recipes.presets import read_recipe
 from imgdata.recipes.recipe import Op, Recipe
-from imgdata.train.defaults import DecidedOptions, Facts
-from imgdata.train.options import TrainOptions
+from imgdata.training.defaults import DecidedOptions, Facts
+from imgdata.training.options import TrainOptions
 from imgdata.views.saved import apply_steps, open_view
 from imgdata.views.subsets import subset_count, subset_fraction
 from imgdata.views.text import parse_view

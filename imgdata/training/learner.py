@@ -11,11 +11,11 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from imgdata.errors import MissingExtraError, TrainingError
-from imgdata.train.defaults import DecidedOptions
-from imgdata.train.distributed import Processes
-from imgdata.train.interrupts import memory_told
-from imgdata.train.network import autocast, half_type, spread
-from imgdata.train.optimizer import freeze, make_optimizer, set_learning_rate, train_mode
+from imgdata.training.defaults import DecidedOptions
+from imgdata.training.distributed import Processes
+from imgdata.training.interrupts import memory_told
+from imgdata.training.network import autocast, half_type, spread
+from imgdata.training.optimizer import freeze, make_optimizer, set_learning_rate, train_mode
 
 if TYPE_CHECKING:
     from timm.utils.model_ema import ModelEmaV3

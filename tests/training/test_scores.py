@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from sklearn import metrics
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from imgdata.train.distributed import Processes
-from imgdata.train.scores import Scores, Tally, classes_csv
+from imgdata.training.distributed import Processes
+from imgdata.training.scores import Scores, Tally, classes_csv
 
 ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))
 

@@ -32,7 +32,7 @@ FREE = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainOptions:
-    """Settings of a run. Raises `OptionError`. What is None is decided by the dataset, see `imgdata.train.defaults`."""
+    """Settings of a run. Raises `OptionError`. What is None is decided by the dataset: `imgdata.training.defaults`."""
 
     # --- the network
     model: str | None = None

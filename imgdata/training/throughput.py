@@ -9,11 +9,11 @@ from typing import Any
 
 from imgdata.errors import OptionError
 from imgdata.sample import Batch
-from imgdata.train.distributed import processes
-from imgdata.train.learner import Learner
-from imgdata.train.options import TrainOptions
-from imgdata.train.setup import Prepared, prepare
-from imgdata.train.timing import Clock
+from imgdata.training.distributed import processes
+from imgdata.training.learner import Learner
+from imgdata.training.options import TrainOptions
+from imgdata.training.setup import Prepared, prepare
+from imgdata.training.timing import Clock
 
 _WARM_UP_STEPS = 5
 """Before anything is timed: memory is allocated, kernels are chosen or compiled, the loader's threads start. And before

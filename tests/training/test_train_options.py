@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgdata.errors import OptionError
-from imgdata.train.defaults import Facts, resolve
-from imgdata.train.optimizer import lr_share, phase_at
-from imgdata.train.options import TrainOptions, go_on_with
+from imgdata.training.defaults import Facts, resolve
+from imgdata.training.optimizer import lr_share, phase_at
+from imgdata.training.options import TrainOptions, go_on_with
 
 CIFAR = Facts(samples=45_000, classes=10, side=32, gpu=True)
 IMAGENET = Facts(samples=1_281_167, classes=1000, side=375, gpu=True)

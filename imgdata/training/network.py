@@ -10,9 +10,9 @@ from torch.nn.parallel import DistributedDataParallel
 from imgdata.errors import OptionError
 from imgdata.models import create_model
 from imgdata.models.catalogue import OWN, load_timm
-from imgdata.train.defaults import DecidedOptions
-from imgdata.train.distributed import Processes
-from imgdata.train.options import Precision
+from imgdata.training.defaults import DecidedOptions
+from imgdata.training.distributed import Processes
+from imgdata.training.options import Precision
 
 
 def make_network(options: DecidedOptions, num_classes: int, size: int, ranks: Processes) -> nn.Module:

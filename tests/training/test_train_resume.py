@@ -12,8 +12,8 @@ import torch
 import imgdata
 from imgdata.errors import OptionError, OutputError
 from imgdata.inference.evaluate import evaluate
-from imgdata.train.history import TrainWatcher
-from imgdata.train.loop import train
+from imgdata.training.history import TrainWatcher
+from imgdata.training.loop import train
 from support.digit_runs import (
     ENVIRONMENT,
     QUICK,
@@ -200,7 +200,7 @@ def test_a_run_is_saved_before_the_tables_of_its_last_epoch_which_are_made_up_fo
 
 RANKS = """
 import json, os, pathlib, signal, sys, time
-import imgdata.train.loop as loop
+import imgdata.training.loop as loop
 
 out, run, settings, stop_at = sys.argv[1:]
 rank, step, save = os.environ["RANK"], loop.Learner.step, loop.save_checkpoint

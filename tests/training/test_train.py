@@ -11,10 +11,10 @@ from PIL import Image
 
 import imgdata
 from imgdata.errors import OptionError, OutputError, TrainingError
-from imgdata.train.distributed import processes
-from imgdata.train.history import TrainWatcher
-from imgdata.train.loop import train
-from imgdata.train.setup import prepare
+from imgdata.training.distributed import processes
+from imgdata.training.history import TrainWatcher
+from imgdata.training.loop import train
+from imgdata.training.setup import prepare
 from support.digit_runs import TRAIN_SAMPLES, VAL_SAMPLES, digit_folders, losses, metrics, quick
 
 
