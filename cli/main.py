@@ -7,24 +7,40 @@ from typing import Any, NoReturn
 
 import click
 
-COMMANDS = {
-    "shard": "Turn an image dataset into verified, indexed WebDataset shards.",
-    "index": "Index WebDataset shards that were made elsewhere.",
-    "verify": "Check shards and sidecars, down to every byte.",
-    "inspect": "Show splits, classes, sizes and single samples.",
-    "export": "Write a dataset back as class folders.",
-    "train": "Train a network on a dataset.",
-    "evaluate": "Measure how good a trained network is on a split.",
-    "predict": "Say what a trained network sees in images.",
-    "features": "Write the feature vector of each image to a file.",
-    "export-model": "Write a trained network as an ONNX file.",
-    "trace": "Follow real samples through every stage.",
-    "bench": "Measure images/s of a loader, beside others.",
-    "doctor": "Find what holds loading back on this machine.",
-    "parity": "Compare pixels with torchvision's, on your own images.",
-    "models": "List networks by name, with their sizes.",
+SECTIONS = {
+    "Prepare a dataset": {
+        "shard": "Turn an image dataset into verified, indexed shards.",
+        "index": "Index WebDataset shards that were made elsewhere.",
+        "save-view": "Save a choice of samples under a name.",
+        "export": "Write a dataset back as class folders.",
+    },
+    "Look and check": {
+        "inspect": "Show splits, classes, sizes, views and pictures.",
+        "verify": "Check shards and sidecars, down to every byte.",
+        "trace": "Follow real samples through every stage.",
+        "parity": "Compare pixels with torchvision's, on your own images.",
+    },
+    "Load and measure": {
+        "bench": "Measure images/s of the loader, beside others.",
+        "doctor": "Find what slows loading down on this machine.",
+        "cache": "Show what the cache folder holds, and clear it.",
+    },
+    "Train": {
+        "train": "Train a network on a dataset.",
+        "models": "List networks by name, with their sizes.",
+    },
+    "Use a trained network": {
+        "evaluate": "Measure how good a trained network is on a split.",
+        "predict": "Classify images with a trained network.",
+        "features": "Write the feature vector of each image to a file.",
+        "export-model": "Write a trained network as an ONNX file.",
+    },
+    "The command line": {
+        "completion": "Print the script that completes commands in your shell.",
+    },
 }
-"""Every command, in the order of use; each lives in the module of its name, with `_` for `-`."""
+"""Every command by task, in the order of use; each is in the module of its name, with `_` for `-`."""
+COMMANDS = {name: text for commands in SECTIONS.values() for name, text in commands.items()}
 
 EXIT_FAULT = 1
 EXIT_USAGE = 2
@@ -45,8 +61,11 @@ class _Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        width = max(map(len, COMMANDS))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                # The texts of all sections begin in one column.
+                formatter.write_dl([(f"{name:<{width}}", text) for name, text in commands.items()])
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -62,7 +81,16 @@ def _print_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
 )
 def cli() -> None:
-    """Image datasets into verified, indexed WebDataset shards."""
+    """Turn image datasets into verified, indexed WebDataset shards, and train networks from them.
+
+    \b
+      imgdata shard photos/ out/ --split train=0.9,val=0.1
+      imgdata inspect out/
+      imgdata train out/ --out runs/a
+      imgdata predict runs/a cat.jpg
+
+    `imgdata COMMAND --help` says what a command does, with examples.
+    """  # noqa: D301 - click wants a real backspace
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -3,12 +3,22 @@
 Axis suffixes of array names, here and everywhere: N samples, H height, W width, C channels.
 """
 
+import base64
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from imgdata.errors import ImageError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+_SHOWN = {"jpeg": "image/jpeg", "png": "image/png"}
+"""Formats that notebooks show as they are."""
 
 
 class ClassName(NamedTuple):
@@ -41,7 +51,7 @@ class SampleRef:
     """Further columns as one JSON object (`json` member); empty when there are none."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Sample:
     """One sample of a finished dataset, with its encoded image."""
 
@@ -54,6 +64,38 @@ class Sample:
     """Class index; -1 when the sample has no label."""
     fields: dict[str, object]
     """The `json` member; empty when the shards have none."""
+
+    def __repr__(self) -> str:
+        fields = f", fields={self.fields!r}" if self.fields else ""
+        return f"<Sample {self.key}: {self.format}, {len(self.image):,} bytes, label {self.label}{fields}>"
+
+    def pil(self) -> "Image":
+        """Return the picture, decoded by Pillow to RGB; EXIF orientation is left alone, as by the loader.
+
+        Raises `ImageError` where it can't be decoded.
+        """
+        from PIL import Image
+
+        try:
+            with Image.open(io.BytesIO(self.image)) as opened:
+                return opened.convert("RGB")
+        except Image.DecompressionBombError as error:
+            raise ImageError("too-large", f"{self.key}: {error}") from error
+        except Exception as error:
+            # Pillow's decoders raise nearly anything on damaged bytes.
+            raise ImageError("corrupt", f"{self.key}: {error}") from error
+
+    def array(self) -> "NDArray[np.uint8]":
+        """Return the pixels of `pil`, uint8 `(H, W, 3)`. Raises `ImageError`."""
+        import numpy as np
+
+        return np.asarray(self.pil())
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """Show the picture in a notebook, where browsers know its format; else the text alone."""
+        shown = {"text/plain": repr(self)}
+        kind = _SHOWN.get(self.format)
+        return shown if kind is None else {**shown, kind: base64.b64encode(self.image).decode()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

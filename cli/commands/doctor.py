@@ -1,4 +1,4 @@
-"""`imgdata doctor`: what holds loading back on this machine, as a report."""
+"""`imgdata doctor`: what slows loading down on this machine, as a report."""
 
 import json
 from pathlib import Path
@@ -6,15 +6,14 @@ from typing import Any
 
 import click
 
+from ..options.common import json_option, quiet_option, recipe_option
 from ..options.train import given
 
 
-@click.command(short_help="Find what holds loading back on this machine.")
-@click.argument("out", metavar="[OUT]", required=False, type=click.Path(path_type=Path))
+@click.command(short_help="Find what slows loading down on this machine.")
+@click.argument("dataset", metavar="[DATASET]", required=False, type=click.Path(path_type=Path))
 @click.option("--split", metavar="NAME", help="Split that is read.  [train]")
-@click.option(
-    "--recipe", metavar="NAME|FILE", help="A ready one, such as imagenet_train, or a JSON file.  [by picture size]"
-)
+@recipe_option("by picture size")
 @click.option("--size", type=click.IntRange(min=8), help="Side of the output in pixels.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples of a batch.  [256]")
 @click.option("--model", metavar="NAME", help="Time steps of this network too: cnn, resnet9, or any of timm's.")
@@ -22,17 +21,17 @@ from ..options.train import given
 @click.option(
     "--backend", type=click.Choice(["auto", "cpu", "dali", "resident"]), help="What makes the batches.  [auto]"
 )
-@click.option("--threads", type=click.IntRange(min=1), help="That read and decode.  [all cores]")
-@click.option("--dtype", type=click.Choice(["uint8", "float16", "float32"]), help="Of the images.  [float32]")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads that read and decode.  [all cores]")
+@click.option("--dtype", type=click.Choice(["uint8", "float16", "float32"]), help="Type of the images.  [float32]")
 @click.option("--tune", is_flag=True, help="Try other settings with the real loader, and print the best as code.")
-@click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="For --tune.")
-@click.option("--quiet", is_flag=True, help="Print no progress.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def command(out: Path | None, tune: bool, seconds: float, quiet: bool, as_json: bool, **settings: Any) -> None:
-    """Look at this machine; with a dataset in OUT, also time every stage from the disk to the network.
+@click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Time for --tune.")
+@quiet_option
+@json_option("the report")
+def command(dataset: Path | None, tune: bool, seconds: float, quiet: bool, as_json: bool, **settings: Any) -> None:
+    """Look at this machine; with DATASET, also time every stage from the disk to the network.
 
-    Problems come first, each with its remedy. Then the stages, which of them sets the pace, and what would help, each
-    with the images/s that it promises.
+    Problems come first, each with its remedy. Then come the stages, the slowest of them, and what would help, each with
+    the images/s that it promises.
 
     \b
       imgdata doctor
@@ -45,12 +44,12 @@ def command(out: Path | None, tune: bool, seconds: float, quiet: bool, as_json: 
     from ..display.doctor import Steps, print_report
 
     chosen = given(settings)
-    if out is None and (chosen or tune):
+    if dataset is None and (chosen or tune):
         name = next(iter(chosen), "tune").replace("_", "-")
-        raise OptionError(f"--{name} needs a dataset: imgdata doctor OUT --{name}")
+        raise OptionError(f"--{name} needs a dataset: imgdata doctor DATASET --{name}")
     options = DoctorOptions(**chosen, tune_seconds=seconds if tune else None)
     with Steps(quiet=quiet or as_json) as steps:
-        report = doctor(out, options, step=steps.show)
+        report = doctor(dataset, options, step=steps.show)
     if as_json:
         click.echo(json.dumps(report.to_dict()))
     else:

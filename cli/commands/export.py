@@ -5,18 +5,24 @@ from pathlib import Path
 
 import click
 
+from ..options.common import dataset_argument, json_option, quiet_option
+
 
 @click.command(short_help="Write a dataset back as class folders.")
-@click.argument("out", type=click.Path(path_type=Path))
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--split", help="Only this split.  [default: all]")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
-def command(out: Path, folder: Path, split: str | None, quiet: bool, as_json: bool) -> None:
-    """Write the images of the dataset in OUT to FOLDER/<split>/<class>/, their bytes as stored.
+@dataset_argument
+@click.argument("folder", metavar="OUT", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--split", metavar="NAME", help="Only this split.  [all]")
+@quiet_option
+@json_option("a summary")
+def command(dataset: Path, folder: Path, split: str | None, quiet: bool, as_json: bool) -> None:
+    """Write the images of DATASET to OUT/<split>/<class>/, their bytes as stored.
 
-    FOLDER must be new or empty. Files have the names of the raw dataset where those are unique in their class.
-    """
+    OUT must be new or empty. Files have the names of the raw dataset where those are unique in their class.
+
+    \b
+      imgdata export out/ folders/
+      imgdata export out/ folders/ --split val
+    """  # noqa: D301
     from rich.filesize import decimal
 
     from imgdata.shards.export import export
@@ -24,7 +30,7 @@ def command(out: Path, folder: Path, split: str | None, quiet: bool, as_json: bo
     from ..display.console import GOOD, Counting, note, tell
 
     with Counting("exporting", "files", quiet=quiet) as counting:
-        done = export(out, folder, split=split, progress=counting.progress)
+        done = export(dataset, folder, split=split, progress=counting.progress)
     if not quiet:
         if done.left_json:
             note(counting.console, "json members stay in the shards")

@@ -5,18 +5,31 @@ from pathlib import Path
 
 import click
 
+from ..options.common import json_option, quiet_option, workers_option
+
 
 @click.command(short_help="Index WebDataset shards that were made elsewhere.")
-@click.argument("tars", nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the tars.  [default: found]")
-@click.option("--name", help="First part of the sidecars' names.  [default: from the tars]")
-@click.option("--image-ext", multiple=True, help="Extension of the image, when samples have several; may be repeated.")
+@click.argument("tars", metavar="SOURCE...", nargs=-1, required=True)
 @click.option(
-    "--label-from", default="auto", show_default=True, help="Where labels are: cls, json:FIELD, txt, folder or none."
+    "--out", metavar="OUT", type=click.Path(path_type=Path, file_okay=False), help="Folder of the tars.  [found]"
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: all cores]")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
+@click.option("--name", metavar="NAME", help="First part of the sidecars' names.  [from the tars]")
+@click.option(
+    "--image-ext",
+    metavar="EXT",
+    multiple=True,
+    help="Extension of the image, when samples have several; may be repeated.",
+)
+@click.option(
+    "--label-from",
+    default="auto",
+    show_default=True,
+    metavar="WHERE",
+    help="Where labels are: cls, json:FIELD, txt, folder or none.",
+)
+@workers_option
+@quiet_option
+@json_option("a summary")
 def command(
     tars: tuple[str, ...],
     out: Path | None,
@@ -27,10 +40,10 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Write index and sidecars beside TARS, which stay as they are.
+    """Write the index and all sidecars beside the tars of SOURCE, which stay as they are.
 
-    TARS are WebDataset tars, a folder of them, a glob or a pattern such as 'x-train-{000..099}.tar'.
-    Splits are read from their names.
+    SOURCE are WebDataset tars, a folder of them, a glob or a pattern such as 'x-train-{000..099}.tar'. Splits are read
+    from their names.
 
     \b
       imgdata index shards/

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..options.common import RECIPE_HELP, json_option, quiet_option
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -18,21 +20,21 @@ _SIZE = 224
 
 
 @click.command(short_help="Compare pixels with torchvision's, on your own images.")
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="SOURCE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--recipe",
     "name",
     metavar="NAME|FILE",
-    help="A ready recipe, such as imagenet_train, or a JSON file, instead of every operator.",
+    help=f"{RECIPE_HELP}  [every operator]",
 )
+@click.option("--size", type=click.IntRange(8, 4096), help=f"Side of the output in pixels.  [{_SIZE}, or the recipe's]")
+@click.option("--images", type=click.IntRange(min=1), default=16, show_default=True, help="Images that are compared.")
 @click.option(
-    "--size", type=click.IntRange(8, 4096), help=f"Side of the output in pixels.  [default: {_SIZE}, or the recipe's]"
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of crops, angles and factors."
 )
-@click.option("--images", type=click.IntRange(min=1), default=16, show_default=True, help="How many of them.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of crops, angles, factors.")
-@click.option("--all-backends", is_flag=True, help="Also the resident backend, and DALI where it is installed.")
-@click.option("--quiet", is_flag=True, help="Print no progress and no notes.")
-@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+@click.option("--all-backends", is_flag=True, help="Compare the resident backend too, and DALI where it is installed.")
+@quiet_option
+@json_option("all figures")
 def command(
     paths: tuple[Path, ...],
     name: str | None,
@@ -43,10 +45,10 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Run operators on the images at PATH, by every backend and by torchvision, with the same parameters.
+    """Run operators on the images of SOURCE, by every backend and by torchvision, with the same parameters.
 
-    PATH is an image, a folder of images or a finished dataset. Differences are in steps of 255, beside torchvision's
-    operators on PIL images and on tensors, whose pixels differ from each other.
+    SOURCE is an image, a folder of images or a finished dataset. Differences are in steps of 255, from torchvision's
+    operators on PIL images and from those on tensors, whose pixels differ from each other.
 
     \b
       imgdata parity photos/
@@ -61,7 +63,7 @@ def command(
 
     cases = operator_cases(size or _SIZE) if name is None else recipe_cases(named_recipe(name, size))
     with Counting("comparing", "operators", quiet=quiet) as counting, tempfile.TemporaryDirectory() as cache:
-        # What the resident backend would keep is of no use to anybody.
+        # Nobody uses what the resident backend would keep.
         os.environ["IMGDATA_CACHE"] = cache
         backends = available(all_backends=all_backends)
         result = parity(load_pictures(paths, images), cases, seed=seed, backends=backends, progress=counting.progress)
@@ -79,10 +81,10 @@ def _table(result: "Parity") -> "Table":
 
     80 columns wide, for terminals that are.
     """
-    from rich.table import Table
+    from imgdata.tables import new_table
 
     several = len({row.backend for row in result.rows}) > 1
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold", caption_justify="left")
+    table = new_table()
     table.caption = f"{result.images:,} images, differences in steps of 255"
     table.add_column("\noperator", no_wrap=True)
     if several:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..options.common import dataset_argument, json_option
 from ..options.train import given
 
 if TYPE_CHECKING:
@@ -13,30 +14,39 @@ if TYPE_CHECKING:
 
     from imgdata.measure.trace.rows import TraceRow
 
-_WIDTH = 100
-"""Columns where there is no terminal."""
-
 
 @click.command(short_help="Follow real samples through every stage.")
-@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--split", metavar="NAME", help="Training split.  [train]")
+@dataset_argument
+@click.option("--split", metavar="NAME", help="Split that is trained on.  [train]")
 @click.option("--model", metavar="NAME", help="Network: cnn, resnet9, or any of timm's.")
-@click.option("--run", metavar="RUN", type=click.Path(path_type=Path), help="Or the network of this finished run.")
-@click.option("--weights", metavar="FILE", help="Weights of --model; else they are random.")
+@click.option(
+    "--run",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="The network of this finished run, instead of --model.",
+)
+@click.option("--weights", metavar="FILE", help="Weights of --model.  [random]")
 @click.option("--recipe", metavar="NAME|FILE", help="imagenet, cifar, classifier, plain, or a JSON file.")
-@click.option("--flip/--no-flip", default=None, help="Mirror half of the pictures (not for digits).")
+@click.option("--flip/--no-flip", default=None, help="Mirror half of the pictures; not for digits or letters.")
 @click.option("--size", type=click.IntRange(min=8), help="Side of the pictures in pixels.")
-@click.option("--hold-out", type=click.FloatRange(min=0), help="Samples (below 1: share) kept out for validation.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of weights and augmentation.  [0]")
+@click.option("--hold-out", type=click.FloatRange(min=0), help="Samples held out for validation; below 1: their share.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of weights and augmentation.  [0]")
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:1.  [auto]")
-@click.option("--samples", type=click.IntRange(min=1), default=8, show_default=True, help="How many are followed.")
-@click.option("--picture", metavar="FILE.png", type=click.Path(path_type=Path, dir_okay=False), help="Save a picture.")
-@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
-def command(out: Path, run: Path | None, samples: int, picture: Path | None, as_json: bool, **settings: Any) -> None:
-    """Follow samples of the dataset in OUT through loading, augmentation, a training step and every layer.
+@click.option("--samples", type=click.IntRange(min=1), default=8, show_default=True, help="Samples that are followed.")
+@click.option(
+    "--picture",
+    metavar="FILE.png",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw every stage into this file.",
+)
+@json_option("all figures")
+def command(
+    dataset: Path, run: Path | None, samples: int, picture: Path | None, as_json: bool, **settings: Any
+) -> None:
+    """Follow samples of DATASET through loading, augmentation, a training step and every layer.
 
-    Pixels are made by the loader, its recipe cut off behind each operator. The example is the red of one pixel of the
-    first sample, wherever that pixel goes. Nothing is written but the picture.
+    The loader makes the pixels, with its recipe cut off after each operator. The example is the red value of one pixel
+    of the first sample, wherever that pixel goes. Only the picture is written.
 
     \b
       imgdata trace out/ --model cnn --picture trace.png
@@ -47,7 +57,7 @@ def command(out: Path, run: Path | None, samples: int, picture: Path | None, as_
 
     from ..display.console import note, screen
 
-    result = trace(out, TrainOptions(**given(settings)), run=run, samples=samples)
+    result = trace(dataset, TrainOptions(**given(settings)), run=run, samples=samples)
     if picture is not None:
         from imgdata.measure.trace.picture import save_picture
 
@@ -56,8 +66,6 @@ def command(out: Path, run: Path | None, samples: int, picture: Path | None, as_
         click.echo(json.dumps(result.to_dict()))
         return
     console = screen(stderr=False)
-    if not console.is_terminal:
-        console.width = _WIDTH
     weights = "" if result.trained else ", with its first, random weights"
     console.print(
         f"{result.samples} samples of {result.split!r}; the example is {result.keys[0]}, {result.label.name}",
@@ -76,9 +84,9 @@ def command(out: Path, run: Path | None, samples: int, picture: Path | None, as_
 
 def _table(rows: "list[TraceRow]", kind: str) -> "Table":
     """The stages, with their steps; or the layers, with their parameters. At most 100 columns wide."""
-    from rich.table import Table
+    from imgdata.tables import new_table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = new_table()
     table.add_column(kind, no_wrap=True)
     if kind == "stage":
         table.add_column("step", no_wrap=True, max_width=18)

@@ -3,6 +3,7 @@
 Names of files and classes are data: nothing in them is taken for rich's markup or for an emoji's code.
 """
 
+import os
 import time
 from types import TracebackType
 from typing import Self
@@ -11,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from imgdata.tables import WIDTH
+
 PLAIN_LINE_SECONDS = 5.0
 """How often a line is printed where there is no terminal."""
 GOOD, ODD, BAD = "green", "yellow", "red"
@@ -18,8 +21,14 @@ GOOD, ODD, BAD = "green", "yellow", "red"
 
 
 def screen(*, stderr: bool = True) -> Console:
-    """Where text is printed; by default standard error, so that the output of `--json` can be piped."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    """Return where text is printed; by default standard error, so that the output of `--json` can be piped.
+
+    Results that go into a file or a pipe are as wide as `COLUMNS` says, else 100 columns.
+    """
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not (stderr or console.is_terminal or os.environ.get("COLUMNS")):
+        console.width = WIDTH
+    return console
 
 
 def tell(console: Console, colour: str, start: str, rest: str) -> None:

@@ -8,6 +8,8 @@ from rich.progress import SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from imgdata.tables import WIDTH, new_table
+
 from .console import BAD, GOOD, ODD, Display, screen, tell
 
 if TYPE_CHECKING:
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from imgdata.measure.doctor.tune import Tuned
     from imgdata.measure.machine.host import Machine
 
-_WIDTH = 100
-"""Columns where there is no terminal."""
 _BAR = 16
 _COLOURS = {"error": BAD, "warning": ODD, "note": "cyan"}
 _TAKEN = 0.25
@@ -42,8 +42,6 @@ class Steps(Display):
 def print_report(report: "Report") -> None:
     """All of it, problems first."""
     console = screen(stderr=False)
-    if not console.is_terminal:
-        console.width = _WIDTH
     _print_problems(report.problems, console)
     console.print(_machine(report.machine))
     if report.findings is not None:
@@ -108,7 +106,7 @@ def _print_findings(findings: "Findings", console: Console) -> None:
         soft_wrap=True,
     )
     console.print(f"backend {case.description}\n", soft_wrap=True)
-    console.print(_stages(findings, bars=console.width >= _WIDTH))
+    console.print(_stages(findings, bars=console.width >= WIDTH))
     if findings.disk.why_not_cold is not None:
         tell(console, ODD, "note", f"reading from disk was not timed: {findings.disk.why_not_cold}")
     console.print()
@@ -148,7 +146,7 @@ def _print_bottleneck(findings: "Findings", console: Console) -> None:
 def _stages(findings: "Findings", *, bars: bool) -> Table:
     """Longer bars are slower; what is no part of this pipeline has none. A narrow screen is for the words."""
     pipeline = findings.pipeline
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", caption_justify="left")
+    table = new_table()
     table.caption = (
         f"each stage alone; of the cores in one thread, and with {pipeline.threads} "
         f"thread{'s' if pipeline.threads > 1 else ''} on {pipeline.cores:g}"
@@ -175,7 +173,7 @@ def _stages(findings: "Findings", *, bars: bool) -> Table:
 
 
 def _print_tuned(tuned: "Tuned", console: Console) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = new_table()
     for name in ("backend", "threads", "prefetch", "dtype", "images/s"):
         table.add_column(name, justify="left" if name in ("backend", "dtype") else "right", no_wrap=True)
     for trial in tuned.trials:

@@ -156,7 +156,8 @@ def print_result(result: "TrainResult", console: Console) -> None:
     console.print(
         f"{result.images_per_s:,.0f} images/s in training, {result.data_wait:.1%} of the time waiting for data"
     )
-    if advice := advice_for_run(result.config, result.data_wait):
+    waited_s = sum(row.data_wait * row.seconds for row in result.rows)
+    if advice := advice_for_run(result.config, result.data_wait, waited_s=waited_s):
         note(console, advice)
     if result.bad:
         note(console, f"{len(result.bad):,} training pictures could not be decoded; others took their place")

@@ -5,7 +5,7 @@ import json
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import pyarrow.compute as pc
 import xxhash
@@ -54,9 +54,18 @@ class Split:
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, position: SupportsIndex) -> Sample:
-        """The sample at `position`; negative ones count from the end. Raises `IndexError`, `ShardError`."""
-        i = self._row(position)
+    @overload
+    def __getitem__(self, place: SupportsIndex | str) -> Sample: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Sample]: ...
+    def __getitem__(self, place: SupportsIndex | str | slice) -> Sample | list[Sample]:
+        """Return the sample at a position, or of a key; of a slice a list of them.
+
+        Negative positions count from the end. Raises `IndexError`, `KeyError` that names keys like it, `ShardError`.
+        """
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        i = self.find(place) if isinstance(place, str) else self._row(place)
         image = self._read(i, "offset", "size")
         index = self.index
         return Sample(

@@ -1,20 +1,30 @@
-"""Dataset folder -> `Summary`: what is in it, from the index alone."""
+"""Dataset folder -> `Summary`: what is in it, from the index alone; and what commands and `print` show of that."""
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.dataset.dataset import Split, open
 from imgdata.dataset.index import Index
+from imgdata.tables import as_html, as_text, new_table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
 
 SIDE_EDGES = (0, 32, 64, 128, 256, 384, 512, 768, 1024, 2048, 4096)
 """Lower ends in pixels of the histogram's bins of the shorter side; the last bin is open."""
+_FEW = 5
+"""Largest and smallest classes shown when there are many."""
+_BAR = 30
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +98,12 @@ class Summary:
     def to_dict(self) -> dict[str, Any]:
         """All of it as values that `json.dumps` takes."""
         return asdict(self)
+
+    def __str__(self) -> str:
+        return as_text(summary_parts(self), width=80)
+
+    def _repr_html_(self) -> str:
+        return as_html(summary_parts(self), width=80)
 
 
 def inspect(path: str | Path) -> Summary:
@@ -169,3 +185,97 @@ def _side_histogram(side_N: NDArray[np.int32]) -> dict[str, int]:
         return {}
     ends = [*(f"{low}-{high - 1}" for low, high in itertools.pairwise(SIDE_EDGES)), f"{SIDE_EDGES[-1]}-"]
     return {ends[i]: int(counts[i]) for i in range(used[0], used[-1] + 1)}
+
+
+def summary_parts(summary: Summary, *, all_classes: bool = False) -> "Iterator[RenderableType]":
+    """Yield what is shown of a dataset, from the top; of many classes the largest and the smallest."""
+    from rich.filesize import decimal
+    from rich.text import Text
+
+    source = f"  from {summary.source['kind']}" if "kind" in summary.source else ""
+    rejected = f", {summary.rejected:,} rejected" if summary.rejected else ""
+    yield Text.assemble((summary.name, "bold"), source)
+    yield f"{summary.samples:,} samples, {len(summary.classes):,} classes, {decimal(summary.bytes)}{rejected}\n"
+    yield _split_table(summary)
+    for name, split in summary.splits.items():
+        yield Text(f"\n{name}", style="bold")
+        yield from _split_lines(split)
+        if split.shorter_side:
+            yield "  shorter side in pixels"
+            yield from _bars(split.shorter_side)
+    if summary.classes:
+        yield ""
+        yield _class_table(summary, all_classes)
+
+
+def _split_table(summary: Summary) -> "Table":
+    from rich.filesize import decimal
+
+    table = new_table()
+    table.add_column("split")
+    for column in ("samples", "shards", "size", "mean image"):
+        table.add_column(column, justify="right")
+    for name, split in summary.splits.items():
+        mean = decimal(round(split.mean_image_bytes))
+        table.add_row(name, f"{split.samples:,}", f"{split.shards:,}", decimal(split.bytes), mean)
+    return table
+
+
+def _split_lines(split: SplitSummary) -> Iterator[str]:
+    yield f"  formats  {_counts(split.formats)}"
+    yield f"  modes    {_counts(split.modes)}"
+    if split.width and split.height:
+        yield (
+            f"  width    {split.width.min:,} to {split.width.max:,}, median {split.width.median:,.0f}; "
+            f"height {split.height.min:,} to {split.height.max:,}, median {split.height.median:,.0f}"
+        )
+    if split.rotated:
+        yield f"  rotated by EXIF  {split.rotated:,}"
+    if split.unlabelled:
+        yield f"  without a label  {split.unlabelled:,}"
+    if split.balance:
+        even = split.balance
+        empty = f"{even.empty_classes:,} {'classes are' if even.empty_classes > 1 else 'class is'} empty"
+        ratio = f"{even.ratio:,.1f} to 1" if even.ratio is not None else empty
+        yield (
+            f"  balance  {even.smallest:,} to {even.largest:,} a class ({ratio}), "
+            f"as diverse as {even.effective_classes:,.1f} equal ones"
+        )
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{word} {count:,}" for word, count in counts.items()) or "none"
+
+
+def _bars(counts: Mapping[str, int]) -> Iterator["Text"]:
+    from rich.text import Text
+
+    largest = max(counts.values())
+    for label, count in counts.items():
+        eighths = round(count / largest * _BAR * 8)
+        # A bin that holds anything is to be seen.
+        eighths = max(eighths, 1) if count else 0
+        bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+        yield Text.assemble(f"  {label:>9}  ", (f"{bar:<{_BAR}}", "cyan"), f" {count:,}")
+
+
+def _class_table(summary: Summary, all_classes: bool) -> "Table":
+    totals = [sum(split.class_counts[i] for split in summary.splits.values()) for i in range(len(summary.classes))]
+    order = list(range(len(totals)))
+    shown: list[int | None] = list(order)
+    if not all_classes and len(order) > 2 * _FEW:
+        ranked = sorted(order, key=lambda i: (-totals[i], i))
+        shown = [*ranked[:_FEW], None, *ranked[-_FEW:]]
+    table = new_table()
+    table.add_column("class", justify="right")
+    table.add_column("id", overflow="ellipsis", no_wrap=True, max_width=20)
+    table.add_column("name", overflow="ellipsis", no_wrap=True, max_width=24)
+    for name in summary.splits:
+        table.add_column(name, justify="right")
+    for i in shown:
+        if i is None:
+            table.add_row("...", f"{len(order) - 2 * _FEW:,} more", "(--all-classes)")
+            continue
+        counts = (f"{split.class_counts[i]:,}" for split in summary.splits.values())
+        table.add_row(str(i), *summary.classes[i], *counts)
+    return table

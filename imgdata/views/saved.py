@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -126,6 +126,24 @@ def load_view(dataset: Dataset, name: str) -> View:
 def list_views(dataset: Dataset) -> list[str]:
     """The names of the saved views, sorted."""
     return sorted(path.stem for path in (dataset.path / VIEWS_FOLDER).glob("*.json"))
+
+
+class SavedView(NamedTuple):
+    """What the file of a saved view says of it."""
+
+    name: str
+    split: str
+    expression: str
+    samples: int
+
+
+def saved_views(dataset: Dataset) -> list[SavedView]:
+    """Return the saved views, sorted by name; none is made anew. Raises `ShardError` for a damaged file."""
+    found = []
+    for name in list_views(dataset):
+        content = _read(dataset.path / VIEWS_FOLDER / f"{name}.json", dataset)
+        found.append(SavedView(name, content["split"], content["expression"], int(content["samples"])))
+    return found
 
 
 def _read(path: Path, dataset: Dataset) -> dict[str, Any]:

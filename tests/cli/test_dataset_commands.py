@@ -7,10 +7,13 @@ from click.testing import CliRunner
 from imgdata_cli.commands.export import command as export
 from imgdata_cli.commands.index import command as index
 from imgdata_cli.commands.inspect import command as inspect
+from imgdata_cli.commands.save_view import command as save_view
 from imgdata_cli.commands.verify import command as verify
+from PIL import Image
 
 import imgdata
 from imgdata.errors import OptionError, OutputError
+from imgdata.views.saved import open_view
 from support.rawdata import encoded
 from support.tars import dataset, flip, pairs, shard_writer, write_tar
 
@@ -111,16 +114,69 @@ def test_inspect_gives_all_figures_as_json(folder):
     assert json.loads(run(inspect, folder, "--json").stdout)["splits"]["train"]["samples"] == 12
 
 
-def test_inspect_saves_one_sample_and_prints_its_facts(folder, tmp_path, monkeypatch):
+def test_inspect_prints_the_facts_of_a_sample_and_writes_its_image_only_when_asked(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
     text = run(inspect, folder, "--sample", "val/0003").stdout
-    assert (tmp_path / "0003.jpg").read_bytes() == imgdata.open(folder)["val"].read(3)
     assert "demo-val-000000.tar" in text
-    with pytest.raises(OptionError, match=r"0003\.jpg: exists already; choose another with -o FILE"):
-        run(inspect, folder, "--sample", "val/0003")
+    assert sorted(tmp_path.iterdir()) == before
     facts = json.loads(run(inspect, folder, "--sample", "val/0003", "-o", "x.bin", "--json").stdout)
     assert (facts["split"], facts["position"], facts["label"], facts["saved"]) == ("val", 3, 0, "x.bin")
-    assert (tmp_path / "x.bin").exists()
+    assert (tmp_path / "x.bin").read_bytes() == imgdata.open(folder)["val"].read(3)
+    assert int(facts["xxh64"], 16) == imgdata.open(folder)["val"].index.row(3).xxh64, "text: JSON's numbers lose digits"
+
+
+def test_inspect_draws_pictures_of_each_class_as_stored_and_as_the_recipe_makes_them(folder, tmp_path):
+    for name, options in (
+        ("stored.png", ()),
+        ("made.jpg", ("--augmented",)),
+        ("wide.png", ("--recipe", "imagenet_eval")),
+    ):
+        result = run(inspect, folder, "--sheet", tmp_path / name, "--split", "train", *options)
+        assert str(tmp_path / name) in result.stderr
+        with Image.open(tmp_path / name) as sheet:
+            assert sheet.mode == "RGB"
+            # The three classes of the dataset, a row each.
+            assert sheet.height == 3 * 118 + 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--augmented",), "--augmented needs --sheet FILE.png"),
+        (("-o", "x.jpg"), "-o needs --sample KEY"),
+        (("--sheet", "sheet.gif"), r"--sheet must end in \.png, \.jpg or \.webp, got sheet\.gif"),
+        (("--sheet", "none/sheet.png"), "there is no folder .*none; make it first"),
+    ],
+)
+def test_inspect_says_what_is_missing(folder, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OptionError, match=message):
+        run(inspect, folder, *arguments)
+
+
+def test_a_saved_view_is_listed_with_its_steps(folder):
+    result = run(save_view, folder, "half", "fraction=0.5", "--json")
+    assert f"saved half: 6 of 12 samples of train: {folder / 'views' / 'half.json'}" in result.stderr
+    assert json.loads(result.stdout)["samples"] == 6
+    assert run(inspect, folder).stdout.splitlines()[-1].split() == ["half", "train", "6", "fraction=0.5"]
+    (view,) = json.loads(run(inspect, folder, "--json").stdout)["views"]
+    assert view == {"name": "half", "split": "train", "expression": "fraction=0.5", "samples": 6}
+    with pytest.raises(OutputError, match="half"):
+        run(save_view, folder, "half", "fraction=0.2")
+    run(save_view, folder, "half", "fraction=0.25", "--overwrite", "--quiet")
+    assert len(open_view(imgdata.open(folder), "train", "half")) == 3
+
+
+def test_a_view_of_an_unknown_split_names_the_known_ones(folder):
+    with pytest.raises(OptionError, match="split must be one of train, val, got 'test'"):
+        run(save_view, folder, "half", "fraction=0.5", "--split", "test")
+
+
+def test_the_summary_prints_as_the_command_does(folder):
+    shown = str(imgdata.inspect(folder))
+    assert shown.splitlines() == [line.rstrip() for line in run(inspect, folder).stdout.splitlines()]
+    assert "<pre" in imgdata.inspect(folder)._repr_html_()
 
 
 def test_inspect_names_the_file_that_it_cannot_write(folder, tmp_path):

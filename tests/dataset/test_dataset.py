@@ -1,8 +1,10 @@
 """Opening a finished dataset: splits, random access, errors, and use by torch and webdataset."""
 
+import base64
 import json
 import pickle
 import time
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +13,7 @@ import pytest
 import imgdata
 from imgdata.dataset.index import INDEX_SCHEMA, Index, write_index
 from imgdata.dataset.summary import balance
-from imgdata.errors import ShardError
+from imgdata.errors import ImageError, ShardError
 from support.rawdata import encoded
 from support.tars import dataset, flip, shard_writer, webdataset_samples
 
@@ -277,3 +279,24 @@ def test_balance_follows_hill_and_pielou(counts, ratio, effective, evenness):
 def test_no_labels_have_no_balance():
     assert balance([]) is None
     assert balance([0, 0]) is None
+
+
+def test_a_split_is_read_by_key_and_by_slice(tmp_path):
+    split = imgdata.open(dataset(tmp_path / "keys"))["train"]
+    assert split["train/0003"] == split[split.find("train/0003")]
+    assert split[2:8:3] == [split[2], split[5]]
+    assert split[-1:] == [split[len(split) - 1]]
+    with pytest.raises(KeyError, match=r"no sample 'train/3' in split 'train'; near: .*train/0003"):
+        split["train/3"]
+
+
+def test_a_sample_shows_itself_in_short_and_as_a_picture(tmp_path):
+    sample = imgdata.open(dataset(tmp_path / "shown"))["train"][0]
+    assert repr(sample).startswith("<Sample train/")
+    assert len(repr(sample)) < 200
+    assert sample.array().shape == (sample.pil().height, sample.pil().width, 3)
+    assert sample.array().dtype == np.uint8
+    shown = sample._repr_mimebundle_()
+    assert base64.b64decode(shown[{"jpeg": "image/jpeg", "png": "image/png"}[sample.format]]) == sample.image
+    with pytest.raises(ImageError, match=r"corrupt: .*k"):
+        replace(sample, key="k", image=b"?").pil()

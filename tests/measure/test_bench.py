@@ -78,6 +78,8 @@ def test_bad_images_are_counted_and_a_loader_that_fails_costs_the_others_nothing
     result = bench(folder, BenchOptions(**{**QUICK, "rounds": 2}, backend="cpu", compare=("torchvision",)))
     assert "12 images could not be decoded; others took their places" in result.notes
     assert result.peers == ()
+    assert str(result).startswith("command   imgdata bench ")
+    assert "<pre" in result._repr_html_()
     assert result.left_out == {"torchvision": "failed: its process ended with 1: no memory"}
     assert result.notes[-1] == "torchvision left out: failed: its process ended with 1: no memory"
 

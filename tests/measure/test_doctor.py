@@ -136,9 +136,10 @@ PROBLEMS = [
     ({"gpus": (), "torch_gpus": 0, "dali_fault": "broken"}, "note", "broken", "pip install"),
     ({"versions": VERSIONS | {"dali": None}}, "note", "DALI is not installed", "imgdata[dali]"),
     ({"versions": VERSIONS | {"torch_cuda": "13.2"}}, "note", "for CUDA 12, PyTorch for CUDA 13.2", "same major"),
-    ({"cpu": replace(SOUND.cpu, quota=2.5), "torch_threads": 2}, "warning", "allows 2.5 .* 16 cores", "threads=2"),
+    ({"cpu": replace(SOUND.cpu, quota=2.5), "torch_threads": 2}, "warning", "time of 2.5 cores, but 16", "threads=2"),
     ({"torch_threads": 17}, "warning", "17 threads on 16", "OMP_NUM_THREADS=16"),
-    ({"cpu": replace(SOUND.cpu, load=9.0)}, "note", "9.0 programs", "measure again"),
+    ({"cpu": replace(SOUND.cpu, load=9.0)}, "note", "on average 9.0 threads wanted to run", "--threads 7"),
+    ({"cpu": replace(SOUND.cpu, load=20.0)}, "warning", "keep the cores busy", "OMP_NUM_THREADS=1"),
     ({"memory": replace(SOUND.memory, shm_bytes=64 * 2**20)}, "warning", "/dev/shm has 64 MiB", "shm-size"),
     ({"open_files": (1024, 1024)}, "warning", "only 1,024 files", "ulimit -n"),
     ({"environment": {"CUDA_LAUNCH_BLOCKING": "1"}}, "warning", "CUDA_LAUNCH_BLOCKING=1", "unset CUDA_LAUNCH"),
@@ -162,7 +163,7 @@ def test_enough_open_files_are_no_problem(limit):
 
 
 def test_the_worst_comes_first():
-    broken = replace(SOUND, native=False, native_fault="x", cache_writable=False, cpu=replace(SOUND.cpu, load=99.0))
+    broken = replace(SOUND, native=False, native_fault="x", cache_writable=False, cpu=replace(SOUND.cpu, load=9.0))
     assert [problem.severity for problem in find_problems(broken)] == ["error", "warning", "note"]
 
 

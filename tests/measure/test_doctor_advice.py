@@ -276,7 +276,7 @@ RUN = {
     [
         ({"native_active": False, "threads": 1}, "the compiled extension is not active"),
         ({"threads": 4}, "only 4 of 16 cores decode"),
-        ({"picture_side": 1024}, "pictures of 1,024 pixels become 224: `imgdata shard --resize 256`"),
+        ({"picture_side": 1024}, "pictures of 1,024 pixels become 224: `imgdata shard SOURCE NEW --resize 256`"),
         ({"cores": 4.0, "threads": 4}, "--backend dali"),
         ({"gpu": False}, "share the cores"),
         ({}, "more cores"),
@@ -296,8 +296,12 @@ def test_a_short_wait_is_no_news(share):
     assert advice_for_run({}, share) is None
 
 
+def test_a_few_seconds_of_waiting_are_not_worth_advice():
+    assert advice_for_run({}, 0.5, waited_s=9.0) is None
+
+
 def test_a_finished_run_has_the_facts(images):
     config = {"data": str(images), "options": {"split": "train", "model": "cnn", "threads": None}, "size": 16}
     line = advice_for_run(config | {"device": "cpu"}, 0.5)
     assert f"`imgdata doctor {images} --model cnn`" in line
-    assert "pictures of 40 pixels become 16: `imgdata shard --resize 18`" in line
+    assert "pictures of 40 pixels become 16: `imgdata shard SOURCE NEW --resize 18`" in line

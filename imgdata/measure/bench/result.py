@@ -1,12 +1,19 @@
-"""What was measured in each round -> medians, ratios of neighbours, and the whole result as plain values."""
+"""What was measured in each round -> medians, ratios of neighbours; the result as plain values, tables, Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from statistics import mean, median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from imgdata.measure.bench.job import Measured
+from imgdata.measure.bench.job import OURS, Measured
 from imgdata.measure.bench.rounds import median_ratio
+from imgdata.tables import WIDTH, as_html, as_text, new_table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+_TIMES = ("p50 ms", "p95", "p99", "first s")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +94,12 @@ class BenchResult:
         content = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("figures", "peers")}
         return {**asdict(self.figures), **content, "peers": [asdict(peer) for peer in self.peers]}
 
+    def __str__(self) -> str:
+        return as_text(bench_parts(self, WIDTH))
+
+    def _repr_html_(self) -> str:
+        return as_html(bench_parts(self, WIDTH))
+
 
 def together(measured: Sequence[Measured]) -> Measured:
     """What processes came to that ran at the same time: rates and memory add up, times of batches are in the middle."""
@@ -160,3 +173,104 @@ def _median(values: Sequence[float | None]) -> float | None:
 def _sum(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) if len(known) == len(values) else None
+
+
+def bench_parts(result: BenchResult, width: int) -> "Iterator[RenderableType]":
+    """Yield what is shown of a benchmark: what was measured, the figures of each loader, notes."""
+    for name, text in _head(result):
+        yield f"{name:<9} {text}"
+    for table in _tables(result, width):
+        yield ""
+        yield table
+    yield ""
+    yield from (f"- {text}" for text in result.notes)
+
+
+def _head(result: BenchResult) -> list[tuple[str, str]]:
+    """What was measured, with what."""
+    machine, data, recipe = result.machine, result.dataset, result.recipe
+    cores = f"{machine['cores']} core{'s' if machine['cores'] > 1 else ''}"
+    gpus = "".join(f", {name}" for name in machine["gpus"])
+    height, width = recipe["size"]
+    name = f"{recipe['name']}: " if recipe["name"] else ""
+    return [
+        ("command", result.command),
+        ("machine", f"{machine['cpu']}, {cores}, {machine['memory_gb']:g} GB{gpus}; {machine['system']}"),
+        ("versions", ", ".join(f"{package} {version}" for package, version in result.versions.items())),
+        (
+            "dataset",
+            f"{data['name']}, {data['split']}: {data['samples']:,} images of {data['mean_bytes'] / 1e3:,.1f} kB in "
+            f"{data['shards']:,} shard{'s' if data['shards'] > 1 else ''}",
+        ),
+        ("recipe", f"{name}{', '.join(recipe['ops'])}; {height} x {width}, {result.dtype}"),
+        ("loader", f"{result.backend_description}; batches of {result.batch_size:,} on {result.device}"),
+    ]
+
+
+def _columns(result: BenchResult) -> list[str]:
+    gpu = ["GPU MB"] * (result.figures.gpu_mb is not None)
+    ratio = ["ours/its"] * bool(result.peers)
+    return ["images/s", "per core", "CPU ms", "p50 ms", "p95", "p99", "first s", "MB/s", "peak MB", *gpu, *ratio]
+
+
+def _rows(result: BenchResult) -> list[tuple[str, list[str]]]:
+    """A line for each loader, and with several GPUs for each of them."""
+    rows = [(f"{OURS} ({result.backend})", [*_cells(result.figures, result), *[""] * bool(result.peers)])]
+    if len(result.devices) > 1:
+        empty = [""] * (len(_columns(result)) - 1)
+        rows += [(f"  {device}", [f"{rate:,.0f}", *empty]) for device, rate in result.devices.items()]
+    rows += [(peer.name, [*_cells(peer, result), f"{peer.ratio:.2f}"]) for peer in result.peers]
+    return rows
+
+
+def _cells(figures: Figures, result: BenchResult) -> list[str]:
+    gpu = [_number(figures.gpu_mb, 0)] * (result.figures.gpu_mb is not None)
+    return [
+        _number(figures.images_per_s, 0),
+        _number(figures.images_per_cpu_s, 0),
+        _number(figures.cpu_ms_per_image, 3),
+        _number(figures.p50_ms, 1),
+        _number(figures.p95_ms, 1),
+        _number(figures.p99_ms, 1),
+        _number(figures.first_batch_s, 2),
+        _number(figures.mb_per_s, 0),
+        _number(figures.peak_mb, 0),
+        *gpu,
+    ]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
+def _tables(result: BenchResult, width: int) -> list["Table"]:
+    """All columns beside one another, or where `width` is too small for them the times in a table of their own."""
+    lines = [("loader", _columns(result)), *_rows(result)]
+    columns = [[name for name, _ in lines], *([line[at] for _, line in lines] for at in range(len(lines[0][1])))]
+    if sum(max(map(len, column)) + 1 for column in columns) <= width:
+        return [_table(columns)]
+    names, times = columns[0], [column for column in columns[1:] if column[0] in _TIMES]
+    return [_table([column for column in columns if column not in times]), _table([names, *times])]
+
+
+def _table(columns: Sequence[Sequence[str]]) -> "Table":
+    """Of names, and figures; the first cell of each is its title."""
+    table = new_table(padding=(0, 1, 0, 0))
+    for number, column in enumerate(columns):
+        table.add_column(column[0], justify="right" if number else "left", no_wrap=True)
+    for cells in list(zip(*columns, strict=True))[1:]:
+        table.add_row(*cells)
+    return table
+
+
+def as_markdown(result: BenchResult) -> str:
+    """Return head, table and notes as Markdown, for an issue."""
+    head = [f"- {name}: {f'`{text}`' if name == 'command' else text}" for name, text in _head(result)]
+    rows = [_line([name.strip(), *cells]) for name, cells in _rows(result)]
+    columns = _columns(result)
+    notes = [f"- {text}" for text in result.notes]
+    return "\n".join([*head, "", _line(["loader", *columns]), "|---|" + "--:|" * len(columns), *rows, "", *notes])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -59,7 +59,7 @@ class Needs:
 
 
 def find_problems(machine: Machine, needs: Needs | None = None) -> list[Problem]:
-    """All problems, the worst first. Without `needs` any images are thought of."""
+    """All problems, the worst first. Without `needs`, those that any images may have."""
     found = [problem for rule in _RULES for problem in rule(machine)]
     found += _pillow(machine, needs)
     order: tuple[Severity, ...] = ("error", "warning", "note")
@@ -131,7 +131,7 @@ def _cores(machine: Machine) -> Iterator[Problem]:
         threads = max(1, int(cpu.quota))
         yield Problem(
             severity="warning",
-            what=f"the control group allows {cpu.quota:g} cores' time, but {cpu.allowed} cores are seen: threads for "
+            what=f"the control group allows the time of {cpu.quota:g} cores, but {cpu.allowed} are seen: threads for "
             "all of them are stopped again and again",
             remedy=f"Loader(threads={threads}), `--threads {threads}`, OMP_NUM_THREADS={threads}; or raise the limit "
             "(`docker run --cpus`, `resources.limits.cpu`)",
@@ -145,11 +145,13 @@ def _cores(machine: Machine) -> Iterator[Problem]:
             remedy=f"OMP_NUM_THREADS={most}",
         )
     if cpu.load > _BUSY * cpu.usable:
+        free = max(1, int(cpu.usable - cpu.load))
+        fewer = f"`--threads {free}`, Loader(threads={free}), OMP_NUM_THREADS={free}"
         yield Problem(
-            severity="note",
-            what=f"{cpu.load:.1f} programs wanted to run in the last minute, on {cpu.usable:g} cores: rates are lower "
-            "than they could be, and uncertain",
-            remedy="stop what else is running, and measure again",
+            severity="warning" if cpu.load > cpu.usable else "note",
+            what=f"other programs keep the cores busy: on average {cpu.load:.1f} threads wanted to run in the last "
+            f"minute, on {cpu.usable:g} cores; rates are lower than they could be, and uncertain",
+            remedy=f"stop what else is running and measure again; or leave the busy cores to it: {fewer}",
         )
 
 

@@ -1,5 +1,6 @@
 """How long a training run waited for data, a few facts -> one line of advice."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,8 @@ from imgdata.measure.machine.host import look_at_cpu
 
 LEAST_WAIT = 0.05
 """Share of the time from which on advice is given."""
+_LEAST_WAITED_S = 10.0
+"""Seconds of waiting in the whole run that are worth changing anything for."""
 _LARGE = 1.5
 """Pictures whose shorter side is so many times what the network gets cost time that a resize before would save."""
 _FEW_CORES = 8
@@ -25,7 +28,7 @@ def advice_for_wait(
     output_side: int,
     gpu: bool,
 ) -> str | None:
-    """One line with the likeliest remedy and the command that measures it; None below `LEAST_WAIT`.
+    """Return one line with the likeliest remedy and the command that measures it; None below `LEAST_WAIT`.
 
     Args:
         data_wait: Share of the time that the network waited, 0 to 1.
@@ -47,8 +50,8 @@ def advice_for_wait(
         remedy = f"only {threads} of {int(cores)} cores decode; leave out --threads"
     elif picture_side > _LARGE * output_side and picture_side > resized:
         remedy = (
-            f"pictures of {picture_side:,} pixels become {output_side}: `imgdata shard --resize {resized}` makes "
-            "decoding cheaper"
+            f"pictures of {picture_side:,} pixels become {output_side}: `imgdata shard SOURCE NEW --resize {resized}` "
+            "makes decoding cheaper"
         )
     elif gpu and cores < _FEW_CORES:
         remedy = f"{cores:g} cores decode for a GPU; --backend dali lets the GPU decode"
@@ -62,12 +65,13 @@ def advice_for_wait(
     )
 
 
-def advice_for_run(config: Mapping[str, Any], data_wait: float) -> str | None:
-    """`advice_for_wait` with the facts of a run, from its `config.json`, and of this machine and the dataset's index.
+def advice_for_run(config: Mapping[str, Any], data_wait: float, *, waited_s: float = math.inf) -> str | None:
+    """Return `advice_for_wait` with the facts of a run (`config.json`), of this machine and of the index.
 
-    Raises `ShardError` where the dataset is not there any more.
+    `waited_s` is how many seconds the network waited in all; below 10 there is no advice. Raises `ShardError` where the
+    dataset is gone.
     """
-    if data_wait < LEAST_WAIT:
+    if data_wait < LEAST_WAIT or waited_s < _LEAST_WAITED_S:
         return None
     import numpy as np
 

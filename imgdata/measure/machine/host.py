@@ -19,7 +19,7 @@ from imgdata.backends.dali.available import refusal
 from imgdata.devices import own_cores
 from imgdata.measure.machine.cgroups import ROOT, cpu_quota, memory_limit, read_text
 from imgdata.measure.machine.gpu import Gpu, find_gpus
-from imgdata.storage.cache_folder import cache_folder
+from imgdata.storage.cache_folder import cache_folder, existing_folder
 from imgdata.version import __version__
 
 _FEATURES = ("sse4_2", "avx2", "avx512f", "avx512bw", "avx512_vnni", "asimd", "sve")
@@ -258,6 +258,6 @@ def _native_fault() -> str:
 
 
 def _cache() -> tuple[Path, int]:
-    """The nearest folder above the cache's that is there, or that itself; bytes free in it."""
-    folder = next(place for place in (cache_folder(), *cache_folder().absolute().parents) if place.is_dir())
+    """Return the nearest folder above the cache folder that exists, or that itself; bytes free in it."""
+    folder = existing_folder()
     return folder, shutil.disk_usage(folder).free

@@ -1,0 +1,29 @@
+"""Arguments and options that mean the same in every command."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+dataset_argument = click.argument("dataset", metavar="DATASET", type=click.Path(path_type=Path))
+"""The folder of a finished dataset, as `dataset`."""
+quiet_option = click.option("--quiet", is_flag=True, help="Print nothing but results and errors.")
+"""No progress, no notes, no closing line, as `quiet`."""
+RECIPE_HELP = "A named recipe, such as imagenet_train or cifar_train, or a JSON file."
+
+
+def json_option(what: str) -> Callable[[Command], Command]:
+    """Add `--json`, as `as_json`: print `what` as one JSON object on the last line of standard output."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON.")
+
+
+def recipe_option(otherwise: str = "") -> Callable[[Command], Command]:
+    """Add `--recipe`, as `recipe`; `otherwise` says which one is used without it."""
+    return click.option("--recipe", metavar="NAME|FILE", help=RECIPE_HELP + (f"  [{otherwise}]" if otherwise else ""))
+
+
+workers_option = click.option("--workers", type=click.IntRange(min=1), help="Threads that work.  [all cores]")
+"""How many threads read and check files, as `workers`."""
