@@ -17,10 +17,11 @@ from PIL import Image
 
 from imgdata import native
 from imgdata.errors import ImageError, OptionError
-from imgdata.images.decode import check_structure
+from imgdata.images.decode import check, check_structure
 from imgdata.images.info import ImageInfo
 from imgdata.images.jpeg import decode_jpeg
 from imgdata.images.pillow import open_image, pillow_errors
+from imgdata.images.probe import probe
 
 STORED_FORMATS = ("jpeg", "png", "webp")
 """What shards hold; bytes in another format are always encoded anew."""
@@ -60,6 +61,17 @@ class Encoding:
 def extension_of(format: str) -> str:
     """The extension in shards for `ImageInfo.format`: `jpg` for `jpeg`, the format's own name otherwise."""
     return "jpg" if format == "jpeg" else format
+
+
+def lost_in_encoding(info: ImageInfo) -> tuple[str, ...]:
+    """Return what `reencode` can't keep of such an image, for a note."""
+    words = {
+        "16-bit": "16 bits became 8",
+        "alpha": "transparency was laid on white",
+        "cmyk": "CMYK became RGB",
+        "animated": "only the first frame or page was kept",
+    }
+    return tuple(words[name] for name in oddities(info) if name in words)
 
 
 def oddities(info: ImageInfo) -> tuple[str, ...]:
@@ -142,14 +154,30 @@ def reencode(data: bytes, info: ImageInfo, encoding: Encoding, *, extension: str
         raise ImageError("too-large", f"{size[0]} x {size[1]} pixels, {extension} holds {_MAX_SIDE[extension]} a side")
     planes = _through_planes(data, info, size, encoding.quality) if extension == "jpg" else None
     if planes is not None:
-        return planes, ImageInfo("jpeg", *size, info.mode, 8)
+        stored = ImageInfo("jpeg", *size, info.mode, 8)
+        _check_encoded(planes, stored, None)
+        return planes, stored
     image = _resized(_decoded(data, info, size), size)
     if info.orientation != 1:
         image = image.transpose(_UPRIGHT[info.orientation])
     if extension == "webp":
         image = image.convert("RGB")
     encoded = _encoded(image, extension, encoding.quality)
-    return encoded, ImageInfo(_FORMAT_OF[extension], image.width, image.height, image.mode, 8)
+    stored = ImageInfo(_FORMAT_OF[extension], image.width, image.height, image.mode, 8)
+    _check_encoded(encoded, stored, image)
+    return encoded, stored
+
+
+def _check_encoded(encoded: bytes, stored: ImageInfo, image: Image.Image | None) -> None:
+    """Decode what was encoded once more, and compare it: the facts of its header; for PNG every pixel of `image`."""
+    found = probe(encoded)
+    check(encoded, found)
+    same = (found.format, found.upright_size, found.bits) == (stored.format, stored.upright_size, stored.bits)
+    if same and image is not None and stored.format == "png":
+        with pillow_errors(), open_image(encoded, "png") as decoded:
+            same = decoded.mode == image.mode and decoded.tobytes() == image.tobytes()
+    if not same:
+        raise ImageError("corrupt", "what was encoded does not decode to the same picture; the memory may be faulty")
 
 
 def _check_extension(extension: str) -> None:
@@ -201,10 +229,10 @@ def _decoded(data: bytes, info: ImageInfo, size: tuple[int, int]) -> Image.Image
     """The first frame in mode L or RGB, as stored; a JPEG is shrunk on the way to at least twice `size`."""
     if info.format == "jpeg" and info.mode in ("L", "RGB"):
         shrink = _shrink_while_decoding(info, size)
-        pixels = decode_jpeg(data, info, "GRAY" if info.mode == "L" else "RGB", shrink=shrink)
+        pixels = decode_jpeg(data, info, "GRAY" if info.mode == "L" else "RGB", shrink=shrink, strict=True)
         height, width = pixels.shape[:2]
         return Image.frombuffer(info.mode, (width, height), pixels, "raw", info.mode, 0, 1)
-    check_structure(data, info)
+    check_structure(data, info, strict=True)
     with pillow_errors(), open_image(data, info.format) as image:
         image.load()
         return _plain(image, info)
@@ -246,6 +274,8 @@ def _encoded(image: Image.Image, extension: str, quality: int) -> bytes:
         jpeg: bytes = simplejpeg.encode_jpeg(pixels, quality, "GRAY" if image.mode == "L" else "RGB", chroma)
         return jpeg
     file = io.BytesIO()
+    # Texts and profiles of the image that this one was made of would be saved with it.
+    image.info = {}
     if extension == "png":
         image.save(file, "PNG")
     else:

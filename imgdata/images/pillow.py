@@ -1,15 +1,20 @@
-"""Pillow: which image it opens, and its errors as ours."""
+"""Encoded bytes -> an image that Pillow opened, with Pillow's errors and warnings as ours."""
 
 import io
 import re
 import struct
+import sys
+import threading
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from PIL import Image
 
 from imgdata.errors import ImageError
+from imgdata.images.png import pixels_only
 
 # All plugins at once: loading them lazily, format by format, is not safe from several threads.
 Image.init()
@@ -33,9 +38,50 @@ _PILLOW_FAULTS = (
 """What Pillow's plugins raise on damaged files; warnings only where the caller turned them into errors."""
 
 
+_heard = threading.local()
+
+
+class _WarningsOfPillow:
+    """Stands in Pillow's modules for `warnings`: what they warn of goes to `heard_warnings` of the same thread.
+
+    `warnings.catch_warnings` would change the filters of all threads.
+    """
+
+    def warn(self, message: Warning | str, *args: Any, **options: Any) -> None:
+        """As `warnings.warn`; outside of `pillow_errors` and `heard_warnings` the same."""
+        texts: list[str] | None = getattr(_heard, "texts", None)
+        if texts is None:
+            warnings.warn(message, *args, **{"stacklevel": 1, **options, "source": None})
+        else:
+            texts.append(" ".join(str(message).split()))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(warnings, name)
+
+
+for _name, _module in list(sys.modules.items()):
+    if _name.startswith("PIL.") and getattr(_module, "warnings", None) is warnings:
+        _module.warnings = _WarningsOfPillow()  # type: ignore[attr-defined]
+
+
+@contextmanager
+def heard_warnings() -> Iterator[list[str]]:
+    """Collect what Pillow warns of in this thread inside the block, instead of printing it."""
+    outer: list[str] | None = getattr(_heard, "texts", None)
+    texts: list[str] = []
+    _heard.texts = texts
+    try:
+        yield texts
+    finally:
+        _heard.texts = outer
+
+
 @contextmanager
 def pillow_errors() -> Iterator[None]:
-    """What Pillow raises on damaged images -> `ImageError`."""
+    """Turn what Pillow raises on damaged images into `ImageError`; its warnings are for `heard_warnings` alone."""
+    outer: list[str] | None = getattr(_heard, "texts", None)
+    if outer is None:
+        _heard.texts = []
     try:
         yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
@@ -45,13 +91,16 @@ def pillow_errors() -> Iterator[None]:
         # "decoder ... not available": a Pillow built without the format's library.
         reason = "unsupported" if "not available" in text else "truncated" if _CUT_SHORT.search(text) else "corrupt"
         raise ImageError(reason, text) from error
+    finally:
+        _heard.texts = outer
 
 
 def open_image(data: bytes, name: str) -> Image.Image:
     """`data` opened lazily by Pillow's plugin for the format `name`, in `ImageInfo`'s or Pillow's words.
 
     The plugin is called directly: `Image.open` would apply Pillow's own limit of pixels, a global, where
-    `imgdata.images.decode.refuse_large` is the rule here. To be called inside `pillow_errors`.
+    `imgdata.images.decode.refuse_large` is the rule here. A PNG is read without its texts and profiles, of which
+    Pillow takes a megabyte at most. To be called inside `pillow_errors`.
     """
     name = name.upper()
     if name not in Image.OPEN:
@@ -60,4 +109,4 @@ def open_image(data: bytes, name: str) -> Image.Image:
     verdict = accept(data[:16]) if accept else True
     if not verdict or isinstance(verdict, str):
         raise ImageError("unsupported" if verdict else "corrupt", verdict or f"no valid {name} header")
-    return factory(io.BytesIO(data), "")
+    return factory(io.BytesIO(pixels_only(data) if name == "PNG" else data), "")

@@ -1,8 +1,9 @@
-"""The bytes of a PNG -> what its header says, whether it is whole; uint8 RGB pixels -> PNG, for the arrays of CIFAR.
+"""The bytes of a PNG -> what its header says, whether it is whole, what makes its pixels; uint8 RGB pixels -> PNG.
 
 W3C recommendation, third edition.
 """
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Iterator
@@ -42,6 +43,23 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
             return
         position += 12 + size
     raise ImageError("truncated", f"PNG ends after {length} bytes, before its end chunk")
+
+
+_NO_PIXELS = frozenset((b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"acTL", b"fcTL", b"fdAT"))
+"""Chunks of texts, a colour profile and further frames: no pixel of the picture depends on them."""
+
+
+def pixels_only(data: bytes) -> bytes:
+    """`data` without the chunks that no pixel depends on; the same object where there are none."""
+    parts: list[bytes] = []
+    kept_from = 0
+    # A file that is cut short has no end chunk: the decoder says so.
+    with contextlib.suppress(ImageError):
+        for kind, start, end in png_chunks(data):
+            if kind in _NO_PIXELS:
+                parts.append(data[kept_from : start - 8])
+                kept_from = end + 4
+    return b"".join((*parts, data[kept_from:])) if parts else data
 
 
 def probe_png(data: bytes) -> ImageInfo:

@@ -74,6 +74,14 @@ def _sniff(data: bytes) -> str:
     raise ImageError("not-an-image", f"looks like {_describe(data[:4096])}")
 
 
+def looks_like_an_image(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of an image format, be it readable here or not."""
+    try:
+        return head.startswith((b"\xff\xd8", PNG_SIGNATURE, b"RIFF")) or bool(_sniff(head))
+    except ImageError as error:
+        return error.reason == "unsupported"
+
+
 def _describe(head: bytes) -> str:
     text = head.removeprefix(b"\xef\xbb\xbf")
     for pattern, what in _NO_IMAGES:

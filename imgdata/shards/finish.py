@@ -22,6 +22,9 @@ from imgdata.shards.sidecars import ShardRecord, SplitRecord, write_sidecars
 from imgdata.storage.atomic import output_error, sync_folder, write_atomic
 from imgdata.tar.archive import members
 
+_MAX_NOTES = 10
+"""Kinds of notes on single images that are printed."""
+
 
 def finish(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], identity: Mapping[str, Any]) -> tuple[str, ...]:
     """Write every sidecar of the dataset, `dataset.json` last, and end the job.
@@ -59,7 +62,7 @@ def finish(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], identity:
     repairs = [repair for report in reports for repair in report.repairs]
     _write_lines(out / REJECTS, rejects)
     _write_lines(out / REPAIRS, repairs)
-    warnings = (*plan.listing.warnings, *_warnings(plan, splits))
+    warnings = (*plan.listing.warnings, *_warnings(plan, splits), *_notes(reports))
     facts = Manifest(
         name=plan.name,
         classes=plan.listing.classes,
@@ -151,6 +154,12 @@ def _warnings(plan: Plan, splits: Sequence[SplitRecord]) -> list[str]:
         "16-bit": sum(count for mode, count in modes.items() if "16" in mode),
         "EXIF-rotated": sum(count for turn, count in _counts(table["orientation"]).items() if turn > 1),
     }
+    gray = modes.get("I;16", 0)
+    if gray:
+        warnings.append(
+            f"{gray} gray images have 16 bits: all above 255 is white where they are loaded, as with torchvision, so "
+            "that most of them train as white pictures; --on-bad repair scales them to 8 bits"
+        )
     if any(odd.values()):
         what = ", ".join(f"{count} {name}" for name, count in odd.items() if count)
         warnings.append(f"{what} images were kept as they are; --on-bad repair makes them upright 8-bit RGB")
@@ -162,6 +171,22 @@ def _warnings(plan: Plan, splits: Sequence[SplitRecord]) -> list[str]:
             f"class {plan.listing.classes[label].id} has no usable image left in {split.name}" for label in lost
         ]
     return warnings
+
+
+def _notes(reports: Sequence[ShardReport]) -> list[str]:
+    """What was noted of single images, each text once, with how many images and the first of them."""
+    texts: dict[str, tuple[int, str]] = {}
+    for note in (note for report in reports for note in report.notes):
+        count, first = texts.get(note.text, (0, note.first))
+        texts[note.text] = count + note.images, first
+    found = sorted(texts.items(), key=lambda one: (-one[1][0], one[0]))
+    lines = [
+        f"{count} image{'s'[: count > 1]}, {'the first is ' if count > 1 else ''}{first}: {text}"
+        for text, (count, first) in found[:_MAX_NOTES]
+    ]
+    if len(found) > _MAX_NOTES:
+        lines.append(f"{len(found) - _MAX_NOTES} more kinds of notes on single images")
+    return lines
 
 
 def _counts(column: pa.ChunkedArray) -> dict[Any, int]:

@@ -1,23 +1,44 @@
-"""Raw image bytes + options -> the bytes to store, or why the image is bad."""
+"""Raw image bytes + options -> the bytes to store with what is to be noted of them, or why the image is bad."""
+
+from typing import NamedTuple
 
 from imgdata.errors import ImageError
 from imgdata.images.decode import check, refuse_large
-from imgdata.images.encode import extension_of, needs_encoding, needs_repair, oddities, reencode
+from imgdata.images.encode import extension_of, lost_in_encoding, needs_encoding, needs_repair, oddities, reencode
 from imgdata.images.info import UNKNOWN, ImageInfo
+from imgdata.images.pillow import heard_warnings
 from imgdata.images.probe import probe
 from imgdata.shards.options import ShardOptions
 
 
-def prepare(data: bytes, options: ShardOptions, extension: str) -> tuple[bytes, ImageInfo, tuple[str, ...]]:
-    """The bytes to store as `extension`, what they are, and what was repaired.
+class Prepared(NamedTuple):
+    """An image as it is stored."""
+
+    data: bytes
+    info: ImageInfo
+    repairs: tuple[str, ...] = ()
+    """What was repaired."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of it: odd bytes, what was lost in encoding, Pillow's warnings."""
+
+
+def prepare(data: bytes, options: ShardOptions, extension: str) -> Prepared:
+    """Return the bytes to store as `extension`, with what they are and what is to be noted of them.
 
     Raises `ImageError` when the image is bad: damaged, no image at all, or larger than allowed.
     """
+    with heard_warnings() as warnings:
+        prepared = _prepared(data, options, extension)
+    notes = dict.fromkeys((*prepared.notes, *(f"Pillow warns: {text}" for text in warnings)))
+    return prepared._replace(notes=tuple(notes)) if notes else prepared
+
+
+def _prepared(data: bytes, options: ShardOptions, extension: str) -> Prepared:
     try:
         info = probe(data)
     except ImageError:
         if options.check == "none":
-            return data, UNKNOWN, ()
+            return Prepared(data, UNKNOWN)
         raise
     refuse_large(info, options.max_pixels)
     encoding = options.encoding
@@ -30,7 +51,7 @@ def prepare(data: bytes, options: ShardOptions, extension: str) -> tuple[bytes, 
     if repairs or needs_encoding(info, encoding):
         bytes_kept = encoding.format == "keep" and encoding.resize is None and not repairs
         # Formats that shards don't hold, such as BMP, lose nothing as PNG.
-        return *reencode(data, info, encoding, extension="png" if bytes_kept else extension), repairs
-    if options.check == "decode":
-        check(data, info)
-    return data, info, ()
+        encoded, stored = reencode(data, info, encoding, extension="png" if bytes_kept else extension)
+        lost = () if repairs else lost_in_encoding(info)
+        return Prepared(encoded, stored, repairs, tuple(f"as {stored.format}, {text}" for text in lost))
+    return Prepared(data, info, notes=check(data, info) if options.check == "decode" else ())

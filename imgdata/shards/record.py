@@ -38,6 +38,21 @@ class Repair:
     repaired: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What is to be said of several images."""
+
+    text: str
+    first: str
+    """Source name of the first of them."""
+    images: int
+    """How many there are."""
+
+    def again(self) -> "Note":
+        """Return the note with one more image."""
+        return Note(self.text, self.first, self.images + 1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardReport:
     """What one finished shard is; `samples` 0 and no tar when every image was bad."""
@@ -49,6 +64,7 @@ class ShardReport:
     sha256: str
     rejects: tuple[Reject, ...] = ()
     repairs: tuple[Repair, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass
@@ -132,6 +148,7 @@ def read_record(folder: Path, file: str, *, need_tar: bool = True) -> ShardRepor
         | {
             "rejects": tuple(Reject(**reject) for reject in values["rejects"]),
             "repairs": tuple(Repair(**{**r, "repaired": tuple(r["repaired"])}) for r in values["repairs"]),
+            "notes": tuple(Note(**note) for note in values.get("notes", ())),
         }
     )
     tar = folder / file

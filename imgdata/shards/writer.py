@@ -15,8 +15,8 @@ from imgdata.errors import ImageError, ShardError
 from imgdata.images.info import ImageInfo
 from imgdata.sample import ClassName, SampleRef
 from imgdata.shards.plan import ShardTask
-from imgdata.shards.prepare import prepare
-from imgdata.shards.record import Reject, Repair, ShardReport, ShardRows, job_folder, write_record
+from imgdata.shards.prepare import Prepared, prepare
+from imgdata.shards.record import Note, Reject, Repair, ShardReport, ShardRows, job_folder, write_record
 from imgdata.shards.sidecars import dali_index_path, write_dali_index
 from imgdata.storage.atomic import output_error, sync_folder
 from imgdata.tar.archive import BLOCK, END_OF_ARCHIVE, members, ustar_header
@@ -30,8 +30,6 @@ AHEAD_PER_THREAD = 4
 
 Progress = Callable[[int, int, int], None]
 """Hears what was done since the last call: samples, bytes, rejects."""
-Prepared = tuple[bytes, ImageInfo, tuple[str, ...]]
-"""The bytes to store, what they are, and what was repaired."""
 
 _PADDING = bytes(BLOCK)
 
@@ -53,6 +51,7 @@ def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int 
     rows = ShardRows()
     rejects: list[Reject] = []
     repairs: list[Repair] = []
+    notes: dict[str, Note] = {}
     try:
         with TarFile(temporary) as tar:
             told, told_at = (0, 0, 0), time.monotonic()
@@ -63,8 +62,10 @@ def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int 
                     rejects.append(Reject(task.split, ref.name, prepared.reason, prepared.detail))
                 else:
                     _add(tar, rows, task, ref, prepared)
-                    if prepared[2]:
-                        repairs.append(Repair(task.split, ref.key, ref.name, prepared[2]))
+                    if prepared.repairs:
+                        repairs.append(Repair(task.split, ref.key, ref.name, prepared.repairs))
+                    for text in prepared.notes:
+                        notes[text] = notes.get(text, Note(text, ref.name, 0)).again()
                 if time.monotonic() - told_at > PROGRESS_SECONDS or number == len(task.refs):
                     now = (number, tar.position, len(rejects))
                     progress(now[0] - told[0], now[1] - told[1], now[2] - told[2])
@@ -78,6 +79,7 @@ def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int 
             sha256=sha256 if len(rows) else "",
             rejects=tuple(rejects),
             repairs=tuple(repairs),
+            notes=tuple(notes.values()),
         )
         if len(rows):
             _check_written(temporary, rows)
@@ -120,7 +122,7 @@ def _prepare_all(task: ShardTask, threads: int) -> Iterator[tuple[SampleRef, Pre
 
 def _add(tar: "TarFile", rows: ShardRows, task: ShardTask, ref: SampleRef, prepared: Prepared) -> None:
     """Append one sample: its members in the order of their names, as webdataset's writer has them."""
-    data, info, _ = prepared
+    data, info = prepared.data, prepared.info
     parts = [(task.extension, data)]
     if ref.label >= 0:
         parts.insert(0, ("cls", b"%d" % ref.label))

@@ -6,9 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgdata.errors import ImageError, SourceError
+from imgdata.images.probe import looks_like_an_image, probe
 from imgdata.sample import SampleRef
 from imgdata.sources.listing import unescape_name
 from imgdata.storage.atomic import FilePool
+
+LARGE_BYTES = 64 * 2**20
+"""Bytes from which the head of an image is looked at before all of it is read."""
+MAX_IMAGE_BYTES = 2**31 - 1024
+"""Most bytes of one encoded image."""
+_HEAD_BYTES = 4096
+
+
+def refuse_by_head(head: bytes, size: int) -> None:
+    """Raise `ImageError` for a large file that is no image by its first bytes, or larger than any image may be."""
+    if not looks_like_an_image(head):
+        probe(head)
+    if size > MAX_IMAGE_BYTES:
+        raise ImageError("too-large", f"{size} bytes, the limit is {MAX_IMAGE_BYTES}")
 
 
 @dataclass(frozen=True)
@@ -18,14 +33,16 @@ class FileReader:
     root: Path
 
     def read(self, ref: SampleRef) -> bytes:
-        """The whole file; refused when its size is not the listed one."""
+        """Return the whole file; refused when its size is not the listed one."""
         try:
             descriptor = os.open(f"{self.root}/{unescape_name(ref.name)}", os.O_RDONLY)
             try:
+                if ref.size > LARGE_BYTES:
+                    refuse_by_head(os.pread(descriptor, _HEAD_BYTES, 0), ref.size)
                 # One byte more than listed tells a file that has grown since.
                 data = os.read(descriptor, ref.size + 1)
                 if len(data) < ref.size:
-                    # One call reads 2 GiB at most, and less on some network disks.
+                    # One call may read less on some network disks.
                     while len(data) <= ref.size and (more := os.read(descriptor, ref.size + 1 - len(data))):
                         data += more
             finally:
@@ -52,6 +69,8 @@ class RangeReader:
         """The bytes from `ref.offset` on; `SourceError` when the container ends before."""
         path = self._files.paths[ref.container]
         try:
+            if ref.size > LARGE_BYTES:
+                refuse_by_head(self._files.read(ref.container, ref.offset, _HEAD_BYTES), ref.size)
             data = self._files.read(ref.container, ref.offset, ref.size)
         except OSError as error:
             raise SourceError(f"{path}: {error.strerror or error}") from error
