@@ -71,7 +71,7 @@ def _batches(task: Task, part: Part) -> Batches:
     split = imgdata.open(task.data / "shards")["train"]
     index = split.index
     order = Order(num_samples=len(split), global_batch=task.batch, drop_last=True)
-    shards = {name: np.memmap(index.path.parent / name, np.uint8, "r") for name in index.words("shard")}
+    shards = {name: np.memmap(split.folder.local(name), np.uint8, "r") for name in index.words("shard")}
     memory_S = np.array([shards[name].ctypes.data for name in index.words("shard")])
     position_BN = [order.batch(0, number)[0] for number in range(len(order))]
     # Before the first batch, which is not counted: what is measured is libjpeg-turbo alone.

@@ -40,7 +40,7 @@ class ShardFiles:
         index = split.index
         index.load(("shard", "offset", "size"))
         self._index = index
-        self._paths = [index.path.parent / name for name in index.words("shard")]
+        self._paths = [split.folder.local(name) for name in index.words("shard")]
         self._open: OrderedDict[int, int] = OrderedDict()
         self._users = [0] * len(self._paths)
         self._loans: Loans[list[int]] = Loans()

@@ -15,6 +15,7 @@ from imgdata.dataset.manifest import MANIFEST, Manifest, SplitEntry, dataset_fol
 from imgdata.errors import ShardError
 from imgdata.sample import ClassName, Sample
 from imgdata.storage.atomic import FilePool
+from imgdata.storage.folder import DatasetFolder
 
 if TYPE_CHECKING:
     import webdataset
@@ -33,11 +34,12 @@ class Split:
     Works as a map-style dataset of `torch.utils.data.DataLoader`: picklable, and safe after a fork.
     """
 
-    def __init__(self, folder: Path, entry: SplitEntry) -> None:
+    def __init__(self, folder: DatasetFolder, entry: SplitEntry) -> None:
         """Open the index. Raises `ShardError` when it doesn't fit `dataset.json`."""
+        self.folder = folder
         self.name = entry.name
-        self.index = Index(folder / entry.index)
-        self.shards = [folder / shard.file for shard in entry.shards]
+        self.index = Index(folder.local(entry.index))
+        self.shards = [folder.local(shard.file) for shard in entry.shards]
         if len(self.index) != entry.samples:
             raise ShardError(
                 f"{self.index.path}: rows must be {entry.samples} as {MANIFEST} says, got {len(self.index)}; "
@@ -136,11 +138,10 @@ class Split:
 
     def _open(self) -> FilePool:
         self.index.load(_READ_COLUMNS + _JSON_COLUMNS * self.index.has_json)
-        folder = self.index.path.parent
-        return FilePool([folder / shard for shard in self.index.words("shard")])
+        return self.folder.pool(self.index.words("shard"))
 
     def _path(self, i: int) -> Path:
-        return self.index.path.parent / self.index.words("shard")[int(self.index.shard_N[i])]
+        return self.folder.local(self.index.words("shard")[int(self.index.shard_N[i])])
 
     def _read(self, i: int, offset_column: str, size_column: str) -> bytes:
         if self._files is None:
@@ -178,11 +179,16 @@ class Split:
 class Dataset(Mapping[str, Split]):
     """A finished dataset folder: its classes and its splits, by name and in order."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: DatasetFolder, manifest: Manifest) -> None:
         """Open every split's index. Raises `ShardError`."""
-        self.path = folder
+        self.folder = folder
         self.manifest = manifest
         self.splits: dict[str, Split] = {entry.name: Split(folder, entry) for entry in manifest.splits}
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.folder.path
 
     @property
     def name(self) -> str:
@@ -228,4 +234,4 @@ def open(path: str | Path) -> Dataset:
     Raises `ShardError` when the folder is no finished dataset, and says what to do.
     """
     folder = dataset_folder(path)
-    return Dataset(folder, read_manifest(folder))
+    return Dataset(DatasetFolder(folder), read_manifest(folder))

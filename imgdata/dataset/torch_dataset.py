@@ -1,18 +1,31 @@
 """A split -> a map-style PyTorch dataset of decoded images and labels, in place of torchvision's `ImageFolder`."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
 
-from imgdata.dataset.dataset import Split
+from imgdata.dataset.index import Index
 from imgdata.dataset.manifest import MAX_PIXELS
 from imgdata.errors import ImageError
 from imgdata.images.decode import refuse_large
 from imgdata.images.pillow import open_image, pillow_errors
 from imgdata.images.probe import probe
 from imgdata.sample import ClassName
+
+
+class Encoded(Protocol):
+    """A split, as far as it is used here."""
+
+    name: str
+    index: Index
+
+    def read(self, position: int, /) -> bytes:
+        """Return the encoded image at `position`."""
+        ...
+
+    def __len__(self) -> int: ...
 
 
 class TorchImages(torch.utils.data.Dataset[tuple[Any, int]]):
@@ -24,7 +37,7 @@ class TorchImages(torch.utils.data.Dataset[tuple[Any, int]]):
 
     def __init__(
         self,
-        split: Split,
+        split: Encoded,
         classes: tuple[ClassName, ...],
         transform: Callable[[Image.Image], Any] | None,
         *,

@@ -67,7 +67,7 @@ def save_view(view: View, name: str, *, overwrite: bool = False) -> Path:
     """
     if not _NAME.fullmatch(name) or name in STEP_NAMES:
         raise OptionError(f"view: a name must be of a-z, 0-9, _ and -, and no step's name, got {name!r}")
-    folder = view.index.path.parent / VIEWS_FOLDER
+    folder = view.folder.local(VIEWS_FOLDER)
     path = folder / f"{name}.json"
     if path.exists() and not overwrite:
         raise OutputError(f"{path}: there already; choose another name, or overwrite it")
@@ -105,7 +105,7 @@ def save_view(view: View, name: str, *, overwrite: bool = False) -> Path:
 
 def load_view(dataset: Dataset, name: str) -> View:
     """The saved view `name`, made anew. Raises `ShardError` when it, a file of it or the dataset has changed."""
-    folder = dataset.path / VIEWS_FOLDER
+    folder = dataset.folder.local(VIEWS_FOLDER)
     path = folder / f"{name}.json"
     content = _read(path, dataset)
     if content["split"] not in dataset:

@@ -17,6 +17,7 @@ from imgdata.dataset.index import Index, index_id
 from imgdata.errors import OptionError
 from imgdata.order.epoch_order import MAX_EPOCH, MAX_SEED, EpochCache
 from imgdata.sample import ClassName
+from imgdata.storage.folder import DatasetFolder
 from imgdata.views.resampling import Resampling, repeat_numbers
 from imgdata.views.text import Step, view_text
 
@@ -31,6 +32,8 @@ class View:
 
     index: Index
     """The index of the whole split, unchanged."""
+    folder: DatasetFolder
+    """Where the dataset lies."""
     split: str
     classes: tuple[ClassName, ...]
     position_N: NDArray[np.int64]
@@ -132,6 +135,7 @@ def whole(dataset: Dataset, split: str) -> View:
     index.load(("label", "shard"))
     return View(
         index=index,
+        folder=dataset.folder,
         split=split,
         classes=dataset.classes,
         position_N=np.arange(len(index)),

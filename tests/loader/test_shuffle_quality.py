@@ -40,7 +40,14 @@ def view_of(tmp_path, labels, shard_samples: int) -> View:
     write_index(tmp_path / "train.index.parquet", pa.table(arrays, schema=INDEX_SCHEMA))
     index = Index(tmp_path / "train.index.parquet")
     classes = tuple(ClassName(str(c), str(c)) for c in range(max(labels) + 1))
-    return View(index=index, split="train", classes=classes, position_N=np.arange(count), label_N=index.label_N.copy())
+    return View(
+        index=index,
+        folder=None,
+        split="train",
+        classes=classes,
+        position_N=np.arange(count),
+        label_N=index.label_N.copy(),
+    )
 
 
 @pytest.fixture

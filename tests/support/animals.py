@@ -34,4 +34,11 @@ def many(counts_C: list[int], *, unlabelled: int = 0) -> View:
     label_N = np.repeat(np.arange(-1, len(counts_C), dtype=np.int32), [unlabelled, *counts_C])
     label_N = label_N[np.random.Philox(key=[0, 1]).random_raw(len(label_N)).argsort()]
     classes = tuple(ClassName(f"c{c}", f"class {c}") for c in range(len(counts_C)))
-    return View(index=None, split="train", classes=classes, position_N=np.arange(len(label_N)), label_N=label_N)
+    return View(
+        index=None,
+        folder=None,
+        split="train",
+        classes=classes,
+        position_N=np.arange(len(label_N)),
+        label_N=label_N,
+    )

@@ -62,7 +62,7 @@ def setup_of(folder, recipe, **options):
 
 
 def planner_of(setup):
-    view = whole(imgdata.open(setup.split.index.path.parent), "train")
+    view = whole(imgdata.open(setup.split.folder.path), "train")
     order = Order(
         num_samples=len(view),
         global_batch=setup.batch_size,

@@ -231,6 +231,5 @@ class _FullDecode:
 
 def _undecodable(setup: BackendSetup) -> ShardError:
     return ShardError(
-        f"{setup.split.index.path.parent}: none of the sampled images of {setup.split.name} can be decoded; run "
-        "`imgdata verify`"
+        f"{setup.split.folder}: none of the sampled images of {setup.split.name} can be decoded; run `imgdata verify`"
     )

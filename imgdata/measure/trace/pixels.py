@@ -88,7 +88,7 @@ class Pixels(NamedTuple):
 def raw_rows(followed: Followed, panels: list[Panel]) -> Iterator[TraceRow]:
     """The rows of the files as they lie in the shards, and of their pixels."""
     view, spot = followed.view, followed.spot
-    split, positions = open_dataset(view.index.path.parent)[view.split], view.position_N.tolist()
+    split, positions = open_dataset(view.folder.path)[view.split], view.position_N.tolist()
 
     def read() -> list[bytes]:
         return [split.read(position) for position in positions]
