@@ -2,7 +2,9 @@
 
 import atexit
 import os
+import random
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 # Before anything imports torch. Which tests run, and how, shall not depend on the machine.
 os.environ.update({} if os.environ.get("IMGDATA_GPU") == "1" else {"CUDA_VISIBLE_DEVICES": ""})
 
+import numpy as np
 import PIL
 import pytest
 from PIL import features
@@ -57,6 +60,15 @@ def unprivileged_folder() -> Iterator[Path]:
 def pytest_configure(config: pytest.Config) -> None:
     """Add the plug-in that gives tests their random examples."""
     config.pluginmanager.register(found_cases)
+
+
+def pytest_runtest_setup() -> None:
+    """Give a test that draws from global generators the same numbers, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    # Where no test has imported it yet, PyTorch begins with a seed of its own, which is always the same.
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 def pytest_report_header() -> str:

@@ -1,6 +1,7 @@
 """Parameters are a pure function of recipe, picture size, seed, epoch and position."""
 
 import hashlib
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -154,4 +155,5 @@ def test_pictures_that_are_too_small_for_the_crop_are_refused(crop, width, heigh
 
 @given(x=st.floats(-20, 20))
 def test_the_exponential_is_exact_to_the_last_bits(x):
-    assert exp(np.array([x]))[0] == pytest.approx(np.exp(x), rel=5e-16)
+    # Of 28 digits; that of NumPy is another one on other processors.
+    assert exp(np.array([x]))[0] == pytest.approx(float(Decimal(x).exp()), rel=5e-16)

@@ -24,6 +24,9 @@ from support.loaders import damaged, dataset, sample
 from support.networks import random_network, trained_run  # noqa: F401  a fixture
 from support.tars import write_tar
 
+ROUNDING = 1e-4
+"""What batches of other sizes, on any processor, may change in a loss."""
+
 
 def outputs(trained, out, *, mirrored=False):
     """Probabilities and labels, sample by sample, by a plain loop."""
@@ -47,7 +50,7 @@ def test_a_run_is_as_good_as_its_training_said(run, digits):
     scores = evaluate(run, digits).scores
     summary = json.loads((run / "summary.json").read_text())
     assert (scores.correct, scores.total) == (summary["correct"], summary["total"])
-    assert scores.loss == pytest.approx(summary["loss"], rel=1e-6)
+    assert scores.loss == pytest.approx(summary["loss"], rel=ROUNDING)
     assert scores.top5 == summary["top5"]
 
 
@@ -58,7 +61,7 @@ def test_the_figures_are_scikit_learns(run, digits, mirrored):
     right = (chance_NC.argmax(1) == label_N).sum()
     assert (found.scores.correct, found.scores.total) == (right, 80)
     assert found.scores.top5 == top_k_accuracy_score(label_N, chance_NC, k=5)
-    assert found.scores.loss == pytest.approx(log_loss(label_N, chance_NC), rel=1e-5)
+    assert found.scores.loss == pytest.approx(log_loss(label_N, chance_NC), rel=ROUNDING)
     assert np.array_equal(found.scores.confusion_CC, confusion_matrix(label_N, chance_NC.argmax(1)))
 
 
@@ -279,7 +282,7 @@ def test_two_ranks_have_the_figures_of_one(tmp_path):
     one, two = (json.loads(each.stdout.strip().splitlines()[-1]) for each in done)
     assert len(done[1].stdout.strip().splitlines()) == 1
     assert two["total"] == 27
-    assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
+    assert two["loss"] == pytest.approx(one["loss"], rel=ROUNDING)
     assert {name: two[name] for name in ("correct", "top5", "skipped")} == {
         name: one[name] for name in ("correct", "top5", "skipped")
     }

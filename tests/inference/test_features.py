@@ -43,7 +43,7 @@ def test_the_classifier_makes_the_networks_logits_of_the_vectors(images):  # noq
     with loader, torch.no_grad():
         (batch,) = loader
         logits = trained.model.get_classifier()(torch.from_numpy(found.vector_ND))
-        assert torch.allclose(logits, trained.model(batch.images), atol=1e-5)
+        assert torch.allclose(logits, trained.model(batch.images), rtol=1e-4, atol=1e-4)
     assert found.label_N.tolist() == batch.labels.tolist()
 
 
@@ -117,4 +117,6 @@ def test_the_command_writes_the_file_and_names_what_is_missing(run, with_bad, tm
     assert "left out, 2 that can't be decoded" in done.stderr
     assert "s0003: " in done.stderr
     with np.load(path) as arrays:
-        assert np.array_equal(arrays["features"], features(load_trained(run), with_bad).vector_ND)
+        # Bit for bit, and so with the same batches: others are added up in another order.
+        expected = features(load_trained(run), with_bad, batch_size=8).vector_ND
+        assert np.array_equal(arrays["features"], expected)

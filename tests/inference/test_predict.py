@@ -22,6 +22,8 @@ from imgdata.inference.trained import load_trained
 from support.loaders import damaged, dataset, sample
 from support.networks import MEAN, STD, random_network, trained_run  # noqa: F401  a fixture
 
+ROUNDING = 1e-4
+"""What another place in a batch, on any processor, may change in a probability."""
 COUNT = 23
 """Of images: JPEGs in colour, gray and CMYK, and PNGs."""
 
@@ -33,6 +35,11 @@ def files(tmp_path_factory):
     for number in range(COUNT):
         (folder / f"{number:02d}.jpg").write_bytes(sample(number))
     return folder
+
+
+def probabilities(found):
+    """Return the probability of each class of one image."""
+    return {each.name: each.probability for each in found.predictions}
 
 
 @pytest.fixture
@@ -85,7 +92,7 @@ def test_probabilities_are_the_softmax_of_the_logits(files, tmp_path):
     found = predict(trained, [files], top=7)
     for one, chance_C in zip(found, chance_NC, strict=True):
         assert [each.index for each in one.predictions] == np.argsort(-chance_C).tolist()
-        assert [each.probability for each in one.predictions] == pytest.approx(np.sort(chance_C)[::-1], rel=1e-5)
+        assert [each.probability for each in one.predictions] == pytest.approx(np.sort(chance_C)[::-1], rel=ROUNDING)
         assert one.predictions[0].name == f"class {one.predictions[0].index}"
 
 
@@ -96,9 +103,9 @@ def test_a_run_that_was_validated_with_mirror_images_predicts_with_them(files, t
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mirrored)
     images = [tmp_path / "plain.png", mirrored]
     one, other = predict(random_network("cnn", flip_test=True), images)
-    assert one.predictions == other.predictions
+    assert probabilities(one) == pytest.approx(probabilities(other), rel=ROUNDING)
     one, other = predict(random_network("cnn"), images)
-    assert one.predictions != other.predictions
+    assert probabilities(one) != pytest.approx(probabilities(other), rel=ROUNDING)
 
 
 def test_a_run_knows_most_of_its_digits(run, digits, tmp_path):
@@ -166,7 +173,7 @@ def test_urls_are_fetched(server, tmp_path, monkeypatch):
     (tmp_path / "one.jpg").write_bytes(sample(0))
     trained = random_network("cnn")
     found = predict(trained, [f"{server}/one.jpg", tmp_path / "one.jpg", f"{server}/absent.jpg", "http://[bad/x.jpg"])
-    assert found[0].predictions == found[1].predictions
+    assert probabilities(found[0]) == pytest.approx(probabilities(found[1]), rel=ROUNDING)
     assert found[2].error == "unreadable: HTTP Error 404: File not found"
     assert found[3].error is not None
     monkeypatch.setattr(image_files, "MAX_DOWNLOAD_BYTES", 100)

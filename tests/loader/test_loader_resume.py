@@ -13,6 +13,7 @@ import imgdata
 from imgdata.order.epoch_order import Order
 from imgdata.recipes import MixUp
 from support.loaders import SAMPLES, as_saved, assert_same, dataset, epochs, loader, positions, take
+from support.patience import PATIENCE_S
 
 EPOCHS = 3
 
@@ -202,7 +203,7 @@ def test_a_process_that_is_killed_again_and_again_sees_every_batch_once(images, 
         process.communicate()
     for name in ("killed", "whole"):
         process = start(name)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
     # A batch that was noted, but not saved, comes again.
     noted = list(dict.fromkeys((tmp_path / "killed").read_text().splitlines()))

@@ -1,7 +1,6 @@
 """The threads of a loader, and a loader in several threads: nothing hangs, none is left."""
 
 import contextlib
-import gc
 import os
 import threading
 import time
@@ -16,6 +15,7 @@ from imgdata.backends import postprocess
 from imgdata.backends.cpu.backend import CpuBackend, CpuBatch
 from imgdata.recipes import MixUp, RandomErasing, TrivialAugment
 from support.loaders import assert_same, damaged, dataset, epochs, loader, on_the_cpu, seen, take
+from support.patience import PATIENCE_S, settles
 
 HEAVY = TrivialAugment(), RandomErasing()
 """The native threads and those for Pillow work on the same batch."""
@@ -27,16 +27,7 @@ def own_threads():
 
 def tasks():
     """Threads of the process, those outside Python included."""
-    return len(os.listdir("/proc/self/task"))
-
-
-def settles(found, expected):
-    """Whether `found()` becomes `expected` in some seconds: threads need a moment to end."""
-    deadline = time.monotonic() + 20
-    while found() != expected and time.monotonic() < deadline:
-        gc.collect()
-        time.sleep(0.01)
-    return found() == expected
+    return set(os.listdir("/proc/self/task"))
 
 
 @pytest.mark.parametrize("more", [(), HEAVY], ids=["plain", "heavy"])
@@ -45,10 +36,10 @@ def test_no_thread_is_left(images, backend, more, end):
     dataset = imgdata.open(images)
     with loader(dataset) as first:
         take(first)  # What Arrow starts to read the index stays.
-    time.sleep(0.05)  # Python's word that a thread has ended comes a bit before its end.
+    # Some of a test before may still be ending.
     before = tasks()
     batches = loader(dataset, more=more, batch_size=2, prefetch=5)
-    assert tasks() <= before
+    assert not tasks() - before
     if end == "with":
         with batches:
             take(batches, 2)
@@ -58,13 +49,12 @@ def test_no_thread_is_left(images, backend, more, end):
                 1 // (2 - number)
     else:
         take(batches, None if end == "exhausted" else 2)
-        assert tasks() > before
+        assert tasks() - before
         if end == "close":
             batches.close()
             batches.close()
     del batches
-    # Fewer, where those of a test before have ended only now.
-    assert settles(lambda: tasks() <= before, True), (tasks(), before)
+    assert settles(lambda: tasks() - before, set())
     assert own_threads() == []
 
 
@@ -85,16 +75,16 @@ def test_closing_ends_the_wait_of_another_thread(images, monkeypatch):
     monkeypatch.setattr(native, "AVAILABLE", False)
     held = threading.Event()
     batches = loader(images)
-    monkeypatch.setattr("imgdata.backends.pillow.crop.cut_image", lambda *_, **__: held.wait(20))
+    monkeypatch.setattr("imgdata.backends.pillow.crop.cut_image", lambda *_, **__: held.wait(PATIENCE_S))
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(next, iter(batches))
         time.sleep(0.05)
         closing = threading.Thread(target=batches.close)
         closing.start()
         with pytest.raises(imgdata.OptionError, match="this loader is closed"):
-            waiting.result(10)
+            waiting.result(PATIENCE_S)
         held.set()
-        closing.join(10)
+        closing.join(PATIENCE_S)
     assert settles(own_threads, [])
 
 
@@ -147,7 +137,7 @@ def test_closing_as_a_late_mix_begins_ends_the_wait(tmp_path, backend, monkeypat
         warnings.simplefilter("ignore", imgdata.BadImageWarning)
         waiting = threading.Thread(target=wait, daemon=True)
         waiting.start()
-        waiting.join(10)
+        waiting.join(PATIENCE_S)
     assert said == ["this loader is closed; make another Loader"]
 
 

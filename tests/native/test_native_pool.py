@@ -2,6 +2,7 @@
 
 import errno
 import io
+import math
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgdata import native
+from support.patience import PATIENCE_S
 from support.pictures import cmyk_jpeg, jpeg, photo_file
 from support.places import REPOSITORY, TESTS
 
@@ -202,7 +204,9 @@ def test_any_crop_of_any_sampling_is_that_of_the_decoded_picture(
     # Two roundings of each colour plane, and the decoder's own of the interpolated chroma. With a scaled DCT the filter
     # is another one.
     assert error.max() <= (5 if scale < 4 else 25)
-    assert error.mean() <= (1 if scale < 4 else 4)
+    # A mean over the few pixels of a small picture is nothing but those.
+    if min(math.prod(geometry.box[2:]), math.prod(geometry.resized), math.prod(geometry.size)) >= 500:
+        assert error.mean() <= (1 if scale < 4 else 4)
 
 
 PHOTO_CROPS = {
@@ -496,7 +500,7 @@ def test_several_python_threads_can_wait_and_close(pool: native.Pool) -> None:
             thread.start()
         own.close()
         for thread in waiting:
-            thread.join(30)
+            thread.join(PATIENCE_S)
         assert not any(thread.is_alive() for thread in waiting)
 
 
@@ -554,7 +558,11 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     folders = [str(Path(__file__).parent), str(TESTS), str(REPOSITORY)]
     start = f"import sys; sys.path[:0] = {folders!r}\nfrom test_native_pool import *\n"
     return subprocess.run(
-        [sys.executable, "-c", start + textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", start + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
 
 

@@ -7,12 +7,12 @@ import json
 import os
 import subprocess
 import sys
-from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from imgdata.recipes import imagenet_train
+from support.patience import PATIENCE_S
 from support.plugin_pages import changed
 from support.plugin_training import CLASSES, VAL, VAL_SAMPLES, train_loader, val_loader
 from support.plugin_training import pets as pets
@@ -56,7 +56,7 @@ def found(pets):
     """What the script found out."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-W", "error", __file__, pets]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -82,7 +82,6 @@ def test_a_loop_of_jax_learns_and_evaluates_each_sample_once(found):
     losses = found["losses"]
     assert len(losses) == 60
     assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
-    assert sum(later < earlier for earlier, later in pairwise(losses)) > 30
     assert found["counted"] == VAL_SAMPLES
 
 

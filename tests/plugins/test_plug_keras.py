@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from support.patience import PATIENCE_S
 from support.plugin_pages import changed
 from support.plugin_training import CLASSES, VAL_SAMPLES, train_loader, val_loader
 from support.plugin_training import pets as pets
@@ -72,7 +73,7 @@ def small_model(keras):
 def test_the_pages_code_fits_and_its_process_ends_without_a_word(pets, tmp_path):
     environment = os.environ | {"KERAS_BACKEND": "torch", "KERAS_HOME": str(tmp_path), "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, __file__, pets]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["epochs"] == found["validated"] == 3

@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from support.patience import PATIENCE_S
 from support.plugin_pages import changed
 from support.plugin_training import TRAIN_SAMPLES, VAL_SAMPLES, leave, tiny_model, train_loader, val_loader
 from support.plugin_training import pets as pets
@@ -161,7 +162,7 @@ def test_two_ranks_of_lightnings_own_launcher_share_the_samples(pets, tmp_path):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

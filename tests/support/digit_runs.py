@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 
 import imgdata
 from imgdata.training.options import TrainOptions
+from support.patience import PATIENCE_S
 
 TRAIN_SAMPLES, VAL_SAMPLES = 320, 80
 SIDE = 16
@@ -78,7 +79,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 def run_command(*arguments: str | Path, ranks: int = 1) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     command = imgdata_command(*arguments, ranks=ranks)
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def losses(run: Path) -> list[float]:

@@ -20,6 +20,7 @@ from imgdata.recipes import (
     Recipe,
     Resize,
 )
+from support.patience import PATIENCE_S
 from support.rawdata import class_folders
 
 CLASSES = 3
@@ -66,7 +67,7 @@ def tiny_model() -> torch.nn.Module:
         )
 
 
-def run_ranks(script: str, *arguments: str | Path, ranks: int = 2, timeout_s: int = 120) -> None:
+def run_ranks(script: str, *arguments: str | Path, ranks: int = 2, timeout_s: int = PATIENCE_S) -> None:
     """Run a test module as a script, in so many processes under torchrun."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", script]

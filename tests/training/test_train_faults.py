@@ -18,6 +18,7 @@ from imgdata.training.loop import train
 from imgdata.training.run_folder import RunFolder
 from imgdata.training.setup import prepare
 from support.digit_runs import ENVIRONMENT, digit_folders, quick
+from support.patience import PATIENCE_S
 
 ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))
 
@@ -56,7 +57,7 @@ assert set(config["versions"]) == {"imgdata", "torch"}, config
 @pytest.mark.slow
 def test_own_networks_need_neither_timm_nor_torchvision(digits, tmp_path):
     command = [sys.executable, "-c", WITHOUT, str(digits), str(tmp_path / "run")]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
 
 

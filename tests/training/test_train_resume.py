@@ -4,7 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
-import time
+import sys
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from imgdata.training.loop import train
 from support.digit_runs import (
     ENVIRONMENT,
     QUICK,
+    VAL_SAMPLES,
     digit_folders,
     flags,
     imgdata_command,
@@ -25,6 +26,7 @@ from support.digit_runs import (
     quick,
     run_command,
 )
+from support.patience import PATIENCE_S
 
 EPOCHS = 3
 STEPS = 10
@@ -89,29 +91,44 @@ class Asking(TrainWatcher):
         self.notes.append(text)
 
 
-def cut_off(digits, run, at):
-    """Start the run, and kill it once it has saved a checkpoint after `at` steps."""
-    command = imgdata_command("train", digits, "--out", run, *flags(**SETTINGS))
-    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
-        wait_for_step(run, at)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+AT_A_STEP = """
+import signal, sys, time
+import imgdata.train.loop as loop
+from imgdata_cli.main import main
+
+step, (at, what), sys.argv[1:] = loop.Learner.step, sys.argv[1:3], sys.argv[3:]
+
+def step_and_more(self, images, labels, *, number, lr):
+    if number == int(at):
+        if what == "SIGTERM":
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            print("there", flush=True)
+            time.sleep(1000)
+    return step(self, images, labels, number=number, lr=lr)
+
+loop.Learner.step = step_and_more
+main()
+"""
 
 
-def wait_for_step(run, step):
-    deadline = time.monotonic() + 100
-    while time.monotonic() < deadline:
-        if (run / "last.pt").exists() and last(run)["step"] >= step:
-            return
-        time.sleep(0.002)
-    raise AssertionError(f"no checkpoint after step {step}")
+def started(digits, run, *, at, what):
+    """Start the command, which waits when it comes to the step `at`, or gets a signal there."""
+    train_command = ["train", digits, "--out", run, *flags(**SETTINGS)]
+    command = [sys.executable, "-c", AT_A_STEP, at, what, *train_command]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(list(map(str, command)), env=ENVIRONMENT, text=True, **pipes)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [3, 16])
+@pytest.mark.parametrize("at", [4, 17])
 def test_after_kill_9_the_losses_are_those_of_the_whole_run(digits, whole, tmp_path, at):
     run = tmp_path / "run"
-    cut_off(digits, run, at)
+    with started(digits, run, at=at, what="wait") as process:
+        assert process.stdout.readline() == "there\n"
+        process.kill()
+    # The last checkpoint is older.
+    assert 0 < last(run)["step"] < at
     # As if it had been killed while it wrote a checkpoint.
     (run / ".last.pt.123.tmp").write_bytes(b"half")
     train(digits, run, resume=True)
@@ -168,11 +185,8 @@ def weights_for(kind, digits, folder):
 @pytest.mark.slow
 def test_a_command_that_is_asked_to_stop_saves_first(digits, whole, tmp_path):
     run = tmp_path / "run"
-    command = imgdata_command("train", digits, "--out", run, *flags(**SETTINGS))
-    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
-        wait_for_step(run, 12)
-        process.send_signal(signal.SIGTERM)
-        error = process.communicate(timeout=60)[1]
+    with started(digits, run, at=12, what="SIGTERM") as process:
+        error = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 130
     assert "--resume goes on with the next batch" in error
     assert "Traceback" not in error
@@ -226,7 +240,7 @@ def train_by_two(digits, run, settings, *, stop_at=0):
     script.write_text(RANKS)
     command = [*imgdata_command(ranks=2)[:-2], script, digits, run, json.dumps(settings), str(stop_at)]
     return subprocess.run(
-        list(map(str, command)), env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False
+        list(map(str, command)), env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
 
 
@@ -240,9 +254,10 @@ def plain(digits, tmp_path_factory):
 
 
 def assert_same_up_to_rounding(run, other):
-    assert losses(run) == pytest.approx(losses(other), abs=1e-4)
-    for name in ("val_loss", "val_top1", "train_loss"):
-        assert [row[name] for row in metrics(run)] == pytest.approx([row[name] for row in metrics(other)], abs=1e-4)
+    # Sums in another order are other in their last bits, and each step makes more of that; one answer may be another.
+    assert losses(run) == pytest.approx(losses(other), abs=2e-3)
+    for name, within in {"val_loss": 2e-3, "train_loss": 2e-3, "val_top1": 1.5 / VAL_SAMPLES}.items():
+        assert [row[name] for row in metrics(run)] == pytest.approx([row[name] for row in metrics(other)], abs=within)
 
 
 @pytest.mark.slow
@@ -362,4 +377,4 @@ def test_two_ranks_thaw_together_and_validate_with_the_same_statistics(digits, t
     found = evaluate(tmp_path / "two", digits, split="val").scores
     summary = json.loads((tmp_path / "two" / "summary.json").read_text())
     assert found.correct == summary["correct"]
-    assert found.loss == pytest.approx(summary["loss"], rel=1e-5)
+    assert found.loss == pytest.approx(summary["loss"], rel=1e-4)

@@ -31,6 +31,7 @@ from imgdata.recipes import (
 )
 from support.dali_work import NORMALIZE, by_dali, made, setup, work
 from support.loaders import RECIPE, dataset
+from support.patience import PATIENCE_S
 from support.places import TESTS
 from support.rawdata import encoded
 
@@ -269,5 +270,5 @@ print(os.waitstatus_to_exitcode(status), np.array_equal(ahead.images().numpy(), 
 
 def test_parent_and_child_go_on_after_a_fork(images):
     command = [sys.executable, "-c", FORK, images, TESTS]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (done.stdout, done.stderr) == ("0 True\n", "")

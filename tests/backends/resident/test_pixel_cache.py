@@ -1,6 +1,5 @@
 """Around the resident backend: what it keeps on the disk, its threads, what ends them, and other processes."""
 
-import gc
 import json
 import os
 import resource
@@ -22,6 +21,7 @@ from imgdata.backends.resident import decoding, pixel_cache, window
 from imgdata.backends.resident.backend import ResidentBackend
 from imgdata.recipes import CenterCrop, Recipe, Resize
 from support.loaders import dataset
+from support.patience import PATIENCE_S, settles
 from support.places import TESTS
 from support.resident_batches import (
     GEOMETRY,
@@ -210,7 +210,7 @@ def started(script, folder):
 @pytest.mark.slow
 def test_of_several_processes_one_decodes(one_size, resident_cache):
     running = [started(HASH, one_size) for _ in range(3)]
-    lines = [process.communicate(timeout=100)[0].split() for process in running]
+    lines = [process.communicate(timeout=PATIENCE_S)[0].split() for process in running]
     assert sum("decoded" in line for line in lines) == 1
     assert len({line[-1] for line in lines}) == 1
     assert sorted(path.suffix for path in resident_cache.iterdir()) == [".json", ".lock", ".npy"]
@@ -220,7 +220,7 @@ HALF = """
 def half(setup, window, put):
     decode(setup, window, lambda first, pixels: put(first, pixels[:7]))
     print("half", flush=True)
-    time.sleep(60)
+    time.sleep(1000)
 pixel_cache.decode = half
 t.images_of(ResidentBackend, setup)
 """
@@ -232,7 +232,7 @@ def test_after_a_kill_in_the_middle_the_next_process_decodes(one_size, resident_
     assert killed.stdout.readline() == "half\n"
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
-    assert started(HASH, one_size).communicate(timeout=60)[0].startswith("decoded\n")
+    assert started(HASH, one_size).communicate(timeout=PATIENCE_S)[0].startswith("decoded\n")
     assert sorted(path.suffix for path in resident_cache.iterdir()) == [".json", ".lock", ".npy"]
 
 
@@ -251,7 +251,7 @@ begun.wait()
 child = os.fork()
 go_on.set()
 if child == 0:
-    signal.alarm(30)
+    signal.alarm(200)
     t.images_of(ResidentBackend, setup)
     os._exit(0)
 if sys.argv[1].endswith("killed"):
@@ -262,7 +262,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def test_a_fork_while_the_parent_decodes_waits_for_it_alone(one_size):
-    assert started(FORK, one_size).communicate(timeout=60)[0] == "0\n"
+    assert started(FORK, one_size).communicate(timeout=PATIENCE_S)[0] == "0\n"
 
 
 @pytest.mark.slow
@@ -270,7 +270,7 @@ def test_a_fork_whose_parent_was_killed_while_it_decoded_decodes(one_size, tmp_p
     folder = tmp_path / "killed"
     folder.symlink_to(one_size)
     # Its output ends when the child has ended, too.
-    started(FORK, folder).communicate(timeout=60)
+    started(FORK, folder).communicate(timeout=PATIENCE_S)
     assert sorted(path.suffix for path in resident_cache.iterdir()) == [".json", ".lock", ".npy"]
 
 
@@ -293,7 +293,7 @@ begun.wait()
 
 
 def test_decoding_ends_with_the_program(one_size, resident_cache):
-    said = started(END, one_size).communicate(timeout=60)[0]
+    said = started(END, one_size).communicate(timeout=PATIENCE_S)[0]
     assert said == "this loader is closed; make another Loader\n"
     assert [path.suffix for path in resident_cache.iterdir()] == [".lock"]
 
@@ -314,14 +314,6 @@ def test_what_a_killed_process_left_is_removed(one_size, resident_cache):
 
 def own_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("imgdata-")]
-
-
-def settles(found, expected):
-    deadline = time.monotonic() + 20
-    while found() != expected and time.monotonic() < deadline:
-        gc.collect()
-        time.sleep(0.01)
-    return found() == expected
 
 
 @pytest.fixture
@@ -345,7 +337,7 @@ def test_decoding_ends_when_nobody_wants_it(one_size, resident_cache, slow_decod
     backend = ResidentBackend(setup_of(one_size, GEOMETRY["middle"]))
     planner = planner_of(backend.setup)
     pending = backend.start(planner.work(planner.draft(0, 0)))
-    assert slow_decoding.wait(20)
+    assert slow_decoding.wait(PATIENCE_S)
     if end == "close":
         backend.close()
     else:
@@ -359,4 +351,4 @@ def test_decoding_ends_when_nobody_wants_it(one_size, resident_cache, slow_decod
 
 def test_pytorch_is_imported_by_the_first_batch():
     code = "import sys, imgdata.backends.resident.backend; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)
