@@ -15,6 +15,7 @@ from imgdata.backends.buffers import Loans
 from imgdata.dataset.dataset import Split
 from imgdata.errors import ShardError
 from imgdata.storage.atomic import pread
+from imgdata.storage.reading import open_regular
 
 LEAST_FILES = 16
 """Files that stay open however low the process's limit is."""
@@ -120,10 +121,10 @@ class ShardFiles:
 
 def _opened(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return open_regular(path)
     except OSError as error:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if error.errno != errno.EMFILE or soft == hard:
             raise
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return open_regular(path)

@@ -1,7 +1,6 @@
 """A finished dataset folder -> splits of samples with random access."""
 
 import difflib
-import json
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,11 +10,13 @@ import pyarrow.compute as pc
 import xxhash
 
 from imgdata.dataset.index import Index
+from imgdata.dataset.index_checks import IndexLimits
 from imgdata.dataset.manifest import MANIFEST, Manifest, SplitEntry, dataset_folder, read_manifest
 from imgdata.errors import ShardError
 from imgdata.sample import ClassName, Sample
 from imgdata.storage.atomic import FilePool
 from imgdata.storage.folder import DatasetFolder
+from imgdata.storage.reading import parse_json
 
 if TYPE_CHECKING:
     import webdataset
@@ -34,11 +35,12 @@ class Split:
     Works as a map-style dataset of `torch.utils.data.DataLoader`: picklable, and safe after a fork.
     """
 
-    def __init__(self, folder: DatasetFolder, entry: SplitEntry) -> None:
-        """Open the index. Raises `ShardError` when it doesn't fit `dataset.json`."""
+    def __init__(self, folder: DatasetFolder, entry: SplitEntry, num_classes: int | None = None) -> None:
+        """Open the index; `num_classes` bounds its labels. Raises `ShardError` when it doesn't fit `dataset.json`."""
         self.folder = folder
         self.name = entry.name
-        self.index = Index(folder.local(entry.index))
+        limits = IndexLimits(num_classes=num_classes, shards=frozenset(shard.file for shard in entry.shards))
+        self.index = Index(folder.local(entry.index), limits)
         self.shards = [folder.local(shard.file) for shard in entry.shards]
         if len(self.index) != entry.samples:
             raise ShardError(
@@ -165,7 +167,7 @@ class Split:
             return {}
         data = self._read(i, "json_offset", "json_size")
         try:
-            fields = json.loads(data)
+            fields = parse_json(data)
         except ValueError:
             fields = None
         if not isinstance(fields, dict):
@@ -183,7 +185,9 @@ class Dataset(Mapping[str, Split]):
         """Open every split's index. Raises `ShardError`."""
         self.folder = folder
         self.manifest = manifest
-        self.splits: dict[str, Split] = {entry.name: Split(folder, entry) for entry in manifest.splits}
+        self.splits: dict[str, Split] = {
+            entry.name: Split(folder, entry, len(manifest.classes)) for entry in manifest.splits
+        }
 
     @property
     def path(self) -> Path:

@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from imgdata.arrow import numbers
+from imgdata.dataset.index_checks import NO_LIMITS, IndexLimits, column_fault
 from imgdata.errors import ShardError
 from imgdata.storage.atomic import whole_file
+from imgdata.storage.reading import require_regular
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 
@@ -44,12 +46,14 @@ JSON_FIELDS = (
 """Further columns when the samples have a `json` member: where it lies and its hash; size 0 where it is absent."""
 
 _ROW_GROUP = 1 << 17
+_FEW_ROWS = 1_000_000
+"""So many rows take little memory, whatever the file's size."""
 _DAMAGE = (pa.ArrowException, OSError, KeyError, UnicodeDecodeError)
 """What pyarrow raises while it reads a damaged file; the last one for names of columns and for words."""
 
 
 def index_schema(*, has_json: bool) -> pa.Schema:
-    """`INDEX_SCHEMA`, with `JSON_FIELDS` behind it when samples have a `json` member."""
+    """Return `INDEX_SCHEMA`, with `JSON_FIELDS` behind it when samples have a `json` member."""
     return pa.schema([*INDEX_SCHEMA, *JSON_FIELDS]) if has_json else INDEX_SCHEMA
 
 
@@ -108,9 +112,10 @@ class IndexRow(NamedTuple):
 class Index:
     """The columns of one split, each read from the file on its first use. Picklable: a copy reads anew."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the file's footer and check its columns. Raises `ShardError`."""
+    def __init__(self, path: Path, limits: IndexLimits = NO_LIMITS) -> None:
+        """Read the file's footer and check its columns; `limits` are for their values. Raises `ShardError`."""
         self.path = path
+        self._limits = limits
         metadata = self._metadata()
         self._num_rows: int = metadata.num_rows
         self.has_json = "json_offset" in metadata.schema.to_arrow_schema().names
@@ -126,6 +131,7 @@ class Index:
 
     def _metadata(self) -> pq.FileMetaData:
         try:
+            num_bytes = require_regular(self.path)
             metadata = pq.read_metadata(self.path, memory_map=True)
             found = metadata.schema.to_arrow_schema()
         except FileNotFoundError:
@@ -136,6 +142,11 @@ class Index:
         if not found.equals(expected):
             raise ShardError(
                 f"{self.path}: columns of an index must be {expected.names}, got {found.names}; {self._rebuild()}"
+            )
+        # The hashes alone take 8 bytes a row, and hardly shrink: billions of equal rows would fill the memory.
+        if metadata.num_rows > max(_FEW_ROWS, num_bytes):
+            raise ShardError(
+                f"{self.path}: damaged index ({metadata.num_rows} rows in {num_bytes} bytes); {self._rebuild()}"
             )
         return metadata
 
@@ -164,16 +175,25 @@ class Index:
         if table.num_rows != len(self):
             raise ShardError(f"{self.path}: changed while it was open; open the dataset again")
         for name, column in zip(table.column_names, table.unify_dictionaries().columns, strict=True):
+            self._check(name, column)
             self._columns[name] = column
 
+    def _check(self, name: str, column: "pa.ChunkedArray[Any]") -> None:
+        try:
+            fault = column_fault(name, column, self._limits)
+        except (*_DAMAGE, ValueError) as error:
+            raise self._damaged(error) from error
+        if fault is not None:
+            raise ShardError(f"{self.path}: {fault}; {self._rebuild()}")
+
     def column(self, name: str) -> "pa.ChunkedArray[Any]":
-        """Column `name` as Arrow array of N values."""
+        """Return column `name` as an Arrow array of N values."""
         if name not in self._columns:
             self.load([name])
         return self._columns[name]
 
     def array(self, name: str) -> NDArray[Any]:
-        """Column `name` as read-only array of N numbers; words as int32 positions in `words(name)`."""
+        """Return column `name` as a read-only array of N numbers; words as int32 positions in `words(name)`."""
         if name not in self._arrays:
             column = self.column(name)
             if pa.types.is_string(column.type):
@@ -184,7 +204,7 @@ class Index:
         return self._arrays[name]
 
     def words(self, name: str) -> list[str]:
-        """The distinct values of a word column (`shard`, `mode`, `format`), in order of their first row."""
+        """Return the distinct values of a word column (`shard`, `mode`, `format`), in order of their first row."""
         if name not in self._words:
             chunks = cast("list[pa.DictionaryArray[Any, Any]]", self.column(name).chunks)
             try:
@@ -234,18 +254,18 @@ class Index:
         return self.array("xxh64")
 
     def row(self, position: int) -> IndexRow:
-        """The row at `position`, counted from 0."""
+        """Return the row at `position`, counted from 0."""
         self.load(IndexRow._fields)
         return IndexRow(*(self._columns[name][position].as_py() for name in IndexRow._fields))
 
     def find(self, key: str) -> int:
-        """Position of the first sample with `key`; -1 when there is none."""
+        """Return the position of the first sample with `key`; -1 when there is none."""
         position: int = pc.index(self.column("key"), key).as_py()
         return position
 
 
 def index_id(index: Index) -> str:
-    """Names a split's contents: 32 hex digits of SHA-256 over the hashes of its images, in order, and their labels."""
+    """Return the name of a split's contents: 32 hex digits of SHA-256 over its images' hashes, in order, and labels."""
     index.load(("xxh64", "label"))
     digest = hashlib.sha256(index.xxh64_N.astype("<u8").tobytes())
     digest.update(index.label_N.astype("<i4").tobytes())

@@ -5,22 +5,29 @@ The file is written last, so a folder that has it is complete.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from imgdata.errors import ShardError
+from imgdata.checks import is_integer
+from imgdata.errors import OptionError, ShardError
 from imgdata.sample import ClassName
 from imgdata.storage.atomic import JOB_FOLDER
+from imgdata.storage.reading import MAX_JSON_BYTES, parse_json, read_file
 from imgdata.version import __version__
 
 MANIFEST = "dataset.json"
 MANIFEST_VERSION = 1
 
 MAX_PIXELS = 200_000_000
-"""Images with more pixels are bad unless `options` has another limit."""
+"""Images with more pixels are bad, unless the user says otherwise: `--max-pixels` of `imgdata shard`, and
+`IMGDATA_MAX_PIXELS` in the environment for reading."""
+MAX_PIXELS_VARIABLE = "IMGDATA_MAX_PIXELS"
+_MAX_NUMBER = 2**62
+_MAX_SHOWN_CHARS = 80
 
 _HASH_LINE = re.compile(rb'  "sha256": "([0-9a-f]{64})",\n')
 """The second line of the file, behind the opening brace."""
@@ -90,9 +97,13 @@ class Manifest:
 
     @property
     def max_pixels(self) -> int:
-        """Most pixels that an image of this dataset may have."""
+        """Most pixels that an image of this dataset may have, at most `own_max_pixels`.
+
+        A folder from elsewhere can lower the limit, never raise it.
+        """
         limit = self.options.get("max_pixels")
-        return limit if isinstance(limit, int) else MAX_PIXELS
+        own = own_max_pixels()
+        return min(limit, own) if isinstance(limit, int) and is_integer(limit) and limit > 0 else own
 
     def to_bytes(self) -> bytes:
         """The file: the same for the same contents, without times or places; with its own sha256 in it."""
@@ -119,6 +130,19 @@ class Manifest:
         data = json_bytes(content)
         line = b'  "sha256": "%b",\n' % hashlib.sha256(data).hexdigest().encode()
         return data[:_HASH_AT] + line + data[_HASH_AT:]
+
+
+def own_max_pixels() -> int:
+    """Return the most pixels of an image that this user decodes: `IMGDATA_MAX_PIXELS`, else `MAX_PIXELS`.
+
+    Raises `OptionError` when the variable is no number of pixels.
+    """
+    text = os.environ.get(MAX_PIXELS_VARIABLE, "").strip()
+    if not text:
+        return MAX_PIXELS
+    if not re.fullmatch("[1-9][0-9]{0,17}", text):
+        raise OptionError(f"{MAX_PIXELS_VARIABLE} must be a number of pixels of at least 1, got {text[:40]!r}")
+    return int(text)
 
 
 def is_as_written(data: bytes) -> bool:
@@ -154,7 +178,7 @@ def read_manifest(folder: Path) -> Manifest:
     """`dataset.json` of `folder`. Raises `ShardError` that says what the folder is instead, and what to do."""
     path = folder / MANIFEST
     try:
-        data = path.read_bytes()
+        data = read_file(path, MAX_JSON_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise ShardError(_no_manifest(folder)) from None
     except OSError as error:
@@ -165,12 +189,12 @@ def read_manifest(folder: Path) -> Manifest:
 def parse_manifest(data: bytes, path: Path) -> Manifest:
     """The manifest in `data`, read from `path`. Raises `ShardError` when it is damaged or of a later version."""
     try:
-        content = json.loads(data)
+        content = parse_json(data)
         version = content["version"]
         if version != MANIFEST_VERSION:
             raise ShardError(
-                f"{path}: version must be {MANIFEST_VERSION}, got {version!r}; it was written by another imgdata "
-                f"({content.get('imgdata', 'unknown')}): upgrade imgdata"
+                f"{path}: version must be {MANIFEST_VERSION}, got {_short(version)}; it was written by another imgdata "
+                f"({_short(content.get('imgdata', 'unknown'))}): upgrade imgdata"
             )
         return Manifest(
             name=_file_name(content["name"]),
@@ -217,24 +241,29 @@ def _source(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} must be a text")
+        raise TypeError(f"{_short(value)} must be a text")
     # JSON can name halves of surrogate pairs, which are no text: this fails for them.
     value.encode()
     return value
 
 
-def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise TypeError(f"{value!r} must be a whole number, 0 or more")
-    return value
+def _count(value: Any) -> int:
+    if not is_integer(value) or not 0 <= value < _MAX_NUMBER:
+        raise TypeError(f"{_short(value)} must be a whole number, 0 or more")
+    return int(value)
 
 
 def _file_name(value: object) -> str:
     """Nothing outside the folder is ever read or written because of what this file says."""
     name = _text(value)
     if not name or "/" in name or "\0" in name or name in (".", ".."):
-        raise ValueError(f"{name!r} must be the name of a file in the folder")
+        raise ValueError(f"{_short(name)} must be the name of a file in the folder")
     return name
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + "..."
 
 
 def _no_manifest(folder: Path) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from imgdata.errors import MissingExtraError, OptionError
+from imgdata.storage.reading import open_regular
 
 Tensors = dict[str, torch.Tensor]
 _NESTS = (
@@ -89,7 +90,7 @@ def read_weights(path: Path) -> Tensors:
 
 def _read(path: Path) -> Any:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=open_regular) as file:
             start = file.read(9)
     except OSError as error:
         raise OptionError(f"{path}: must be a file of weights, got {error.strerror}; check the path") from error

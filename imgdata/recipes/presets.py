@@ -1,6 +1,5 @@
 """A size -> the usual recipe of a kind of training, with its source."""
 
-import json
 from pathlib import Path
 
 from imgdata.errors import OptionError
@@ -17,6 +16,7 @@ from imgdata.recipes.ops import (
 )
 from imgdata.recipes.recipe import Recipe
 from imgdata.recipes.sizes import Ramp, Schedule
+from imgdata.storage.reading import read_json
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Of ImageNet's training images, as in torchvision's models and most that came after them."""
@@ -106,7 +106,7 @@ def named_recipe(name: str, size: int | None = None) -> Recipe:
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a file, JSON as `Recipe.to_dict` gives it. Raises `OptionError`."""
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
     except OSError as error:
         raise OptionError(f"{path}: the recipe can't be read: {error.strerror or error}") from error
     except ValueError as error:

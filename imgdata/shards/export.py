@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import xxhash
 
 from imgdata.arrow import number_array
 from imgdata.dataset.dataset import Split
@@ -25,6 +26,7 @@ _EXTENSIONS = {"jpeg": ("jpg", "jpeg", "jpe", "jfif"), "tiff": ("tif", "tiff"), 
 _ALL_EXTENSIONS = {"png", "webp", "gif", "bmp", "avif", *(ext for kinds in _EXTENSIONS.values() for ext in kinds)}
 _FORBIDDEN = re.compile(r"[\x00-\x1f/]")
 _MAX_NAME_BYTES = 240
+"""Leaves room for an extension and a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,4 +144,13 @@ def _extensions(kind: str) -> tuple[str, ...]:
 
 def _clean(part: str) -> str:
     cleaned = _FORBIDDEN.sub("_", part)
-    return cleaned if cleaned not in ("", ".", "..") else "_"
+    return _shortened(cleaned) if cleaned not in ("", ".", "..") else "_"
+
+
+def _shortened(part: str) -> str:
+    """Return `part` as file systems take it: the end of a longer one is a hash of the whole."""
+    data = part.encode("utf-8", "surrogateescape")
+    if len(data) <= _MAX_NAME_BYTES:
+        return part
+    start = data[: _MAX_NAME_BYTES - 37].decode("utf-8", "ignore")
+    return f"{start}-{xxhash.xxh64_hexdigest(data)}"

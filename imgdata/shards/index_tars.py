@@ -1,7 +1,6 @@
 """WebDataset tars made elsewhere -> index and sidecars beside them; the tars stay as they are."""
 
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from imgdata.images.info import UNKNOWN
 from imgdata.images.probe import probe
 from imgdata.sample import ClassName
 from imgdata.shards.job_folder import REJECTS, REPAIRS
-from imgdata.shards.parallel import in_threads
+from imgdata.shards.parallel import end_if_stopped, in_threads
 from imgdata.shards.sidecars import (
     DaliMember,
     ShardRecord,
@@ -35,7 +34,8 @@ from imgdata.shards.sidecars import (
 from imgdata.sources.listing import clean_title, escape_name
 from imgdata.sources.tars import TarSet, expand, tar_set
 from imgdata.storage.atomic import JOB_FOLDER
-from imgdata.tar.archive import Member
+from imgdata.storage.reading import parse_json
+from imgdata.tar.archive import open_tar, read_member
 from imgdata.tar.keys import duplicate_positions
 from imgdata.tar.labels import LabelReader, choose_label_source
 from imgdata.tar.samples import TarSample, image_member, is_image, several_images_warning, tar_samples
@@ -78,7 +78,7 @@ class _Rows:
     def add(self, sample: TarSample, extension: str, descriptor: int) -> None:
         """Append one sample, whose image is the member `extension`."""
         image = sample.members[extension]
-        data = _read(descriptor, image, self.tar)
+        data = read_member(descriptor, image, self.tar)
         try:
             info = probe(data)
         except ImageError as error:
@@ -86,7 +86,7 @@ class _Rows:
             self.bad += 1
             self.first_bad = self.first_bad or f"{sample.key}: {error}"
         side = sample.members.get("json")
-        fields = b"" if side is None else _read(descriptor, side, self.tar)
+        fields = b"" if side is None else read_member(descriptor, side, self.tar)
         row: tuple[object, ...] = (
             escape_name(sample.key),
             self.tar.name,
@@ -176,7 +176,7 @@ def _label_source(found: TarSet, image_ext: tuple[str, ...], wanted: str) -> str
     if wanted == "auto" and found.manifest is not None:
         return found.manifest.label_from
     for tar in found.tars:
-        with open(tar, "rb", buffering=0) as file:
+        with open_tar(tar) as file:
             for sample in tar_samples(tar):
                 if image_member(sample, image_ext) is not None:
                     return choose_label_source(sample, file.fileno(), tar, wanted)
@@ -187,8 +187,9 @@ def _label_source(found: TarSet, image_ext: tuple[str, ...], wanted: str) -> str
 def _scan(tar: Path, image_ext: tuple[str, ...], source: str) -> _Scan:
     rows = _Rows(tar, LabelReader(source))
     without_image = 0
-    with open(tar, "rb", buffering=0) as file:
+    with open_tar(tar) as file:
         for sample in tar_samples(tar):
+            end_if_stopped()
             extension = image_member(sample, image_ext)
             if extension is None:
                 without_image += 1
@@ -212,19 +213,12 @@ def _scan(tar: Path, image_ext: tuple[str, ...], source: str) -> _Scan:
     )
 
 
-def _read(descriptor: int, member: Member, tar: Path) -> bytes:
-    data = os.pread(descriptor, member.size, member.offset)
-    if len(data) != member.size:
-        raise ShardError(f"{tar}: cut short inside {member.name} at byte {member.offset + len(data)}")
-    return data
-
-
 def _source_in(fields: bytes) -> str:
     """The name in the raw dataset in a `json` member as `imgdata shard` writes it; empty in any other."""
     if b'"source"' not in fields:
         return ""
     try:
-        values = json.loads(fields)
+        values = parse_json(fields)
         ours = isinstance(values["width"], int) and isinstance(values["height"], int)
         source = values["source"]
         # Arrow takes no halves of surrogate pairs; `imgdata shard` writes none.

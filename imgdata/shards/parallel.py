@@ -1,5 +1,6 @@
 """The same work over many files, in threads: hashing and decoding leave the interpreter to the other threads."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -11,8 +12,22 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
+_thread = threading.local()
+
+
+class StoppedError(Exception):
+    """A job ends before its time because another one failed, or the user interrupted the command."""
+
+
+def end_if_stopped() -> None:
+    """Raise `StoppedError` in a job of `in_threads` whose result is not needed any more."""
+    stop = getattr(_thread, "stop", None)
+    if stop is not None and stop.is_set():
+        raise StoppedError
+
+
 def check_workers(workers: int | None) -> int:
-    """The number of workers; by default the cores that this process may use. Raises `OptionError`."""
+    """Return the number of workers; by default the cores that this process may use. Raises `OptionError`."""
     if workers is None:
         return len(own_cores())
     if workers < 1:
@@ -27,9 +42,18 @@ def in_threads(
     workers: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Result]:
-    """`work` of each job, in order; `progress(done, all)` hears of each. The first error ends what has not begun."""
+    """Yield `work` of each job, in order; `progress(done, all)` is called after each.
+
+    The first error, and Ctrl-C, ends the jobs that have not begun, and those that call `end_if_stopped`.
+    """
+    stop = threading.Event()
+
+    def stoppable(job: Job) -> Result:
+        _thread.stop = stop
+        return work(job)
+
     with ThreadPoolExecutor(check_workers(workers)) as pool:
-        running = [pool.submit(work, job) for job in jobs]
+        running = [pool.submit(stoppable, job) for job in jobs]
         try:
             for done, job in enumerate(running, 1):
                 result = job.result()
@@ -37,4 +61,5 @@ def in_threads(
                     progress(done, len(running))
                 yield result
         finally:
+            stop.set()
             pool.shutdown(cancel_futures=True)

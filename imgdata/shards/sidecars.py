@@ -17,6 +17,7 @@ from imgdata.errors import ShardError
 from imgdata.shards.card import CARD, card
 from imgdata.shards.croissant import CROISSANT, croissant
 from imgdata.storage.atomic import write_atomic
+from imgdata.storage.reading import open_regular
 
 __all__ = [
     "TIMM_INFO",
@@ -97,7 +98,7 @@ def sidecar_files(manifest: Manifest) -> dict[str, bytes]:
 
 def file_sha256(path: Path) -> str:
     """Hash of a file's bytes in hexadecimal. Raises `OSError`."""
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=open_regular) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

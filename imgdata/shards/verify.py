@@ -1,10 +1,12 @@
 """Dataset folder -> faults: tars, index and sidecars compared with each other, byte by byte."""
 
+import re
 from collections.abc import Callable
 from hashlib import sha256 as new_sha256
 from pathlib import Path
 
 from imgdata.dataset.index import Index
+from imgdata.dataset.index_checks import IndexLimits
 from imgdata.dataset.manifest import (
     MANIFEST,
     Manifest,
@@ -20,6 +22,7 @@ from imgdata.shards.job_folder import REJECTS, REPAIRS
 from imgdata.shards.parallel import in_threads
 from imgdata.shards.sidecars import dali_index_path, file_sha256, sidecar_files
 from imgdata.shards.verify_shard import Fault, ShardRows, check_shard, first_difference
+from imgdata.storage.reading import MAX_JSON_BYTES, read_file
 
 __all__ = ["Fault", "verify"]
 
@@ -43,7 +46,7 @@ def verify(
     faults = _check_manifest(folder) + _check_files(folder, manifest) + _check_extra(folder, manifest)
     jobs: list[tuple[ShardRecord, ShardRows | None]] = []
     for split in manifest.splits:
-        index, index_faults = _open_index(folder, split)
+        index, index_faults = _open_index(folder, split, len(manifest.classes))
         faults += index_faults
         start = 0
         for shard in split.shards:
@@ -81,14 +84,14 @@ def _check(folder: Path, shard: ShardRecord, rows: ShardRows | None, manifest: M
     return faults
 
 
-def _open_index(folder: Path, split: SplitEntry) -> tuple[Index | None, list[Fault]]:
+def _open_index(folder: Path, split: SplitEntry, num_classes: int) -> tuple[Index | None, list[Fault]]:
     """The index, and its faults; None for one that is damaged: what its rows would say is not to be trusted."""
     path = folder / split.index
     try:
         sha256 = file_sha256(path)
         if sha256 != split.index_sha256:
             return None, [Fault(split.index, "", -1, f"sha256 is {sha256}, must be {split.index_sha256}; {_REBUILD}")]
-        index = Index(path)
+        index = Index(path, IndexLimits(num_classes=num_classes, shards=frozenset(one.file for one in split.shards)))
         index.load(index.names)
     except FileNotFoundError:
         return None, [Fault(split.index, "", -1, f"missing; {_REBUILD}")]
@@ -113,7 +116,7 @@ def _rows(index: Index, shard: ShardRecord, start: int) -> ShardRows | None:
 
 
 def _check_manifest(folder: Path) -> list[Fault]:
-    data = (folder / MANIFEST).read_bytes()
+    data = read_file(folder / MANIFEST, MAX_JSON_BYTES)
     if is_as_written(data):
         return []
     return [Fault(MANIFEST, "", -1, f"changed since it was written: its own sha256 is another; {_REBUILD}")]
@@ -126,13 +129,15 @@ def _check_files(folder: Path, manifest: Manifest) -> list[Fault]:
     for name, sha256 in manifest.files.items():
         way_out = "copy it again" if name in (REJECTS, REPAIRS) else _REBUILD
         try:
-            found = (folder / name).read_bytes()
+            same = file_sha256(folder / name) == sha256
+            # The lists of bad images may be long; only short files are compared byte by byte.
+            found = b"" if same else read_file(folder / name, MAX_JSON_BYTES)
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
             what = f"missing; {way_out}" if missing else f"can't be read: {error.strerror or error}"
             faults.append(Fault(name, "", -1, what))
             continue
-        if new_sha256(found).hexdigest() == sha256:
+        if same:
             continue
         # Another version of imgdata may have made it otherwise.
         written = again.get(name, b"")
@@ -150,4 +155,15 @@ def _check_extra(folder: Path, manifest: Manifest) -> list[Fault]:
     indices = {dali_index_path(folder / tar).name for tar in tars}
     extra_tars = sorted(path.name for path in folder.glob("*.tar") if path.name not in tars)
     extra_indices = sorted(path.name for path in folder.glob("*.idx") if path.name not in indices)
-    return [Fault(name, "", -1, "not listed in dataset.json; move it away") for name in extra_tars + extra_indices]
+    faults = [Fault(name, "", -1, "not listed in dataset.json; move it away") for name in extra_tars]
+    for name in extra_indices:
+        # Such as Energon's, `x.tar.idx`. One under a name that DALI would take is the index of a tar that is gone.
+        tar = name.removesuffix(".idx")
+        if tar in tars or not _IDX_OF_SHARD.fullmatch(name):
+            faults.append(Fault(name, "", -1, "a sidecar of another program; left alone", serious=False))
+        else:
+            faults.append(Fault(name, "", -1, "not listed in dataset.json; move it away"))
+    return faults
+
+
+_IDX_OF_SHARD = re.compile(r"[^.]+\.idx")

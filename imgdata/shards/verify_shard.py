@@ -15,13 +15,17 @@ from imgdata.errors import ImageError, ShardError
 from imgdata.images.decode import check, refuse_large
 from imgdata.images.probe import probe
 from imgdata.sample import ClassName
+from imgdata.shards.parallel import end_if_stopped
 from imgdata.shards.sidecars import DaliMember, dali_index, dali_index_path
 from imgdata.sources.listing import escape_name
+from imgdata.storage.atomic import pread
+from imgdata.storage.reading import open_regular, read_file
 from imgdata.tar.archive import BLOCK, Member, TarError, members, padded, ustar_header
 from imgdata.tar.labels import LabelReader
 from imgdata.tar.samples import TarSample, group_members, image_member, split_name
 
 _END_NOT_ZERO = "end of the archive is not zero"
+_MAX_DALI_BYTES = 1 << 30
 _FEW_BYTES = 8
 """A block with fewer bytes that aren't zero is no header, but a damaged end marker."""
 
@@ -86,7 +90,7 @@ def check_shard(path: Path, rows: ShardRows, manifest: Manifest, *, deep: bool, 
     """
     # Of our own tars headers are known to the byte.
     own = manifest.source.get("kind") != "index"
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = open_regular(path)
     try:
         size = os.fstat(descriptor).st_size
         walk = _walk(path, descriptor, size, rows, LabelReader(manifest.label_from), manifest.classes)
@@ -110,6 +114,7 @@ def _walk(
     known, seen = set(rows.keys), set[int]()
     try:
         for sample in group_members(_members(path, size, rows, walk), path):
+            end_if_stopped()
             key, first = escape_name(sample.key), next(iter(sample.members.values()))
             image = next((member for member in sample.members.values() if member.offset in row_at), None)
             if image is None:
@@ -170,7 +175,7 @@ def _members(path: Path, size: int, rows: ShardRows, walk: _Walk) -> Iterator[Me
 
 
 def _read_at(path: Path, position: int) -> bytes:
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=open_regular) as file:
         file.seek(position)
         return file.read(BLOCK)
 
@@ -220,11 +225,12 @@ def _check_images(file: str, descriptor: int, size: int, rows: ShardRows, max_pi
     for i, (key, offset, length, expected) in enumerate(
         zip(rows.keys, rows.offset_N.tolist(), rows.size_N.tolist(), rows.xxh64_N.tolist(), strict=True)
     ):
+        end_if_stopped()
         if offset + length > size:
             further = len(rows) - i - 1
             what = "image ends behind the end of the file" + (f", and {further} more do" if further else "")
             return [*faults, Fault(file, key, offset, what)]
-        data = os.pread(descriptor, length, offset)
+        data = pread(descriptor, length, offset)
         if xxhash.xxh64_intdigest(data) != expected:
             faults.append(
                 Fault(file, key, offset, f"image differs from the one indexed, somewhere in its {length} bytes")
@@ -244,9 +250,7 @@ def _check_json(file: str, descriptor: int, size: int, rows: ShardRows) -> list[
     return [
         Fault(file, key, offset, "json member differs from the one indexed")
         for key, offset, length, expected in zip(rows.keys, *(column.tolist() for column in rows.json), strict=True)
-        if length
-        and offset + length <= size
-        and xxhash.xxh64_intdigest(os.pread(descriptor, length, offset)) != expected
+        if length and offset + length <= size and xxhash.xxh64_intdigest(pread(descriptor, length, offset)) != expected
     ]
 
 
@@ -280,7 +284,7 @@ def first_difference(left: bytes, right: bytes) -> int | None:
 def _check_dali(path: Path, expected: Sequence[Sequence[DaliMember]]) -> list[Fault]:
     index = dali_index_path(path)
     try:
-        found = index.read_bytes()
+        found = read_file(index, _MAX_DALI_BYTES)
     except OSError as error:
         what = "missing" if isinstance(error, FileNotFoundError) else f"can't be read: {error.strerror or error}"
         return [Fault(index.name, "", -1, f"{what}; rebuild the sidecars with `imgdata index` on the folder")]

@@ -10,6 +10,7 @@ from imgdata.images.probe import looks_like_an_image, probe
 from imgdata.sample import SampleRef
 from imgdata.sources.listing import unescape_name
 from imgdata.storage.atomic import FilePool
+from imgdata.storage.reading import open_regular
 
 LARGE_BYTES = 64 * 2**20
 """Bytes from which the head of an image is looked at before all of it is read."""
@@ -35,7 +36,7 @@ class FileReader:
     def read(self, ref: SampleRef) -> bytes:
         """Return the whole file; refused when its size is not the listed one."""
         try:
-            descriptor = os.open(f"{self.root}/{unescape_name(ref.name)}", os.O_RDONLY)
+            descriptor = open_regular(f"{self.root}/{unescape_name(ref.name)}")
             try:
                 if ref.size > LARGE_BYTES:
                     refuse_by_head(os.pread(descriptor, _HEAD_BYTES, 0), ref.size)

@@ -3,6 +3,7 @@
 import os
 import re
 import tarfile
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -22,13 +23,15 @@ from imgdata.sources.options import SourceOptions
 from imgdata.sources.readers import RangeReader
 from imgdata.sources.splits import in_usual_order, split_in_path, split_of_word
 from imgdata.storage.atomic import JOB_FOLDER
-from imgdata.tar.archive import Member, members
+from imgdata.tar.archive import Member, members, open_tar
 from imgdata.tar.labels import LabelReader, choose_label_source, read_fields
+from imgdata.tar.packed import UnpackError, open_packed
 from imgdata.tar.samples import group_members, image_member, is_image, several_images_warning, tar_samples
 
 NAME = "tars"
 _SIDE_EXTENSIONS = {"cls", "json", "txt"}
 _PEEK_MEMBERS = 64
+_PEEK_BYTES = 256 * 2**20
 _TAR_NAME = re.compile(r"\.(tar|tgz)\b", re.IGNORECASE)
 
 
@@ -121,7 +124,7 @@ def recognise(path: Path) -> str | None:
 def _has_pairs(tar: Path) -> bool:
     """Whether an image with something beside it is among the first members of `tar`."""
     try:
-        with open(tar, "rb") as file:
+        with open_tar(tar) as file:
             gzipped = file.read(2) == b"\x1f\x8b"
         names = _peek_gzip(tar) if gzipped else list(islice(members(tar), _PEEK_MEMBERS))
     except OSError as error:
@@ -138,12 +141,16 @@ def only_datasets_below(path: Path) -> bool:
 
 
 def _peek_gzip(path: Path) -> list[Member]:
+    found: list[Member] = []
     try:
-        with tarfile.open(path, "r|gz") as tar:
-            return [
-                Member(info.name, info.offset_data, info.size) for info in islice(tar, _PEEK_MEMBERS) if info.isreg()
-            ]
-    except (tarfile.TarError, EOFError) as error:
+        with open_packed(path, _PEEK_BYTES) as tar:
+            for info in islice(tar, _PEEK_MEMBERS):
+                if info.isreg():
+                    found.append(Member(info.name, info.offset_data, info.size))
+        return found
+    except UnpackError:
+        return found
+    except (tarfile.TarError, EOFError, zlib.error) as error:
         raise SourceError(f"{path}: not a tar: {error}") from error
 
 
@@ -165,7 +172,7 @@ class TarSet:
 def tar_set(tars: Sequence[Path]) -> TarSet:
     """Find the splits and the name of `tars`; they come out ordered by split. Raises `SourceError`, `ShardError`."""
     for tar in tars:
-        with open(tar, "rb") as file:
+        with open_tar(tar) as file:
             if file.read(2) == b"\x1f\x8b":
                 raise SourceError(f"{tar}: compressed with gzip, which has no random access; run `gunzip` on it first")
     root = Path(os.path.commonpath([os.path.abspath(tar.parent) for tar in tars]))
@@ -251,7 +258,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
     several: Counter[tuple[str, ...]] = Counter()
     provisional = array("i")
     for container, (tar, split) in enumerate(zip(tars.tars, tars.splits, strict=True)):
-        with open(tar, "rb", buffering=0) as file:
+        with open_tar(tar) as file:
             for sample in tar_samples(tar):
                 extension = image_member(sample, options.image_ext)
                 if extension is None:

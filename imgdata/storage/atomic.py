@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from imgdata.errors import OutputError
+from imgdata.storage.reading import open_regular
 
 JOB_FOLDER = ".imgdata"
 """Folder inside the output in which a running job keeps its state and temporary files."""
@@ -60,8 +61,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+_LARGE = 1 << 24
+
+
 def pread(descriptor: int, size: int, offset: int) -> bytes:
     """`size` bytes at `offset`, fewer only at the file's end: one call reads 2 GiB at most, less on some networks."""
+    if size > _LARGE:
+        # Space is made for all of it before anything is read.
+        size = min(size, max(os.fstat(descriptor).st_size - offset, 0))
     data = os.pread(descriptor, size, offset)
     while len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
         data += more
@@ -89,7 +96,7 @@ class FilePool:
         descriptor = self._descriptors.get(file)
         if descriptor is not None:
             return pread(descriptor, size, offset)
-        descriptor = os.open(self.paths[file], os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_regular(self.paths[file])
         try:
             data = pread(descriptor, size, offset)
         except OSError:

@@ -1,12 +1,16 @@
 """Tar archives at byte level: USTAR headers out, and any usual tar's members with their offsets in."""
 
+import io
 import os
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from imgdata.errors import ShardError
+from imgdata.storage.atomic import pread
+from imgdata.storage.reading import MAX_MEMBER_BYTES, open_regular
 
 BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
@@ -15,7 +19,11 @@ _NAME_BYTES = 100
 _SIZE = slice(124, 136)
 _CHECKSUM = slice(148, 156)
 _REGULAR = (b"0", b"\0", b"7")
+_SPARSE = b"S"
+_WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
 _MAX_EXTENDED_HEADER = 1 << 20
+_OCTAL = re.compile(rb"[ \0]*([0-7]*)[ \0]*")
+_PAX_SIZE = re.compile(r"[0-9]{1,19}")
 
 
 class TarError(ShardError):
@@ -75,13 +83,34 @@ def ustar_header(name: bytes, size: int) -> bytearray:
     return header
 
 
+def open_tar(path: Path) -> io.FileIO:
+    """Open the tar at `path` for reading at offsets. Raises `ShardError` when it can't be read, or is no file."""
+    try:
+        return open(path, "rb", buffering=0, opener=open_regular)
+    except OSError as error:
+        raise ShardError(f"{path}: can't be read: {error.strerror or error}") from error
+
+
+def read_member(descriptor: int, member: Member, path: Path, max_bytes: int = MAX_MEMBER_BYTES) -> bytes:
+    """Return the bytes of `member`. Raises `ShardError`: cut short, or more than `max_bytes`."""
+    if member.size > max_bytes:
+        raise ShardError(
+            f"{path}: {member.name} at byte {member.offset} has {member.size:,} bytes, the limit is {max_bytes:,}; "
+            "take it out of the tar"
+        )
+    data = pread(descriptor, member.size, member.offset)
+    if len(data) != member.size:
+        raise ShardError(f"{path}: cut short inside {member.name} at byte {member.offset + len(data)}")
+    return data
+
+
 def members(path: Path, *, start: int = 0, end: int | None = None) -> Iterator[Member]:
     """The regular files of the tar in bytes `start` to `end` of `path` (default: all of it), in order.
 
     Reads headers only. Understands USTAR prefixes, GNU long names, pax `path` and `size`, and base-256
     sizes. Raises `TarError` with the byte of the fault for a damaged header or an archive that is cut short.
     """
-    with open(path, "rb", buffering=0) as file:
+    with open_tar(path) as file:
         descriptor = file.fileno()
         end = os.fstat(descriptor).st_size if end is None else end
         head = os.pread(descriptor, 6, start)
@@ -114,10 +143,16 @@ def members(path: Path, *, start: int = 0, end: int | None = None) -> Iterator[M
                 position = offset + padded(size)
                 continue
             fields = {**global_pax, **pax}
-            size = int(fields.get("size", size))
+            size = _pax_size(fields, size, path, position)
+            if kind == _SPARSE or "GNU.sparse" in fields:
+                raise TarError(
+                    f"{path}: a sparse member at byte {position}, which has no bytes to read in place; "
+                    "make the tar again without sparse files",
+                    position,
+                )
             name = long_name or fields.get("path") or _header_name(header)
             long_name, pax = None, {}
-            has_data = kind not in (b"1", b"2", b"3", b"4", b"5", b"6")
+            has_data = kind not in _WITHOUT_DATA
             if has_data and offset + size > end:
                 raise TarError(
                     f"{path}: cut short: {name} at byte {offset} needs {size} bytes, {end - offset} are left", end
@@ -129,20 +164,37 @@ def members(path: Path, *, start: int = 0, end: int | None = None) -> Iterator[M
 
 def _check_header(header: bytes, path: Path, position: int) -> int:
     """The size in `header`, after its checksum was found right."""
-    try:
-        stated = int(header[_CHECKSUM].replace(b"\0", b" ").strip() or b"-1", 8)
-        digits = header[_SIZE]
-        if digits[0] & 0x80:
-            size = int.from_bytes(digits, "big") & ~(0x80 << 88)
-        else:
-            size = int(digits.replace(b"\0", b" ").strip() or b"0", 8)
-    except ValueError:
-        stated = -1
+    checksum, digits = _OCTAL.fullmatch(header[_CHECKSUM]), header[_SIZE]
+    stated = int(checksum[1], 8) if checksum and checksum[1] else -1
+    octal = _OCTAL.fullmatch(digits)
+    if digits[0] & 0x80:
+        size = int.from_bytes(digits, "big") & ~(0x80 << 88)
+        # Base 256 has a sign, and nothing has less than no bytes.
+        negative = bool(digits[0] & 0x40)
+    else:
+        size = int(octal[1] or b"0", 8) if octal else 0
+        negative = octal is None
     # Adler-32's lower half is the sum of the bytes modulo 65521, twenty times as fast as `sum`.
     found = (zlib.adler32(header) & 0xFFFF) - 1 - sum(header[_CHECKSUM]) + 8 * 32
     if (stated - found) % 65_521:
         raise TarError(f"{path}: not a tar header at byte {position}; the file is damaged or no tar", position)
+    if negative:
+        raise TarError(f"{path}: the size in the header at byte {position} is no number of bytes: damaged", position)
     return size
+
+
+def _pax_size(fields: Mapping[str, str], size: int, path: Path, position: int) -> int:
+    """Return the size that pax fields state, else `size`."""
+    stated = fields.get("size")
+    if stated is None:
+        return size
+    if _PAX_SIZE.fullmatch(stated) is None:
+        raise TarError(
+            f"{path}: the pax size before the header at byte {position} must be a number of bytes, "
+            f"got {stated[:40]!r}: damaged",
+            position,
+        )
+    return int(stated)
 
 
 def _header_name(header: bytes) -> str:
@@ -159,7 +211,7 @@ def _extended_header(descriptor: int, offset: int, size: int, end: int, path: Pa
 
 
 def _pax_records(data: bytes, path: Path, offset: int) -> dict[str, str]:
-    r"""Records `<length> <key>=<value>\n`, the length counting the whole record."""
+    r"""Return the records that matter here, of `<length> <key>=<value>\n`, the length counting the whole record."""
     records: dict[str, str] = {}
     position = 0
     while position < len(data) and data[position]:
@@ -168,6 +220,9 @@ def _pax_records(data: bytes, path: Path, offset: int) -> dict[str, str]:
             raise TarError(f"{path}: damaged pax header at byte {offset + position}", offset + position)
         record = data[position + len(digits) + 1 : position + int(digits)]
         key, _, value = record.rstrip(b"\n").partition(b"=")
-        records[key.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
+        if key in (b"path", b"size"):
+            records[key.decode()] = value.decode("utf-8", "surrogateescape")
+        elif key.startswith(b"GNU.sparse."):
+            records["GNU.sparse"] = ""
         position += int(digits)
     return records

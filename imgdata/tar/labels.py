@@ -1,7 +1,6 @@
 """Members of a tar sample -> its label and its further fields."""
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,8 @@ from numpy.typing import NDArray
 
 from imgdata.errors import OptionError, ShardError
 from imgdata.sample import ClassName
+from imgdata.storage.reading import parse_json
+from imgdata.tar.archive import read_member
 from imgdata.tar.samples import TarSample
 
 LABEL_FIELDS = ("label", "cls", "class", "class_id", "class_index", "target")
@@ -18,6 +19,11 @@ LABEL_FIELDS = ("label", "cls", "class", "class_id", "class_index", "target")
 
 _MAX_CLASS = 1_000_000
 _MAX_TEXT_LABEL_BYTES = 128
+_MAX_TEXT_BYTES = 16 * 2**20
+_MAX_BYTES = {"cls": 1024}
+"""Of members that are read as text or number, by extension; others have `_MAX_TEXT_BYTES`."""
+_MANY_CLASSES = 65_536
+"""More classes than this, and than there are samples, are no class indices."""
 _NO_LABEL = -1
 _MIXED = "text among numbers, or a number among texts; choose another place with --label-from"
 
@@ -138,6 +144,7 @@ class LabelReader:
             return self._rank_texts(label_N, classes)
         count = int(label_N.max(initial=_NO_LABEL)) + 1
         if not classes:
+            _check_count(count, len(label_N))
             return label_N, tuple(ClassName(str(i), str(i)) for i in range(count))
         if count > len(classes):
             raise ShardError(f"label {count - 1} is outside the {len(classes)} classes of dataset.json beside the tars")
@@ -153,6 +160,7 @@ class LabelReader:
         elif self.source != "folder" and all(text.isdecimal() and int(text) < _MAX_CLASS for text in self.texts):
             # Class indices, written as text.
             final = [int(text) for text in self.texts]
+            _check_count(max(final) + 1, len(label_N))
             names = tuple(ClassName(str(i), str(i)) for i in range(max(final) + 1))
         else:
             rank = {text: i for i, text in enumerate(sorted(self.texts))}
@@ -180,6 +188,15 @@ class LabelReader:
         return found
 
 
+def _check_count(count: int, samples: int) -> None:
+    # Each class has a line in every sidecar: one wrong number would write 200 MB of them.
+    if count > max(_MANY_CLASSES, samples):
+        raise ShardError(
+            f"label {count - 1} is no class index: the {samples} samples would have {count} classes, nearly all of "
+            "them empty; choose another place with --label-from"
+        )
+
+
 def read_fields(sample: TarSample, descriptor: int, tar: Path, label_source: str) -> tuple[str, list[str]]:
     """The further fields of `sample` as one JSON object (empty text: none), and the extensions that are not in it.
 
@@ -193,20 +210,17 @@ def read_fields(sample: TarSample, descriptor: int, tar: Path, label_source: str
 
 
 def _json_object(sample: TarSample, descriptor: int, tar: Path) -> dict[str, object]:
+    why = ""
     try:
-        value = json.loads(_read(sample, "json", descriptor, tar))
-    except ValueError:
-        value = None
+        value = parse_json(_read(sample, "json", descriptor, tar))
+    except ValueError as error:
+        value, why = None, f" ({error})"
     if not isinstance(value, dict):
         raise ShardError(
-            f"{tar}: json member of {sample.key!r} at byte {sample.members['json'].offset} must be a JSON object"
+            f"{tar}: json member of {sample.key!r} at byte {sample.members['json'].offset} must be a JSON object{why}"
         )
     return value
 
 
 def _read(sample: TarSample, extension: str, descriptor: int, tar: Path) -> bytes:
-    member = sample.members[extension]
-    data = os.pread(descriptor, member.size, member.offset)
-    if len(data) != member.size:
-        raise ShardError(f"{tar}: cut short inside {member.name} at byte {member.offset + len(data)}")
-    return data
+    return read_member(descriptor, sample.members[extension], tar, _MAX_BYTES.get(extension, _MAX_TEXT_BYTES))

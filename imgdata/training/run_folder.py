@@ -11,6 +11,7 @@ from typing import Any
 from imgdata.errors import OptionError, OutputError
 from imgdata.storage.atomic import output_error, write_atomic
 from imgdata.storage.locks import LockHeldError, locked
+from imgdata.storage.reading import read_json
 
 CONFIG_VERSION = 1
 _LOCK = ".lock"
@@ -158,7 +159,7 @@ def _is_left_over(path: Path) -> bool:
 
 def _read(path: Path, what: str) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = read_json(path)
     except OSError as error:
         raise OptionError(f"{what}, got one without {path.name} ({error.strerror or error})") from error
     except ValueError as error:

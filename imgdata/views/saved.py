@@ -4,7 +4,6 @@ The file holds the text, not the positions: they are made again from it, and com
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,6 +17,7 @@ from imgdata.dataset.index import index_id
 from imgdata.dataset.manifest import json_bytes
 from imgdata.errors import OptionError, OutputError, ShardError
 from imgdata.storage.atomic import write_atomic
+from imgdata.storage.reading import read_json
 from imgdata.views.balance import balance_step
 from imgdata.views.filters import exclude_step, where
 from imgdata.views.key_table import whole_number
@@ -148,7 +148,7 @@ def saved_views(dataset: Dataset) -> list[SavedView]:
 
 def _read(path: Path, dataset: Dataset) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         version = content["version"]
         texts = [content[key] for key in ("split", "expression", "index", "fingerprint")]
         damaged = not all(isinstance(text, str) for text in texts) or not isinstance(content["files"], dict)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imgdata.errors import OptionError
+from imgdata.storage.reading import read_file
 
 
 class _Form(NamedTuple):
@@ -104,6 +105,9 @@ def parse_conditions(text: str) -> tuple[Condition, ...]:
     return tuple(_parse_condition(part.strip()) for part in _cut(text, "&"))
 
 
+_MAX_BYTES = 1 << 30
+
+
 def quoted(value: str) -> str:
     """`value` as it must be written: in quotes where it could be read as something else."""
     return value if _PLAIN.fullmatch(value) else '"' + value.replace('"', '""') + '"'
@@ -116,7 +120,7 @@ def read_files(steps: Iterable[Step], folder: Path) -> tuple[Step, ...]:
 
 def _read(path: Path, step: Step) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, _MAX_BYTES)
     except OSError as error:
         raise OptionError(f"{path}: can't be read for {str(step)!r}: {error.strerror or error}") from error
 

@@ -23,6 +23,7 @@ from imgdata.backends.dali.pipeline import DecodeError, Graph, GraphSpec
 from imgdata.errors import OutputError
 from imgdata.storage.atomic import output_error, write_atomic
 from imgdata.storage.cache_folder import CacheWarning, cache_folder
+from imgdata.storage.reading import read_json
 
 _TIMEOUT_S = 120.0
 _ROUNDS = 3
@@ -78,7 +79,7 @@ def _try(device_id: int) -> bool | None:
 
 def _read(path: Path) -> dict[str, bool]:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except (OSError, ValueError):
         # Not there yet; or it can't be read, and then `_keep` will say so.
         return {}

@@ -29,6 +29,7 @@ from imgdata.errors import ImageError, OutputError
 from imgdata.storage.atomic import output_error, whole_file, write_atomic
 from imgdata.storage.cache_folder import CacheWarning, cache_folder
 from imgdata.storage.locks import locked
+from imgdata.storage.reading import open_regular, read_json
 from imgdata.version import __version__
 
 FORMAT_VERSION = 2
@@ -116,7 +117,7 @@ def _read(path: Path, count: int, window: Kept, put: Put) -> Bad | None:
     crc32 = 0
     try:
         facts = _facts(path.with_suffix(".json"), count)
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=open_regular) as file:
             header = _header(count, window)
             if file.read(len(header)) != header:
                 return None
@@ -142,7 +143,7 @@ def _header(count: int, window: Kept) -> bytes:
 
 def _facts(path: Path, count: int) -> _Facts:
     """Raises `ValueError`, `KeyError` or `TypeError` for a file that is not what `_make` writes of `count` pictures."""
-    content = json.loads(path.read_bytes())
+    content = read_json(path)
     if content["version"] != FORMAT_VERSION:
         raise ValueError("of another version")
     bad = {int(position): ImageError(str(reason), str(detail)) for position, reason, detail in content["bad"]}

@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 from imgdata.errors import SourceError
 from imgdata.sources.cifar.classes import CIFAR10, CIFAR100_COARSE, CIFAR100_FINE
 from imgdata.sources.cifar.pickles import load_arrays
+from imgdata.storage.reading import read_file
+from imgdata.tar.packed import open_packed, read_packed
 
 PIXELS = 3 * 32 * 32
 """Bytes of one image: 32x32, red plane first."""
 
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar")
 _MAX_PEEK = 3
+_MAX_BYTES = 512 * 2**20
+"""Of a file, and of an archive unpacked; CIFAR-10 and CIFAR-100 have up to 190 MB."""
 
 
 class Part(NamedTuple):
@@ -194,7 +198,7 @@ def _in_archive(path: Path) -> list[Place]:
     if not path.name.endswith(ARCHIVE_ENDINGS):
         return []
     try:
-        with tarfile.open(path, "r:*") as archive:
+        with open_packed(path, _MAX_BYTES) as archive:
             for _ in range(_MAX_PEEK):
                 member = archive.next()
                 if member is None:
@@ -216,14 +220,13 @@ def _contents(place: Place, wanted: frozenset[str]) -> Iterator[tuple[str, bytes
         if place.path.is_dir():
             for file in sorted(wanted):
                 if (place.path / file).is_file():
-                    yield file, (place.path / file).read_bytes()
+                    yield file, read_file(place.path / file, _MAX_BYTES)
             return
-        with tarfile.open(place.path, "r:*") as archive:
+        with open_packed(place.path, _MAX_BYTES) as archive:
             for member in archive:
                 file = member.name.rpartition("/")[2]
-                data = archive.extractfile(member) if file in wanted and member.isreg() else None
-                if data is not None:
-                    yield file, data.read()
+                if file in wanted and member.isreg():
+                    yield file, read_packed(archive, member)
     except (tarfile.TarError, EOFError, OSError, zlib.error, struct.error) as error:
         raise SourceError(f"{place.path}: damaged or cut short ({error}); get it again") from error
 

@@ -9,6 +9,7 @@ import io
 import pickle
 import re
 import struct
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from imgdata.errors import SourceError
 _NUMBERS = re.compile(r"b1|[iu][1248]|f[248]")
 _ORDERS = ("|", "<", ">", "=")
 _MAX_DEPTH = 20
+_SHORT = 64
+"""Bytes of a text that may be used any number of times, such as the name of an encoding."""
 
 # What damaged bytes raise in the unpickler; it has no exception of its own for most of them.
 _DAMAGE = (
@@ -47,7 +50,7 @@ def load_arrays(data: bytes, where: str) -> Any:
     text, numbers and numeric arrays, and for one that is damaged.
     """
     try:
-        return _resolved(_Unpickler(io.BytesIO(data), encoding="bytes").load(), _MAX_DEPTH, {})
+        return _resolved(_Unpickler(data).load(), _MAX_DEPTH, {})
     except _RefusedError as refused:
         raise SourceError(
             f"{where}: refused: the pickle asks for {refused}, and only NumPy arrays of numbers are admitted; "
@@ -190,6 +193,11 @@ _ADMITTED: dict[str, type] = {
 
 # The unpickler in Python, not the one in C: there a damaged memo number of four bytes allocates 32 GiB.
 class _Unpickler(pickle._Unpickler):
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data), encoding="bytes")
+        # Bytes left to call with: each is copied, and a memo can name the same megabyte over and over.
+        self.bytes_left = len(data) + _SHORT
+
     def find_class(self, module: str, name: str) -> Any:
         stand_in = _ADMITTED.get(f"{module}.{name}")
         if stand_in is None:
@@ -199,6 +207,31 @@ class _Unpickler(pickle._Unpickler):
     def get_extension(self, code: int) -> None:
         # The registry of extensions caches classes past `find_class`.
         raise _RefusedError(f"extension {code}")
+
+
+def _load_bytearray8(unpickler: Any) -> None:
+    # `pickle` makes an array of the stated length, up to the whole memory, before it reads.
+    length = int.from_bytes(unpickler.read(8), "little")
+    if length > unpickler.bytes_left:
+        raise ValueError(f"a byte array of {length:,} bytes")
+    unpickler.append(bytearray(unpickler.read(length)))
+
+
+def _load_call(unpickler: Any, code: int) -> None:
+    values = unpickler.stack[-1]
+    for value in values if isinstance(values, tuple) else ():
+        size = len(value) if isinstance(value, str | bytes | bytearray) else 0
+        unpickler.bytes_left -= size if size > _SHORT else 0
+    if unpickler.bytes_left < 0:
+        raise ValueError("the same bytes are used over and over")
+    pickle._Unpickler.dispatch[code](unpickler)
+
+
+_Unpickler.dispatch = {
+    **pickle._Unpickler.dispatch,
+    pickle.BYTEARRAY8[0]: _load_bytearray8,
+    **{code[0]: partial(_load_call, code=code[0]) for code in (pickle.REDUCE, pickle.BUILD)},
+}
 
 
 def _checked(dtype: object) -> _Dtype:

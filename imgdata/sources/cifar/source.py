@@ -17,12 +17,14 @@ from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.readers import FileReader
 from imgdata.sources.walk import image_files
+from imgdata.storage.reading import bounded_lines, open_regular
 
 NAME = "cifar"
 
 _PNG_BYTES = 2300
 """Mean size of a CIFAR image as PNG, measured."""
 _KAGGLE_LABELS = "trainLabels.csv"
+_MAX_LINE_CHARS = 2**16
 
 
 def recognise(path: Path) -> str | None:
@@ -144,8 +146,8 @@ def _list_kaggle(path: Path) -> Listing:
 
 def _kaggle_labels(path: Path) -> dict[str, str]:
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
+        with open(path, encoding="utf-8-sig", newline="", opener=open_regular) as file:
+            rows = csv.DictReader(bounded_lines(file, _MAX_LINE_CHARS))
             columns = tuple(rows.fieldnames or ())
             if not {"id", "label"} <= set(columns):
                 raise SourceError(f"{path}: the columns must be id and label, got {', '.join(columns) or 'none'}")

@@ -11,6 +11,8 @@ from typing import Any
 
 from imgdata.errors import SourceError
 from imgdata.sources.imagenet.matfile import load_mat
+from imgdata.storage.reading import bounded_lines, open_regular, read_file
+from imgdata.tar.packed import open_packed, read_packed
 
 WNID = re.compile(r"n\d{8}")
 
@@ -21,6 +23,9 @@ _SOLUTION = "LOC_val_solution.csv"
 _MAPPING = "LOC_synset_mapping.txt"
 _TINY_WORDS = "words.txt"
 _TINY_TRUTH = "val/val_annotations.txt"
+_MAX_BYTES = 64 * 2**20
+"""Of each of these files, and of the devkit unpacked; the real ones have up to 10 MB."""
+_MAX_LINE_CHARS = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +99,11 @@ def _in_folder(folder: Path) -> list[Knowledge]:
 def _devkit_archive(path: Path) -> Knowledge:
     contents: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r:*") as archive:
+        with open_packed(path, _MAX_BYTES) as archive:
             for member in archive:
                 file = member.name.rpartition("/")[2]
-                data = archive.extractfile(member) if file in (_META, _TRUTH) and member.isreg() else None
-                if data is not None:
-                    contents[file] = data.read()
+                if file in (_META, _TRUTH) and member.isreg():
+                    contents[file] = read_packed(archive, member)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise SourceError(f"{path}: damaged or cut short ({error}); get the devkit again") from error
     for file in (_META, _TRUTH):
@@ -153,8 +157,8 @@ def _mapping(path: Path) -> Knowledge:
 def _solution(path: Path) -> Knowledge:
     """Rows `ILSVRC2012_val_00048981,n03995372 85 1 499 272`: the first word is the class, boxes follow."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
+        with open(path, encoding="utf-8-sig", newline="", opener=open_regular) as file:
+            rows = csv.DictReader(bounded_lines(file, _MAX_LINE_CHARS))
             columns = tuple(rows.fieldnames or ())
             if not {"ImageId", "PredictionString"} <= set(columns):
                 raise SourceError(
@@ -194,6 +198,6 @@ def _check_wnid(wnid: str, path: Path) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, _MAX_BYTES)
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror or error}") from error

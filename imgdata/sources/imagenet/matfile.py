@@ -14,8 +14,10 @@ import numpy as np
 from imgdata.errors import SourceError
 
 _HEADER = 128
-_MAX_BYTES = 256 * 2**20
-"""Of one element when decompressed; the real `meta.mat` has about 5 MB."""
+_MAX_BYTES = 16 * 2**20
+"""Of all elements when decompressed; the real `meta.mat` has about 5 MB."""
+_MAX_NUMBERS = 2**20
+"""In one matrix."""
 _MAX_DEPTH = 16
 _MATRIX, _COMPRESSED = 14, 15
 _CELL, _STRUCT, _CHAR = 1, 2, 4
@@ -37,6 +39,8 @@ def load_mat(data: bytes, where: str) -> dict[str, Any]:
     flat float64 array. `where` names the file in messages. Raises `SourceError` for anything else, or for damage.
     """
     try:
+        if len(data) > _HEADER + _MAX_BYTES:
+            raise _DamageError(f"more than {_MAX_BYTES:,} bytes")
         if len(data) < _HEADER or data[126:128] not in (b"IM", b"MI"):
             raise _DamageError("no MATLAB 5 header")
         order = "<" if data[126:128] == b"IM" else ">"
@@ -46,19 +50,26 @@ def load_mat(data: bytes, where: str) -> dict[str, Any]:
 
 
 def _variables(data: memoryview, order: str) -> Iterator[tuple[str, Any]]:
+    left = _MAX_BYTES
     for kind, content in _elements(data, order, packed=False):
-        parts = _elements(_inflated(content), order) if kind == _COMPRESSED else iter([(kind, content)])
+        if kind == _COMPRESSED:
+            inflated = _inflated(content, left)
+            left -= len(inflated)
+            parts = _elements(inflated, order)
+        else:
+            parts = iter([(kind, content)])
         for part_kind, part in parts:
             if part_kind != _MATRIX:
                 raise _DamageError(f"element of type {part_kind} where a matrix must be")
             yield _matrix(part, order, _MAX_DEPTH)
 
 
-def _inflated(content: memoryview) -> memoryview:
+def _inflated(content: memoryview, max_bytes: int) -> memoryview:
     inflater = zlib.decompressobj()
-    data = inflater.decompress(content, _MAX_BYTES)
-    if not inflater.eof:
-        raise _DamageError("compressed data cut short or larger than 256 MiB")
+    # A limit of 0 would mean none.
+    data = inflater.decompress(content, max_bytes + 1)
+    if len(data) > max_bytes or not inflater.eof:
+        raise _DamageError(f"compressed data cut short, or more than {_MAX_BYTES:,} bytes unpacked")
     return memoryview(data)
 
 
@@ -128,6 +139,8 @@ def _numbers(part: tuple[int, memoryview], order: str) -> Any:
     kind, content = part
     if kind not in _NUMBER_TYPES:
         raise _DamageError(f"numbers of type {kind}")
+    if len(content) > _MAX_NUMBERS * int(_NUMBER_TYPES[kind][1]):
+        raise _DamageError(f"a matrix of more than {_MAX_NUMBERS:,} numbers")
     return np.frombuffer(content, f"{order}{_NUMBER_TYPES[kind]}").astype(np.float64)
 
 

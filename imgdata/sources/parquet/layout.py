@@ -1,6 +1,5 @@
 """A Parquet file with images -> which of its columns hold bytes, paths, labels and splits."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from imgdata.sources.options import SourceOptions
 from imgdata.sources.splits import SPLIT_NAMES
 from imgdata.sources.table.columns import find_usual
 from imgdata.sources.table.rows import holds_bytes, open_parquet
+from imgdata.storage.reading import parse_json
 
 _IMAGE_NAMES = ("image", "img", "bytes", "image_bytes", "image_data", "data", "content", "jpg", "png")
 
@@ -123,7 +123,7 @@ def _features(schema: pa.Schema, file: Path) -> dict[str, dict[str, Any]]:
     if text is None:
         return {}
     try:
-        features = json.loads(text).get("info", {}).get("features", {})
+        features = parse_json(text).get("info", {}).get("features", {})
     except (ValueError, AttributeError) as error:
         raise SourceError(f"{file}: the metadata `huggingface` in its schema are damaged: {error}") from error
     return {name: feature for name, feature in features.items() if isinstance(feature, dict)}

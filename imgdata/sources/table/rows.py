@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imgdata.errors import SourceError
+from imgdata.storage.reading import bounded_lines, open_regular, parse_json, read_file
 
 TABLE_EXTENSIONS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
 
@@ -20,6 +21,12 @@ Row = Mapping[str, Any]
 
 _BATCH_ROWS = 8192
 _JUDGED_ROWS = 100
+MAX_LINE_CHARS = 2**20
+"""Longest line of a CSV or TSV table."""
+MAX_JSON_LINE_CHARS = 16 * 2**20
+"""Longest line of JSON lines, which may hold an embedding or an annotation of every pixel's outline."""
+_MAX_SHOWN_BYTES = 2**30
+"""Tables up to this size are read again to say where they stop being UTF-8."""
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _MAX_NUMBER_CHARS = 18
 """Longer digits are identifiers; as numbers they would lose their end in most readers."""
@@ -62,7 +69,10 @@ def rows(table: Path, *, header_only: bool = False) -> Iterator[tuple[str, Row]]
 
 def _not_utf8(table: Path) -> SourceError:
     """Where the text stops being UTF-8, and what it may be instead."""
-    data = table.read_bytes()
+    try:
+        data = read_file(table, _MAX_SHOWN_BYTES)
+    except OSError:
+        return SourceError(f"{table}: not UTF-8 text; save it as UTF-8")
     try:
         data.decode()
         what, byte = "zero bytes in the first line", data.index(0)
@@ -75,12 +85,12 @@ def _not_utf8(table: Path) -> SourceError:
 
 def _csv_rows(table: Path, header_only: bool) -> Iterator[tuple[str, Row]]:
     # utf-8-sig drops the byte order mark that spreadsheets write, which would become part of the first name.
-    with open(table, encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
+    with open(table, encoding="utf-8-sig", newline="", opener=open_regular) as file:
+        first = next(bounded_lines(file, MAX_LINE_CHARS), "")
         if "\0" in first:
             raise _not_utf8(table)
         file.seek(0)
-        lines = csv.reader(file, delimiter=_delimiter(table, first), strict=True)
+        lines = csv.reader(bounded_lines(file, MAX_LINE_CHARS), delimiter=_delimiter(table, first), strict=True)
         try:
             header = [name.strip() for name in next(lines, [])]
             if len(set(header)) < len(header):
@@ -107,14 +117,15 @@ def _delimiter(table: Path, first_line: str) -> str:
 
 
 def _json_rows(table: Path) -> Iterator[tuple[str, Row]]:
-    with open(table, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
+    with open(table, encoding="utf-8-sig", opener=open_regular) as file:
+        for number, line in enumerate(bounded_lines(file, MAX_JSON_LINE_CHARS), 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise SourceError(f"{table}: line {number} is not JSON: {error.msg}") from error
+                row = parse_json(line)
+            except ValueError as error:
+                why = getattr(error, "msg", error)
+                raise SourceError(f"{table}: line {number} is not JSON: {why}") from error
             if not isinstance(row, dict):
                 raise SourceError(f"{table}: line {number} must be a JSON object, got {type(row).__name__}")
             yield f"line {number}", row
