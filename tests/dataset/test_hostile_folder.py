@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.tarsets import dataset
+from support.tars import dataset
 
 import imgdata
 from imgdata.dataset.index import INDEX_SCHEMA, Index, write_index

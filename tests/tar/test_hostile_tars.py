@@ -5,7 +5,7 @@ import os
 import tarfile
 
 import pytest
-from support.tarsets import pairs, write_tar
+from support.tars import pairs, write_tar
 
 import imgdata
 from imgdata.errors import ShardError, SourceError
