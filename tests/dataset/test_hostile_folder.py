@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.tars import dataset
 
 import imgdata
 from imgdata.dataset.index import INDEX_SCHEMA, Index, write_index
 from imgdata.dataset.manifest import MAX_PIXELS, read_manifest
 from imgdata.errors import ImgdataError, OptionError, ShardError
+from support.tars import dataset
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ import os
 import tarfile
 
 import pytest
-from support.tars import pairs, write_tar
 
 import imgdata
 from imgdata.errors import ShardError, SourceError
 from imgdata.tar.archive import BLOCK, END_OF_ARCHIVE, TarError, members, ustar_header
 from imgdata.tar.packed import UnpackError, open_packed, read_packed
 from support.rawdata import encoded
+from support.tars import pairs, write_tar
 
 
 def header(name: str, size: bytes, kind: bytes = b"0") -> bytes:
