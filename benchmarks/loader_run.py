@@ -8,9 +8,7 @@ time is that of the whole tree of processes, in nanoseconds from their clocks.
 import argparse
 import json
 import os
-import resource
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,13 +18,10 @@ import numpy as np
 
 from benchmarks.loader_peers.registry import DTYPES, PEERS, Peer
 from benchmarks.loader_peers.task import SIDE, Task
+from imgdata.measure.timing import cpu_s, process_tree
 
 WARM_BATCHES = 4
 CORES = 2
-# The peers' environment can't import `imgdata.measure.timing`, which needs what imgdata needs: the clock of a tree of
-# processes stands here once more, with the standard library alone.
-_PROCESS_CLOCK = 2
-"""`CPUCLOCK_SCHED` of Linux: the clock of a process number, as `clock_getcpuclockid` makes it."""
 
 
 def main() -> None:
@@ -64,14 +59,14 @@ def measure(peer: Peer, task: Task, images: int) -> dict[str, Any]:
     start_s = time.perf_counter() - begun
     for _ in range(WARM_BATCHES - 1):
         next(stream)
-    cpu_s, started, done = tree_cpu_s(), time.perf_counter(), 0
+    cpu_begun, started, done = tree_cpu_s(), time.perf_counter(), 0
     while done < images:
         _, labels = next(stream)
         done += len(labels)
-    seconds, cpu_s = time.perf_counter() - started, tree_cpu_s() - cpu_s
+    seconds, took_cpu_s = time.perf_counter() - started, tree_cpu_s() - cpu_begun
     return {
         "images_per_s": done / seconds,
-        "cpu_ms_per_image": 1000 * cpu_s / done,
+        "cpu_ms_per_image": 1000 * took_cpu_s / done,
         "start_s": start_s,
         "memory_mb": tree_memory_mb(),
         "version": _version(peer.package),
@@ -79,39 +74,18 @@ def measure(peer: Peer, task: Task, images: int) -> dict[str, Any]:
 
 
 def tree_cpu_s() -> float:
-    """Processor time of this process, its children and theirs, living and ended, in seconds."""
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = ended.ru_utime + ended.ru_stime
-    for pid in _tree(os.getpid()):
-        # A worker that ends meanwhile is in the figures of its parent next time.
-        with suppress(OSError):
-            seconds += time.clock_gettime(~pid << 3 | _PROCESS_CLOCK)
-    return seconds
+    """Return the processor time of this process, its children and theirs, living and ended, in seconds."""
+    return cpu_s(process_tree())
 
 
 def tree_memory_mb() -> float:
-    """Memory of this process, its children and theirs, in MB; what several share is counted once."""
+    """Return the memory of this process, its children and theirs, in MB; what several share is counted once."""
     total_kb = 0
-    for pid in _tree(os.getpid()):
+    for pid in process_tree():
         with suppress(OSError):
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
             total_kb += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total_kb / 1024
-
-
-def _tree(root: int) -> Iterator[int]:
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                # The name of the program comes in parentheses and may hold any character.
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                children.setdefault(parent, []).append(int(entry.name))
-    todo = [root]
-    while todo:
-        pid = todo.pop()
-        yield pid
-        todo += children.get(pid, [])
 
 
 def _check(batch: Any, task: Task, name: str) -> None:

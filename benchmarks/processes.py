@@ -1,8 +1,8 @@
 """A module with a command line -> the JSON that it prints last, run in a fresh process.
 
 The loaders of other projects run in an environment of their own, `.venv-peers`, which has none of what imgdata imports:
-so a measuring process is a module of this folder that needs the standard library and NumPy alone, and not
-`imgdata.measure.bench.one`. Who measures in turns, and how figures are compared, is `imgdata.measure.bench.rounds`.
+so a measuring process is a module of this folder, and not `imgdata.measure.bench.one`; of imgdata it imports only
+`imgdata.measure.timing`, which needs NumPy alone. Turns and ratios are those of `imgdata.measure.bench.rounds`.
 """
 
 import json

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from imgdata.measure.doctor.wait import advice_for_run, advice_for_wait
     from imgdata.measure.parity.parity import Parity, parity
     from imgdata.measure.parity.pictures import load_pictures
+    from imgdata.measure.sheet import contact_sheet
     from imgdata.measure.trace.picture import save_picture
     from imgdata.measure.trace.rows import TraceRow
     from imgdata.measure.trace.run import Trace, trace
@@ -106,6 +107,7 @@ _PLACES = {
     "Parity": "measure.parity.parity",
     "parity": "measure.parity.parity",
     "load_pictures": "measure.parity.pictures",
+    "contact_sheet": "measure.sheet",
     "save_picture": "measure.trace.picture",
     "TraceRow": "measure.trace.rows",
     "Trace": "measure.trace.run",
@@ -195,6 +197,7 @@ __all__ = [
     "advice_for_wait",
     "bench",
     "class_weights",
+    "contact_sheet",
     "create_model",
     "dali_pipeline",
     "doctor",

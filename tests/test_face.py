@@ -65,6 +65,7 @@ FACE = [
     "advice_for_wait",
     "bench",
     "class_weights",
+    "contact_sheet",
     "create_model",
     "dali_pipeline",
     "doctor",

@@ -31,14 +31,14 @@ def screen(*, stderr: bool = True) -> Console:
     return console
 
 
-def tell(console: Console, colour: str, start: str, rest: str) -> None:
-    """Print a line whose `start` is in colour; it is left whole, for paths to be copied from it."""
-    console.print(Text.assemble((start, colour), " ", rest), soft_wrap=True)
+def tell(console: Console, colour: str, start: str, rest: str, *, wrap: bool = False) -> None:
+    """Print a line whose `start` is in colour; whole, for paths to be copied, unless `wrap` on a terminal."""
+    console.print(Text.assemble((start, colour), " ", rest), soft_wrap=not (wrap and console.is_terminal))
 
 
 def note(console: Console, text: str) -> None:
     """Print a note: wrapped between words on a terminal, else as one line."""
-    console.print(Text.assemble(("note", ODD), " ", text), soft_wrap=not console.is_terminal)
+    tell(console, ODD, "note", text, wrap=True)
 
 
 class Display:

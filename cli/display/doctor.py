@@ -52,8 +52,8 @@ def _print_problems(problems: "tuple[Problem, ...]", console: Console) -> None:
     if not problems:
         tell(console, GOOD, "no problems", "with this machine")
     for problem in problems:
-        tell(console, _COLOURS[problem.severity], problem.severity, problem.what)
-        console.print(f"  remedy: {problem.remedy}", soft_wrap=True)
+        tell(console, _COLOURS[problem.severity], problem.severity, problem.what, wrap=True)
+        console.print(f"  remedy: {problem.remedy}", soft_wrap=not console.is_terminal)
     console.print()
 
 
@@ -118,10 +118,17 @@ def _print_findings(findings: "Findings", console: Console) -> None:
             "note",
             f"other programs took {pipeline.taken:.1f} cores that it was ready to use; alone it would give about "
             f"{pipeline.alone:,.0f} images/s",
+            wrap=True,
         )
     _print_bottleneck(findings, console)
     for advice in findings.advice:
-        tell(console, GOOD, f"{advice.predicted_images_per_s:,.0f}", f"images/s with {advice.setting}: {advice.why}")
+        tell(
+            console,
+            GOOD,
+            f"{advice.predicted_images_per_s:,.0f}",
+            f"images/s with {advice.setting}: {advice.why}",
+            wrap=True,
+        )
     if not findings.advice:
         console.print("no setting is known that would help by 5% or more")
     if findings.tuned is not None:

@@ -31,6 +31,7 @@ from imgdata.recipes.presets import (
     classifier_train,
     imagenet_eval,
     imagenet_train,
+    plain,
 )
 from imgdata.recipes.recipe import Recipe
 from imgdata.recipes.sizes import Ramp, Schedule
@@ -67,4 +68,5 @@ __all__ = [
     "classifier_train",
     "imagenet_eval",
     "imagenet_train",
+    "plain",
 ]

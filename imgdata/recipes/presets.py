@@ -80,17 +80,33 @@ def classifier_eval(size: int = 64) -> Recipe:
     return Recipe(Resize(size=size), CenterCrop(size=size), Normalize(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
 
 
-PRESETS = ("imagenet_train", "imagenet_eval", "cifar_train", "cifar_eval", "classifier_train", "classifier_eval")
-"""Ready recipes by name."""
+def plain(size: int = 224) -> Recipe:
+    """Return the recipe that changes nothing at random: shorter side to `size`, the middle, ImageNet's mean and std."""
+    return Recipe(Resize(size=size), CenterCrop(size=size), Normalize(mean=IMAGENET_MEAN, std=IMAGENET_STD))
+
+
+PRESETS = (
+    "imagenet_train",
+    "imagenet_eval",
+    "cifar_train",
+    "cifar_eval",
+    "classifier_train",
+    "classifier_eval",
+    "plain",
+)
+"""Named recipes."""
+SHORT_NAMES = {"imagenet": "imagenet_train", "cifar": "cifar_train", "classifier": "classifier_train"}
+"""Names that `imgdata train` has for recipes of training."""
 OF_ONE_SIZE = ("cifar_train", "cifar_eval")
 """Those whose pictures are 32 x 32."""
 
 
 def named_recipe(name: str, size: int | None = None) -> Recipe:
-    """One of `PRESETS`, with another side of the output in pixels, or the recipe in a .json file.
+    """Return one of `PRESETS`, with another side of the output in pixels, or the recipe in a .json file.
 
-    Raises `OptionError`.
+    `imagenet`, `cifar` and `classifier` are those of training. Raises `OptionError`.
     """
+    name = SHORT_NAMES.get(name, name)
     if name.endswith(".json"):
         if size is not None:
             raise OptionError(f"size must be left out with a recipe that has its own, got {size}")

@@ -199,10 +199,10 @@ def test_options_that_mean_nothing_are_refused(settings, message):
         ({"batch_size": 16, "ranks": 4}, "batch_size must be at most 15, as train has 60 samples for 4 ranks, got 16"),
         ({"backend": "fast"}, "backend must be one of auto, cpu, dali, resident, got 'fast'"),
         ({"dtype": "int8"}, "dtype must be one of .*, got 'int8'"),
-        ({"device": "tpu"}, "device must be cpu, cuda.*, got 'tpu'"),
+        ({"device": "tpu"}, "device must be auto, cpu, cuda.*, got 'tpu'"),
         ({"threads": 0}, "threads must be a whole number of at least 1, got 0"),
         ({"backend": "resident"}, "backend 'resident' keeps one window of each picture"),
-        ({"recipe": "plain"}, "recipe must be one of imagenet_train, .*, or a .json file, got 'plain'"),
+        ({"recipe": "none"}, "recipe must be one of imagenet_train, .*, or a .json file, got 'none'"),
         ({"recipe": "cifar_train", "size": 16}, "cifar_train must have its own size, 32, got size 16; leave it out"),
         ({"recipe": "nowhere.json", "size": None}, "nowhere.json: the recipe can't be read: No such file"),
         ({"recipe": recipes.cifar_eval(), "size": 8}, "size must be left out with a recipe that has its own, got 8"),
@@ -262,7 +262,7 @@ def test_the_command_that_is_printed_measures_the_same_again(settings):
     name, subcommand, *arguments = shlex.split(options.command("my data/out"))
     assert (name, subcommand) == ("imgdata", "bench")
     given_again = command.make_context("bench", arguments).params
-    assert str(given_again.pop("out")) == "my data/out"
+    assert str(given_again.pop("dataset")) == "my data/out"
     compare = tuple(word for word in given_again.pop("compare").split(",") if word)
     for printed in ("markdown", "quiet", "as_json"):
         assert given_again.pop(printed) is False
@@ -270,7 +270,7 @@ def test_the_command_that_is_printed_measures_the_same_again(settings):
 
 
 def test_the_help_names_all_loaders():
-    assert ",".join(PEERS) in next(option.help for option in command.params if option.name == "compare")
+    assert ", ".join(PEERS) in next(option.help for option in command.params if option.name == "compare")
 
 
 def test_a_recipe_comes_by_name_as_a_file_and_as_it_is(tmp_path):
@@ -279,6 +279,8 @@ def test_a_recipe_comes_by_name_as_a_file_and_as_it_is(tmp_path):
     file.write_text(json.dumps(recipe.to_dict()))
     assert ready_recipe(BenchOptions(recipe=str(file))) == recipe
     assert ready_recipe(BenchOptions(recipe=recipe)) is recipe
+    assert ready_recipe(BenchOptions(recipe="plain", size=48)) == recipes.plain(48)
+    assert ready_recipe(BenchOptions(recipe="cifar", size=None)) == recipes.cifar_train()
     assert ready_recipe(BenchOptions(recipe="classifier_eval", size=48)) == recipes.classifier_eval(48)
     assert BenchOptions(recipe=recipe).command("out") == "imgdata bench out --recipe RECIPE.json"
     file.write_text("{")

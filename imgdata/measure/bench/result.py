@@ -247,15 +247,16 @@ def _tables(result: BenchResult, width: int) -> list["Table"]:
     """All columns beside one another, or where `width` is too small for them the times in a table of their own."""
     lines = [("loader", _columns(result)), *_rows(result)]
     columns = [[name for name, _ in lines], *([line[at] for _, line in lines] for at in range(len(lines[0][1])))]
-    if sum(max(map(len, column)) + 1 for column in columns) <= width:
-        return [_table(columns)]
+    for gap in (2, 1):
+        if sum(max(map(len, column)) + gap for column in columns) - gap <= width:
+            return [_table(columns, gap)]
     names, times = columns[0], [column for column in columns[1:] if column[0] in _TIMES]
     return [_table([column for column in columns if column not in times]), _table([names, *times])]
 
 
-def _table(columns: Sequence[Sequence[str]]) -> "Table":
+def _table(columns: Sequence[Sequence[str]], gap: int = 2) -> "Table":
     """Of names, and figures; the first cell of each is its title."""
-    table = new_table(padding=(0, 1, 0, 0))
+    table = new_table(padding=(0, gap, 0, 0))
     for number, column in enumerate(columns):
         table.add_column(column[0], justify="right" if number else "left", no_wrap=True)
     for cells in list(zip(*columns, strict=True))[1:]:
