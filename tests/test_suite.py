@@ -85,23 +85,10 @@ def test_kept_cases_are_of_tests_that_exist() -> None:
         assert f"def {name.partition('[')[0]}(" in (REPOSITORY / file).read_text()
 
 
-CLAIMS = {
-    # What they call raises, or warns, which is an error, when something is wrong.
-    "test_a_window_of_all_shards_is_not_warned_of",
-    "test_any_damage_is_a_source_error_or_a_value",
-    "test_few_samples_in_random_order_are_not_warned_of",
-    "test_good_images_pass",
-    "test_images_beyond_pillows_own_limit_are_judged_by_ours_alone",
-    "test_no_transparency_makes_pillow_warn",
-    "test_photographs_of_packages_pass",
-    "test_pytorch_is_imported_by_the_first_batch",
-    "test_the_file_is_valid_onnx",
-}
-"""Tests without an assertion."""
-
-
-def claims(function: ast.FunctionDef, helpers: set[str]) -> bool:
-    """Return whether a test asserts something, itself or in a function beside it."""
+def claims(function: ast.FunctionDef, helpers: set[str], text: str) -> bool:
+    """Return whether a test asserts something, itself or in a function beside it, or says why it does not."""
+    if "# Asserts nothing: " in (ast.get_source_segment(text, function) or ""):
+        return True
     for node in ast.walk(function):
         if isinstance(node, ast.Assert):
             return True
@@ -115,11 +102,12 @@ def claims(function: ast.FunctionDef, helpers: set[str]) -> bool:
 def test_every_test_asserts_something() -> None:
     without = set()
     for path in FILES:
-        functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+        text = path.read_text()
+        functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
         others = [one for one in functions if not one.name.startswith("test_")]
         helpers = {one.name for one in others if any(isinstance(node, ast.Assert) for node in ast.walk(one))}
-        without |= {one.name for one in functions if one not in others and not claims(one, helpers)}
-    assert without - CLAIMS == set()
+        without |= {one.name for one in functions if one not in others and not claims(one, helpers, text)}
+    assert without == set(), "add an assertion, or a comment `# Asserts nothing: ...` that says what would fail"
 
 
 def test_the_readme_names_every_folder_and_every_helper() -> None:

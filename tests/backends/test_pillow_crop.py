@@ -280,7 +280,7 @@ def test_odd_pictures_are_what_pillow_makes_of_them(name):
 
 
 def test_no_transparency_makes_pillow_warn():
-    # Warnings are errors in these tests; `pillow_errors` would turn one into an `ImageError`.
+    # Asserts nothing: warnings are errors in these tests; `pillow_errors` would turn one into an `ImageError`.
     cut(palette_with_alpha(), MIDDLE)
 
 

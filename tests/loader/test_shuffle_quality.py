@@ -132,6 +132,7 @@ def test_sorted_shards_are_warned_of(sorted_view, mode):
 
 
 def test_a_window_of_all_shards_is_not_warned_of(sorted_view):
+    # Asserts nothing: a warning is an error.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         shuffle_quality(sorted_view, 64, shuffle="window", window_shards=100)
@@ -140,6 +141,7 @@ def test_a_window_of_all_shards_is_not_warned_of(sorted_view):
 
 @pytest.mark.parametrize(("samples", "batch"), [(5, 2), (12, 4), (12, 12), (40, 8)])
 def test_few_samples_in_random_order_are_not_warned_of(tmp_path, samples, batch):
+    # Asserts nothing: a warning is an error.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for seed in range(40):

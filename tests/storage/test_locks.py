@@ -57,6 +57,7 @@ def test_threads_hold_it_one_after_the_other_though_each_removes_the_file(tmp_pa
 
 
 def test_a_fork_that_lives_longer_does_not_hold_what_its_parent_released(tmp_path):
+    # Asserts nothing: a lock that is held raises.
     path = tmp_path / "lock"
     reading, writing = os.pipe()
     with locked(path):
@@ -87,6 +88,7 @@ def test_waiting_is_ended_by_what_is_called_meanwhile(tmp_path):
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_accepted(tmp_path, monkeypatch, code):
+    # Asserts nothing: a refusal raises.
     def refuse(descriptor: int, operation: int) -> None:
         raise OSError(code, os.strerror(code))
 

@@ -93,7 +93,7 @@ class Asking(TrainWatcher):
 
 AT_A_STEP = """
 import signal, sys, time
-import imgdata.train.loop as loop
+import imgdata.training.loop as loop
 from imgdata_cli.main import main
 
 step, (at, what), sys.argv[1:] = loop.Learner.step, sys.argv[1:3], sys.argv[3:]

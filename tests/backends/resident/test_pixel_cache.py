@@ -350,5 +350,6 @@ def test_decoding_ends_when_nobody_wants_it(one_size, resident_cache, slow_decod
 
 
 def test_pytorch_is_imported_by_the_first_batch():
+    # Asserts nothing: the program does.
     code = "import sys, imgdata.backends.resident.backend; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)
