@@ -27,7 +27,7 @@ class ImageError(ImgdataError):
     """One image can't be used.
 
     `reason` is a short stable code (`empty`, `truncated`, `corrupt`, `not-an-image`, `too-large`,
-    `unsupported`, `unreadable`) that is counted and written to `rejects.jsonl`; `detail` is for people.
+    `unsupported`, `unreadable`, `missing`) that is counted and written to `rejects.jsonl`; `detail` is for people.
     """
 
     def __init__(self, reason: str, detail: str) -> None:

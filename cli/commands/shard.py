@@ -35,12 +35,27 @@ def byte_size(text: str) -> int:
     "--table", type=click.Path(path_type=Path), help="CSV, TSV, JSON-lines or Parquet file of paths and labels."
 )
 @click.option("--path-column", help="Column of the image paths.")
-@click.option("--label-column", help="Column of the labels.")
+@click.option("--label-column", help="Column of the labels; '' for images without labels.")
 @click.option("--split-column", help="Column of the splits.")
 @click.option("--image-column", help="Column of a Parquet dataset that holds the images.")
+@click.option(
+    "--split-names",
+    metavar="FOLDER=SPLIT,...",
+    help="Folders that are splits, such as train2017=train,val2017=val; the others are classes. '' for no splits.",
+)
+@click.option(
+    "--class-order",
+    type=click.Choice(["auto", "number", "text"]),
+    default="auto",
+    show_default=True,
+    help="Which class is 0, 1, ...: auto is by number where all are numbers, as text elsewhere.",
+)
 @click.option("--image-ext", multiple=True, help="Extension of the image in existing tars; may be repeated.")
 @click.option(
-    "--label-from", default="auto", show_default=True, help="Labels of existing tars: cls, txt, json:FIELD, folder."
+    "--label-from",
+    default="auto",
+    show_default=True,
+    help="Labels of existing tars: cls, txt, json:FIELD, folder; none: images without labels.",
 )
 @click.option(
     "--split", "fractions", help="Cut a source without splits: train=0.9,val=0.1 (stratified by class, seeded)."
@@ -143,6 +158,8 @@ def command(source: str, out: Path, **options: Any) -> None:
         image_column=options["image_column"],
         image_ext=options["image_ext"],
         label_from=options["label_from"],
+        split_names=_split_names(options["split_names"]),
+        class_order=options["class_order"],
     )
     write = ShardOptions(
         name=options["name"],
@@ -185,6 +202,19 @@ def command(source: str, out: Path, **options: Any) -> None:
         print_summary(summary)
     if as_json:
         click.echo(json.dumps(summary.to_dict()))
+
+
+def _split_names(text: str | None) -> dict[str, str] | None:
+    """The folders of `--split-names` with their splits. Raises `OptionError`."""
+    from imgdata.errors import OptionError
+
+    if text is None:
+        return None
+    pairs = [part.strip() for part in text.split(",") if part.strip()]
+    wrong = next((part for part in pairs if not all(part.rpartition("=")[::2])), None)
+    if wrong is not None:
+        raise OptionError(f"split-names must be FOLDER=SPLIT with commas between, got {wrong!r}")
+    return {part.rpartition("=")[0]: part.rpartition("=")[2] for part in pairs}
 
 
 _LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list", ".names")

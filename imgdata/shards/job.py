@@ -179,7 +179,7 @@ def plan_shards(
 
 
 def _list(source: str | Path, read: SourceOptions | None, options: ShardOptions) -> Listing:
-    listing = list_source(source, read or SourceOptions())
+    listing = list_source(source, dataclasses.replace(read or SourceOptions(), exclude=options.exclude))
     if options.classes:
         listing = select_classes(listing, options.classes)
     if options.exclude:

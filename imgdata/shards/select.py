@@ -36,7 +36,9 @@ def select_classes(listing: Listing, ids: Sequence[str]) -> Listing:
 
 
 def exclude(listing: Listing, patterns: Sequence[str]) -> Listing:
-    """All samples but those whose source name matches a pattern with `*`, `?` and `[...]`; classes stay.
+    """Return all samples but those whose source name matches a pattern with `*`, `?` and `[...]`; classes stay.
+
+    Sources that check samples one by one have left them out before (`SourceOptions.exclude`).
 
     Raises `OptionError` for a pattern that matches nothing: a slip would go unnoticed.
     """
@@ -45,7 +47,7 @@ def exclude(listing: Listing, patterns: Sequence[str]) -> Listing:
     for pattern in patterns:
         matches = re.compile(fnmatch.translate(pattern)).match
         matching_N = np.fromiter((matches(name) is not None for name in names), bool, len(names))
-        if not matching_N.any():
+        if not matching_N.any() and not listing.excluded.get(pattern):
             raise OptionError(f"exclude: {pattern!r} matches none of the {len(listing)} names, such as {names[0]!r}")
         kept_N &= ~matching_N
     return _rows(listing, kept_N, "excluded")
@@ -72,5 +74,5 @@ def _rows(listing: Listing, kept_N: NDArray[np.bool_], what: str) -> Listing:
         fields_N=None if listing.fields_N is None else listing.fields_N.take(row),
         split_N=new_split[listing.split_N[row_N]],
         splits=tuple(listing.splits[split] for split in used),
-        skipped={**listing.skipped, **({what: dropped} if dropped else {})},
+        skipped={**listing.skipped, **({what: listing.skipped.get(what, 0) + dropped} if dropped else {})},
     )

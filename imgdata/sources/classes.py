@@ -1,11 +1,13 @@
 """A listing with labels numbered as they came -> the same with classes sorted, splits in order, and warnings."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imgdata.errors import OptionError
 from imgdata.sample import ClassName
 from imgdata.sources.listing import Listing, escape_name
 from imgdata.sources.splits import in_usual_order
@@ -13,23 +15,52 @@ from imgdata.sources.splits import in_usual_order
 _SHOWN = 5
 
 
-def with_sorted_classes(listing: Listing, ids: Sequence[str], *, numeric: bool = False) -> Listing:
-    """`listing`, whose labels are positions in `ids`, with the rank of the id as label, and splits in usual order.
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?")
 
-    Ranks are those of the ids as strings, or as integers where `numeric`; -1 stays. Class ids become class names.
+
+def with_sorted_classes(listing: Listing, ids: Sequence[str], *, order: str = "auto") -> Listing:
+    """Return `listing`, whose labels are positions in `ids`, ranks of ids as labels, and splits in usual order.
+
+    `order` as in `SourceOptions.class_order`; -1 stays. Class ids become class names. Ids that occur twice, once a
+    common part of all was left out, are one class.
     """
-    order = sorted(range(len(ids)), key=lambda code: int(ids[code]) if numeric else ids[code])
+    ranks, notes = class_ranks(ids, order)
     # The last entry is taken by -1.
-    rank_C = np.full(len(ids) + 1, -1, np.int32)
-    rank_C[order] = np.arange(len(ids), dtype=np.int32)
-    names = [escape_name(ids[code]) for code in order]
+    rank_C = np.array([*(ranks[one] for one in ids), -1], np.int32)
+    names = [escape_name(one) for one in ranks]
     return with_usual_splits(
         dataclasses.replace(
             listing,
             classes=tuple(ClassName(name, name) for name in names),
             label_N=rank_C[listing.label_N],
+            warnings=(*listing.warnings, *notes),
         )
     )
+
+
+def class_ranks(ids: Iterable[str], order: str = "auto") -> tuple[dict[str, int], list[str]]:
+    """Class index of each id, in that order; and a note where the order by number and as text differ.
+
+    By number where all ids are numbers (or `order` is `number`), else as text. Raises `OptionError` for an order by
+    number of what is none.
+    """
+    as_text = sorted(set(ids))
+    numeric = all(map(_NUMBER.fullmatch, as_text))
+    if order == "number" and not numeric:
+        odd = next(one for one in as_text if not _NUMBER.fullmatch(one))
+        raise OptionError(
+            f"class_order 'number' needs class ids that are numbers, got {escape_name(odd)!r}; use 'text'"
+        )
+    by_number = sorted(as_text, key=lambda one: (float(one), one)) if numeric else as_text
+    chosen = as_text if order == "text" else by_number
+    notes = []
+    if by_number != as_text:
+        how, other = ("as text", "number") if order == "text" else ("by number", "text")
+        notes.append(
+            f"the classes are numbers; their order is {how} ({some(chosen)}), not that of --class-order {other}"
+            + ("" if order == "text" else " and of torchvision's ImageFolder")
+        )
+    return {one: rank for rank, one in enumerate(chosen)}, notes
 
 
 def with_usual_splits(listing: Listing) -> Listing:

@@ -13,9 +13,12 @@ from typing import Protocol, cast
 
 from imgdata.errors import OptionError, ShardError, SourceError
 from imgdata.sources.classes import some
+from imgdata.sources.folder_names import is_hidden
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
-from imgdata.sources.walk import Entries, extension, is_hidden, visible
+from imgdata.sources.seen import PACKED, not_understood
+from imgdata.sources.table.columns import unreadable_tables
+from imgdata.sources.walk import Entries, extension, is_image, visible
 
 
 class Source(Protocol):
@@ -59,7 +62,6 @@ _BEATS: dict[str, frozenset[str]] = {
 }
 _WITHOUT_PATH = ("synthetic", "tars")
 """Sources that also take descriptions and patterns."""
-_PACKED = frozenset({".zip", ".7z", ".rar", ".gz", ".tgz", ".bz2", ".xz", ".zst"})
 
 
 def list_source(path: str | os.PathLike[str], options: SourceOptions) -> Listing:
@@ -79,7 +81,7 @@ def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
         return source("table")
     asked = KINDS if path.exists() else _WITHOUT_PATH
     reasons: dict[str, str] = {}
-    faults: list[str] = []
+    faults: list[tuple[str, str]] = []
     for kind in asked:
         try:
             reason = source(kind).recognise(path)
@@ -87,7 +89,7 @@ def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
             if kind not in _GENERAL:
                 raise
             # It may be something beside what another source understands.
-            faults.append(str(error))
+            faults.append((kind, str(error)))
             continue
         if reason is not None:
             reasons[kind] = reason
@@ -101,6 +103,16 @@ def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
         # Folders have no columns; a table that lies there with unusual ones is not recognised by its names.
         reasons.pop("folder", None)
         reasons = reasons or {"table": "--label-column"}
+    unread = [fault for kind, fault in faults if kind in ("tars", "parquet")] if path.is_dir() else []
+    if reasons.keys() == {"folder"}:
+        # Folders are classes only where nothing says more.
+        unread += [fault for fault in unreadable_tables(path) if fault not in unread]
+    if unread and reasons:
+        others = "; ".join(f"--source {kind}: {reasons[kind]}" for kind in reasons)
+        raise SourceError(
+            f"{'; '.join(fault.rstrip('.') for fault in unread)}. It lies beside what can be read ({others}): mend it, "
+            "move it away, or choose with --source"
+        )
     beaten = frozenset[str]().union(*(_BEATS.get(kind, frozenset()) for kind in reasons))
     left = [kind for kind in reasons if kind not in beaten]
     if len(left) == 1:
@@ -109,7 +121,7 @@ def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
         found = "; ".join(f"--source {kind}: {reasons[kind]}" for kind in left)
         raise SourceError(f"{path}: several layouts fit, choose one with --source ({found})")
     # Parquet is asked about as a table, too, and says the same then.
-    raise SourceError(_nothing_fits(path, list(dict.fromkeys(fault.rstrip(".") for fault in faults))))
+    raise SourceError(_nothing_fits(path, list(dict.fromkeys(fault.rstrip(".") for _, fault in faults))))
 
 
 def source(kind: str) -> Source:
@@ -127,14 +139,25 @@ def _nothing_fits(path: Path, faults: Sequence[str]) -> str:
         return "; ".join(faults)
     if path.is_file():
         ending = extension(path.name)
-        advice = "unpack it first, then give the folder" if ending in _PACKED else "give a folder of images"
+        advice = "unpack it first, then give the folder" if ending in PACKED else "give a folder of images"
         return f"{path}: this file is no archive or table of a known dataset; {advice}. {_looked_for()}"
     entries = visible(path)
     if not any(entries):
         hidden = sum(map(is_hidden, os.listdir(path)))
         return f"{path}: the folder is empty" + (f" but for {hidden} hidden entries" if hidden else "")
+    faults = [*faults, *not_understood(path), *_images_deep_down(path)]
     seen = f" Seen and not understood: {'; '.join(faults)}." if faults else ""
     return f"{path}: no known layout.{seen} {_looked_for()}. Found there: {_seen(entries)}. --source names the layout"
+
+
+def _images_deep_down(path: Path) -> list[str]:
+    """A sentence where images lie deeper than the sources look."""
+    for folder, folders, files in os.walk(path):
+        folders[:] = [name for name in sorted(folders) if not is_hidden(name)]
+        if any(map(is_image, files)):
+            inside = os.path.relpath(folder, path)
+            return [f"images lie in {inside}/, among many folders; give a folder nearer to them, or --source folder"]
+    return []
 
 
 def _looked_for() -> str:

@@ -1,212 +1,250 @@
 """Class folders -> Listing: `train/cat/1.jpg`, `val/cat/2.jpg`, or `cat/1.jpg` without splits.
 
-How the folders directly in the root are read (a split word is `train`, `valid`, `test`, ... in any case):
+`imgdata.sources.folder_layout` says which folders are splits. The class of an image is the path of the folder that
+holds it, from its split on (`cat`, or `animals/cat` in deeper trees), without a first or last part that says no class
+and that all have (`images`). The class index is the rank of that path over all splits: by number where all are
+numbers, else as text, which is torchvision's `ImageFolder` for folders of depth one.
 
-    all are split words               each is a split, folders below it are classes
-    none is a split word              all are classes, everything is split `train`
-    some are, with folders inside     those are splits; another folder is a split of its own name when all folders
-                                      in it are classes of the splits, else it is passed over with a warning
-    only `train`, images inside       a class called `train`, as in {bus, car, train}
-    anything else                     refused: class or split can't be told
-
-A single folder around all this (`archive/train/cat/1.jpg`) is looked through. The class of an image is the path of
-the folder that holds it, from its split on (`cat`, or `animals/cat` in deeper trees); the class index is the rank of
-that path as a string over all splits, which is torchvision's `ImageFolder` for folders of depth one.
+A split but `train` whose images lie in no class folder has no labels. Masks and annotations are passed over. Lists of
+names beside the images, such as `meta/train.txt`, are their splits.
 """
 
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from imgdata.errors import SourceError
 from imgdata.sources.classes import some, with_sorted_classes
+from imgdata.sources.folder_layout import FolderLayout, Place, has_class_folders, holds_images, read_layout
+from imgdata.sources.folder_names import holds_images_of_any_class, is_hidden, mask_folders, says_no_class
 from imgdata.sources.listing import Listing, ListingBuilder, escape_name
 from imgdata.sources.options import SourceOptions
+from imgdata.sources.plausible import check_classes
 from imgdata.sources.readers import FileReader
-from imgdata.sources.splits import in_usual_order, split_name, split_of_word
+from imgdata.sources.seen import label_files
+from imgdata.sources.split_lists import SplitLists
+from imgdata.sources.splits import in_usual_order, split_of_word
 from imgdata.sources.table.columns import why_no_table
-from imgdata.sources.walk import image_files, is_image, visible
+from imgdata.sources.walk import count_below, image_files, is_image, visible
+
+__all__ = ["NAME", "has_class_folders", "list_samples", "recognise"]
 
 NAME = "folder"
-_MAX_PROBED_FOLDERS = 64
-_MAX_WRAPPERS = 8
-
-
-class _Root(NamedTuple):
-    """Folders, relative to the source's root, that hold class folders; each with its split."""
-
-    splits: dict[str, list[str]]
-    """Split name -> its folders; `""` is the root itself."""
-    given: bool
-    passed_over: list[str]
-    files: list[str]
-    """Files beside the splits."""
 
 
 def recognise(path: Path) -> str | None:
-    """Whether there are images below `path`; looks into a few folders only."""
+    """Return what `path` is where there are images below it; looks into a few folders only."""
     if not path.is_dir():
         return None
     entries = visible(path)
     if any(map(is_image, entries.files)):
         return "images in a folder"
-    if not entries.folders or not _holds_image(path, _Budget(_MAX_PROBED_FOLDERS)):
+    if not entries.folders or not holds_images(path):
         return None
     return f"folders of images ({some(entries.folders)})"
 
 
 def list_samples(path: Path, options: SourceOptions) -> Listing:
-    """All images below the class folders of `path`, split by split (train, val, test, others), sorted by path.
+    """Return all images below the class folders of `path`, split by split (train, val, test, others), sorted by path.
 
-    Raises `SourceError` when images lie outside of class folders, or when classes and splits can't be told apart.
+    Raises `SourceError` when images lie outside of class folders, when classes and splits can't be told apart, and,
+    where no source was named, when the folders can't be classes by their names.
     """
     if not path.is_dir():
         raise SourceError(f"{path}: not a folder; class folders such as {path.name}/cat/1.jpg are needed")
-    root = _splits(path, _wrapper(path))
-    builder = ListingBuilder()
-    for name in root.files:
-        builder.skip("images beside the splits" if is_image(name) else "other files beside the splits")
-    codes: dict[str, int] = {}
-    empty: list[str] = []
-    for split in in_usual_order(root.splits):
-        for folder in root.splits[split]:
-            found = _add_split(path, folder, split, builder, codes)
-            empty += _empty_folders(path / folder, folder, found)
-    if empty:
-        builder.skip("empty class folders", len(empty))
+    layout = read_layout(path, options)
+    lists = None if layout.given or options.split_names is not None else SplitLists.beside(path, layout.top)
+    builder = ListingBuilder(options.exclude)
+    _count_beside(path, layout, builder)
+    walk = _Walk(path, options, builder, lists, _labelled_classes(path, layout))
+    for split in in_usual_order(layout.splits):
+        for place in layout.splits[split]:
+            walk.add(split, place)
+    if walk.empty:
+        builder.skip("empty class folders", len(walk.empty), entries=False)
+    if lists is not None:
+        lists.check(path)
+    codes = _without_common_parts(list(walk.codes))
     warnings = [
+        *layout.notes,
         *(
-            [f"only one class ({some(list(codes))}); a table of labels is named with --table{_tables_beside(path)}"]
+            [f"only one class ({some(codes)}); a table of labels is named with --table{_tables_beside(path)}"]
             if len(codes) == 1
             else []
         ),
         *_warn_of_split_words(codes),
-        *(f"folders {some(folders)} are one split: {split}" for split, folders in root.splits.items() if folders[1:]),
-        *(f"folder {name} is neither a split nor has it the classes of one; passed over" for name in root.passed_over),
-        *([f"class folders without images: {some(sorted(empty))}"] if empty else []),
+        *(
+            f"folders {some([place.folder for place in places])} are one split: {split}"
+            for split, places in layout.splits.items()
+            if places[1:] and not places[0].class_prefix
+        ),
+        *(
+            f"folder {escape_name(name)} is neither a split nor has it the classes of one; passed over"
+            for name in layout.passed_over
+        ),
+        *([f"class folders without images: {some(sorted(walk.empty))}"] if walk.empty else []),
+        *(
+            f"split {split} has no labels ({count} images), since they lie in no class folders"
+            for split, count in walk.unlabelled.items()
+        ),
+        *(lists.notes() if lists is not None else []),
+        *([f"not used for labels: {text}" for text in label_files(path)] if lists is None else []),
     ]
     listing = builder.build(
         title=path.resolve().name,
         kind=NAME,
         reader=FileReader(path),
         classes=(),
-        given_splits=root.given,
+        given_splits=layout.given or lists is not None,
         warnings=warnings,
     )
-    return with_sorted_classes(listing, list(codes))
+    if not codes and options.label_from != "none":
+        raise SourceError(_no_labels(path, next(listing.refs([0])).name, ""))
+    listing = with_sorted_classes(listing, codes, order=options.class_order)
+    return check_classes(listing, path, named=options.kind is not None)
 
 
-def has_class_folders(path: Path) -> bool:
-    """Whether two folders or more, of those that would be classes, hold images; looks into a few folders only."""
-    try:
-        root = _splits(path, _wrapper(path))
-    except SourceError:
-        return False
-    budget = _Budget(_MAX_PROBED_FOLDERS)
-    classes = set()
-    for folder in (folder for folders in root.splits.values() for folder in folders):
-        for name in visible(path / folder).folders:
-            if budget.folders > 0 and name not in classes and _holds_image(path / folder / name, budget):
-                classes.add(name)
-    return len(classes) > 1
+class _Walk:
+    """Adds one place after the other to the builder; classes get numbers as they come."""
+
+    def __init__(
+        self,
+        path: Path,
+        options: SourceOptions,
+        builder: ListingBuilder,
+        lists: SplitLists | None,
+        labelled: set[str],
+    ) -> None:
+        self._path = path
+        self._options = options
+        self._builder = builder
+        self._lists = lists
+        self._labelled = labelled
+        self.codes: dict[str, int] = {}
+        self.empty: list[str] = []
+        self.unlabelled: dict[str, int] = {}
+
+    def add(self, split: str, place: Place) -> None:
+        """Append all images below a place."""
+        folder, builder = place.folder, self._builder
+        prefix = folder + "/" if folder else ""
+        labels = self._options.label_from != "none"
+        labelled = labels and not self._says_no_classes(split, place)
+        used: set[str] = set()
+        key_prefix = place.class_prefix
+        for file, size in image_files(self._path / folder, builder, masks=self._options.kind is not None):
+            inner, _, _ = file.rpartition("/")
+            used.add(file.split("/", 1)[0])
+            class_id = (place.class_prefix + inner).strip("/")
+            name = prefix + file
+            if labelled and class_id:
+                code = self.codes.setdefault(class_id, len(self.codes))
+            if builder.excluded(name):
+                continue
+            of_split = split
+            if self._lists is not None:
+                listed = self._lists.split_of(name)
+                if listed is None:
+                    builder.skip("images in none of the lists")
+                    continue
+                of_split = listed
+            if not labelled:
+                code = -1
+                if labels:
+                    self.unlabelled[of_split] = self.unlabelled.get(of_split, 0) + 1
+            elif not class_id:
+                raise SourceError(_no_labels(self._path, name, prefix))
+            builder.add(split=of_split, name=name, key=key_prefix + os.path.splitext(file)[0], label=code, size=size)
+        if labelled:
+            self.empty += _empty_folders(self._path / folder, folder, used)
+
+    def _says_no_classes(self, split: str, place: Place) -> bool:
+        """Whether the images of a split but `train` lie in no class folders, as those of a test split do."""
+        if split == "train" or place.class_prefix:
+            return False
+        below = [
+            name
+            for name in visible(self._path / place.folder).folders
+            if holds_images(self._path / place.folder / name)
+        ]
+        return all(says_no_class(name) and name not in self._labelled for name in below)
 
 
-def _add_split(path: Path, folder: str, split: str, builder: ListingBuilder, codes: dict[str, int]) -> set[str]:
-    """Append all images below `path / folder`; classes get numbers as they come. Returns the classes seen."""
-    seen: set[str] = set()
-    prefix = folder + "/" if folder else ""
-    for file, size in image_files(path / folder, builder):
-        class_id, _, _ = file.rpartition("/")
-        if not class_id:
-            raise SourceError(
-                f"{path / folder}: no labels: {escape_name(file)} lies in no class folder; "
-                f"move images into class folders ({prefix}cat/{escape_name(file)}), or name a table with --table"
-                f"{_tables_beside(path)}"
-            )
-        seen.add(class_id)
-        builder.add(
-            split=split,
-            name=prefix + file,
-            key=os.path.splitext(file)[0],
-            label=codes.setdefault(class_id, len(codes)),
-            size=size,
-        )
-    return seen
+def _labelled_classes(path: Path, layout: FolderLayout) -> set[str]:
+    """Names of the class folders of `train`."""
+    places = layout.splits.get("train", []) if layout.given else []
+    return {name for place in places for name in visible(path / place.folder).folders}
+
+
+def _no_labels(path: Path, name: str, prefix: str) -> str:
+    inside = path / prefix if prefix else path
+    file = name.removeprefix(prefix)
+    return (
+        f"{inside}: no labels: {escape_name(file)} lies in no class folder; move images into class folders "
+        f"({prefix}cat/{escape_name(file)}), name a table with --table, leave it out with --exclude, or take the "
+        f"images without labels with --label-from none{_tables_beside(path)}"
+    )
 
 
 def _tables_beside(path: Path) -> str:
     """What is wrong with the tables in `path`, to be put behind another sentence; empty when nothing is."""
-    why = why_no_table(path, SourceOptions())
-    return f". Seen and not understood: {why}" if why else ""
+    why = [why_no_table(path, SourceOptions()), *label_files(path)]
+    return f". Seen and not understood: {'; '.join(filter(None, why))}" if any(why) else ""
 
 
-def _wrapper(path: Path) -> str:
-    """The folder with the splits in it, below folders that hold one folder and no image; else the root."""
-    inner = ""
-    for _ in range(_MAX_WRAPPERS):
-        entries = visible(path / inner)
-        if any(map(split_of_word, entries.folders)):
-            return inner
-        if len(entries.folders) != 1 or any(map(is_image, entries.files)):
-            return ""
-        inner = f"{inner}/{entries.folders[0]}" if inner else entries.folders[0]
-    return ""
+def _count_beside(path: Path, layout: FolderLayout, builder: ListingBuilder) -> None:
+    """Count what lies beside the splits, and beside the folders around them."""
+    used = [place.folder for places in layout.splits.values() for place in places]
+    if used == [""]:
+        return
+    above = {""}
+    for folder in used:
+        parts = folder.split("/")
+        above |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+    for folder in sorted(above):
+        _count_folder(path, folder, set(used) | above, builder)
 
 
-def _splits(path: Path, inner: str) -> _Root:
-    """Reads the folders in `path / inner` by the rules at the top of this module."""
-    top = path / inner
-    prefix = inner + "/" if inner else ""
-    folders, files = visible(top)
-    words = [name for name in folders if split_of_word(name)]
-    others = [name for name in folders if not split_of_word(name)]
-    if not words:
-        return _Root({"train": [""]}, False, [], [])
-    below = {name: set(visible(top / name).folders) for name in folders}
-    if others and not any(below[name] for name in words):
-        if [name.lower() for name in words] == ["train"]:
-            return _Root({"train": [""]}, False, [], [])
-        raise SourceError(
-            f"{top}: {some(words)} look like splits, but {some(others)} like classes; "
-            "put classes into folders of splits (train/cat), move the others out, or name a table with --table"
-        )
-    known = set().union(*(below[name] for name in words))
-    splits: dict[str, list[str]] = {}
-    passed_over: list[str] = []
-    for name in folders:
-        is_split = split_of_word(name) or (below[name] and below[name] <= known and split_name(name))
-        if is_split:
-            splits.setdefault(split_name(name), []).append(prefix + name)
+def _count_folder(path: Path, folder: str, used: set[str], builder: ListingBuilder) -> None:
+    prefix = folder + "/" if folder else ""
+    for name in sorted(os.listdir(path / folder)):
+        is_folder = (path / folder / name).is_dir()
+        if prefix + name in used:
+            continue
+        if is_folder and not is_hidden(name):
+            count_below(path / folder / name, builder, f"images in folders passed over ({escape_name(prefix + name)})")
+            continue
+        builder.see()
+        if is_hidden(name):
+            builder.skip("hidden folders" if is_folder else "hidden files")
         else:
-            passed_over.append(escape_name(prefix + name))
-    return _Root(splits, True, passed_over, files)
+            builder.skip("images beside the splits" if is_image(name) else "other files beside the splits")
 
 
-def _empty_folders(top: Path, folder: str, seen: set[str]) -> Iterator[str]:
-    """Folders directly in `top` in which no image was found."""
-    used = {class_id.split("/", 1)[0] for class_id in seen}
-    for name in visible(top).folders:
-        if name not in used:
+def _empty_folders(top: Path, folder: str, used: set[str]) -> Iterator[str]:
+    """Folders directly in `top` in which no image was found, but for those of masks."""
+    folders, files = visible(top)
+    masks = mask_folders(folders, images_beside=any(map(is_image, files)))
+    for name in folders:
+        if name not in used and name not in masks:
             yield escape_name(f"{folder}/{name}" if folder else name)
 
 
-def _warn_of_split_words(codes: Iterable[str]) -> Iterator[str]:
-    odd = sorted(class_id for class_id in codes if "/" in class_id and any(map(split_of_word, class_id.split("/"))))
+def _without_common_parts(ids: list[str]) -> list[str]:
+    """Class ids without the first and the last part where all have the same and it says no class, such as `images`."""
+    if len(ids) > 1:
+        for place in (0, -1):
+            parts = [class_id.split("/") for class_id in ids]
+            common = {part[place] for part in parts}
+            if len(common) == 1 and holds_images_of_any_class(next(iter(common))) and min(map(len, parts)) > 1:
+                ids = ["/".join(part[1:] if place == 0 else part[:-1]) for part in parts]
+    return ids
+
+
+def _warn_of_split_words(ids: Iterable[str]) -> Iterator[str]:
+    odd = sorted(class_id for class_id in ids if "/" in class_id and any(map(split_of_word, class_id.split("/"))))
     if odd:
-        yield f"split words inside class names: {some(odd)}; splits are looked for in the outermost folder"
-
-
-class _Budget:
-    """How many folders may still be opened."""
-
-    def __init__(self, folders: int) -> None:
-        self.folders = folders
-
-
-def _holds_image(folder: Path, budget: _Budget) -> bool:
-    budget.folders -= 1
-    entries = visible(folder)
-    if any(map(is_image, entries.files)):
-        return True
-    return any(budget.folders > 0 and _holds_image(folder / name, budget) for name in entries.folders)
+        yield (
+            f"split words inside class names: {some(odd)}; splits are looked for in the outermost folder and inside "
+            "all classes"
+        )

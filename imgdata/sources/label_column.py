@@ -9,6 +9,8 @@ LABEL_NAMES = ("label", "labels", "class", "category", "target", "class_name", "
 """Usual names of label columns, the best first."""
 
 NO_LABEL = -1
+_FEW = 5
+_FRACTION = re.compile(r"[+-]?[0-9]*\.[0-9]*[1-9][0-9]*(?:[eE][+-]?[0-9]+)?|[+-]?[0-9.]+[eE]-[0-9]+")
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 
@@ -73,6 +75,17 @@ class Labels:
                     f"{self._first_unlabelled[split]}{more}, where others of split {split} have one; all of a split "
                     "need a label, or none: fill them in, leave these rows out, or make them a split of their own"
                 )
+
+    def refuse_quantities(self, samples: int) -> None:
+        """Raise `SourceError` for fractions, nearly as many as there are samples: measurements, and no classes."""
+        fractions = [label for label in self.ids if _FRACTION.fullmatch(label)]
+        if self._named or len(self.ids) < _FEW or 2 * len(self.ids) <= samples or 2 * len(fractions) < len(self.ids):
+            return
+        raise SourceError(
+            f"{self._first[0]}: the labels are {len(self.ids)} numbers such as {fractions[0]}, for {samples} images: "
+            "quantities, and no classes; keep them in the json members with --label-column '' (images get no label), "
+            "name another column with --label-column, or this one to make each a class"
+        )
 
     @property
     def numeric(self) -> bool:

@@ -1,5 +1,6 @@
 """What every source returns: all samples of a raw dataset as columns, and a reader of their bytes."""
 
+import fnmatch
 import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from imgdata.arrow import number_array, text_array
-from imgdata.errors import SourceError
+from imgdata.errors import OptionError, SourceError
 from imgdata.sample import ClassName, SampleRef
 from imgdata.tar.keys import clean_key, duplicate_positions, numbered_key
 
@@ -62,6 +63,8 @@ class Listing:
     """What was passed over while listing, with counts: `hidden files`, `not images (.txt)`, ..."""
     warnings: tuple[str, ...] = ()
     """What a user should know before training on this: a class that only val has, ..."""
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    """Patterns of `SourceOptions.exclude` that left samples out, with counts."""
 
     def __len__(self) -> int:
         return len(self.label_N)
@@ -106,7 +109,13 @@ class Listing:
 class ListingBuilder:
     """Collects samples one by one into the columns of a `Listing`, and makes their keys clean and unique."""
 
-    def __init__(self) -> None:
+    def __init__(self, exclude: Sequence[str] = ()) -> None:
+        """`exclude` are patterns with `*`, `?` and `[...]` for `excluded`."""
+        self._matches = {pattern: re.compile(fnmatch.translate(pattern)).match for pattern in exclude}
+        self._excluded: dict[str, int] = {}
+        self.seen = 0
+        """Entries of folders and archives that were looked at; each is a sample, or counted by `skip`."""
+        self._beside = 0
         self._splits: dict[str, int] = {}
         self._split = array("B")
         self._label = array("i")
@@ -154,9 +163,25 @@ class ListingBuilder:
         if len(pending["name"]) >= _FLUSH_ROWS:
             self._flush()
 
-    def skip(self, what: str, count: int = 1) -> None:
-        """Count something that was passed over."""
+    def see(self, count: int = 1) -> None:
+        """Count entries of a folder or an archive, each of which becomes a sample or is skipped."""
+        self.seen += count
+
+    def skip(self, what: str, count: int = 1, *, entries: bool = True) -> None:
+        """Count something that was passed over; `entries` is False for what `see` was not told of."""
         self.skipped[what] = self.skipped.get(what, 0) + count
+        self._beside += 0 if entries else count
+
+    def excluded(self, name: str) -> bool:
+        """Whether a pattern leaves `name` out, which is counted then. To be asked before a sample is checked."""
+        if not self._matches:
+            return False
+        matching = [pattern for pattern, matches in self._matches.items() if matches(name)]
+        for pattern in matching:
+            self._excluded[pattern] = self._excluded.get(pattern, 0) + 1
+        if matching:
+            self.skip("excluded")
+        return bool(matching)
 
     def build(
         self,
@@ -169,7 +194,11 @@ class ListingBuilder:
         given_splits: bool = True,
         warnings: Sequence[str] = (),
     ) -> Listing:
-        """The finished listing. Raises `SourceError` when there is no sample in it."""
+        """Return the finished listing. Raises `SourceError` when there is no sample in it."""
+        accounted = len(self) + sum(self.skipped.values()) - self._beside
+        assert self.seen in (0, accounted), f"{title}: saw {self.seen} entries, {accounted} are accounted for"
+        if not len(self) and self._excluded:
+            raise OptionError(f"nothing is left of the {self.skipped['excluded']} images of {title}")
         if not len(self):
             passed = ", ".join(f"{count} {what}" for what, count in sorted(self.skipped.items()))
             raise SourceError(f"{title}: no images found" + (f" (passed over: {passed})" if passed else ""))
@@ -193,6 +222,7 @@ class ListingBuilder:
             given_splits=given_splits,
             skipped=dict(sorted(self.skipped.items())),
             warnings=tuple(warnings),
+            excluded=dict(self._excluded),
         )
 
     def _flush(self) -> None:

@@ -1,8 +1,12 @@
 """How to read a raw dataset, where its layout leaves a choice."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from imgdata.errors import OptionError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,10 +24,26 @@ class SourceOptions:
     path_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
-    """Columns of a table or of Parquet; None: found by their usual names. An empty `split_column`: no splits."""
+    """Columns of a table or of Parquet; None: found by their usual names. An empty `label_column`: no labels, an empty
+    `split_column`: no splits."""
     image_column: str | None = None
     """Column of a Parquet dataset that holds the encoded images."""
     image_ext: tuple[str, ...] = ()
     """Extension of the image among a tar sample's members; empty: the first known image extension."""
     label_from: str = "auto"
-    """Where labels of tars come from: `cls`, `txt`, `json:FIELD`, `folder`, or `auto`."""
+    """Where labels come from: in tars `cls`, `txt`, `json:FIELD`, `folder`, `none`, or `auto`; `none` also for images
+    in folders, which then get no labels."""
+    split_names: Mapping[str, str] | None = None
+    """Folders that are splits, with the names of the splits; the others are classes. None: found by their names."""
+    class_order: Literal["auto", "number", "text"] = "auto"
+    """Which class is 0, 1, ...: by number, as text, or by number where all ids are numbers and as text elsewhere."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of names that are left out before anything is checked."""
+
+    def __post_init__(self) -> None:
+        """Check all fields; raises `OptionError`."""
+        if self.class_order not in ("auto", "number", "text"):
+            raise OptionError(f"class_order must be auto, number or text, got {self.class_order!r}")
+        for folder, split in (self.split_names or {}).items():
+            if not re.fullmatch(r"[a-z0-9_]+", split):
+                raise OptionError(f"split names must be lower-case letters, digits and '_', got {split!r} for {folder}")

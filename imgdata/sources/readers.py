@@ -48,6 +48,10 @@ class FileReader:
                         data += more
             finally:
                 os.close(descriptor)
+        except FileNotFoundError as error:
+            if not ref.size:
+                raise ImageError("missing", "there is no such file, though a table names it") from error
+            raise ImageError("unreadable", error.strerror or str(error)) from error
         except OSError as error:
             raise ImageError("unreadable", error.strerror or str(error)) from error
         if len(data) != ref.size:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from imgdata.errors import SourceError
 from imgdata.images.info import IMAGE_SUFFIXES
+from imgdata.sources.folder_names import is_hidden, mask_folders
 from imgdata.sources.listing import ListingBuilder
 
-_JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 _MAX_EXTENSION_CHARS = 12
 
 
@@ -37,11 +37,6 @@ def is_image(name: str) -> bool:
     return extension(name) in IMAGE_SUFFIXES and not is_hidden(name)
 
 
-def is_hidden(name: str) -> bool:
-    """Whether `name` starts with a dot, or is a file that an operating system leaves behind."""
-    return name.startswith(".") or name.lower() in _JUNK
-
-
 def visible(folder: Path) -> Entries:
     """The visible folders and files directly in `folder`; broken links are left out.
 
@@ -53,24 +48,26 @@ def visible(folder: Path) -> Entries:
             continue
         if _is_folder(entry):
             entries.folders.append(entry.name)
-        elif os.path.exists(entry.path):
+        elif not entry.is_symlink() or os.path.exists(entry.path):
             entries.files.append(entry.name)
     entries.folders.sort()
     entries.files.sort()
     return entries
 
 
-def image_files(folder: Path, builder: ListingBuilder) -> Iterator[tuple[str, int]]:
-    """Every image below `folder`: its path relative to `folder` with `/` between, and its size in bytes.
+def image_files(folder: Path, builder: ListingBuilder, *, masks: bool = True) -> Iterator[tuple[str, int]]:
+    """Yield every image below `folder`: its path relative to `folder` with `/` between, and its size in bytes.
 
     Sorted by that path as a string, whatever the file system's order and the locale. Links to files and
     folders are followed, a link to a folder above it is not. What is passed over is counted with
-    `builder.skip`. Raises `SourceError` naming the file or folder that can't be read.
+    `builder.skip`, so that all that was seen adds up: `ListingBuilder.seen`. Without `masks`, folders that hold masks
+    or annotations of the images beside them are passed over, and their images are counted. Raises `SourceError`
+    naming the file or folder that can't be read.
 
     One folder's names are held at a time, so that millions of files take little memory.
     """
     top = os.fspath(folder)
-    stack = [_Level("", _names(top, builder), _identity(top))]
+    stack = [_Level("", _names(top, builder, masks), _identity(top))]
     while stack:
         prefix, names, _ = stack[-1]
         for name in names:
@@ -78,9 +75,10 @@ def image_files(folder: Path, builder: ListingBuilder) -> Iterator[tuple[str, in
             if name[-1] == "/":
                 identity = _identity(f"{top}/{path}")
                 if any(level.identity == identity for level in stack):
+                    builder.see()
                     builder.skip("symlinks to a folder above")
                     continue
-                stack.append(_Level(path, _names(f"{top}/{path}", builder), identity))
+                stack.append(_Level(path, _names(f"{top}/{path}", builder, masks), identity))
                 break
             info = _stat(f"{top}/{path}")
             if info is None:
@@ -93,24 +91,42 @@ def image_files(folder: Path, builder: ListingBuilder) -> Iterator[tuple[str, in
             stack.pop()
 
 
-def _names(folder: str, builder: ListingBuilder) -> Iterator[str]:
+def _names(folder: str, builder: ListingBuilder, masks: bool) -> Iterator[str]:
     """The images and folders directly in `folder`, folders with `/` behind: so they sort as the whole paths do."""
     names: list[str] = []
+    folders: list[str] = []
+    seen = 0
     for entry in _scan(folder):
         name = entry.name
         is_folder = _is_folder(entry)
         if is_hidden(name):
             builder.skip("hidden folders" if is_folder else "hidden files")
         elif is_folder:
-            names.append(name + "/")
+            folders.append(name)
+            continue
         elif extension(name) in IMAGE_SUFFIXES:
             names.append(name)
         elif entry.is_symlink() and not os.path.exists(entry.path):
             builder.skip("broken symlinks")
         else:
             builder.skip(f"not images ({_printable_extension(name)})")
+        seen += 1
+    builder.see(seen)
+    if folders and not masks:
+        for name in mask_folders(folders, images_beside=bool(names)):
+            count_below(Path(folder, name), builder, f"images in folders of masks or annotations ({name})")
+            folders.remove(name)
+    names += [name + "/" for name in folders]
     names.sort()
     return iter(names)
+
+
+def count_below(folder: Path, builder: ListingBuilder, what: str) -> int:
+    """Count the images below `folder` as `what`, and all else there as usual; returns how many images there are."""
+    images = sum(1 for _ in image_files(folder, builder))
+    if images:
+        builder.skip(what, images)
+    return images
 
 
 def _scan(folder: str) -> Iterator[os.DirEntry[str]]:

@@ -88,7 +88,8 @@ def test_the_source_can_be_named(tmp_path: Path) -> None:
 def test_naming_columns_asks_for_a_table(tmp_path: Path) -> None:
     plant(tmp_path, ["images/1.jpg"])
     (tmp_path / "t.csv").write_text("name of file,mood\n1.jpg,glad\n")
-    assert chosen(tmp_path) == "folder"
+    with pytest.raises(SourceError, match=r"t\.csv: can't tell which column holds the path"):
+        chosen(tmp_path)
     assert chosen(tmp_path, label_column="mood") == "table"
     listing = list_source(tmp_path, SourceOptions(path_column="name of file", label_column="mood"))
     assert [one.id for one in listing.classes] == ["glad"]
@@ -148,7 +149,9 @@ def test_damage_is_named_where_nothing_else_is_there(tmp_path: Path, file: str) 
         chosen(tmp_path)
     with pytest.raises(SourceError, match=CUT[file]):
         chosen(tmp_path / file)
-    assert chosen(plant(tmp_path, ["cat/1.jpg", "dog/1.jpg"])) == "folder"
+    with pytest.raises(SourceError, match=rf"{CUT[file]}.*lies beside what can be read \(--source folder: .*mend it"):
+        chosen(plant(tmp_path, ["cat/1.jpg", "dog/1.jpg"]))
+    assert chosen(tmp_path, kind="folder") == "folder"
 
 
 @pytest.mark.parametrize(
@@ -168,11 +171,53 @@ def test_damage_is_named_where_nothing_else_is_there(tmp_path: Path, file: str) 
 def test_a_table_that_does_not_fit_is_named_beside_images(tmp_path: Path, table: bytes, message: str) -> None:
     plant(tmp_path / "flat", ["1.jpg", "2.jpg"])
     (tmp_path / "flat" / "a.csv").write_bytes(table)
+    plant(tmp_path / "deep", ["cat/1.jpg", "dog/2.jpg"])
+    for folder in ("flat", "deep"):
+        (tmp_path / folder / "a.csv").write_bytes(table)
+        with pytest.raises(SourceError, match=rf"a\.csv: .*{message}.*lies beside what can be read.*--source folder"):
+            list_source(tmp_path / folder, SourceOptions())
     with pytest.raises(SourceError, match=rf"lies in no class folder.* Seen and not understood: .*a\.csv: .*{message}"):
-        list_source(tmp_path / "flat", SourceOptions())
-    plant(tmp_path / "deep", ["images/1.jpg", "images/2.jpg"])
-    (tmp_path / "deep" / "a.csv").write_bytes(table)
-    assert "a.csv" in list_source(tmp_path / "deep", SourceOptions()).warnings[0]
+        list_source(tmp_path / "flat", SourceOptions(kind="folder"))
+    assert len(list_source(tmp_path / "deep", SourceOptions(kind="folder"))) == 2
+
+
+def test_a_table_about_something_else_lies_beside_class_folders(tmp_path: Path) -> None:
+    plant(tmp_path, ["cat/1.jpg", "dog/2.jpg"])
+    (tmp_path / "prices.csv").write_text("animal,price\ncat,3\n")
+    assert chosen(tmp_path) == "folder"
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"x.tar.gz": "x"}, r"x\.tar\.gz: a packed archive; unpack it first"),
+        ({"labels.csv.gz": "x"}, r"labels\.csv\.gz: a compressed table; unpack it first \(gunzip\)"),
+        (
+            {"t/data-0.arrow": "x", "t/state.json": "{}"},
+            r"t/data-0\.arrow: an Arrow file of Hugging Face's save_to_disk",
+        ),
+        ({"train.txt": "a/1.jpg 0\na/2.jpg 1\n"}, r"train\.txt: a list of images; make it a CSV"),
+        ({"labels.json": '[{"path": "a.jpg"}]'}, r"labels\.json: a JSON array; write one object a line"),
+        ({"labels.json": '{"a.jpg": "cat"}'}, r"labels\.json: a JSON object of images"),
+        ({"i.json": '{"images": [], "annotations": []}'}, r"i\.json: annotations in COCO's form"),
+        ({"x.tfrecord": "x"}, r"x\.tfrecord: a TFRecord"),
+        ({f"e{i:03d}/x.txt": "x" for i in range(90)} | {"z/y/1.jpg": "x"}, r"images lie in z/y/, among many folders"),
+    ],
+)
+def test_what_no_source_reads_is_named_with_the_reason(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(SourceError, match=rf"no known layout\. Seen and not understood: .*{message}.*Looked for"):
+        chosen(tmp_path)
+
+
+def test_lists_of_labels_that_are_not_read_are_noted(tmp_path: Path) -> None:
+    plant(tmp_path, ["cat/1.jpg", "dog/2.jpg"])
+    (tmp_path / "labels.json").write_text('[{"path": "cat/1.jpg", "label": "x"}]')
+    assert any(
+        "not used for labels: labels.json: a JSON array" in w for w in list_source(tmp_path, SourceOptions()).warnings
+    )
 
 
 def test_a_dataset_made_of_class_folders_and_left_among_them_is_not_taken_for_them(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgdata.errors import SourceError
+from imgdata.errors import ImageError, SourceError
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.table import source as table
@@ -121,7 +121,7 @@ def test_a_column_gives_the_splits(tmp_path: Path, cells: tuple[str, ...], split
         (["2", "0", "1"], ["0", "1", "2"], False),
         (["10", "9", "9"], ["9", "10"], True),  # by number, not by text
         (["1", "2", "1"], ["1", "2"], True),
-        (["007", "10", "9"], ["007", "10", "9"], False),  # not all are numbers as written: text
+        (["007", "10", "9"], ["007", "9", "10"], False),
         (["b", "a", "1"], ["1", "a", "b"], False),
     ],
 )
@@ -350,3 +350,27 @@ def test_any_text_is_a_label(tmp_path_factory: pytest.TempPathFactory, labels: l
     assert len(set(ids)) == len(set(expected))
     assert [a == b for a in ids for b in ids] == [a == b for a in expected for b in expected]
     assert [one.id for one in listing.classes] == sorted(one.id for one in listing.classes)
+
+
+def test_a_few_missing_files_are_rejected_and_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    table_text = "path,label\n" + "".join(f"{name},x\n" for name in IMAGES) + "gone.jpg,x\n"
+    plant(tmp_path, t_csv=table_text)
+    listing = listed(tmp_path)
+    assert [ref.name for ref in listing.refs(range(len(listing))) if not ref.size] == ["gone.jpg"]
+    assert any("1 of the files are not in" in w and "gone.jpg: rejected as missing" in w for w in listing.warnings)
+    with pytest.raises(ImageError, match="missing: there is no such file"):
+        listing.reader.read(next(listing.refs([len(IMAGES)])))
+    assert "gone.jpg" not in listed(tmp_path, exclude=("gone.jpg",)).name_N.to_pylist()
+    (tmp_path / "t.csv").write_text("path,label\na/1.jpg,x\na/2.jpg,x\n")
+    with pytest.raises(SourceError, match="2 of the files are not in"):
+        listed(tmp_path)
+
+
+def test_quantities_are_no_classes_unless_the_column_is_named(tmp_path: Path) -> None:
+    plant(tmp_path, [f"{i}.jpg" for i in range(9)])
+    (tmp_path / "t.csv").write_text("id,target\n" + "".join(f"{i},{i * 0.137:.3f}\n" for i in range(9)))
+    with pytest.raises(SourceError, match=r"9 numbers such as .* for 9 images: quantities.*--label-column ''"):
+        listed(tmp_path)
+    listing = listed(tmp_path, label_column="")
+    assert (set(listing.label_N.tolist()), next(listing.refs([1])).fields) == ({-1}, '{"target":0.137}')
+    assert len(listed(tmp_path, label_column="target").classes) == 9

@@ -140,6 +140,7 @@ def _list_kaggle(path: Path) -> Listing:
         # Counted by what image_files gives; what it passes over there concerns nobody.
         count = sum(1 for _ in image_files(path / "test", ListingBuilder()))
         if count:
+            builder.see(count)
             builder.skip("test images without labels", count)
     return builder.build(title="cifar10", kind=NAME, reader=FileReader(path), classes=_classes(tuple(names)))
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imgdata.errors import ShardError, SourceError
+from imgdata.sources.folder_names import is_hidden
 from imgdata.sources.imagenet.devkit import WNID
 from imgdata.sources.splits import split_of_word
-from imgdata.sources.walk import is_hidden, is_image
+from imgdata.sources.walk import is_image
 from imgdata.tar.archive import members
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"

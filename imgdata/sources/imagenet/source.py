@@ -15,12 +15,13 @@ import numpy as np
 
 from imgdata.errors import SourceError
 from imgdata.sample import ClassName, SampleRef
+from imgdata.sources.folder_names import is_hidden
 from imgdata.sources.imagenet.devkit import DEVKIT, WNID, Knowledge, gather
 from imgdata.sources.imagenet.layout import Form, Layout, Part, describe, discover
 from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.readers import FileReader, RangeReader
-from imgdata.sources.walk import extension, image_files, is_hidden, is_image, visible
+from imgdata.sources.walk import extension, image_files, is_image, visible
 from imgdata.tar.archive import Member, members
 
 NAME = "imagenet"
@@ -30,9 +31,16 @@ _OFFICIAL_VAL = "ILSVRC2012_val_"
 
 
 def recognise(path: Path) -> str | None:
-    """Why `path` is ImageNet in one phrase, or None; looks at names only."""
+    """Return why `path` is ImageNet in one phrase, or None; looks at names only.
+
+    Raises `SourceError` where one split is not ImageNet and another is, in a form that no other source reads.
+    """
     layout = discover(path)
-    return describe(layout) if layout and not layout.unclear else None
+    if layout and layout.unclear:
+        if all(part.form in (Form.CLASS_FOLDERS, Form.UNCLEAR) for part in layout.parts.values()):
+            return None
+        raise SourceError(f"{layout.base}: {layout.unclear}")
+    return describe(layout) if layout else None
 
 
 def list_samples(path: Path, options: SourceOptions) -> Listing:
@@ -49,8 +57,9 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
     if layout.unclear:
         raise SourceError(f"{layout.base}: {layout.unclear}")
     knowledge = gather(layout.knowledge_folders, options.devkit)
-    builder = ListingBuilder()
+    builder = ListingBuilder(options.exclude)
     for what, count in layout.passed_over.items():
+        builder.see(count)
         builder.skip(what, count)
     groups = {split: _groups(part) for split, part in layout.parts.items()}
     classes = _classes(layout, knowledge, groups)
@@ -63,6 +72,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
         reader=walker.reader(),
         classes=[ClassName(wnid, knowledge.names.get(wnid, wnid)) for wnid in classes],
         given_splits=layout.given_splits,
+        warnings=walker.warnings,
     )
     return _with_warnings(listing)
 
@@ -101,9 +111,14 @@ def _groups(part: Part) -> list[_Group]:
     """The classes of a split, sorted by wnid; none for flat forms."""
     groups: list[_Group] = []
     if part.form is Form.CLASS_FOLDERS:
-        groups = [_Group(name, part.path / name) for name in visible(part.path).folders if WNID.fullmatch(name)]
+        folders, files = visible(part.path)
+        groups = [_Group(name, part.path / name) for name in folders if WNID.fullmatch(name)]
+        # An extraction that was interrupted leaves the other classes in their tars.
+        groups += [
+            _Group(name[:-4], part.path / name) for name in files if _is_class_tar(name) and name[:-4] not in folders
+        ]
     elif part.form is Form.CLASS_TARS:
-        tars = [name for name in visible(part.path).files if name.endswith(".tar") and WNID.fullmatch(name[:-4])]
+        tars = [name for name in visible(part.path).files if _is_class_tar(name)]
         groups = [_Group(name[:-4], part.path / name) for name in tars]
     elif part.form is Form.TAR_OF_TARS:
         for member in members(part.path):
@@ -116,6 +131,10 @@ def _groups(part: Part) -> list[_Group]:
         if group.wnid == following.wnid:
             raise SourceError(f"{part.path}: holds {group.wnid} twice; get it again")
     return groups
+
+
+def _is_class_tar(name: str) -> bool:
+    return name.endswith(".tar") and WNID.fullmatch(name[:-4]) is not None
 
 
 def _classes(layout: Layout, knowledge: Knowledge, groups: Mapping[str, list[_Group]]) -> tuple[str, ...]:
@@ -154,6 +173,7 @@ class _Walker:
         self._index = index
         # Container 0 stands for the files outside of tars.
         self._containers: dict[Path, int] = {layout.base: 0}
+        self.warnings: list[str] = []
 
     def reader(self) -> ImagenetReader:
         return ImagenetReader(FileReader(self._base), RangeReader(tuple(self._containers)))
@@ -165,6 +185,8 @@ class _Walker:
             # The val images of class folders and of a flat tar come in the same order; there are few of them.
             rows = iter(sorted(rows))
         for row in rows:
+            if self._builder.excluded(row.name):
+                continue
             self._builder.add(
                 split=split,
                 name=row.name,
@@ -176,9 +198,11 @@ class _Walker:
             )
 
     def _grouped(self, split: str, part: Part, groups: list[_Group]) -> Iterator[_Row]:
+        if part.form in (Form.CLASS_FOLDERS, Form.CLASS_TARS):
+            yield from self._outside(split, part)
         for group in groups:
             wnid = group.wnid
-            if part.form is Form.CLASS_FOLDERS:
+            if part.form is Form.CLASS_FOLDERS and group.path.is_dir():
                 prefix = group.path.relative_to(self._base).as_posix()
                 for file, size in image_files(group.path, self._builder):
                     key = self._key(split, wnid, _stem(file))
@@ -186,8 +210,53 @@ class _Walker:
                 continue
             container = self._containers.setdefault(group.path, len(self._containers))
             for member in self._images(members(group.path, start=group.start, end=group.end)):
+                self._builder.see()
                 name = f"{split}/{wnid}/{member.name.removeprefix(f'{wnid}/')}"
                 yield _Row(self._key(split, wnid, _stem(name)), wnid, name, member.size, container, member.offset)
+
+    def _outside(self, split: str, part: Part) -> Iterator[_Row]:
+        """What lies beside the class folders of a split: images with a known label are taken, all else is counted."""
+        truth = self._knowledge.val if split == "val" else None
+        prefix = part.path.relative_to(self._base).as_posix()
+        odd = []
+        for name in sorted(os.listdir(part.path)):
+            path = part.path / name
+            if WNID.fullmatch(name) and path.is_dir():
+                continue
+            if _is_class_tar(name):
+                self._count_class_tar(path)
+                continue
+            self._builder.see()
+            if is_hidden(name):
+                self._builder.skip("hidden folders" if path.is_dir() else "hidden files")
+            elif not is_image(name):
+                self._builder.skip(f"not images ({extension(name) or 'no extension'})")
+            elif truth is not None and _stem(name) in truth:
+                wnid = truth[_stem(name)]
+                yield _Row(self._key(split, wnid, _stem(name)), wnid, f"{prefix}/{name}", path.stat().st_size, 0, 0)
+            else:
+                odd.append(name)
+                self._builder.skip("images outside of class folders")
+        if odd:
+            self.warnings.append(
+                f"{len(odd)} images lie in {prefix}/ beside its class folders and were left out, such as {odd[0]}; "
+                "sort them into their folders" + (", or put the devkit there" if split == "val" else "")
+            )
+
+    def _count_class_tar(self, path: Path) -> None:
+        """Count a class tar that is extracted beside, and note where it holds more than its folder."""
+        folder = path.with_suffix("")
+        if not folder.is_dir():
+            return
+        self._builder.see()
+        self._builder.skip("class tars that are extracted beside")
+        inside = sum(is_image(os.path.basename(member.name)) for member in members(path))
+        beside = sum(1 for _ in image_files(folder, ListingBuilder()))
+        if inside > beside:
+            self.warnings.append(
+                f"{path.name} holds {inside} images, and {folder.name}/ beside it {beside}: its extraction was "
+                "cut off; remove the folder, and the images are read from the tar"
+            )
 
     def _flat(self, split: str, part: Part) -> Iterator[_Row]:
         if part.form is Form.FLAT_TAR:
@@ -200,6 +269,8 @@ class _Walker:
             prefix = part.path.relative_to(self._base).as_posix()
             files = image_files(part.path, self._builder)
             found = [(_stem(file), f"{prefix}/{file}", size, 0, 0) for file, size in files]
+        if part.form is Form.FLAT_TAR:
+            self._builder.see(len(found))
         if split == "test":
             self._builder.skip("test images without labels", len(found))
             return
@@ -228,7 +299,9 @@ class _Walker:
             file = os.path.basename(member.name)
             if is_image(file):
                 images.append(member._replace(name=member.name.removeprefix("./")))
-            elif is_hidden(file):
+                continue
+            self._builder.see()
+            if is_hidden(file):
                 self._builder.skip("hidden files")
             else:
                 self._builder.skip(f"not images ({extension(file) or 'no extension'})")
@@ -265,4 +338,4 @@ def _with_warnings(listing: Listing) -> Listing:
     empty = {listing.classes[label].id for label in np.flatnonzero(count_C == 0).tolist()}
     if not empty:
         return listing
-    return replace(listing, warnings=(_some("classes without an image in train", empty),))
+    return replace(listing, warnings=(*listing.warnings, _some("classes without an image in train", empty)))

@@ -188,7 +188,9 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
     if not listing.size_N.any():
         raise without_images(files[0], first.image, "all rows are empty")
     return (
-        with_usual_splits(listing) if first.names else with_sorted_classes(listing, labels.ids, numeric=labels.numeric)
+        with_usual_splits(listing)
+        if first.names
+        else with_sorted_classes(listing, labels.ids, order=options.class_order)
     )
 
 

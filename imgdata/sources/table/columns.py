@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +11,8 @@ from imgdata.sources.classes import some
 from imgdata.sources.label_column import LABEL_NAMES
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.splits import SPLIT_NAMES
-from imgdata.sources.table.rows import TABLE_EXTENSIONS, columns
-from imgdata.sources.walk import extension, visible
+from imgdata.sources.table.rows import TABLE_EXTENSIONS, columns, rows
+from imgdata.sources.walk import extension, is_image, visible
 
 PATH_NAMES = (
     *("path", "file", "file_name", "filename", "file_path", "filepath", "filepaths"),
@@ -21,6 +22,7 @@ PATH_NAMES = (
 
 _MAX_TABLES = 16
 _SHOWN_FAULTS = 3
+_PROBED_ROWS = 3
 
 
 class TableColumns(NamedTuple):
@@ -61,7 +63,7 @@ def choose_columns(table: Path, options: SourceOptions) -> TableColumns:
             f"{table}: can't tell which column holds the path; name it with --path-column. "
             f"The first line must name the columns, and names: {names}"
         )
-    label = find("--label-column", options.label_column, LABEL_NAMES)
+    label = None if options.label_column == "" else find("--label-column", options.label_column, LABEL_NAMES)
     split = None if options.split_column == "" else find("--split-column", options.split_column, SPLIT_NAMES)
     return TableColumns(path, label, split, tuple(name for name in there if name not in (path, label, split)))
 
@@ -94,6 +96,27 @@ def no_label_warning(others: Iterable[tuple[str, ...]]) -> str:
         f"no labels: no column is called like one, so images get none (no cls member), and columns {some(names)} go "
         "into the json members; if one of them is the label, name it with --label-column"
     )
+
+
+def unreadable_tables(folder: Path) -> list[str]:
+    """What is wrong with the tables in `folder` that name images, or would if they could be read."""
+    faults = []
+    for name in tables_in(folder):
+        try:
+            choose_columns(folder / name, SourceOptions())
+        except SourceError as error:
+            if _may_name_images(folder / name):
+                faults.append(str(error))
+    return faults
+
+
+def _may_name_images(table: Path) -> bool:
+    """Whether one of the first rows of a table names an image, or the table can't be read at all."""
+    try:
+        cells = [str(cell) for _, row in islice(rows(table), _PROBED_ROWS) for pair in row.items() for cell in pair]
+    except SourceError:
+        return True
+    return not cells or any(is_image(cell.rsplit("/", 1)[-1].strip()) for cell in cells)
 
 
 def why_no_table(folder: Path, options: SourceOptions) -> str:

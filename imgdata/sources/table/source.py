@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from imgdata.errors import SourceError
 from imgdata.images.info import IMAGE_SUFFIXES
 from imgdata.sources.classes import some, with_sorted_classes
-from imgdata.sources.folder import has_class_folders
+from imgdata.sources.folder_layout import has_class_folders
 from imgdata.sources.label_column import Labels
 from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
+from imgdata.sources.plausible import check_classes
 from imgdata.sources.readers import FileReader
 from imgdata.sources.splits import Splits, split_in_path, split_of_word
 from imgdata.sources.table.columns import (
@@ -89,12 +90,12 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
     """
     root, parts = _parts(path, options)
     columns = [choose_columns(part.table, options) for part in parts]
-    _require_labels([part.table for part in parts], columns)
-    builder = ListingBuilder()
+    _require_labels([part.table for part in parts], columns, allowed=options.label_column == "")
+    builder = ListingBuilder(options.exclude)
     labels = Labels()
     hashes = array("Q")
     missing: list[str] = []
-    num_missing = 0
+    num_missing = num_rows = 0
     for part, chosen in zip(parts, columns, strict=True):
         splits = Splits(chosen.split) if chosen.split is not None else None
         guess_numbers = extension(part.table.name) not in (".jsonl", ".ndjson", ".parquet")
@@ -104,11 +105,14 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
             text = _path_text(row.get(chosen.path), chosen.path, root, part.base, at)
             finder = finder or _Finder(root, _base(root, part, text))
             found = finder.find(text)
+            num_rows += 1
+            # A file that is not there is one of no bytes, which is rejected when it is read.
+            name, size = found or (finder.base + text, 0)
+            if builder.excluded(name):
+                continue
             if found is None:
                 num_missing += 1
                 missing += [text] if len(missing) < 3 else []
-                continue
-            name, size = found
             split = splits.name(row.get(splits.column), at) if splits else part.split or "train"
             builder.add(
                 split=split,
@@ -121,12 +125,13 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
                 fields=fields_json(row, chosen.used, guess_numbers=guess_numbers),
             )
             hashes.append(xxhash.xxh3_64_intdigest(os.fsencode(name)))
-    if num_missing:
+    absent = f"{num_missing} of the files are not in {root}, such as {some(missing)}"
+    if 2 * num_missing > num_rows:
         raise SourceError(
-            f"{some([str(part.table) for part in parts])}: {num_missing} of the files are not in {root}, such as "
-            f"{some(missing)}; paths count from there (column {chosen.path!r}, another one with --path-column)"
+            f"{some([str(part.table) for part in parts])}: {absent}; paths count from there (column {chosen.path!r}, "
+            "another one with --path-column)"
         )
-    _count_unlisted(root, parts, builder)
+    _count_unlisted(root, parts, builder, num_missing)
     others = [chosen.others for chosen in columns]
     listing = builder.build(
         title=(root if path.is_dir() else path.with_suffix("")).resolve().name,
@@ -134,17 +139,23 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
         reader=FileReader(root),
         classes=(),
         given_splits=any(chosen.split or part.split for part, chosen in zip(parts, columns, strict=True)),
-        warnings=labels.warnings() if any(chosen.label for chosen in columns) else [no_label_warning(others)],
+        warnings=[
+            *(labels.warnings() if any(chosen.label for chosen in columns) else [no_label_warning(others)]),
+            *([f"{absent}: rejected as missing (with --on-bad reject)"] if num_missing else []),
+        ],
     )
-    labels.check(has_fields=listing.has_fields)
-    listing = with_sorted_classes(listing, labels.ids, numeric=labels.numeric)
+    labels.check(has_fields=listing.has_fields or options.label_column == "")
+    if options.label_column is None and options.kind is None:
+        labels.refuse_quantities(len(listing))
+    listing = with_sorted_classes(listing, labels.ids, order=options.class_order)
+    listing = check_classes(listing, path, named=True)
     _refuse_repeated(listing, np.frombuffer(hashes, np.uint64))
     return listing
 
 
-def _require_labels(tables: Sequence[Path], columns: Sequence[TableColumns]) -> None:
-    """Refuses tables that have neither a label column nor further ones to keep."""
-    if not any(chosen.label is not None or chosen.others for chosen in columns):
+def _require_labels(tables: Sequence[Path], columns: Sequence[TableColumns], *, allowed: bool = False) -> None:
+    """Refuse tables that have neither a label column nor further ones to keep, unless that is `allowed`."""
+    if not allowed and not any(chosen.label is not None or chosen.others for chosen in columns):
         raise no_labels(tables[0], columns[0])
 
 
@@ -153,12 +164,12 @@ class _Finder:
 
     def __init__(self, root: Path, base: str) -> None:
         self._root = os.fspath(root)
-        self._base = base
+        self.base = base
         self._endings = list(_ENDINGS)
 
     def find(self, text: str) -> tuple[str, int] | None:
         """The file's path relative to the root, and its size in bytes; None when there is no such file."""
-        name = self._base + text
+        name = self.base + text
         if (size := self._size(name)) is not None:
             return name, size
         if extension(name) in IMAGE_SUFFIXES:
@@ -281,8 +292,8 @@ def _key(name: str, split: str) -> str:
     return os.path.splitext(rest if rest and split_of_word(folder) == split else name)[0]
 
 
-def _count_unlisted(root: Path, parts: list[_Part], builder: ListingBuilder) -> None:
-    """Counts images that no table names."""
+def _count_unlisted(root: Path, parts: list[_Part], builder: ListingBuilder, num_missing: int) -> None:
+    """Count images that no table names, and all else that lies there; `num_missing` rows name no file."""
     others = ListingBuilder()
     num_images = sum(1 for _ in image_files(root, others))
     for part in parts:
@@ -292,8 +303,9 @@ def _count_unlisted(root: Path, parts: list[_Part], builder: ListingBuilder) -> 
     for what, count in others.skipped.items():
         if count:
             builder.skip(what, count)
-    if num_images > len(builder):
-        builder.skip("images that the table doesn't name", num_images - len(builder))
+    named = len(builder) + builder.skipped.get("excluded", 0) - num_missing
+    if num_images > named:
+        builder.skip("images that the table doesn't name", num_images - named)
 
 
 def _refuse_repeated(listing: Listing, hash_N: NDArray[np.uint64]) -> None:
