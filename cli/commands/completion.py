@@ -4,7 +4,7 @@ import click
 
 _SHELLS = ("bash", "zsh", "fish")
 _VARIABLE = "_IMGDATA_COMPLETE"
-"""With this variable in its environment click completes the words of a shell: the name that it makes of `imgdata`."""
+"""Environment variable that makes click complete the words of a shell, as click names it for `imgdata`."""
 
 
 @click.command(short_help="Print the script that completes commands in your shell.")

@@ -83,7 +83,7 @@ def command(
 
 
 def _table(rows: "list[TraceRow]", kind: str) -> "Table":
-    """The stages, with their steps; or the layers, with their parameters. At most 100 columns wide."""
+    """Return the stages with their steps, or the layers with their parameters, at most 100 columns wide."""
     from imgdata.tables import new_table
 
     table = new_table()

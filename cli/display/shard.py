@@ -79,7 +79,7 @@ class ShardDisplay(Display, Watcher):
 
 
 def print_plan(plan: Mapping[str, Any]) -> None:
-    """The plan of `--dry-run` as a table."""
+    """Print the plan of `--dry-run` as a table."""
     console = screen(stderr=False)
     what = f"{plan['source']} source, {plan['classes']:,} classes, images as .{plan['image_extension']}"
     console.print(Text.assemble((plan["name"], "bold"), "  ", what))
@@ -92,7 +92,7 @@ def print_plan(plan: Mapping[str, Any]) -> None:
 
 
 def print_summary(summary: ShardSummary) -> None:
-    """The result of a run as a table."""
+    """Print the result of a run as a table."""
     console = screen()
     if summary.already_complete:
         console.print(f"{summary.out} is complete already: nothing to do", soft_wrap=True)

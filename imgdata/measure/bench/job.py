@@ -23,7 +23,7 @@ class Job:
     recipe: dict[str, Any]
     """As `Recipe.to_dict` gives it."""
     backend: BackendName
-    """Of our loader."""
+    """Figures of our loader."""
     device: str
     """`cpu`, `cuda:0`, ..."""
     batch_size: int
@@ -73,7 +73,7 @@ class Measured:
     p95_ms: float
     p99_ms: float
     first_batch_s: float
-    """From opening the dataset to the first batch; imports left out."""
+    """Seconds from opening the dataset to the first batch; imports left out."""
     warm_up_batches: int
     """Not measured."""
     batches: int

@@ -63,7 +63,7 @@ class _Running:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Start it, and tell it what to do."""
+        """Start it, and send it the job."""
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", _ONE],
             stdin=subprocess.PIPE,
@@ -91,7 +91,7 @@ class _Running:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
-            # What was not read has no reader any more.
+            # Nobody reads what was not read.
             with suppress(BrokenPipeError):
                 pipe.close()
 
@@ -103,7 +103,7 @@ class _Running:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def wait_until_ready(self) -> None:
-        """Until the first batches have come."""
+        """Wait until the first batches have come."""
         self._answer()
 
     def begin(self) -> None:
@@ -111,19 +111,19 @@ class _Running:
         self._tell("begin")
 
     def result(self) -> Measured:
-        """The figures, once they are there."""
+        """Return the figures, once they have come."""
         return Measured.from_json(self._answer())
 
     def _tell(self, line: str) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        # One that has ended is heard of by its answer.
+        # The answer says so where it has ended.
         with suppress(BrokenPipeError):
             self._process.stdin.write(f"{line}\n")
             self._process.stdin.flush()
 
     def _answer(self) -> str:
-        """The next line. Raises the error that it holds, or `ImgdataError` where the process has ended."""
+        """Return the next line. Raises the error that it holds, or `ImgdataError` where the process has ended."""
         assert self._process is not None
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -138,10 +138,10 @@ class _Running:
         self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, self._errors.tell() - _LAST_WORDS))
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1].strip() if lines else "it said nothing"
+        return lines[-1].strip() if lines else "it wrote nothing"
 
 
 def _error(name: str, message: str) -> ImgdataError:
-    """The error of that class; an image's is told as a plain one, which has but a message."""
+    """Return the error of that class; a plain one for an image's, of which only the message is known."""
     kind = getattr(errors, name, ImgdataError)
     return ImgdataError(message) if kind is errors.ImageError else kind(message)

@@ -18,7 +18,7 @@ _TIMES = ("p50 ms", "p95", "p99", "first s")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figures:
-    """Of one loader: medians over the rounds. With several GPUs: of all together."""
+    """Figures of one loader: medians over the rounds. With several GPUs, of all together."""
 
     images_per_s: float
     images_per_cpu_s: float | None
@@ -30,7 +30,7 @@ class Figures:
     p95_ms: float
     p99_ms: float
     first_batch_s: float
-    """From opening the dataset to the first batch; imports left out."""
+    """Seconds from opening the dataset to the first batch; imports left out."""
     mb_per_s: float | None
     """Encoded images read, in 10^6 bytes; None where they are kept decoded."""
     peak_mb: float
@@ -45,7 +45,7 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PeerFigures(Figures):
-    """Of another loader."""
+    """Figures of another loader."""
 
     name: str
     version: str
@@ -61,9 +61,9 @@ class BenchResult:
     """All figures, and what is needed to judge and repeat them."""
 
     figures: Figures
-    """Of our loader."""
+    """Figures of our loader."""
     peers: tuple[PeerFigures, ...]
-    """In the order in which they were asked for."""
+    """Other loaders, in the order in which they were asked for."""
     left_out: Mapping[str, str]
     """Other loaders that could not be measured, each with the reason."""
     devices: Mapping[str, float]
@@ -74,7 +74,7 @@ class BenchResult:
     """`cpu`, `cuda:0`, or `cuda x 8`."""
     batch_size: int
     threads: int
-    """Of each process."""
+    """Threads of each process."""
     dtype: str
     ranks: int
     seconds: float
@@ -90,7 +90,7 @@ class BenchResult:
     """What has to be said with the figures."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; our loader's figures stand at the top."""
+        """Return plain values for JSON; our loader's figures stand at the top."""
         content = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("figures", "peers")}
         return {**asdict(self.figures), **content, "peers": [asdict(peer) for peer in self.peers]}
 
@@ -102,7 +102,7 @@ class BenchResult:
 
 
 def together(measured: Sequence[Measured]) -> Measured:
-    """What processes came to that ran at the same time: rates and memory add up, times of batches are in the middle."""
+    """Return one result for processes that ran at the same time: rates and memory add up, times are their medians."""
     if len(measured) == 1:
         return measured[0]
     return Measured(
@@ -123,14 +123,14 @@ def together(measured: Sequence[Measured]) -> Measured:
 
 
 def figures(rounds: Sequence[Measured], *, mean_bytes: float | None) -> Figures:
-    """Medians over the rounds; `mean_bytes` is an encoded image's, None where images are not read any more."""
+    """Return medians over the rounds; `mean_bytes` is an encoded image's, None where images are no longer read."""
     return Figures(**_medians(rounds, mean_bytes))
 
 
 def peer_figures(
     rounds: Sequence[Measured], ours: Sequence[Measured], *, name: str, configuration: str, mean_bytes: float
 ) -> PeerFigures:
-    """The same of another loader, with the medians of the ratios of each round."""
+    """Return the same of another loader, with the medians of the ratios of each round."""
     pairs = list(zip(ours, rounds, strict=True))
     return PeerFigures(
         **_medians(rounds, mean_bytes),
@@ -187,7 +187,7 @@ def bench_parts(result: BenchResult, width: int) -> "Iterator[RenderableType]":
 
 
 def _head(result: BenchResult) -> list[tuple[str, str]]:
-    """What was measured, with what."""
+    """Return what was measured, with what, as pairs of a title and its text."""
     machine, data, recipe = result.machine, result.dataset, result.recipe
     cores = f"{machine['cores']} core{'s' if machine['cores'] > 1 else ''}"
     gpus = "".join(f", {name}" for name in machine["gpus"])
@@ -214,7 +214,7 @@ def _columns(result: BenchResult) -> list[str]:
 
 
 def _rows(result: BenchResult) -> list[tuple[str, list[str]]]:
-    """A line for each loader, and with several GPUs for each of them."""
+    """Return a line for each loader, and with several GPUs for each of them."""
     rows = [(f"{OURS} ({result.backend})", [*_cells(result.figures, result), *[""] * bool(result.peers)])]
     if len(result.devices) > 1:
         empty = [""] * (len(_columns(result)) - 1)
@@ -244,7 +244,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _tables(result: BenchResult, width: int) -> list["Table"]:
-    """All columns beside one another, or where `width` is too small for them the times in a table of their own."""
+    """Return one table; two where `width` is too small, the times of batches in the second."""
     lines = [("loader", _columns(result)), *_rows(result)]
     columns = [[name for name, _ in lines], *([line[at] for _, line in lines] for at in range(len(lines[0][1])))]
     for gap in (2, 1):
@@ -255,7 +255,7 @@ def _tables(result: BenchResult, width: int) -> list["Table"]:
 
 
 def _table(columns: Sequence[Sequence[str]], gap: int = 2) -> "Table":
-    """Of names, and figures; the first cell of each is its title."""
+    """Return a table of columns, the first cell of each its title: names on the left, figures on the right."""
     table = new_table(padding=(0, gap, 0, 0))
     for number, column in enumerate(columns):
         table.add_column(column[0], justify="right" if number else "left", no_wrap=True)

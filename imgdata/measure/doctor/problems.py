@@ -53,13 +53,13 @@ class Needs:
     """What a dataset and its recipe ask of Pillow."""
 
     formats: Collection[str]
-    """Of the images, such as `jpeg`, `png`."""
+    """Formats of the images, such as `jpeg`, `png`."""
     operates: bool
     """Whether the recipe turns or colours pictures."""
 
 
 def find_problems(machine: Machine, needs: Needs | None = None) -> list[Problem]:
-    """All problems, the worst first. Without `needs`, those that any images may have."""
+    """Return all problems, the worst first. Without `needs`, those that any images may have."""
     found = [problem for rule in _RULES for problem in rule(machine)]
     found += _pillow(machine, needs)
     order: tuple[Severity, ...] = ("error", "warning", "note")
@@ -201,7 +201,7 @@ def _cache(machine: Machine) -> Iterator[Problem]:
 
 
 def _pillow(machine: Machine, needs: Needs | None) -> Iterator[Problem]:
-    """Pillow resizes what is no JPEG, turns and colours: Pillow-SIMD does it in a fraction of the time."""
+    """Yield a problem where plain Pillow resizes or changes colours, which Pillow-SIMD does much faster."""
     plain = machine.versions["pillow"]
     if plain is None or "avx2" not in machine.cpu.features:
         return

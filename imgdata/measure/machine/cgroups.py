@@ -9,7 +9,7 @@ _NO_LIMIT = 2**60
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
-    """How many cores' time may be used, such as 1.5: the least that any group above allows; None without a limit.
+    """Return how many cores' time may be used, such as 1.5: the least that any group above allows; None for no limit.
 
     Version 2: `cpu.max`. Version 1: `cpu.cfs_quota_us`, `cpu.cfs_period_us`. Both as in the kernel's
     Documentation/admin-guide.
@@ -26,14 +26,14 @@ def cpu_quota(root: Path = ROOT) -> float | None:
 
 
 def memory_limit(root: Path = ROOT) -> int | None:
-    """Bytes that may be used: the least that any group above allows; None without a limit."""
+    """Return the bytes that may be used: the least that any group above allows; None without a limit."""
     names = {1: "memory.limit_in_bytes", 2: "memory.max"}
     words = [read_text(folder / names[version]).strip() for version, folder in _folders("memory", root)]
     return min((int(word) for word in words if word.isdecimal() and int(word) < _NO_LIMIT), default=None)
 
 
 def read_text(path: Path) -> str:
-    """The file's text; none where it can't be read, as other systems lack most of these files."""
+    """Return the file's text; "" where it can't be read, as other systems lack most of these files."""
     try:
         return path.read_text()
     except OSError:
@@ -41,7 +41,7 @@ def read_text(path: Path) -> str:
 
 
 def _folders(controller: str, root: Path) -> Iterator[tuple[int, Path]]:
-    """(version, folder) of the process's group and of all above it.
+    """Yield (version, folder) of the process's group and of all above it.
 
     A container sees its own group as the topmost, whatever path the host knows it by; so what isn't there is passed
     over.

@@ -14,11 +14,11 @@ from imgdata.backends.shard_files import ShardFiles
 from imgdata.dataset.dataset import Split
 
 _MOST_BYTES = 2**26
-"""Read in each way."""
+"""Bytes that are read in each way."""
 _MOST_SHARDS = 8
 _BLOCK = 2**20
 _SECONDS = 3.0
-"""For each way: networks may be slow."""
+"""Time for each way: network file systems may be slow."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +31,7 @@ class ReadRate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiskRates:
-    """Of one split, in as many threads as the loader has."""
+    """Rates of one split, in as many threads as the loader has."""
 
     cold: ReadRate | None
     """Images at random places, none of them in the page cache: a first epoch; None where it can't be emptied."""
@@ -41,7 +41,7 @@ class DiskRates:
     """At random places, from the page cache: later epochs of a dataset that fits."""
     why_not_cold: str | None
     split_bytes: int
-    """Of all shards of the split."""
+    """Bytes of all shards of the split."""
 
 
 def time_disk(split: Split, position_M: NDArray[np.int64], threads: int) -> DiskRates:
@@ -90,7 +90,7 @@ def drop_cache(descriptors: Sequence[int]) -> str | None:
 
 
 def _is_cached(descriptor: int) -> bool:
-    """Whether the file's first bytes are there without a read of the disk.
+    """Return whether the file's first bytes are in memory, without a read of the disk.
 
     Where the file system can't say, as that in memory can't, they are.
     """
@@ -105,7 +105,7 @@ def _is_cached(descriptor: int) -> bool:
 
 
 def _rate(reads: Sequence[Callable[[], int]], threads: int) -> ReadRate:
-    """Rate of so many reads at a time, as far as `_SECONDS` reach."""
+    """Return the rate of so many reads at a time, as far as `_SECONDS` reach."""
     begun = time.perf_counter()
 
     def run(read: Callable[[], int]) -> int:

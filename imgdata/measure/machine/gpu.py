@@ -26,7 +26,7 @@ class Gpu:
 
 
 def find_gpus() -> tuple[Gpu, ...]:
-    """All that the driver knows; else all that PyTorch sees."""
+    """Return all GPUs that the driver knows; else all that PyTorch sees."""
     rows = _by_driver() or _by_torch()
     engines = jpeg_engines() if rows else None
     return tuple(
@@ -35,7 +35,7 @@ def find_gpus() -> tuple[Gpu, ...]:
 
 
 def jpeg_engines() -> int | None:
-    """Engines of the first GPU by nvJPEG, which comes with DALI; None where it isn't installed.
+    """Return the JPEG engines of the first GPU by nvJPEG, which comes with DALI; None where it isn't installed.
 
     In another process: it makes a context on the GPU, which would take memory here until the end.
     """
@@ -72,7 +72,7 @@ def _output(command: list[str]) -> str:
 
 
 def _nvjpeg() -> Path | None:
-    """The library, beside the packages of DALI."""
+    """Return the library, which is beside the packages of DALI; None where there is none."""
     from importlib.util import find_spec
 
     spec = find_spec("nvidia")
@@ -82,7 +82,7 @@ def _nvjpeg() -> Path | None:
 
 
 def _count_engines(library: str) -> int:
-    """As nvJPEG's documentation has it ("Hardware Acceleration"): a GPU without engines refuses that backend."""
+    """Return the number of engines: a GPU without any refuses that backend (nvJPEG, "Hardware Acceleration")."""
     nvjpeg = ctypes.CDLL(library)
     handle, engines, cores = ctypes.c_void_p(), ctypes.c_uint(), ctypes.c_uint()
     if nvjpeg.nvjpegCreateEx(_HARDWARE, None, None, 0, ctypes.byref(handle)):

@@ -23,13 +23,13 @@ from imgdata.storage.cache_folder import cache_folder, existing_folder
 from imgdata.version import __version__
 
 _FEATURES = ("sse4_2", "avx2", "avx512f", "avx512bw", "avx512_vnni", "asimd", "sve")
-"""Of processors, as Linux spells them, that decoders and resizes make use of."""
+"""Features of processors that decoders and resizes use, as Linux spells them."""
 _DALI = ("nvidia-dali-cuda120", "nvidia-dali-cuda130", "nvidia-dali-cuda110")
 _VARIABLES = re.compile(
     r"(OMP|MKL|OPENBLAS|TORCH|PYTORCH|CUDA|NCCL|DALI|IMGDATA)_\w+|PYTHON(DEVMODE|MALLOC|FAULTHANDLER|TRACEMALLOC)"
     r"|MALLOC_\w+|LD_PRELOAD|(LOCAL_)?WORLD_SIZE"
 )
-"""Of the environment: those that change how fast something is, and no others, since reports are shown around."""
+"""Environment variables that change how fast something is, and no others, since reports are shown to others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,19 +39,19 @@ class Cpu:
     model: str
     features: tuple[str, ...]
     cores: int
-    """That the machine has, threads of a core counted."""
+    """Cores of the machine, threads of a core counted."""
     allowed: int
-    """That this process may run on (affinity)."""
+    """Cores that this process may run on (affinity)."""
     physical: int
-    """Of the allowed ones, without second threads of the same core."""
+    """Allowed cores, without second threads of the same core."""
     quota: float | None
     """Cores' worth of time that its control group may use; None without a limit."""
     load: float
-    """Programs that wanted to run in the last minute, on average, before anything was measured."""
+    """Threads that wanted to run in the last minute, on average, before anything was measured."""
 
     @property
     def usable(self) -> float:
-        """Cores' worth of time that this process can have."""
+        """Cores' worth of time that this process can use."""
         return self.allowed if self.quota is None else min(self.allowed, self.quota)
 
 
@@ -63,7 +63,7 @@ class Memory:
     available_bytes: int
     """Without pushing others out; what files take in the page cache counts as available."""
     limit_bytes: int | None
-    """Of the control group."""
+    """Limit of the control group; None without one."""
     shm_bytes: int | None
     """/dev/shm as a whole, where workers of PyTorch's `DataLoader` put their batches; None where there is none."""
     shm_free_bytes: int | None
@@ -85,7 +85,7 @@ class Machine:
     """GPUs that PyTorch can use."""
     torch_threads: int
     versions: Mapping[str, str | None]
-    """Of Python and packages; None for what isn't installed."""
+    """Versions of Python and packages; None for what isn't installed."""
     native: bool
     """Whether the compiled extension is active."""
     native_fault: str | None
@@ -104,12 +104,12 @@ class Machine:
     """Variables that decide how fast something is."""
 
     def to_dict(self) -> dict[str, Any]:
-        """All facts as plain values, for JSON."""
+        """Return all facts as plain values, for JSON."""
         return {**asdict(self), "versions": dict(self.versions), "environment": dict(self.environment)}
 
 
 def look_at_machine(root: Path = ROOT) -> Machine:
-    """All facts, in about two seconds; PyTorch and DALI are imported for them. `root` holds `proc` and `sys`."""
+    """Return all facts, in about two seconds; imports PyTorch and DALI. `root` holds `proc` and `sys`."""
     import torch
 
     gpus = find_gpus()
@@ -135,7 +135,7 @@ def look_at_machine(root: Path = ROOT) -> Machine:
 
 
 def look_at_cpu(root: Path = ROOT) -> Cpu:
-    """The processor; what a system doesn't tell is "unknown", or as if there were no limit."""
+    """Return the processor; what a system doesn't tell is "unknown", or as if there were no limit."""
     lines = read_text(root / "proc/cpuinfo").splitlines()
     facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
     flags = set((facts.get("flags") or facts.get("Features") or "").split())
@@ -190,7 +190,7 @@ def loader_versions() -> dict[str, str]:
 
 
 def look_at_memory(root: Path = ROOT) -> Memory:
-    """Sizes in bytes."""
+    """Return sizes in bytes."""
     kibibytes = dict(re.findall(r"^(\w+): +(\d+) kB$", read_text(root / "proc/meminfo"), re.MULTILINE))
     total = int(kibibytes["MemTotal"]) * 1024 if "MemTotal" in kibibytes else _physical_bytes()
     shm = root / "dev/shm"
@@ -231,7 +231,7 @@ def _versions(torch: str, cuda: str | None) -> dict[str, str | None]:
 
 
 def is_simd(pillow: str) -> bool:
-    """Whether that is a version of Pillow-SIMD: the one of Pillow that it follows, with `.post0` behind it."""
+    """Return whether that is a version of Pillow-SIMD: Pillow's, followed by `.post0`."""
     return ".post" in pillow
 
 
@@ -243,7 +243,7 @@ def _installed(package: str) -> str | None:
 
 
 def _native_fault() -> str:
-    """Why the compiled module can't be imported."""
+    """Return why the compiled module can't be imported."""
     name = "imgdata.native._compiled"
     try:
         importlib.import_module(name)

@@ -42,7 +42,7 @@ class Case:
 
 
 def operator_cases(size: int) -> list[Case]:
-    """Every operator by itself, with windows of `size` x `size`.
+    """Return every operator by itself, with windows of `size` x `size`.
 
     What works on pixels gets the middle of the picture, not resized: its line shows its own difference alone.
     """
@@ -82,7 +82,7 @@ def operator_cases(size: int) -> list[Case]:
 
 
 def recipe_cases(recipe: Recipe) -> list[Case]:
-    """The recipe's crop alone, then with one operator more each time: it shows where a difference comes in."""
+    """Return the recipe's crop alone, then with one operator more each time: it shows where a difference comes in."""
     first = 1 + any(isinstance(op, CenterCrop | PadRandomCrop) for op in recipe.ops[1:2])
     crop = ", ".join(type(op).__name__ for op in recipe.ops[:first])
     names = [crop, *(f"+ {type(op).__name__}" for op in recipe.ops[first:])]
@@ -94,7 +94,7 @@ def _cases(recipes: list[tuple[str, tuple[Op, ...]]]) -> list[Case]:
 
 
 def _always(op: int) -> Callable[[BatchParams], BatchParams]:
-    """Every sample gets operation `op`, at RandAugment's usual strength first, then at others, with both signs."""
+    """Apply operation `op` to every sample, at RandAugment's usual strength first, then at others, with both signs."""
 
     def change(batch: BatchParams) -> BatchParams:
         row_N = np.arange(len(batch))

@@ -17,7 +17,7 @@ recipe that is not for it."""
 
 
 def by_pillow(pictures: Sequence[Picture], params: BatchParams, recipe: Recipe) -> NDArray[np.uint8]:
-    """Simplejpeg and Pillow (or Pillow-SIMD): `imgdata.backends.pillow.crop`."""
+    """Make pixels by simplejpeg and Pillow (or Pillow-SIMD): `imgdata.backends.pillow.crop`."""
     return np.stack([_by_host(picture, params, row, recipe) for row, picture in enumerate(pictures)])
 
 

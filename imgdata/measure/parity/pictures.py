@@ -36,7 +36,7 @@ _Found = tuple[str, Callable[[], bytes]]
 
 
 def load_pictures(paths: Sequence[str | Path], count: int) -> Pictures:
-    """`count` of all images under `paths`, or all of them: every n-th, in the order of their names.
+    """Return `count` of all images under `paths`, or all of them: every n-th, in the order of their names.
 
     A path is an image, a folder of images at any depth, or a finished dataset. Raises `SourceError` where there is
     nothing, and `OptionError` for a count below 1.
@@ -60,7 +60,7 @@ def load_pictures(paths: Sequence[str | Path], count: int) -> Pictures:
 
 
 def _found(path: Path) -> list[_Found]:
-    """The images under a path, by name, with what reads them."""
+    """Return the images under a path, by name, with what reads them."""
     folder = dataset_folder(path)
     if (folder / MANIFEST).is_file():
         dataset = open_dataset(folder)

@@ -45,7 +45,7 @@ _MODES = {
 
 
 def window(picture: "Image | torch.Tensor", params: BatchParams, row: int, recipe: Recipe) -> torch.Tensor:
-    """All up to where values become floats, uint8 `(3, H, W)`."""
+    """Return the picture as it is before values become floats, uint8 `(3, H, W)`."""
     made = _colored(_operated(_cut(picture, params, row, recipe), params, row, recipe), params, row)
     window_CHW: torch.Tensor = made if isinstance(made, torch.Tensor) else functional.pil_to_tensor(made)
     return window_CHW
@@ -54,7 +54,7 @@ def window(picture: "Image | torch.Tensor", params: BatchParams, row: int, recip
 def finished(
     window_CHW: torch.Tensor, params: BatchParams, row: int, recipe: Recipe, *, seed: int, epoch: int
 ) -> torch.Tensor:
-    """float32 `(3, H, W)` from 0 to 1, or normalised, with its rectangle painted over."""
+    """Return float32 `(3, H, W)` from 0 to 1, or normalised, with its rectangle painted over."""
     made: torch.Tensor = functional.to_dtype(window_CHW, torch.float32, scale=True)
     normalize = recipe.find(Normalize)
     if normalize is not None:
@@ -72,7 +72,7 @@ def finished(
 
 
 def mixed(images: torch.Tensor, mix: MixParams) -> torch.Tensor:
-    """float32 `(N, 3, H, W)`, mixed by `v2.MixUp` or `v2.CutMix`; they know no other partner than the row before."""
+    """Return float32 `(N, 3, H, W)`, mixed by `v2.MixUp` or `v2.CutMix`, whose partner is always the row before."""
     if mix.kind == "none":
         return images
     operator = {"mixup": v2.MixUp, "cutmix": v2.CutMix}[mix.kind](num_classes=1)

@@ -20,7 +20,7 @@ MOST_MAPS = 12
 def layer_rows(
     model: nn.Module, images: torch.Tensor, place: tuple[int, int] | None, panels: list[Panel]
 ) -> list[TraceRow]:
-    """The input, then what each child of `model` gives for `images` `(N, 3, H, W)`, on their device.
+    """Return the input, then what each child of `model` gives for `images` `(N, 3, H, W)`, on their device.
 
     A child that is called several times has several rows, and one whose output is no tensor has none. The example is
     the first channel over the followed pixel, at `place` (row, column) of the input.
@@ -56,7 +56,7 @@ def layer_rows(
 def _hooked(
     model: nn.Module, before: Callable[[str], None], after: Callable[[str, nn.Module, object], None]
 ) -> Iterator[None]:
-    """In the block every call of a child of `model` is told of, by the child's name."""
+    """Report every call of a child of `model` inside the block, by the child's name."""
     handles: list[RemovableHandle] = []
     for name, child in model.named_children():
         # Names are bound here: by the time of a call the loop is over.
@@ -107,7 +107,7 @@ def _row(
 
 
 def _strongest(output_CHW: torch.Tensor) -> NDArray[np.float32]:
-    """The channel that varies most: many are near 0 everywhere."""
+    """Return the channel that varies most: many are near 0 everywhere."""
     channel = int(output_CHW.flatten(1).std(dim=1).argmax())
     strongest: NDArray[np.float32] = output_CHW[channel].float().cpu().numpy().copy()
     return strongest

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = 6
 _SIDE = 1.75
-"""Of a panel, in inches."""
+"""Size of a panel, in inches."""
 _ROWS = {
     "decode": "what the network gets",
     "preprocess": "what the network gets",
@@ -77,7 +77,7 @@ def _bars(place: Any, panel: Panel) -> None:
 
 
 def _shown(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
-    """uint8 as it is; floats `(H, W, 3)` from 0 to 1, their least value black; one channel is for a colour map."""
+    """Return uint8 as it is; floats `(H, W, 3)` scaled to 0 to 1; one channel as it is, for a colour map."""
     if pixels.dtype == np.uint8 or pixels.ndim == 2:
         return pixels
     value_HWC = pixels.astype(np.float32)

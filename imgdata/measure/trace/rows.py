@@ -21,14 +21,14 @@ class TraceRow:
     count: int
     """How many of them there are."""
     shape: tuple[int, ...]
-    """Of one: height, width, channels of a picture or of what a layer gives; of a batch that of its tensor."""
+    """Height, width, channels of one picture or of what a layer gives; of a batch the shape of its tensor."""
     dtype: str
-    """Of the values; for `load` the format of the files."""
+    """Type of the values; for `load` the format of the files."""
     low: float | None = None
     """The least value of all; for `load` the fewest bytes of a file."""
     high: float | None = None
     example: str = ""
-    """For pixels the red of one of them, before -> after: the same pixel, wherever a crop, flip or turn puts it."""
+    """For pixels the red value of one, before -> after: the same pixel, wherever a crop, flip or rotation puts it."""
     ms_per_image: float | None = None
     """Milliseconds. Before the batch of all from reading on, in one thread; else of the step alone."""
     parameters: int | None = None
@@ -51,7 +51,7 @@ class Panel:
 
     @staticmethod
     def answer(chance_C: NDArray[np.float32], names: Sequence[str]) -> "Panel":
-        """The best five classes."""
+        """Return a panel of the best five classes."""
         best = np.argsort(-chance_C, kind="stable")[:_ANSWERS].tolist()
         return Panel(
             stage="evaluate", title="softmax", answer_K=tuple((names[one], float(chance_C[one])) for one in best)

@@ -49,7 +49,7 @@ class Trace:
     samples: int
     """Followed."""
     keys: tuple[str, ...]
-    """Of the followed samples; the first is the example."""
+    """Keys of the followed samples; the first is the example."""
     label: ClassName
     """The example's class."""
     model: str
@@ -57,14 +57,14 @@ class Trace:
     """Whether the network is a run's, or has weights that were loaded; otherwise its first, random ones."""
     parameters: int
     rows: tuple[TraceRow, ...]
-    """In the order of the stages: load, decode, preprocess, split, augment, batch, train, evaluate, layer."""
+    """Rows in the order of the stages: load, decode, preprocess, split, augment, batch, train, evaluate, layer."""
     notes: tuple[str, ...]
     """What looks wrong."""
     panels: tuple[Panel, ...]
     """The example after each stage, for `imgdata.measure.trace.picture.save_picture`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the pictures as plain values, for JSON."""
+        """Return all but the pictures as plain values, for JSON."""
         plain = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("rows", "panels")}
         return {**plain, "label": self.label._asdict(), "rows": [asdict(row) for row in self.rows]}
 
@@ -112,7 +112,7 @@ def trace(
 
 
 def _options_of(folder: RunFolder, given: TrainOptions) -> TrainOptions:
-    """A run's options, without what made its first weights: it has others now. Raises `OptionError`."""
+    """Return a run's options, without what made its first weights, which have changed since. Raises `OptionError`."""
     default = TrainOptions()
     for field in fields(TrainOptions):
         if field.name not in _OF_ANY_RUN and getattr(given, field.name) != getattr(default, field.name):
@@ -196,7 +196,7 @@ def _follow(prepared: Prepared, network: _Network, ranks: Processes, samples: in
 
 
 def _spread(view: View, most: int) -> View:
-    """Up to `most` rows of the view, evenly spread: neighbours often are of one class."""
+    """Return up to `most` rows of the view, evenly spread: neighbours often are of one class."""
     rows = np.unique(np.linspace(0, len(view.position_N) - 1, most).round().astype(np.int64))
     return replace(view, position_N=view.position_N[rows], label_N=view.label_N[rows], resampling=None, name="")
 

@@ -15,7 +15,7 @@ from imgdata.training.learner import Learner
 from imgdata.training.setup import Prepared
 
 _LAST_SHARE = 0.01
-"""Of the highest learning rate, for networks that have learned: where training ends."""
+"""Share of the highest learning rate for networks that have learned: where training ends."""
 
 
 def train_row(
@@ -27,7 +27,7 @@ def train_row(
     *,
     trained: bool,
 ) -> TraceRow:
-    """One step on a copy of the network, and the loss of the same batch before and after it."""
+    """Return a row of one step on a copy of the network, with the loss of the same batch before and after it."""
     learner = Learner(copy.deepcopy(model), prepared.options, ranks, prepared.weight_C)
     images, labels = images.to(ranks.device), labels.to(ranks.device)
     learner.begin_epoch()
@@ -51,7 +51,7 @@ def train_row(
 def answer_rows(
     model: nn.Module, images: torch.Tensor, label_N: torch.Tensor, classes: tuple[ClassName, ...]
 ) -> tuple[list[TraceRow], NDArray[np.float32]]:
-    """The rows of evaluation; and the probabilities of the first sample, float32 `(C,)`."""
+    """Return the rows of evaluation, and the probabilities of the first sample, float32 `(C,)`."""
     logits_NC = model(images)
     ms = least_ms(lambda: model(images), images.device, rounds=2) / len(images)
     chance_NC = logits_NC.float().softmax(dim=1).cpu()
