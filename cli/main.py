@@ -47,6 +47,17 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
+_METAVARS: dict[type, str] = {
+    click.types.IntParamType: "N",
+    click.IntRange: "N",
+    click.types.FloatParamType: "X",
+    click.FloatRange: "X",
+    click.types.StringParamType: "TEXT",
+    click.Path: "PATH",
+}
+"""What stands for the value of an option in its help, unless the option says so itself."""
+
+
 class _Commands(click.Group):
     """Imports a command only when it is called: `imgdata --help` loads none of them."""
 
@@ -58,6 +69,9 @@ class _Commands(click.Group):
             return None
         module = importlib.import_module(f".commands.{cmd_name.replace('-', '_')}", __package__)
         command: click.Command = module.command
+        for option in command.params:
+            if isinstance(option, click.Option) and option.metavar is None and not option.is_flag:
+                option.metavar = _METAVARS.get(type(option.type))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

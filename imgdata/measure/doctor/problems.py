@@ -34,7 +34,7 @@ _DEBUG = {
 _HARMLESS = ("", "0", "OFF", "VERSION", "WARN", "pymalloc", "default")
 _BUILD = (
     "install a C compiler and the headers of libjpeg-turbo and Python (Debian: `apt install gcc libjpeg-dev "
-    "python3-dev`), then `pip install --force-reinstall --no-deps --no-cache-dir imgdata`"
+    "python3-dev`), then in the folder of imgdata's source `pip install --force-reinstall --no-deps --no-cache-dir .`"
 )
 _SIMD = "`pip uninstall pillow && pip install pillow-simd` (it needs gcc and the headers of libjpeg and zlib)"
 
