@@ -33,7 +33,7 @@ export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast explore check format bench bench-full bench-peers gate sanitize fuzz docs pillow-simd pillow clean
+.PHONY: help demo test test-fast explore check format bench bench-full bench-peers gate sanitize fuzz reference docs pillow-simd pillow clean
 
 help: ## show the tasks
 	@grep -hE '^[a-z-]+:.* ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.* ## /\1\t/' | expand -t 14
@@ -62,6 +62,7 @@ check: $(READY) ## format, lint, types, layers, cost of the decoder, documentati
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m benchmarks.gate
+	@$(BIN)/python docs/reference.py --check
 	@$(BIN)/mkdocs build --strict --quiet
 	@echo "check: all passed"
 
@@ -112,6 +113,9 @@ sanitize: $(READY) ## run the tests of the compiled part under AddressSanitizer 
 
 fuzz: $(READY) ## feed damaged files to the compiled part for FUZZ_SECONDS (60); needs clang
 	@$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)
+
+reference: $(READY) ## write the generated parts of the pages anew: commands, Python, recorded figures
+	@$(BIN)/python docs/reference.py
 
 docs: $(READY) ## build the documentation into site/
 	@$(BIN)/mkdocs build --strict --quiet

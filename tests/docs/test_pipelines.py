@@ -1,7 +1,6 @@
 """The pipelines of `docs/pipelines/`: their raw data, their marks, and each of them in small."""
 
 import contextlib
-import importlib.util
 import json
 import re
 import shutil
@@ -22,18 +21,12 @@ from benchmarks.pipeline_data import (
     write_emojis,
     write_imbalanced,
 )
+from support.pages import figures, reference
 from support.places import REPOSITORY
 
 PAGES = sorted((REPOSITORY / "docs" / "pipelines").glob("p*.md"))
 MARK = re.compile(r"<!-- pipeline (p\d) (\w+) -->")
-
-
-@pytest.fixture(scope="module")
-def hooks():
-    spec = importlib.util.spec_from_file_location("hooks", REPOSITORY / "docs" / "hooks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+EMPTY = re.compile(r"<!-- pipeline (p\d) (\w+) -->\s*<!-- end -->")
 
 
 def class_folders(root):
@@ -104,19 +97,19 @@ def test_without_npm_the_emojis_say_what_is_missing(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["p0", "p1", "p2", "p3"])
-def test_a_pipeline_runs_and_its_page_can_be_filled(name, tmp_path, monkeypatch, hooks):
+def test_a_pipeline_runs_and_its_page_can_be_filled(name, tmp_path, monkeypatch):
     report = small(monkeypatch, tmp_path, name)
     assert report["command"] == f"python -m benchmarks.pipelines {name} --save"
     assert all(step["text"].startswith("imgdata ") and str(tmp_path) not in step["text"] for step in report["steps"])
-    monkeypatch.setattr(hooks, "_results", lambda _: json.loads(json.dumps({name: report})))
+    monkeypatch.setattr(figures, "_results", lambda _: json.loads(json.dumps({name: report})))
     page = next(page for page in PAGES if page.stem.startswith(name))
-    filled = hooks.on_page_markdown(page.read_text())
-    assert not MARK.search(filled)
+    filled = reference.fill(page.read_text())
+    assert not EMPTY.search(filled)
     assert f"imgdata train out --out {'nothing-0' if name == 'p2' else 'run'}" in filled
 
 
 @pytest.mark.slow
-def test_the_pretrained_pipeline_sees_a_cat_and_its_page_can_be_filled(tmp_path, monkeypatch, hooks):
+def test_the_pretrained_pipeline_sees_a_cat_and_its_page_can_be_filled(tmp_path, monkeypatch):
     try:
         lite0_weights()
     except UnavailableError as error:
@@ -125,9 +118,9 @@ def test_the_pretrained_pipeline_sees_a_cat_and_its_page_can_be_filled(tmp_path,
     assert "cat" in report["predictions"][0]["predictions"][0]["name"]
     assert report["features"]["width"] == 1280
     assert report["widths"] == {"resnet50": 2048, "vgg16": 4096, "tf_efficientnet_lite0": 1280}
-    monkeypatch.setattr(hooks, "_results", lambda _: json.loads(json.dumps({"p4": report})))
+    monkeypatch.setattr(figures, "_results", lambda _: json.loads(json.dumps({"p4": report})))
     page = next(page for page in PAGES if page.stem.startswith("p4"))
-    assert not MARK.search(hooks.on_page_markdown(page.read_text()))
+    assert not EMPTY.search(reference.fill(page.read_text()))
 
 
 @pytest.mark.slow
@@ -147,7 +140,7 @@ def test_what_is_no_pipeline_is_refused(monkeypatch, capsys):
 # --- what was recorded --------------------------------------------------------------------------------
 
 
-def test_every_pipeline_has_a_page_with_its_marks(hooks):
+def test_every_pipeline_has_a_page_with_its_marks():
     assert [page.stem[:2] for page in PAGES] == list(pipelines.PIPELINES)
     for page in PAGES:
         found = MARK.findall(page.read_text())
@@ -155,14 +148,14 @@ def test_every_pipeline_has_a_page_with_its_marks(hooks):
         assert {"commands", "measured"} <= {part for _, part in found}
 
 
-def test_the_recorded_runs_fill_every_page(hooks):
+def test_the_recorded_runs_fill_every_page():
     recorded = json.loads((pipelines.RESULTS / "pipelines.json").read_text())
     assert list(recorded) == list(pipelines.PIPELINES)
     for page in PAGES:
-        assert not MARK.search(hooks.on_page_markdown(page.read_text()))
+        assert not EMPTY.search(reference.fill(page.read_text()))
 
 
-def test_the_recorded_learning_curve_is_a_textbooks(hooks):
+def test_the_recorded_learning_curve_is_a_textbooks():
     recorded = json.loads((pipelines.RESULTS / "pipelines.json").read_text())
     losses = [row["train_loss"] for row in recorded["p0"]["summary"]["curve"]]
     assert losses == sorted(losses, reverse=True)

@@ -1,47 +1,27 @@
-"""Markdown of a page -> the same with its marks filled in; a hook of MkDocs.
-
-`<!-- help COMMAND -->` becomes what `imgdata COMMAND --help` prints: the pages show the options that the installed
-commands have, and a removed command stops the build. `<!-- speed GROUP -->`, `<!-- loaders GROUP -->`,
-`<!-- parity -->`, `<!-- scale -->`, `<!-- stages -->`, `<!-- growth NAME -->`, `<!-- targets -->`,
-`<!-- pipeline NAME PART -->` and `<!-- measured NAME -->` become figures from `benchmarks/results/`.
-"""
+"""Recorded runs in `benchmarks/results/` -> the tables and sentences that pages show of them."""
 
 import json
-import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import click
-from imgdata_cli.main import cli
-
-_MARK = re.compile(
-    r"<!-- (help|speed|loaders|parity|scale|stages|growth|targets|pipeline|measured)(?: ([a-z0-9_ -]+))? -->"
-)
 _ROOT = Path(__file__).resolve().parent.parent
 _RESULTS = _ROOT / "benchmarks" / "results"
-# MkDocs looks for modules beside this file, and only while it is loaded.
+# `python docs/reference.py` looks for modules beside that file only.
 sys.path.insert(0, str(_ROOT))
 _tables, _aims = import_module("benchmarks.tables"), import_module("benchmarks.targets")
-
-
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Called by MkDocs for every page."""
-    fill = {
-        "help": _help,
-        "speed": _speed,
-        "loaders": _loaders,
-        "parity": _parity,
-        "scale": _scale,
-        "stages": _suites,
-        "growth": _growth,
-        "targets": _targets,
-        "pipeline": _pipeline,
-        "measured": _measured,
-    }
-    return _MARK.sub(lambda found: fill[found[1]](found[2] or ""), markdown)
+_RIVALS = {
+    "torchvision v2": "torchvision, `DataLoader`",
+    "timm": "timm",
+    "webdataset": "webdataset",
+    "HF datasets": "Hugging Face datasets",
+    "DALI": "NVIDIA DALI (on the processor)",
+    "FFCV": "FFCV",
+    "tf.data": "tf.data",
+}
+"""Loaders of the first page's table: as the recorded run names them -> as people know them."""
 
 
 def _results(name: str) -> dict[str, Any]:
@@ -265,17 +245,29 @@ def _origin(report: dict[str, Any]) -> str:
     return f"Measured on {place}, {report['date']}, with {versions}. To repeat: `{report['command']}`."
 
 
-def _help(name: str) -> str:
-    with click.Context(cli, info_name="imgdata") as context:
-        if not name:
-            return _block("imgdata", context)
-        command = cli.get_command(context, name)
-        assert command is not None, f"no command {name!r}"
-        with click.Context(command, info_name=name, parent=context) as inner:
-            return _block(f"imgdata {name}", inner)
+def _switch(_: str) -> str:
+    """The first page's table: images/s of the usual loaders beside ours, float32 batches with two threads."""
+    figures = _results("loaders")["results"]["float32_2"]
+    ours = figures["imgdata"]
+    rows = [f"| **imgdata** | **{ours['images_per_s']:,.0f}** | **{ours['cpu_ms_per_image']:.2f}** | |"]
+    for name, title in sorted(_RIVALS.items(), key=lambda item: -figures[item[0]]["images_per_s"]):
+        row = figures[name]
+        costs = f"{row['images_per_s']:,.0f} | {row['cpu_ms_per_image']:.2f}"
+        rows.append(f"| {title} {row['version']} | {costs} | {row['our_rate_against_it']:.1f} times as fast |")
+    head = "| loader | images/s | CPU-ms/image | imgdata is |\n|---|--:|--:|--:|"
+    return "\n".join([head, *rows])
 
 
-def _block(usage: str, context: click.Context) -> str:
-    # As wide as the text of a page, whatever terminal the build runs in.
-    context.max_content_width = context.terminal_width = 80
-    return f'```text title="{usage} --help"\n{context.get_help()}\n```'
+FIGURES: dict[str, Callable[[str], str]] = {
+    "speed": _speed,
+    "loaders": _loaders,
+    "parity": _parity,
+    "scale": _scale,
+    "stages": _suites,
+    "growth": _growth,
+    "targets": _targets,
+    "pipeline": _pipeline,
+    "measured": _measured,
+    "switch": _switch,
+}
+"""Marks of pages -> what makes their content, from the mark's arguments."""

@@ -1,0 +1,46 @@
+"""Generated parts of the pages: they are what the code and the recorded runs say today."""
+
+import json
+
+import imgdata
+from benchmarks import recorded
+from support.pages import reference
+from support.places import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text()
+
+
+def test_generated_parts_are_up_to_date():
+    stale = [str(page.relative_to(REPOSITORY)) for page, text in reference.filled() if page.read_text() != text]
+    assert not stale, f"run `make reference`, and commit {', '.join(stale)}"
+
+
+def test_every_public_name_has_its_place_in_the_reference():
+    page = (REPOSITORY / "docs" / "python-api.md").read_text()
+    missing = [name for name in imgdata.__all__ if f"### imgdata.{name}\n" not in page]
+    assert set(missing) <= {"__version__", "recipes", "views"}
+
+
+def test_every_command_has_its_place_in_the_reference():
+    page = (REPOSITORY / "docs" / "commands.md").read_text()
+    assert [name for name in reference.cli.commands if f"\n## imgdata {name}\n" not in page] == []
+
+
+def test_what_stands_between_other_lines_stays():
+    page = "before\n\n<!-- help models -->\n\nold\n\n<!-- end -->\n\nafter\n"
+    filled = reference.fill(page)
+    assert filled.startswith("before\n\n<!-- help models -->\n\n```text title=")
+    assert filled.endswith("```\n\n<!-- end -->\n\nafter\n")
+    assert "old" not in filled
+    assert reference.fill(filled) == filled
+
+
+def test_the_first_table_is_that_of_the_recorded_run():
+    rows = json.loads((recorded.RESULTS / "loaders.json").read_text())["results"]["float32_2"]
+    assert f"| **imgdata** | **{rows['imgdata']['images_per_s']:,.0f}** |" in README
+    theirs = rows["torchvision v2"]
+    assert f"| {theirs['images_per_s']:,.0f} | {theirs['cpu_ms_per_image']:.2f} |" in README
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
