@@ -16,8 +16,8 @@ from imgdata_cli.main import cli
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from figures import FIGURES  # noqa: E402 - found through the line above
-from python_reference import python_reference  # noqa: E402
+from figures import FIGURES
+from python_reference import python_reference
 
 ROOT = Path(__file__).resolve().parent.parent
 END = "<!-- end -->"

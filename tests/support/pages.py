@@ -19,8 +19,8 @@ from support.places import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "docs"))
 
-import figures  # noqa: E402, F401 - found through the line above; for tests of pages
-import reference  # noqa: E402
+import figures  # noqa: F401 - found through the line above; for tests of pages
+import reference
 
 PAGES = ("README.md", "CONTRIBUTING.md", *reference.page_names())
 COMMANDS = ("bash", "console")
@@ -99,7 +99,9 @@ def indented_code(page: str) -> list[str]:
     found, in_list = [], False
     for paragraph in re.split(r"\n\s*\n", text):
         first = paragraph.lstrip("\n").splitlines()[:1]
-        in_list = any(re.match(r"\s*(-|\d+\.|!!!|\?\?\?) ", line) for line in first) or (in_list and first[0][:1] == " ")
+        in_list = any(re.match(r"\s*(-|\d+\.|!!!|\?\?\?) ", line) for line in first) or (
+            in_list and first[0][:1] == " "
+        )
         found += [line for line in first if line.startswith("    ") and not in_list]
     return found
 
@@ -134,7 +136,11 @@ class Session:
         else:
             paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
             done = subprocess.run(
-                ["bash", "-e", "-c", line], capture_output=True, text=True, check=False, env={**os.environ, "PATH": paths}
+                ["bash", "-e", "-c", line],
+                capture_output=True,
+                text=True,
+                check=False,
+                env={**os.environ, "PATH": paths},
             )
             said, code = done.stdout + done.stderr, done.returncode
         assert code == expected, f"{place}: {line}\nexit code {code}, not {expected}\n{said}"
