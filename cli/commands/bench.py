@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..options.backend import BackendType
 from ..options.common import RECIPE_HELP, dataset_argument, json_option, quiet_option
 
 
@@ -20,9 +21,7 @@ from ..options.common import RECIPE_HELP, dataset_argument, json_option, quiet_o
     help=RECIPE_HELP,
 )
 @click.option("--size", type=click.IntRange(min=1), help="Side of the output in pixels.  [the recipe's]")
-@click.option(
-    "--backend", default="auto", show_default=True, metavar="auto|cpu|dali|resident", help="What makes the batches."
-)
+@click.option("--backend", type=BackendType(), default="auto", show_default=True, help="What makes the batches.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples of a batch.  [256, or all of a small split]")
 @click.option(

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..options.backend import BackendType
 from ..options.common import json_option, quiet_option, recipe_option
 from ..options.train import given
 
@@ -18,9 +19,7 @@ from ..options.train import given
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples of a batch.  [256]")
 @click.option("--model", metavar="NAME", help="Time steps of this network too: cnn, resnet9, or any of timm's.")
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:1.  [auto]")
-@click.option(
-    "--backend", type=click.Choice(["auto", "cpu", "dali", "resident"]), help="What makes the batches.  [auto]"
-)
+@click.option("--backend", type=BackendType(), help="What makes the batches.  [auto]")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that read and decode.  [all cores]")
 @click.option("--dtype", type=click.Choice(["uint8", "float16", "float32"]), help="Type of the images.  [float32]")
 @click.option("--tune", is_flag=True, help="Try other settings with the real loader, and print the best as code.")

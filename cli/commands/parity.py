@@ -32,7 +32,7 @@ _SIZE = 224
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of crops, angles and factors."
 )
-@click.option("--all-backends", is_flag=True, help="Compare the resident backend too, and DALI where it is installed.")
+@click.option("--all-backends", is_flag=True, help="Compare every other backend that can be used here too.")
 @quiet_option
 @json_option("all figures")
 def command(
@@ -63,7 +63,7 @@ def command(
 
     cases = operator_cases(size or _SIZE) if name is None else recipe_cases(named_recipe(name, size))
     with Counting("comparing", "operators", quiet=quiet) as counting, tempfile.TemporaryDirectory() as cache:
-        # Nobody uses what the resident backend would keep.
+        # Decoded pictures that a backend would keep are of no further use.
         os.environ["IMGDATA_CACHE"] = cache
         backends = available(all_backends=all_backends)
         result = parity(load_pictures(paths, images), cases, seed=seed, backends=backends, progress=counting.progress)

@@ -185,9 +185,9 @@ def _print_tuned(tuned: "Tuned", console: Console) -> None:
         table.add_column(name, justify="left" if name in ("backend", "dtype") else "right", no_wrap=True)
     for trial in tuned.trials:
         setting = trial.setting
-        load = "" if setting.hw_decoder_load is None else f", hw_decoder_load {setting.hw_decoder_load}"
+        more = "".join(f", {name} {value}" for name, value in setting.dali_options.items())
         table.add_row(
-            f"{setting.backend}{load}",
+            f"{setting.backend}{more}",
             str(setting.threads),
             str(setting.prefetch),
             setting.dtype,

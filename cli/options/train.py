@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from .backend import BackendType
+
 _ZERO = click.FloatRange(min=0)
 _ONE = click.FloatRange(0, 1)
 _COUNT = click.IntRange(min=1)
@@ -71,7 +73,7 @@ SECTIONS: Mapping[str, list[click.Option]] = {
     ],
     "Machine": [
         _option("--device", "auto, cpu, cuda or cuda:1.  [auto]", metavar="NAME"),
-        _choice("--backend", "auto|cpu|dali|resident", "What makes the batches.  [auto]"),
+        _option("--backend", "What makes the batches.  [auto]", type=BackendType()),
         _option("--threads", "That read and decode.  [all cores]", type=_COUNT),
         _option("--prefetch", "Batches made ahead.  [2]", type=_COUNT),
         _choice("--amp", "auto|none|bf16|fp16", "16-bit arithmetic.  [auto]"),

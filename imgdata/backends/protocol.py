@@ -1,22 +1,21 @@
-"""What a loader asks of a backend, and what it gets back."""
+"""What a loader asks of a backend and gets back, and what a kind of backend says of itself before it is made."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.augment.mix import MixParams
 from imgdata.augment.params import BatchParams
+from imgdata.backends.options import LoaderOptions
 from imgdata.dataset.dataset import Split
 from imgdata.errors import ImageError
-from imgdata.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
-
-DType = Literal["uint8", "float16", "bfloat16", "float32"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -24,27 +23,15 @@ class BackendSetup:
     """What stays the same for all batches of a loader."""
 
     split: Split
-    recipe: Recipe
-    seed: int
-    device: str
-    """Where the images are wanted; the CPU backend makes them in the host's memory all the same."""
-    batch_size: int
-    """Samples of a batch, N."""
-    dtype: DType
-    """Of the images: float ones are normalised by the recipe's `Normalize`, or 0 to 1 without."""
-    channels_last: bool
-    """Memory in the order N, H, W, C instead of N, C, H, W; the shape is `(N, C, H, W)` either way."""
-    pinned: bool
-    """Memory that a GPU can copy in the background."""
-    threads: int
+    options: LoaderOptions
+    """The loader's settings. `dtype` and `channels_last` are those that the backend has to make: where the loader
+    finishes batches on the device, they are others than the user's."""
+    pinned: bool = False
+    """Whether batches lie in memory that a GPU can copy in the background."""
     buffers: int
     """Batches that exist at a time: those in work, the one handed out, the one before it."""
     max_pixels: int
-    """Larger pictures are refused."""
-    exact: bool = False
-    """Pictures are decoded whole and resized by Pillow, as torchvision does it, and not by the compiled extension."""
-    dali_options: Mapping[str, object] = field(default_factory=dict)
-    """See `imgdata.backends.dali.options`."""
+    """Pixels of the largest picture that is decoded."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -53,47 +40,37 @@ class BatchRequest:
 
     epoch: int
     params: BatchParams
-    """Of N samples; `params.position_N` may be no positions in the split where a view draws samples repeatedly."""
+    """Parameters of N samples; `params.position_N` differs from `position_N` where a view draws samples repeatedly."""
     position_N: NDArray[np.int64]
     """Positions in the split."""
     skip_N: NDArray[np.bool_]
-    """Rows that are known to be bad: they are not read, and get what black pixels become (`finish.black`)."""
+    """Rows that are known to be bad: they are not read, and get what black pixels become (`postprocess.black`)."""
     mix: MixParams
-
-
-def memory(setup: BackendSetup, epoch: int, *, apart: bool = False) -> int:
-    """Bytes that the batches of `epoch` take together, at most, unless the caller keeps more of them.
-
-    `apart`: before a batch is finished its pixels have a place of their own, in bytes.
-    """
-    height, width = setup.recipe.output_size(epoch)
-    value = {"uint8": 1, "float16": 2, "bfloat16": 2, "float32": 4}[setup.dtype] + apart
-    return setup.buffers * setup.batch_size * 3 * height * width * value
 
 
 class PendingBatch(Protocol):
     """A batch that is being made."""
 
     def wait(self) -> Mapping[int, ImageError]:
-        """Until all rows are done; the rows that could not be, which are black, with the reason.
+        """Wait until all rows are done, and return the rows that failed, which are black, with the reason.
 
-        Raises `ShardError`, for a shard that can't be opened too, and `OptionError` when the backend was closed.
+        Raises `ShardError`, also for a shard that can't be opened, and `OptionError` when the backend was closed.
         """
         ...
 
     def redo(self, rows: NDArray[np.int64], work: BatchRequest) -> Mapping[int, ImageError]:
-        """Put the samples of `work`, one for each of `rows`, in their place; which of `rows` failed again.
+        """Put the samples of `work`, one for each of `rows`, into these rows; return those that failed again.
 
-        `work.mix` is not looked at. Raises as `wait` does.
+        `work.mix` is ignored. Raises as `wait` does.
         """
         ...
 
     def images(self) -> "torch.Tensor":
-        """The pixels `(N, C, H, W)`, once `wait` and every `redo` are over; mixed where the recipe says so."""
+        """Return the pixels `(N, C, H, W)`, mixed where the recipe mixes; call it after `wait` and every `redo`."""
         ...
 
     def cancel(self) -> None:
-        """Nobody wants it any more: stop as soon as may be, and let go of its memory. A `wait` in a thread ends."""
+        """Stop as soon as possible and release the memory. A `wait` in another thread ends with `OptionError`."""
         ...
 
 
@@ -109,4 +86,71 @@ class Backend(Protocol):
         ...
 
 
-BackendName = Literal["auto", "cpu", "dali", "resident"]
+class BackendKind(ABC):
+    """A kind of backend: its name, what it can do, and how it is made.
+
+    A kind imports nothing heavy; the backend's own modules are imported by `make`. To add one, write a folder with a
+    `kind` module and put the kind into `imgdata.backends.registry.KINDS`.
+    """
+
+    name: ClassVar[str]
+    """What users write: `Loader(backend=name)`."""
+    makes_on_device: ClassVar[bool]
+    """Whether images are made on the loader's device; otherwise the loader copies them there from host memory."""
+    is_reference: ClassVar[bool] = False
+    """Whether it reads and decodes on the processor for every batch, so that the doctor's stages describe it."""
+    decodes_once: ClassVar[bool] = False
+    """Whether pictures are decoded before the first batch, and not read again."""
+    benefit: ClassVar[str] = ""
+    """Why it may be faster than the reference, for advice that was measured."""
+
+    def check(self, options: LoaderOptions) -> None:
+        """Raise `OptionError` for settings of this kind that don't exist or have no meaning, whatever is chosen."""
+        return
+
+    def missing(self, device: str) -> str | None:
+        """Return what this machine lacks to use it on `device`, in one line with the way out; None if nothing."""
+        return None
+
+    @abstractmethod
+    def refuses(self, setup: BackendSetup) -> str | None:
+        """Return why it can't be used for `setup`, in one line with the way out; None if it can."""
+
+    @abstractmethod
+    def prefers(self, setup: BackendSetup) -> bool:
+        """Return whether `auto` should take it, unless it refuses."""
+
+    @abstractmethod
+    def describe(self, setup: BackendSetup) -> str:
+        """Return what does the work, and how, in one line."""
+
+    @abstractmethod
+    def memory(self, setup: BackendSetup, epoch: int) -> int:
+        """Return the bytes that the batches of `epoch` take at most where they are made.
+
+        Memory that the backend keeps for itself, and batches that the caller keeps, come on top.
+        """
+
+    @abstractmethod
+    def make(self, setup: BackendSetup) -> Backend:
+        """Return a new backend. Raises `OptionError` where `refuses` has a reason."""
+
+    def variants(self, options: LoaderOptions) -> tuple[LoaderOptions, ...]:
+        """Return settings of its own that are worth trying when a loader is tuned."""
+        return ()
+
+
+def batch_bytes(setup: BackendSetup, epoch: int, *, apart: bool = False) -> int:
+    """Return the bytes that the batches of `epoch` take together, at most, unless the caller keeps more of them.
+
+    `apart`: before a batch is finished its pixels have a place of their own, in bytes.
+    """
+    options = setup.options
+    height, width = options.recipe.output_size(epoch)
+    value = {"uint8": 1, "float16": 2, "bfloat16": 2, "float32": 4}[options.dtype] + apart
+    return setup.buffers * options.batch_size * 3 * height * width * value
+
+
+def threads_text(count: int) -> str:
+    """Return the number of threads for people."""
+    return f"{count} thread{'s' if count > 1 else ''}"

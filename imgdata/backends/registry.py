@@ -1,72 +1,65 @@
-"""A backend's name, what a loader needs -> the backend that makes its batches, and why."""
+"""The kinds of backends; a backend's name, what a loader needs -> the kind that makes its batches, and why."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-from imgdata.backends import protocol
-from imgdata.backends.cpu import backend as cpu
-from imgdata.backends.cpu.backend import CpuBackend
-from imgdata.backends.dali import kind as dali
-from imgdata.backends.dali.options import dali_options
-from imgdata.backends.protocol import Backend, BackendName, BackendSetup
-from imgdata.backends.resident import backend as resident
+from imgdata.backends.cpu.kind import CpuKind
+from imgdata.backends.dali.kind import DaliKind
+from imgdata.backends.options import BackendName
+from imgdata.backends.protocol import BackendKind, BackendSetup
+from imgdata.backends.resident.kind import ResidentKind
 from imgdata.errors import OptionError
+
+KINDS: tuple[BackendKind, ...] = (ResidentKind(), DaliKind(), CpuKind())
+"""All kinds, in the order in which `auto` tries them; the last one takes everything."""
+AUTO: BackendName = "auto"
 
 
 class Choice(NamedTuple):
-    """A backend that can be used."""
+    """A kind that can be used."""
 
-    name: BackendName
-    make: Callable[[BackendSetup], Backend]
+    kind: BackendKind
     description: str
     """What does the work, and how; in one line."""
-    memory: Callable[[BackendSetup, int], int]
-    """Bytes that the batches of an epoch take together where they are made, beside what the backend keeps."""
+
+
+def backend_names() -> tuple[BackendName, ...]:
+    """Return the names that a user may give, `auto` first."""
+    return AUTO, *sorted(kind.name for kind in KINDS)
+
+
+def reference_kind() -> BackendKind:
+    """Return the kind that the others are compared with."""
+    return next(kind for kind in KINDS if kind.is_reference)
+
+
+def kind_named(name: BackendName) -> BackendKind:
+    """Return the kind of that name. Raises `OptionError`."""
+    for kind in KINDS:
+        if kind.name == name:
+            return kind
+    raise OptionError(f"backend must be one of {', '.join(backend_names())}, got {name!r}")
 
 
 def choose(name: BackendName, setup: BackendSetup) -> Choice:
-    """The backend of that name; for `auto` the best one for the data and the device.
+    """Return the kind of that name; for `auto` the first that is preferred for the data and the device.
 
-    `auto` is resident where all pictures, decoded, fit the budget; else DALI on a GPU, where it is installed; else the
-    CPU's. Raises `OptionError` where the one that was asked for can't be used, and for DALI's options that don't exist,
-    whatever is chosen. Exact pixels are the CPU backend's alone.
+    Raises `OptionError` where the kind that was asked for can't be used, and, whatever is chosen, for settings of any
+    kind that don't exist.
     """
-    dali_options(setup.dali_options)
-    if setup.exact:
-        if name not in ("auto", "cpu"):
-            raise OptionError(f"exact needs the backend cpu, got {name!r}: others decode in other ways")
-        return _cpu(setup, "" if setup.device == "cpu" else f", then {setup.device}")
-    if name == "resident":
-        _check(resident.refuses(setup))
-    elif name == "dali":
-        _check(dali.refuses(setup))
-    if name == "resident" or (name == "auto" and resident.refuses(setup) is None and resident.fits(setup)):
-        return Choice("resident", resident.ResidentBackend, resident.describe(setup), protocol.memory)
-    if name == "dali":
-        return _dali(setup)
-    if name == "auto" and setup.device.startswith("cuda"):
-        reason = dali.refuses(setup)
+    for kind in KINDS:
+        kind.check(setup.options)
+    if name != AUTO:
+        kind = kind_named(name)
+        reason = kind.refuses(setup)
+        if reason is not None:
+            raise OptionError(reason)
+        return Choice(kind, kind.describe(setup))
+    passed_over = ""
+    for kind in KINDS:
+        if not kind.prefers(setup):
+            continue
+        reason = kind.refuses(setup)
         if reason is None:
-            return _dali(setup)
-        return _cpu(setup, f", then {setup.device}; not DALI: {reason}")
-    return _cpu(setup, "" if setup.device == "cpu" else f", then {setup.device}")
-
-
-def _cpu(setup: BackendSetup, further: str) -> Choice:
-    return Choice("cpu", CpuBackend, cpu.describe(setup) + further, cpu.memory)
-
-
-def _dali(setup: BackendSetup) -> Choice:
-    return Choice("dali", _dali_backend, dali.describe(setup), dali.memory)
-
-
-def _dali_backend(setup: BackendSetup) -> Backend:
-    # Here, since it imports PyTorch.
-    from imgdata.backends.dali.backend import DaliBackend
-
-    return DaliBackend(setup)
-
-
-def _check(reason: str | None) -> None:
-    if reason is not None:
-        raise OptionError(reason)
+            return Choice(kind, kind.describe(setup) + passed_over)
+        passed_over += f"; not {kind.name}: {reason}"
+    raise OptionError(f"backend must be one that can be used here, got none{passed_over}")

@@ -1,11 +1,11 @@
-"""Tasks -> a few threads that run them; the threads end with their owner, or with the program."""
+"""Tasks -> a few threads that run them; batches in work and what makes them, which all end with their backend."""
 
 import os
 import queue
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from imgdata.errors import OptionError
 
@@ -26,8 +26,8 @@ class Threads:
             threading.Thread(target=_serve, args=(self._tasks,), name=f"imgdata-{number}", daemon=True)
             for number in range(count)
         ]
-        # Runs once: when called, when nobody holds `self` any more, or when the program ends. Daemons are not waited
-        # for by Python itself, which would be before this.
+        # Runs once: when called, when `self` is no longer referenced, or when the program ends. Python itself does not
+        # wait for daemon threads, which it would do before this.
         self.close = weakref.finalize(self, _stop, self._tasks, threads, os.getpid())
         for thread in threads:
             thread.start()
@@ -51,7 +51,7 @@ def _run_next(tasks: "queue.SimpleQueue[Task | None]") -> bool:
 
 
 def _stop(tasks: "queue.SimpleQueue[Task | None]", threads: list[threading.Thread], pid: int) -> None:
-    if os.getpid() != pid:  # They did not come along through a fork.
+    if os.getpid() != pid:  # A forked child has none of the threads.
         return
     try:
         while True:
@@ -65,42 +65,39 @@ def _stop(tasks: "queue.SimpleQueue[Task | None]", threads: list[threading.Threa
             thread.join(_JOIN_S)
 
 
-T = TypeVar("T")
-
-
-class Ending:
-    """How a batch ends. Any thread tells, one waits; safe in threads."""
+class Completion:
+    """The end of a batch: any thread signals it, one waits for it; safe in threads."""
 
     def __init__(self) -> None:
         self.cancelled = False
         self._fault: BaseException | None = None
-        # Something to take out each time. No event: the collector may call `cancel` while this same thread holds the
-        # event's lock.
-        self._told: queue.SimpleQueue[None] = queue.SimpleQueue()
+        # A queue, not an event: the collector may call `cancel` while this same thread holds an event's lock. Each
+        # signal ends one `wait`.
+        self._signals: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     @property
-    def given_up(self) -> bool:
-        """Whether nothing more need be done for it."""
+    def abandoned(self) -> bool:
+        """Whether the rest of the work can be left out: the batch was cancelled, or has failed."""
         return self.cancelled or self._fault is not None
 
     def fail(self, fault: BaseException) -> None:
-        """Let the next `wait` raise `fault`; `tell` ends it."""
+        """Let the next `wait` raise `fault`, once `signal` ends it."""
         self._fault = None if self.cancelled else fault
 
-    def tell(self) -> None:
+    def signal(self) -> None:
         """End one `wait`."""
-        self._told.put(None)
+        self._signals.put(None)
 
     def cancel(self) -> None:
-        """End it for good."""
+        """End every `wait`, now and later."""
         self.cancelled = True
         self._fault = None
-        self.tell()
+        self.signal()
 
     def wait(self) -> None:
-        """Until something is told. Raises what went wrong, and `OptionError` once it is cancelled."""
+        """Wait for a signal. Raises the fault if there is one, and `OptionError` once the batch is cancelled."""
         if not self.cancelled:
-            self._told.get()
+            self._signals.get()
         if self.cancelled:
             raise closed()
         fault, self._fault = self._fault, None
@@ -108,23 +105,86 @@ class Ending:
             if fault is not None:
                 raise fault
         finally:
-            # Its traceback holds this frame.
+            # The fault's traceback references this frame.
             del fault
 
 
 def closed() -> OptionError:
-    """What using a closed backend or loader raises."""
+    """Return the error of a use of a closed backend or loader."""
     return OptionError("this loader is closed; make another Loader")
 
 
-def begun(batches: list[weakref.ref[T]], batch: T) -> list[weakref.ref[T]]:
-    """Those of `batches` that somebody holds yet, and `batch`.
+class Cancellable(Protocol):
+    """A batch, as far as its backend ends it."""
 
-    No set of them, which runs Python code wherever one goes: Ctrl-C there would be lost.
+    def cancel(self) -> None:
+        """Stop as soon as possible."""
+        ...
+
+
+class Closable(Protocol):
+    """Threads, or something that has threads."""
+
+    def close(self) -> object:
+        """End it; may be called twice."""
+        ...
+
+
+B = TypeVar("B", bound=Cancellable)
+C = TypeVar("C", bound=Closable)
+
+
+class Workers(Generic[B]):
+    """The life of a backend: the batches in work, and what makes them, each started once, when it is first needed.
+
+    `close` cancels the batches and closes what makes them. Safe in threads. Nothing here references the backend: one
+    that is no longer referenced ends its threads.
     """
-    return [*(known for known in batches if known() is not None), weakref.ref(batch)]
 
+    def __init__(self) -> None:
+        self._makers: dict[str, Closable] = {}
+        self._batches: list[weakref.ref[B]] = []
+        self._closed = False
+        # Reentrant, since the collector may close a loader that is no longer referenced anywhere.
+        self._lock = threading.RLock()
 
-def alive(batches: list[weakref.ref[T]]) -> list[T]:
-    """The batches that somebody holds yet."""
-    return [batch for known in batches if (batch := known()) is not None]
+    def begin(self, make: Callable[[], B]) -> B:
+        """Return the batch that `make` gives, and know it until it is no longer referenced."""
+        with self._lock:
+            self.check_open()
+            batch = make()
+            # No `WeakSet`, which runs Python code wherever a batch goes: Ctrl-C there would be lost.
+            self._batches = [*(known for known in self._batches if known() is not None), weakref.ref(batch)]
+            return batch
+
+    def once(self, name: str, make: Callable[[], C]) -> C:
+        """Return what `make` gave for `name` at the first call. Raises `OptionError` after `close`."""
+        with self._lock:
+            self.check_open()
+            if name not in self._makers:
+                self._makers[name] = make()
+            made: C = self._makers[name]  # type: ignore[assignment]
+            return made
+
+    def pool(self, name: str, count: int) -> Threads:
+        """Return the `count` threads of that name."""
+        return self.once(name, lambda: Threads(count))
+
+    def batches(self) -> list[B]:
+        """Return the batches that are still referenced."""
+        return [batch for known in self._batches if (batch := known()) is not None]
+
+    def check_open(self) -> None:
+        """Raise `OptionError` after `close`."""
+        if self._closed:
+            raise closed()
+
+    def close(self) -> None:
+        """Cancel all batches, then end what makes them, the last first; may be called twice."""
+        with self._lock:
+            self._closed = True
+            makers = list(self._makers.values())
+        for batch in self.batches():
+            batch.cancel()
+        for maker in reversed(makers):
+            maker.close()

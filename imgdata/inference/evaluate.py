@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import distributed
 
-from imgdata.backends.protocol import BackendName
+from imgdata.backends.options import BackendName
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.errors import OptionError, OutputError, ShardError
 from imgdata.inference.class_matching import Match, MatchedBy, match_foreign, match_own

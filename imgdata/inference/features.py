@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from imgdata.arrow import number_array, text_array
-from imgdata.backends.protocol import BackendName
+from imgdata.backends.options import BackendName
 from imgdata.errors import OptionError
 from imgdata.inference.evaluate import check_folder, open_shown
 from imgdata.inference.trained import Trained, Which, load_trained

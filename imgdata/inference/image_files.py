@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 
+from imgdata.backends.registry import reference_kind
 from imgdata.dataset.manifest import MAX_PIXELS
 from imgdata.errors import ImageError
 from imgdata.images.decode import refuse_large
@@ -135,7 +136,7 @@ def _decoded(
         batch_size=min(batch_size, len(numbers)),
         recipe=recipe,
         device=device,
-        backend="cpu",
+        backend=reference_kind().name,
         shuffle="none",
         dtype="float32",
         rank=0,

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from imgdata.backends.options import OnBad
 from imgdata.backends.postprocess import soft_labels
 from imgdata.backends.protocol import Backend, PendingBatch
 from imgdata.errors import ImageError, ImgdataError
 from imgdata.loader.bad_images import BadImages
 from imgdata.loader.delivery import Engine
-from imgdata.loader.options import OnBad
 from imgdata.loader.planner import ATTEMPTS, Draft, Planner
 from imgdata.sample import Batch
 

@@ -5,10 +5,11 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imgdata.backends.protocol import Backend, BackendName, BackendSetup
+from imgdata.backends.options import LoaderOptions
+from imgdata.backends.protocol import Backend, BackendKind, BackendSetup
 from imgdata.backends.registry import choose
 from imgdata.backends.workers import closed
-from imgdata.loader.options import LoaderOptions, Opened
+from imgdata.loader.opened import Opened
 from imgdata.recipes.ops import Cutout, RandomErasing
 
 if TYPE_CHECKING:
@@ -32,39 +33,31 @@ class Engine:
 
     def __init__(self, opened: Opened, options: LoaderOptions) -> None:
         self._options = options
-        self._on_gpu = options.device.startswith("cuda")
         setup = BackendSetup(
             split=opened.split,
-            recipe=options.recipe,
-            seed=options.seed,
-            device=options.device,
-            batch_size=options.batch_size,
-            dtype=options.dtype,
-            channels_last=options.channels_last,
-            pinned=self._on_gpu,
-            threads=options.threads,
+            options=options,
+            pinned=options.on_gpu,
             # Those in work while one more is waited for, and the one that the caller still has. A GPU may be behind.
-            buffers=options.prefetch + 2 + self._on_gpu,
+            buffers=options.prefetch + 2 + options.on_gpu,
             max_pixels=opened.max_pixels,
-            exact=options.exact,
-            dali_options=options.dali_options,
         )
         self._choice = choose(options.backend, setup)
         # A quarter of the bytes goes over, and a GPU has time to spare. What comes after Normalize needs its result.
         self._finishes_there = (
-            self._on_gpu
-            and self._choice.name == "cpu"
+            options.on_gpu
+            and not self.kind.makes_on_device
             and options.dtype != "uint8"
             and not options.mixes
             and options.recipe.find(RandomErasing) is None
             and options.recipe.find(Cutout) is None
         )
-        self.setup = setup
         if self._finishes_there:
-            self.setup = replace(setup, dtype="uint8", channels_last=True)
+            setup = replace(setup, options=replace(options, dtype="uint8", channels_last=True))
         elif options.dtype == "bfloat16":
             # NumPy and DALI have no such numbers: made last, of float32.
-            self.setup = replace(setup, dtype="float32")
+            setup = replace(setup, options=replace(options, dtype="float32"))
+        self.setup = setup
+        """As the backend gets it."""
         self._own_of: dict[int, _Own] = {}
         self._closed = False
 
@@ -72,35 +65,35 @@ class Engine:
         return {**self.__dict__, "_own_of": {}}
 
     @property
-    def backend_name(self) -> BackendName:
-        """The backend's name."""
-        return self._choice.name
+    def kind(self) -> BackendKind:
+        """The kind of backend that was chosen."""
+        return self._choice.kind
 
     @property
     def description(self) -> str:
-        """What makes the batches, and why."""
+        """What makes the batches, and why; one line."""
         return self._choice.description
 
     def memory(self, epoch: int) -> int:
-        """Bytes that the batches of `epoch` take together, where the backend makes them."""
-        return self._choice.memory(self.setup, epoch)
+        """Return the bytes that the batches of `epoch` take together, where the backend makes them."""
+        return self.kind.memory(self.setup, epoch)
 
     def check_open(self) -> None:
-        """Raises `OptionError` after `close`."""
+        """Raise `OptionError` after `close`."""
         if self._closed:
             raise closed()
 
     def backend(self) -> Backend:
-        """The backend of this process. Raises `OptionError` after `close`."""
+        """Return the backend of this process. Raises `OptionError` after `close`."""
         own = self._own()
         with own.lock:
             self.check_open()
             if own.backend is None:
-                own.backend = self._choice.make(self.setup)
+                own.backend = self.kind.make(self.setup)
             return own.backend
 
     def deliver(self, images: "torch.Tensor", labels: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
-        """A batch where the backend made it -> on the loader's device, in the loader's dtype."""
+        """Move a batch from where the backend made it to the loader's device, in the loader's dtype."""
         images, labels = self._moved(images, labels)
         if self._options.dtype == "bfloat16":
             import torch
@@ -109,10 +102,10 @@ class Engine:
         return images, labels
 
     def _moved(self, images: "torch.Tensor", labels: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
-        if not self._on_gpu:
+        if not self._options.on_gpu:
             # Waits for the copy: the memory that it is made of is soon filled anew.
             return images.to(self._options.device), labels.to(self._options.device)
-        if self._choice.name != "cpu":
+        if self.kind.makes_on_device:
             import torch
 
             # The images were made there. What is pinned takes memory of the current device.

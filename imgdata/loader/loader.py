@@ -6,13 +6,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from imgdata.backends.protocol import BackendName, DType
+from imgdata.backends.options import BackendName, DType, LoaderOptions, OnBad, or_default
 from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
 from imgdata.loader.bad_images import BadImage, BadImages
 from imgdata.loader.batches import Batches, Cursor
 from imgdata.loader.delivery import Engine
-from imgdata.loader.options import OnBad, make_options, open_source
+from imgdata.loader.opened import open_source
 from imgdata.loader.planner import Planner
 from imgdata.loader.shuffle_quality import check_shuffle
 from imgdata.order.epoch_order import MAX_EPOCH, Order, Shuffle
@@ -92,49 +92,78 @@ class Loader:
                 bit for bit, for evaluations that must agree with others'. Two to three times as slow.
             dali_options: For the DALI backend: `hw_decoder_load`, `depth`, `crop_decode`, `preallocate`.
         """
-        self._options = make_options(
+        options = LoaderOptions(
             batch_size=batch_size,
             recipe=recipe,
-            device=device,
+            device=str(device),
             backend=backend,
             shuffle=shuffle,
             seed=seed,
-            drop_last=drop_last,
-            dtype=dtype,
-            channels_last=channels_last,
-            threads=threads,
+            drop_last=or_default(drop_last),
+            dtype=or_default(dtype),
+            channels_last=or_default(channels_last),
+            threads=or_default(threads),
             prefetch=prefetch,
             window_shards=window_shards,
-            on_bad=on_bad,
+            on_bad=or_default(on_bad),
             exact=exact,
             dali_options=dali_options or {},
         )
+        self._open(source, options, split=split, view=view, rank=rank, world_size=world_size)
+
+    @classmethod
+    def from_options(
+        cls,
+        source: str | Path | Dataset | View,
+        options: LoaderOptions,
+        *,
+        split: str | None = None,
+        view: str | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> "Loader":
+        """Return a loader with these settings. Raises and warns as `Loader(...)` does."""
+        loader = cls.__new__(cls)
+        loader._open(source, options, split=split, view=view, rank=rank, world_size=world_size)
+        return loader
+
+    def _open(
+        self,
+        source: str | Path | Dataset | View,
+        options: LoaderOptions,
+        *,
+        split: str | None,
+        view: str | None,
+        rank: int | None,
+        world_size: int | None,
+    ) -> None:
+        self._options = options
         self.rank, self.world_size = rank_and_world(rank, world_size)
         self._rank_given = rank is not None
         opened = open_source(source, split, view)
         order = Order(
             num_samples=len(opened.view),
-            global_batch=batch_size * self.world_size,
-            shuffle=shuffle,
-            seed=seed,
-            drop_last=self._options.drop_last,
-            shard_sizes=opened.view.shard_sizes if shuffle == "window" else (),
-            window_shards=window_shards,
+            global_batch=options.batch_size * self.world_size,
+            shuffle=options.shuffle,
+            seed=options.seed,
+            drop_last=options.drop_last,
+            shard_sizes=opened.view.shard_sizes if options.shuffle == "window" else (),
+            window_shards=options.window_shards,
         )
         self._planner = Planner(
             index=opened.split.index,
             view=opened.view,
             order=order,
-            recipe=recipe,
+            recipe=options.recipe,
             rank=self.rank,
             world_size=self.world_size,
         )
-        if self._options.mixes and (opened.view.label_N < 0).any():
+        if options.mixes and (opened.view.label_N < 0).any():
             raise OptionError("a recipe that mixes samples must have labels for all, got some without; use a view")
-        if self._options.training:
+        if options.training:
             check_shuffle(opened.view, order)
         self._bad = BadImages(opened.split, opened.max_pixels)
-        self._engine = Engine(opened, self._options)
+        self._engine = Engine(opened, options)
         # Where the next iterator begins: set or loaded, or None when the newest one decides.
         self._start: Cursor | None = Cursor(epoch=0, samples=0)
         self._newest = self._start
@@ -206,7 +235,7 @@ class Loader:
     @property
     def backend(self) -> BackendName:
         """What makes the batches: `cpu`, `dali` or `resident`."""
-        return self._engine.backend_name
+        return self._engine.kind.name
 
     @property
     def device(self) -> str:

@@ -1,16 +1,12 @@
-"""A batch in pinned memory -> the same batch on a GPU, copied while the GPU computes."""
+"""Batches in the host's memory -> the same on a GPU, copied in the background and normalised there."""
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 import torch
 
+from imgdata.backends.options import DType
 from imgdata.backends.postprocess import scale_shift
-from imgdata.backends.protocol import DType
 from imgdata.recipes.recipe import Recipe
-
-if TYPE_CHECKING:
-    import torch
 
 
 class ToDevice:

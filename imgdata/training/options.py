@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from imgdata.backends.protocol import BackendName
+from imgdata.backends.options import BackendName
+from imgdata.backends.registry import backend_names
 from imgdata.errors import OptionError
 
 Optimizer = Literal["sgd", "adamw"]
@@ -133,7 +134,7 @@ class TrainOptions:
             number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
             if not number or not least <= value <= most:
                 raise OptionError(f"{name} must be {_range(least, most)}, got {value!r}")
-        for name, choices in _CHOICES.items():
+        for name, choices in {**_CHOICES, "backend": backend_names()}.items():
             value = getattr(self, name)
             if value is not None and value not in choices:
                 raise OptionError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
@@ -241,6 +242,5 @@ _CHOICES = {
     "amp": get_args(Precision),
     "policy": get_args(Policy),
     "class_weights": get_args(ClassWeights),
-    "backend": get_args(BackendName),
 }
 _DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in dataclasses.fields(TrainOptions)}

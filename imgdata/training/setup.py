@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from imgdata.backends.protocol import DType
+from imgdata.backends.options import DType, LoaderOptions, or_default
 from imgdata.errors import OptionError
 from imgdata.loader.loader import Loader
 from imgdata.models import model_input
@@ -135,21 +135,19 @@ def _loader(view: View, recipe: Recipe, options: DecidedOptions, ranks: Processe
             f"batch_size must be a multiple of the {ranks.world_size} ranks that share it, got {options.batch_size}"
         )
     half: DType = "float16" if ranks.device.type == "cuda" and half_type(options.amp, ranks.device) else "float32"
-    return Loader(
-        view,
+    loading = LoaderOptions(
         batch_size=options.batch_size // ranks.world_size,
         recipe=recipe,
         device=str(ranks.device),
         backend=options.backend,
         shuffle="global" if shuffled else "none",
         seed=options.seed,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
         dtype=half,
         channels_last=options.channels_last,
-        threads=options.threads,
+        threads=or_default(options.threads),
         prefetch=options.prefetch,
     )
+    return Loader.from_options(view, loading, rank=ranks.rank, world_size=ranks.world_size)
 
 
 def _weights(view: View, options: DecidedOptions, device: torch.device) -> torch.Tensor | None:

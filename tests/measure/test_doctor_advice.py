@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imgdata.backends.registry import kind_named
 from imgdata.measure.doctor import advice_for_run, advice_for_wait
 from imgdata.measure.doctor.advice import Measured, advise
 from imgdata.measure.doctor.pipeline import Pipeline, list_stages
@@ -31,20 +32,20 @@ DISK = DiskRates(cold=FAST, cold_in_order=FAST, warm=FAST, why_not_cold=None, sp
 SLOW_DISK = replace(DISK, cold=ReadRate(mb_per_s=50.0, images_per_s=500.0))
 
 
-def pipeline(times=TIMES, disk=DISK, *, threads=4, cores=8.0, rate=None, memory=10**10, backend="cpu", **more):
+def pipeline(times=TIMES, disk=DISK, *, threads=4, cores=8.0, rate=None, memory=10**10, kind="cpu", **more):
     on_cpu = more.pop("model_on_cpu", False)
     width = min(threads, cores)
     rate = rate or Rate(images_per_s=1000 * width / times.total_ms, cpu_ms=times.total_ms, cores=width, denied=0.0)
     stages = list_stages(
-        times, disk, width=width, backend=backend, memory_bytes=memory, measured=rate, dtype="float32", **more
+        times, disk, width=width, kind=kind_named(kind), memory_bytes=memory, measured=rate, dtype="float32", **more
     )
     return Pipeline(
-        stages=stages, threads=threads, cores=cores, measured=rate, model_on_cpu=on_cpu, streams=backend == "cpu"
+        stages=stages, threads=threads, cores=cores, measured=rate, model_on_cpu=on_cpu, streams=kind == "cpu"
     )
 
 
 def measured(one, disk=DISK, **more):
-    facts = {"backend": "cpu", "dtype": "float32", "device": "cpu", "finish_ms": TIMES.finish_ms}
+    facts = {"kind": kind_named("cpu"), "dtype": "float32", "device": "cpu", "finish_ms": TIMES.finish_ms}
     return Measured(pipeline=one, disk=disk, **facts | more)
 
 
@@ -90,7 +91,7 @@ def test_the_slowest_lane_sets_the_pace(more, ceiling, lane, slowest):
 
 
 def test_a_backend_that_does_not_stream_is_judged_as_a_whole():
-    one = pipeline(backend="resident", rate=Rate(images_per_s=90_000.0, cpu_ms=0.02, cores=2.0, denied=0.0))
+    one = pipeline(kind="resident", rate=Rate(images_per_s=90_000.0, cpu_ms=0.02, cores=2.0, denied=0.0))
     assert one.ceiling() == (90_000.0, "loader")
     assert one.slowest().name == "resident loader"
     assert [stage.name for stage in one.stages if stage.counted] == ["resident loader"]
@@ -154,7 +155,7 @@ def test_nothing_is_promised_beyond_the_network():
             {"in_memory": InMemory(num_bytes=10**8, plan_ms=0.02, make_ms=0.08, workers=4), "dtype": "uint8"},
             {'backend="resident"': 10_000},
         ),
-        ({"dali": 9000.0, "dtype": "uint8"}, {'backend="dali"': 9000}),
+        ({"others": ((kind_named("dali"), 9000.0),), "dtype": "uint8"}, {'backend="dali"': 9000}),
         ({"larger_batch": (256, 1500.0), "dtype": "uint8"}, {"batch_size=256": 1500}),
         ({"larger_batch": (256, 1020.0), "dtype": "uint8"}, {}),
     ],

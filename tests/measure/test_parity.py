@@ -15,6 +15,7 @@ from PIL import Image
 
 from imgdata import native, recipes
 from imgdata.augment.policies import OPS
+from imgdata.backends.registry import kind_named
 from imgdata.errors import OptionError, SourceError
 from imgdata.measure.parity.by_backend import by_backend
 from imgdata.measure.parity.cases import operator_cases, recipe_cases
@@ -102,13 +103,13 @@ def test_the_difference_from_tensors_is_stated(every_row):
 @pytest.mark.skipif(not native.AVAILABLE, reason="the extension is not compiled")
 def test_the_extension_is_close_to_torchvision_and_leaves_png_to_pillow(photos):
     pictures = load_pictures([photos], 100)
-    result = parity(pictures, operator_cases(64), backends={"native": by_backend("cpu")})
+    result = parity(pictures, operator_cases(64), backends={"native": by_backend(kind_named("cpu"))})
     rows = rows_of(result, "native")
     assert rows["crop, bilinear"].pil.mean < 0.6
     assert rows["flip"].pil.mean < 0.6
     png = pictures._replace(good=[picture for picture in pictures.good if picture.format == "png"])
     assert len(png.good) == 3
-    for row in parity(png, operator_cases(64)[:8], backends={"native": by_backend("cpu")}).rows:
+    for row in parity(png, operator_cases(64)[:8], backends={"native": by_backend(kind_named("cpu"))}).rows:
         assert dataclasses.asdict(row.pil) == EXACT, row.operator
 
 

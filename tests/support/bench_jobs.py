@@ -1,17 +1,26 @@
 """What the tests of `imgdata bench` share: settings that take a moment, jobs, made-up figures."""
 
 from imgdata import recipes
+from imgdata.backends.options import LoaderOptions
 from imgdata.measure.bench.job import OURS, Job, Measured
 
 QUICK = {"size": 16, "batch_size": 8, "threads": 1, "seconds": 0.05, "rounds": 1}
 """Of `BenchOptions`."""
 
 
-def job_of(folder, **settings):
-    """Our loader on the dataset in `folder`."""
-    defaults = {"loader": OURS, "out": str(folder), "split": "train", "backend": "cpu", "device": "cpu"}
-    defaults |= {"recipe": recipes.imagenet_train(16).to_dict(), "batch_size": 8, "threads": 1, "dtype": "float32"}
-    return Job(**{**defaults, "rank": 0, "world_size": 1, "seconds": 0.05, **settings})
+def job_of(folder, *, loader=OURS, split="train", rank=0, world_size=1, seconds=0.05, **settings):
+    """Our loader on the dataset in `folder`; `settings` are a loader's."""
+    defaults = {"recipe": recipes.imagenet_train(16), "batch_size": 8, "threads": 1, "dtype": "float32"}
+    options = LoaderOptions(**{"backend": "cpu", **defaults, **settings})
+    return Job(
+        loader=loader,
+        out=str(folder),
+        split=split,
+        options=options,
+        rank=rank,
+        world_size=world_size,
+        seconds=seconds,
+    )
 
 
 def measured(**values):

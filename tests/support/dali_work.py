@@ -11,6 +11,7 @@ import imgdata
 from imgdata.augment.mix import mix_params
 from imgdata.augment.params import params
 from imgdata.backends.dali.backend import DaliBackend
+from imgdata.backends.options import LoaderOptions
 from imgdata.backends.protocol import Backend, BackendSetup, BatchRequest
 from imgdata.recipes import Normalize, Recipe
 from support.loaders import damaged, sample
@@ -20,18 +21,14 @@ NORMALIZE = Normalize(mean=(0.4, 0.5, 0.6), std=(0.25, 0.25, 0.25))
 
 def setup(folder: Path, recipe: Recipe, **changes: Any) -> BackendSetup:
     dataset = imgdata.open(folder)
-    options: dict[str, Any] = {
-        "seed": 3,
-        "device": "cpu",
-        "batch_size": 64,
-        "dtype": "uint8",
-        "channels_last": True,
-        "pinned": False,
-        "threads": 2,
-        "buffers": 4,
-        "max_pixels": dataset.manifest.max_pixels,
-    }
-    return BackendSetup(split=dataset["train"], recipe=recipe, **{**options, **changes})
+    buffers, device = changes.pop("buffers", 4), changes.pop("device", "cpu")
+    defaults: dict[str, Any] = {"seed": 3, "batch_size": 64, "dtype": "uint8", "channels_last": True, "threads": 2}
+    options = LoaderOptions(recipe=recipe, **{**defaults, **changes})
+    # Not checked: what is said of a GPU can be tested without one.
+    object.__setattr__(options, "device", device)
+    return BackendSetup(
+        split=dataset["train"], options=options, buffers=buffers, max_pixels=dataset.manifest.max_pixels
+    )
 
 
 def work(setup: BackendSetup, positions: Iterable[int], epoch: int = 0, skip: Iterable[int] = ()) -> BatchRequest:
@@ -40,16 +37,16 @@ def work(setup: BackendSetup, positions: Iterable[int], epoch: int = 0, skip: It
     return BatchRequest(
         epoch=epoch,
         params=params(
-            setup.recipe,
+            setup.options.recipe,
             index.width_N[position_N],
             index.height_N[position_N],
-            seed=setup.seed,
+            seed=setup.options.seed,
             epoch=epoch,
             position_N=position_N,
         ),
         position_N=position_N,
         skip_N=np.isin(np.arange(len(position_N)), list(skip)),
-        mix=mix_params(setup.recipe, len(position_N), seed=setup.seed, epoch=epoch, offset=0),
+        mix=mix_params(setup.options.recipe, len(position_N), seed=setup.options.seed, epoch=epoch, offset=0),
     )
 
 

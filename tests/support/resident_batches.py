@@ -1,9 +1,12 @@
 """What the tests of the resident backend share: small splits, recipes, batches of a backend alone."""
 
+from dataclasses import replace
+
 import pytest
 
 import imgdata
 from imgdata import recipes
+from imgdata.backends.options import LoaderOptions
 from imgdata.backends.protocol import BackendSetup
 from imgdata.loader.planner import Planner
 from imgdata.order.epoch_order import Order
@@ -55,24 +58,33 @@ def one_size(tmp_path_factory):
     return dataset(tmp_path_factory.mktemp("one_size"), {number: picture(number) for number in range(30)}, 30)
 
 
-def setup_of(folder, recipe, **options):
-    defaults = {"seed": 3, "device": "cpu", "batch_size": BATCH, "dtype": "uint8", "channels_last": True}
-    defaults |= {"pinned": False, "threads": 2, "buffers": 4, "max_pixels": 10**6}
-    return BackendSetup(split=imgdata.open(folder)["train"], recipe=recipe, **{**defaults, **options})
+def setup_of(folder, recipe, *, buffers=4, max_pixels=10**6, **options):
+    settings = {"seed": 3, "batch_size": BATCH, "dtype": "uint8", "channels_last": True, "threads": 2, **options}
+    return BackendSetup(
+        split=imgdata.open(folder)["train"],
+        options=LoaderOptions(recipe=recipe, **settings),
+        buffers=buffers,
+        max_pixels=max_pixels,
+    )
+
+
+def with_options(setup, **changes):
+    """The same setup with other settings of the loader."""
+    return replace(setup, options=replace(setup.options, **changes))
 
 
 def planner_of(setup):
     view = whole(imgdata.open(setup.split.folder.path), "train")
     order = Order(
         num_samples=len(view),
-        global_batch=setup.batch_size,
+        global_batch=setup.options.batch_size,
         shuffle="global",
-        seed=setup.seed,
+        seed=setup.options.seed,
         drop_last=True,
         shard_sizes=(),
         window_shards=1,
     )
-    return Planner(index=setup.split.index, view=view, order=order, recipe=setup.recipe, rank=0, world_size=1)
+    return Planner(index=setup.split.index, view=view, order=order, recipe=setup.options.recipe, rank=0, world_size=1)
 
 
 def batches(backend, count=3, epoch=0):

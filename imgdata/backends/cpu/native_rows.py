@@ -6,10 +6,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata import native
+from imgdata.backends.pillow import operators
 from imgdata.backends.postprocess import scale_shift
 from imgdata.backends.protocol import BackendSetup, BatchRequest
 from imgdata.backends.shard_files import Lease, ShardFiles
 from imgdata.recipes.ops import PadRandomCrop, RandomResizedCrop, Resize
+
+
+def uses_native(setup: BackendSetup) -> bool:
+    """Return whether the compiled extension decodes: it was built, and its rounding is accepted."""
+    return native.AVAILABLE and not setup.options.exact
+
+
+def needs_windows(setup: BackendSetup) -> bool:
+    """Return whether the extension's pixels need a place of their own, in bytes, for operators that come after it.
+
+    A batch of bytes in their order is itself the place.
+    """
+    in_place = setup.options.dtype == "uint8" and setup.options.channels_last
+    return uses_native(setup) and operators.works_on_pixels(setup.options.recipe) and not in_place
 
 
 class NativeRows:
@@ -17,7 +32,7 @@ class NativeRows:
 
     def __init__(self, setup: BackendSetup) -> None:
         """Start its threads."""
-        index, recipe = setup.split.index, setup.recipe
+        index, recipe = setup.split.index, setup.options.recipe
         index.load(("shard", "offset", "size", "width", "height", "format", "mode"))
         self._index = index
         self._jpeg_F = np.array([word == "jpeg" for word in index.words("format")])
@@ -26,7 +41,7 @@ class NativeRows:
         self._bicubic = resize is not None and resize.interpolation == "bicubic"
         self._mirrored = pad is not None and pad.mode == "reflect"
         self._scale_shift = scale_shift(recipe)
-        self._pool = native.Pool(setup.threads)
+        self._pool = native.Pool(setup.options.threads)
 
     def among(self, position_N: NDArray[np.int64]) -> NDArray[np.bool_]:
         """The samples that it may do: JPEGs in colour or gray."""

@@ -5,8 +5,6 @@ flips it, and normalises where nothing comes in between; operators on pixels are
 is cut on the host and put in its place.
 """
 
-import threading
-import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,19 +20,18 @@ from imgdata.backends.dali import available
 from imgdata.backends.dali.crop_probe import crop_decode_is_safe
 from imgdata.backends.dali.geometry import Shape
 from imgdata.backends.dali.held_tensors import Held
-from imgdata.backends.dali.kind import refuses
 from imgdata.backends.dali.options import DaliOptions, dali_options
 from imgdata.backends.dali.pipeline import GraphSpec
-from imgdata.backends.dali.pipeline_run import Part, failures
+from imgdata.backends.dali.pipeline_run import Means, Part, failures
 from imgdata.backends.dali.pipeline_thread import Line
 from imgdata.backends.dali.undecodable import Known
 from imgdata.backends.pillow import operators
 from imgdata.backends.protocol import BackendSetup, BatchRequest
 from imgdata.backends.shard_files import ShardFiles
 from imgdata.backends.torch_ops.batched import upload
-from imgdata.backends.workers import Ending, Threads, alive, begun, closed
+from imgdata.backends.workers import Completion, Threads, Workers, closed
 from imgdata.dataset.index import index_id
-from imgdata.errors import ImageError, OptionError
+from imgdata.errors import ImageError
 from imgdata.recipes.ops import (
     CenterCrop,
     HorizontalFlip,
@@ -61,7 +58,7 @@ class DaliBatch:
         self._row_N = np.arange(len(work.position_N))
         self._images: torch.Tensor | None = None
         self._mixed = work.mix.kind == "none"
-        self._ending = Ending()
+        self._completion = Completion()
         self._part: Part | None = None
 
     def begin(self) -> None:
@@ -70,7 +67,7 @@ class DaliBatch:
 
     def wait(self) -> Mapping[int, ImageError]:
         """See `PendingBatch`."""
-        self._ending.wait()
+        self._completion.wait()
         part = self._part
         if part is None:
             # Cancelled by another thread, right now.
@@ -92,12 +89,12 @@ class DaliBatch:
         if not self._mixed:
             self._mixed = True
             self._run(partial(postprocess.mix_images, self._images, self._work.mix))
-            self._ending.wait()
+            self._completion.wait()
         return self._images
 
     def cancel(self) -> None:
         """See `PendingBatch`."""
-        self._ending.cancel()
+        self._completion.cancel()
         part, self._part = self._part, None
         if part is not None:
             part.cancel()
@@ -106,17 +103,17 @@ class DaliBatch:
 
     def _start(self, work: BatchRequest, row_N: NDArray[np.int64]) -> None:
         self._row_N = row_N
-        self._part = part = Part(self._backend, work, self._through)
-        if self._ending.cancelled:
+        self._part = part = Part(self._backend.means, work, self._through)
+        if self._completion.cancelled:
             part.cancel()
         part.begin()
 
     def _through(self, part: Part) -> None:
         """The part's rows are there; called by any thread."""
         if part.fault is not None:
-            self._ending.fail(part.fault)
+            self._completion.fail(part.fault)
         if part.fault or part.cancelled or self._backend.finisher is None:
-            self._ending.tell()
+            self._completion.signal()
         else:
             self._run(partial(self._finish, part))
 
@@ -144,11 +141,11 @@ class DaliBatch:
 
     def _guard(self, task: Task) -> None:
         try:
-            if not self._ending.cancelled:
+            if not self._completion.cancelled:
                 task()
         except BaseException as error:  # Whatever it is, it is raised where the batch is wanted.
-            self._ending.fail(error)
-        self._ending.tell()
+            self._completion.fail(error)
+        self._completion.signal()
 
 
 def put_rows(images: torch.Tensor, row_K: NDArray[np.int64], pixels: torch.Tensor | NDArray[Any]) -> None:
@@ -167,87 +164,61 @@ class DaliBackend:
     """Makes batches by DALI. Safe in threads."""
 
     def __init__(self, setup: BackendSetup) -> None:
-        """Check that it can. Raises `OptionError`, with what to do where it can't."""
-        reason = refuses(setup)
-        if reason is not None:
-            raise OptionError(reason)
-        options = dali_options(setup.dali_options)
+        """Raises `OptionError` for settings of DALI that have no meaning; `DaliKind.refuses` says the rest before."""
+        options = dali_options(setup.options.dali_options)
         setup.split.index.load(("shard", "offset", "size", "width", "height", "format"))
         self.setup = setup
-        self.spec = _spec(setup, options)
+        self.spec = spec = _spec(setup, options)
         self.files = ShardFiles(setup.split)
-        self.known = Known(_known_file(setup, self.spec))
-        # On a GPU all is done in the stream of the thread that wants the batch.
-        self.finisher = Threads(1) if setup.device == "cpu" else None
-        self._depth = options.depth
-        self._operates = operators.works_on_pixels(setup.recipe)
-        self._scale_shift = postprocess.scale_shift(setup.recipe)
-        self._held = Held()
-        self._readers: Threads | None = None
-        self._line: Line | None = None
-        self._batches: list[weakref.ref[DaliBatch]] = []
-        self._closed = False
-        self._lock = threading.RLock()
+        self.known = Known(_known_file(setup, spec))
+        self._workers: Workers[DaliBatch] = Workers()
+        # On a GPU all is done in the stream of the thread that takes the batch.
+        self.finisher = self._workers.pool("finisher", 1) if setup.options.device == "cpu" else None
+        self._held = self._workers.once("held", Held)
+        self.means = Means(
+            setup=setup,
+            spec=spec,
+            files=self.files,
+            known=self.known,
+            readers=partial(_readers, self._workers, setup.options.threads),
+            enqueue=partial(_enqueue, self._workers, spec, options.depth),
+        )
+        self._operates = operators.works_on_pixels(setup.options.recipe)
+        self._scale_shift = postprocess.scale_shift(setup.options.recipe)
 
     def start(self, work: BatchRequest) -> DaliBatch:
-        """See `Backend`; what is wrong with a shard is heard from `wait`."""
-        with self._lock:
-            self._check_open()
-            batch = DaliBatch(self, work)
-            self._batches = begun(self._batches, batch)
+        """See `Backend`; `wait` raises errors of a shard."""
+        batch = self._workers.begin(lambda: DaliBatch(self, work))
         batch.begin()
         return batch
 
-    def readers(self) -> Threads:
-        """The threads that read."""
-        with self._lock:
-            self._check_open()
-            if self._readers is None:
-                self._readers = Threads(min(self.setup.threads, _READERS))
-            return self._readers
-
-    def line(self) -> Line:
-        """The pipeline."""
-        with self._lock:
-            self._check_open()
-            if self._line is None:
-                self._line = Line(self.spec, self._depth)
-            return self._line
-
     def finished(self, part: Part) -> torch.Tensor:
         """All rows of a part, `(N, C, H, W)`: what the recipe does behind the flips done, bad rows black."""
-        setup, params = self.setup, part.work.params
+        options, params = self.setup.options, part.work.params
         tensor = from_dlpack(part.pixels)
         images = tensor.permute(0, 3, 1, 2) if self.spec.channels_last else tensor
         self._put_windows(images, part)
         if self._operates:
-            images = torch_ops.apply(images, params, setup.recipe)
-            dtype = getattr(torch, setup.dtype)
-            images = torch_ops.normalise(images, *self._scale_shift, dtype, setup.channels_last)
-        images = torch_ops.erase(images, params, setup.recipe, setup.seed, part.work.epoch)
+            images = torch_ops.apply(images, params, options.recipe)
+            dtype = getattr(torch, options.dtype)
+            images = torch_ops.normalise(images, *self._scale_shift, dtype, options.channels_last)
+        images = torch_ops.erase(images, params, options.recipe, options.seed, part.work.epoch)
         dead = np.flatnonzero(part.work.skip_N).tolist() + list(part.failed)
         if dead:
             dead_D = np.array(sorted(set(dead)))
-            put_rows(images, dead_D, postprocess.black(setup.recipe, setup.dtype).astype(setup.dtype))
+            put_rows(images, dead_D, postprocess.black(options.recipe, options.dtype).astype(options.dtype))
         return self._own(images, tensor, part) if images.device.type == "cuda" else images
 
     def close(self) -> None:
         """See `Backend`."""
-        with self._lock:
-            self._closed = True
-            workers = [self._line, self._readers, self.finisher, self._held]
-        for batch in alive(self._batches):
-            batch.cancel()
-        for worker in workers:
-            if worker is not None:
-                worker.close()
+        self._workers.close()
 
     def _put_windows(self, images: torch.Tensor, part: Part) -> None:
         """The host's rows, as DALI would have made them."""
         if not part.windows:
             return
         rows = sorted(part.windows)
-        dtype = "uint8" if self._operates else self.setup.dtype
+        dtype = "uint8" if self._operates else self.setup.options.dtype
         host_KCHW = np.empty((len(rows), *images.shape[1:]), dtype)
         for window_CHW, row in zip(host_KCHW, rows, strict=True):
             postprocess.write(part.windows[row], window_CHW, *self._scale_shift)
@@ -264,14 +235,18 @@ class DaliBackend:
         part.pixels = None
         return images
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise closed()
+
+def _readers(workers: Workers[DaliBatch], threads: int) -> Threads:
+    return workers.pool("readers", min(threads, _READERS))
+
+
+def _enqueue(workers: Workers[DaliBatch], spec: GraphSpec, depth: int, part: Part) -> None:
+    workers.once("pipeline", lambda: Line(spec, depth)).put(part)
 
 
 def _spec(setup: BackendSetup, options: DaliOptions) -> GraphSpec:
-    recipe = setup.recipe
-    device_id = _device_id(setup.device)
+    recipe = setup.options.recipe
+    device_id = _device_id(setup.options.device)
     # Operators on pixels are between the flips and `Normalize`.
     operates = operators.works_on_pixels(recipe)
     normalize = recipe.find(Normalize)
@@ -281,18 +256,18 @@ def _spec(setup: BackendSetup, options: DaliOptions) -> GraphSpec:
     if crop_decode is None:
         crop_decode = device_id is None or crop_decode_is_safe(device_id)
     return GraphSpec(
-        batch_size=setup.batch_size,
-        threads=setup.threads,
+        batch_size=setup.options.batch_size,
+        threads=setup.options.threads,
         device_id=device_id,
         shape=_shape(recipe),
         flips=recipe.find(HorizontalFlip) is not None,
         vflips=recipe.find(VerticalFlip) is not None,
-        dtype="uint8" if operates else setup.dtype,
-        channels_last=operates or setup.channels_last,
+        dtype="uint8" if operates else setup.options.dtype,
+        channels_last=operates or setup.options.channels_last,
         mean_3=(float(mean_3[0]), float(mean_3[1]), float(mean_3[2])),
         std_3=(float(std_3[0]), float(std_3[1]), float(std_3[2])),
         crop_decode=crop_decode,
-        hw_decoder_load=options.decoder_load(setup.threads),
+        hw_decoder_load=options.decoder_load(setup.options.threads),
         largest_2=_largest(setup) if options.preallocate else None,
     )
 

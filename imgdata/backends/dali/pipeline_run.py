@@ -2,28 +2,44 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from imgdata.backends.dali.geometry import PLACEHOLDER_SIDE, Shape, geometry
+from imgdata.backends.dali.pipeline import GraphSpec
+from imgdata.backends.dali.undecodable import Known
 from imgdata.backends.pillow import crop
-from imgdata.backends.protocol import BatchRequest
-from imgdata.backends.shard_files import Lease
+from imgdata.backends.protocol import BackendSetup, BatchRequest
+from imgdata.backends.shard_files import Lease, ShardFiles
+from imgdata.backends.workers import Threads
 from imgdata.errors import ImageError
 from imgdata.images.probe import probe
-
-if TYPE_CHECKING:
-    from imgdata.backends.dali.backend import DaliBackend
 
 _READ_ROWS = 16
 """Rows that a thread reads at a time."""
 _MODES = ("L", "RGB")
 _END = b"\xff\xd9"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Means:
+    """What a backend gives each of its parts. Nothing here references the backend, which parts must not keep alive."""
+
+    setup: BackendSetup
+    spec: GraphSpec
+    files: ShardFiles
+    known: Known
+    """Pictures that DALI is known not to decode."""
+    readers: Callable[[], Threads]
+    """Returns the threads that read, and that cut the rows of the host."""
+    enqueue: Callable[["Part"], None]
+    """Gives a part whose bytes were read to the pipeline."""
 
 
 class Part:
@@ -32,7 +48,7 @@ class Part:
     A row's fate depends on its own bytes and parameters alone, never on its neighbours.
     """
 
-    def __init__(self, backend: "DaliBackend", work: BatchRequest, done: Callable[["Part"], None]) -> None:
+    def __init__(self, means: Means, work: BatchRequest, done: Callable[["Part"], None]) -> None:
         """`done` is called once, by any thread, when all rows are through, or something went wrong for all."""
         count = len(work.position_N)
         self.work = work
@@ -44,7 +60,7 @@ class Part:
         """DALI's tensor. Rows that it didn't get show anything."""
         self.fault: BaseException | None = None
         self.cancelled = False
-        self._backend, self._done = backend, done
+        self._means, self._done = means, done
         self._data: list[bytes] = [b""] * count
         self._by_dali_N = ~work.skip_N
         self._lease: Lease | None = None
@@ -61,9 +77,9 @@ class Part:
         self._guarded(self._begin)
 
     def _begin(self) -> None:
-        self._lease = self._backend.files.lease(self.work.position_N)
+        self._lease = self._means.files.lease(self.work.position_N)
         for first in range(0, len(self._data), _READ_ROWS):
-            self._backend.readers().submit(partial(self._guarded, partial(self._read_rows, first)))
+            self._means.readers().submit(partial(self._guarded, partial(self._read_rows, first)))
 
     def inputs(self, shape: Shape, rows: slice = slice(None)) -> tuple[list[NDArray[np.uint8]], dict[str, Any]]:
         """What the pipeline is told of `rows`: their bytes, uncopied, and arrays by name."""
@@ -73,9 +89,9 @@ class Part:
             for data, by_dali in zip(self._data[rows], self._by_dali_N[rows].tolist(), strict=True)
         ]
         arrays = geometry(params, ~self._by_dali_N, shape)
-        if self._backend.spec.flips:
+        if self._means.spec.flips:
             arrays["flip"] = params.flip_N.astype(np.int32)
-        if self._backend.spec.vflips:
+        if self._means.spec.vflips:
             arrays["vflip"] = params.vflip_N.astype(np.int32)
         return encoded, {name: array[rows] for name, array in arrays.items()}
 
@@ -87,13 +103,13 @@ class Part:
             self._to_read -= 1
             last = not self._to_read
         if last:
-            self._backend.line().put(self)
+            self._means.enqueue(self)
 
     def _read(self, row: int) -> None:
         position = int(self.work.position_N[row])
         assert self._lease is not None
-        self._data[row] = data = self._backend.files.read(position, int(self._lease.file_N[row]))
-        known, error = self._backend.known.at(position, data)
+        self._data[row] = data = self._means.files.read(position, int(self._lease.file_N[row]))
+        known, error = self._means.known.at(position, data)
         if error is not None:
             self._fail(row, error)
         elif known or not self._suits_dali(position, data):
@@ -104,7 +120,7 @@ class Part:
 
         Of others the host says what is wrong. DALI takes any size for granted, and fills up what is cut off.
         """
-        index = self._backend.setup.split.index
+        index = self._means.setup.split.index
         try:
             info = probe(data)
         except ImageError:
@@ -125,7 +141,7 @@ class Part:
         self._by_dali_N[row] = False
         with self._lock:
             self._left += 1
-        self._backend.readers().submit(partial(self._guarded, partial(self._cut_row, row)))
+        self._means.readers().submit(partial(self._guarded, partial(self._cut_row, row)))
 
     def _cut_row(self, row: int) -> None:
         error = self._cut(row)
@@ -135,7 +151,7 @@ class Part:
 
     def _cut(self, row: int) -> ImageError | None:
         """The host makes a row's window, or says why it can't be."""
-        setup = self._backend.setup
+        setup = self._means.setup
         index, position = setup.split.index, int(self.work.position_N[row])
         try:
             self.windows[row] = crop.cut(
@@ -144,7 +160,7 @@ class Part:
                 format=index.words("format")[index.array("format")[position]],
                 params=self.work.params,
                 row=row,
-                recipe=setup.recipe,
+                recipe=setup.options.recipe,
                 max_pixels=setup.max_pixels,
             )
         except ImageError as error:
@@ -174,7 +190,7 @@ class Part:
             self._fail(row, error)
         self._by_dali_N[row] = False
         if remember:
-            self._backend.known.note(int(self.work.position_N[row]), self._data[row], error)
+            self._means.known.note(int(self.work.position_N[row]), self._data[row], error)
 
     def fail(self, fault: BaseException) -> None:
         """Nothing comes of it."""

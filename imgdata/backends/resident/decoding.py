@@ -27,17 +27,8 @@ _AHEAD = 2
 
 def decode(setup: BackendSetup, window: Kept, put: Put) -> Bad:
     """Give all pictures to `put`, in order, bad ones black; returns those. Raises `ShardError`."""
-    backend = CpuBackend(
-        replace(
-            setup,
-            recipe=window.recipe,
-            device="cpu",
-            dtype="uint8",
-            channels_last=True,
-            pinned=False,
-            buffers=_AHEAD + 2,
-        )
-    )
+    options = replace(setup.options, recipe=window.recipe, device="cpu", dtype="uint8", channels_last=True)
+    backend = CpuBackend(replace(setup, options=options, pinned=False, buffers=_AHEAD + 2))
     usable_N = usable(setup)
     bad = {position: _unusable(setup, position) for position in np.flatnonzero(~usable_N).tolist()}
     begun: deque[tuple[int, PendingBatch]] = deque()

@@ -19,8 +19,8 @@ class DeviceStore:
     def __init__(self, setup: BackendSetup, window: Kept) -> None:
         """Take the memory; `put` fills it."""
         self._setup, self._window = setup, window
-        self._device = torch.device(setup.device)
-        self._dtype: torch.dtype = getattr(torch, setup.dtype)
+        self._device = torch.device(setup.options.device)
+        self._dtype: torch.dtype = getattr(torch, setup.options.dtype)
         shape = (len(setup.split), window.height, window.width, 3)
         self._pixels_NHWC = torch.empty(shape, dtype=torch.uint8, device=self._device)
 
@@ -30,14 +30,15 @@ class DeviceStore:
 
     def make(self, work: BatchRequest) -> torch.Tensor:
         """The batch `(N, C, H, W)`, all but mixed; rows to skip are black."""
-        setup, params = self._setup, work.params
-        images = torch_ops.apply(self._windows(work), params, setup.recipe)
-        scale_3, shift_3 = postprocess.scale_shift(setup.recipe)
-        images = torch_ops.normalise(images, scale_3, shift_3, self._dtype, setup.channels_last)
-        images = torch_ops.erase(images, params, setup.recipe, setup.seed, work.epoch)
+        options, params = self._setup.options, work.params
+        images = torch_ops.apply(self._windows(work), params, options.recipe)
+        scale_3, shift_3 = postprocess.scale_shift(options.recipe)
+        images = torch_ops.normalise(images, scale_3, shift_3, self._dtype, options.channels_last)
+        images = torch_ops.erase(images, params, options.recipe, options.seed, work.epoch)
         if work.skip_N.any():
             row_R, black_311 = upload(
-                [np.flatnonzero(work.skip_N), postprocess.black(setup.recipe, setup.dtype)], self._device
+                [np.flatnonzero(work.skip_N), postprocess.black(options.recipe, options.dtype)],
+                self._device,
             )
             images[row_R] = black_311.to(self._dtype)
         return images

@@ -32,18 +32,18 @@ class HostStore:
 
     def __init__(self, setup: BackendSetup, window: Kept) -> None:
         """Take the memory; `put` fills it."""
-        self._setup, self._window = setup, window
-        self._planar = not setup.channels_last
+        self._options, self._window = setup.options, window
+        self._planar = not setup.options.channels_last
         self._planes = 3 if self._planar else 1
         self._pixel_bytes = 1 if self._planar else 3
         self._width = window.width + 2 * window.padding
         self._rows = len(setup.split) * self._planes * window.height
         # One picture's row, or one of its three planes', and at the end a black one.
         self._row_RB = np.zeros((self._rows + 1, self._width * self._pixel_bytes), np.uint8)
-        self._operates = operators.works_on_pixels(setup.recipe)
+        self._operates = operators.works_on_pixels(setup.options.recipe)
         self._buffers, self._windows_of = Buffers(keep=setup.buffers), Buffers(keep=setup.buffers)
-        self._scale_3, self._shift_3 = postprocess.scale_shift(setup.recipe)
-        self._black_311 = postprocess.black(setup.recipe, setup.dtype)
+        self._scale_3, self._shift_3 = postprocess.scale_shift(setup.options.recipe)
+        self._black_311 = postprocess.black(setup.options.recipe, setup.options.dtype)
 
     def put(self, first: int, pixels_NHWC: NDArray[np.uint8]) -> None:
         """Keep the pictures from position `first` on."""
@@ -65,10 +65,10 @@ class HostStore:
         pixels = self._windows(work)
         if self._operates:
             pixels = self._changed(pixels, work)
-        if self._setup.dtype != "uint8":
+        if self._options.dtype != "uint8":
             pixels = self._normalised(pixels)
         batch_NCHW = pixels if self._planar else pixels.transpose(0, 3, 1, 2)
-        erase_batch(batch_NCHW, work.params, self._setup.recipe, seed=self._setup.seed, epoch=work.epoch)
+        erase_batch(batch_NCHW, work.params, self._options.recipe, seed=self._options.seed, epoch=work.epoch)
         batch_NCHW[work.skip_N] = self._black_311
         return torch.from_numpy(pixels) if self._planar else torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
@@ -88,7 +88,7 @@ class HostStore:
             (begins,), dtype=f"V{piece}", buffer=self._row_RB, strides=(self._pixel_bytes,)
         )
         shape = (len(params), 3, height, width) if self._planar else (len(params), height, width, 3)
-        pixels = (self._buffers if self._setup.dtype == "uint8" else self._windows_of).take(shape, "uint8")
+        pixels = (self._buffers if self._options.dtype == "uint8" else self._windows_of).take(shape, "uint8")
         begin_P = (row_NPH * self._width + left_N[:, None, None]).reshape(-1)
         pixels.reshape(-1).view(f"V{piece}")[...] = piece_P[begin_P]
         rows = np.flatnonzero(params.flip_N)
@@ -104,15 +104,15 @@ class HostStore:
         picture_NHWC = pixels.transpose(0, 2, 3, 1) if self._planar else pixels
         for row in range(len(pixels)):
             before = picture_NHWC[row]
-            after = operators.apply(before, work.params, row, self._setup.recipe)
+            after = operators.apply(before, work.params, row, self._options.recipe)
             if after is not before:
                 picture_NHWC[row] = after
         return pixels
 
     def _normalised(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
         """Each channel times its scale, plus its shift, in float32; rounded once to the batch's dtype."""
-        batch = self._buffers.take(pixels.shape, self._setup.dtype)
-        if self._setup.dtype == "float16":
+        batch = self._buffers.take(pixels.shape, self._options.dtype)
+        if self._options.dtype == "float16":
             # Of 256 values rather than of all: processors are slow to make float16.
             value_V, axis = np.arange(256, dtype=np.float32), 1 if self._planar else 3
             for c, (to_NHW, from_NHW) in enumerate(

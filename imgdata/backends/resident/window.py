@@ -35,7 +35,7 @@ class Kept:
 
 def kept(setup: BackendSetup) -> Kept | str:
     """What is kept of each picture of a loader's split, or in one line why the recipe has no such thing."""
-    recipe = setup.recipe
+    recipe = setup.options.recipe
     if recipe.find(RandomResizedCrop) is not None:
         return _refusal("RandomResizedCrop cuts another part of the picture each time")
     resize, pad = recipe.find(Resize), recipe.find(PadRandomCrop)
@@ -70,6 +70,11 @@ def kept(setup: BackendSetup) -> Kept | str:
 def num_bytes(setup: BackendSetup, window: Kept) -> int:
     """Bytes of all that is kept of a split, with the margins at both sides."""
     return len(setup.split) * window.height * (window.width + 2 * window.padding) * 3
+
+
+def num_threads(setup: BackendSetup) -> int:
+    """Return how many threads make batches: one for each batch in work at most; on a GPU one, which only submits."""
+    return max(1, min(setup.options.threads, setup.buffers)) if setup.options.device == "cpu" else 1
 
 
 def usable(setup: BackendSetup) -> NDArray[np.bool_]:

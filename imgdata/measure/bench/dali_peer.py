@@ -25,9 +25,9 @@ def dali(job: Job) -> Opened:
     """Decoded on the processor, or by the GPU where the batches go there."""
     dataset = imgdata.dataset.open(job.out)
     tars = dataset[job.split].shards
-    device_id = None if job.device == "cpu" else torch.device(job.device).index
+    device_id = None if job.options.device == "cpu" else torch.device(job.options.device).index
     pipeline = import_module("nvidia.dali.pipeline").Pipeline(
-        batch_size=job.batch_size, num_threads=job.threads, device_id=device_id, seed=1
+        batch_size=job.options.batch_size, num_threads=job.options.threads, device_id=device_id, seed=1
     )
     with pipeline:
         encoded = _FN.readers.webdataset(
@@ -51,7 +51,7 @@ def dali(job: Job) -> Opened:
 
 def _cut(encoded: Any, job: Job) -> Any:
     """Decoded, and resized to the size of the output or, where a crop follows, to that before it."""
-    recipe, device = job.ready_recipe(), "cpu" if job.device == "cpu" else "mixed"
+    recipe, device = job.options.recipe, "cpu" if job.options.device == "cpu" else "mixed"
     crop, resize = recipe.find(RandomResizedCrop), recipe.find(Resize)
     if crop is not None:
         images = _FN.decoders.image_random_crop(
@@ -72,11 +72,11 @@ def _cut(encoded: Any, job: Job) -> Any:
 
 
 def _finished(images: Any, job: Job) -> Any:
-    recipe = job.ready_recipe()
+    recipe = job.options.recipe
     flip, normalize = recipe.find(HorizontalFlip), recipe.find(Normalize)
     mirror = 0 if flip is None else _FN.random.coin_flip(probability=flip.p)
     crop = {"crop": recipe.output_size(0), "out_of_bounds_policy": "pad"} if _crops(recipe) else {}
-    if job.dtype == "uint8":
+    if job.options.dtype == "uint8":
         images = _FN.crop(images, **crop) if crop else images
         return images if flip is None else _FN.flip(images, horizontal=mirror)
     mean, std = ((0.0,) * 3, (1.0,) * 3) if normalize is None else (normalize.mean, normalize.std)
@@ -85,7 +85,7 @@ def _finished(images: Any, job: Job) -> Any:
         mirror=mirror,
         mean=[255 * value for value in mean],
         std=[255 * value for value in std],
-        dtype=_TYPES.FLOAT16 if job.dtype == "float16" else _TYPES.FLOAT,
+        dtype=_TYPES.FLOAT16 if job.options.dtype == "float16" else _TYPES.FLOAT,
         output_layout="CHW",
         **crop,
     )
@@ -103,4 +103,4 @@ def _images(batches: Any, job: Job) -> Iterator[torch.Tensor]:
     while True:
         for batch in batches:
             images: torch.Tensor = batch[0]["images"]
-            yield images.permute(0, 3, 1, 2) if job.dtype == "uint8" else images
+            yield images.permute(0, 3, 1, 2) if job.options.dtype == "uint8" else images

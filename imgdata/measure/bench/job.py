@@ -1,11 +1,11 @@
 """What a process is told to measure, and what it found: both as JSON, from process to process."""
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, fields
+from typing import NamedTuple
 
-from imgdata.backends.protocol import BackendName, DType
-from imgdata.recipes.recipe import Recipe
+from imgdata.backends.options import LoaderOptions
+from imgdata.backends.protocol import BackendKind
 
 OURS = "imgdata"
 """Our loader, by the name that it has among the others."""
@@ -20,40 +20,28 @@ class Job:
     out: str
     """The dataset's folder."""
     split: str
-    recipe: dict[str, Any]
-    """As `Recipe.to_dict` gives it."""
-    backend: BackendName
-    """Figures of our loader."""
-    device: str
-    """`cpu`, `cuda:0`, ..."""
-    batch_size: int
-    threads: int
-    """Threads or worker processes, whichever the loader has."""
-    dtype: DType | None
-    """None while it is left to our loader, before the first process starts."""
+    options: LoaderOptions
+    """Our loader's settings. Others take of them what they have: recipe, device, batch size, dtype, threads."""
     rank: int
     world_size: int
     seconds: float
 
     def to_json(self) -> str:
-        """In one line."""
-        return json.dumps(asdict(self))
+        """Return the job in one line."""
+        plain = {one.name: getattr(self, one.name) for one in fields(self)}
+        return json.dumps({**plain, "options": self.options.to_dict()})
 
     @staticmethod
     def from_json(line: str) -> "Job":
-        """What `to_json` wrote."""
-        return Job(**json.loads(line))
-
-    def ready_recipe(self) -> Recipe:
-        """The recipe, built. Raises `OptionError`."""
-        return Recipe.from_dict(self.recipe)
+        """Return the job that `to_json` wrote."""
+        content = json.loads(line)
+        return Job(**{**content, "options": LoaderOptions.from_dict(content["options"])})
 
 
 class Decided(NamedTuple):
-    """A job with nothing left open, and what will be done by it."""
+    """What our loader makes of a job."""
 
-    job: Job
-    backend: str
+    kind: BackendKind
     description: str
     """What makes the batches, in one line."""
     batches_per_epoch: int

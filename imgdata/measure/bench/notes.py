@@ -29,7 +29,7 @@ def notes(
         yield f"an epoch has only {batches}; its end, where nothing is made ahead, counts"
     if options.ranks > 1:
         yield f"rank 0 of {options.ranks:,}; the others are not there, and take nothing"
-    if decided.backend == "resident":
+    if decided.kind.decodes_once:
         yield "imgdata decoded the images before the first batch, and reads them no more"
     bad = max(run.bad for run in runs)
     if bad:

@@ -65,9 +65,9 @@ def measure(job: Job, ready: Callable[[], None], may_begin: Callable[[], bool]) 
     module, _, function = ("ours:imgdata" if job.loader == OURS else PEERS[job.loader].place).partition(":")
     open_loader: Callable[[Job], Opened] = getattr(import_module(f"imgdata.measure.bench.{module}"), function)
     # Also where all cores are there for PyTorch: the others are asked for so many, and no more.
-    torch.set_num_threads(job.threads)
-    ticks = Ticks(job.device)
-    free_before = _gpu_free(job.device)
+    torch.set_num_threads(job.options.threads)
+    ticks = Ticks(job.options.device)
+    free_before = _gpu_free(job.options.device)
     begun = time.perf_counter()
     loader = open_loader(job)
     batch = next(loader.batches)
@@ -109,7 +109,7 @@ def measure(job: Job, ready: Callable[[], None], may_begin: Callable[[], bool]) 
         warm_up_batches=warm_up,
         batches=batches,
         peak_mb=peak_mb(pids),
-        gpu_mb=_gpu_mb(job.device, free_before),
+        gpu_mb=_gpu_mb(job.options.device, free_before),
         bad=loader.bad(),
         version=loader.version,
     )
@@ -128,8 +128,8 @@ def _gpu_mb(device: str, free_before: int) -> float | None:
 
 def _check(batch: torch.Tensor, job: Job) -> None:
     """That the loader makes what was asked for: a figure for something else is worth nothing."""
-    height, width = job.ready_recipe().output_size(0)
-    expected = (job.batch_size, 3, height, width), job.dtype, torch.device(job.device).type
+    height, width = job.options.recipe.output_size(0)
+    expected = (job.options.batch_size, 3, height, width), job.options.dtype, torch.device(job.options.device).type
     found = tuple(batch.shape), str(batch.dtype).removeprefix("torch."), batch.device.type
     if found != expected:
         raise ImgdataError(f"{job.loader}: a batch must be {expected}, got {found}")

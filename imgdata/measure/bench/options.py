@@ -5,7 +5,7 @@ import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from imgdata.backends.protocol import BackendName, DType
+from imgdata.backends.options import BackendName, DType
 from imgdata.errors import OptionError
 from imgdata.measure.bench.peers import PEERS
 from imgdata.recipes.presets import named_recipe

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from imgdata.backends.dali.available import refusal as dali_refusal
-from imgdata.backends.protocol import DType
+from imgdata.backends.options import DType
 from imgdata.recipes.ops import (
     CenterCrop,
     CutMix,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from imgdata.backends.options import LoaderOptions, or_default
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.devices import own_cores
@@ -41,30 +42,32 @@ def bench(
     # Here, since it imports PyTorch.
     from imgdata.measure.bench.ours import decide
 
-    first = decide(_job(out, given, batch_size, recipe, devices))
+    job = _job(out, given, batch_size, recipe, devices)
+    first = decide(job)
     jobs = [
-        replace(first.job, device=device, rank=rank) for rank, device in enumerate([first.job.device, *devices[1:]])
+        replace(job, options=replace(job.options, device=device), rank=rank)
+        for rank, device in enumerate([job.options.device, *devices[1:]])
     ]
-    left_out = _refused(given, recipe, first.job)
+    left_out = _refused(given, recipe, job)
     rounds = _rounds(jobs, given, left_out, progress)
     own = [together(measured) for measured in rounds[OURS]]
     sizes = dataset[given.split].index.array("size")
     mean_bytes = float(sizes.mean())
-    peers = tuple(_peer(name, rounds[name], own, first.job, mean_bytes) for name in given.compare if name in rounds)
+    peers = tuple(_peer(name, rounds[name], own, job, mean_bytes) for name in given.compare if name in rounds)
     from imgdata.measure.machine.host import loader_versions, machine_summary
 
     return BenchResult(
-        figures=figures(own, mean_bytes=None if first.backend == "resident" else mean_bytes),
+        figures=figures(own, mean_bytes=None if first.kind.decodes_once else mean_bytes),
         peers=peers,
         left_out=left_out,
-        devices=_by_device([job.device for job in jobs], rounds[OURS]),
-        backend=first.backend,
+        devices=_by_device([one.options.device for one in jobs], rounds[OURS]),
+        backend=first.kind.name,
         backend_description=first.description,
-        device=f"cuda x {len(jobs)}" if given.all_gpus else first.job.device,
+        device=f"cuda x {len(jobs)}" if given.all_gpus else job.options.device,
         batch_size=batch_size,
-        threads=first.job.threads,
-        dtype=str(first.job.dtype),
-        ranks=first.job.world_size,
+        threads=job.options.threads,
+        dtype=job.options.dtype,
+        ranks=job.world_size,
         seconds=given.seconds,
         rounds=given.rounds,
         dataset={
@@ -83,7 +86,7 @@ def bench(
         },
         command=given.command(out),
         versions={**loader_versions(), **{peer.name: peer.version for peer in peers}},
-        machine=machine_summary([job.device for job in jobs]),
+        machine=machine_summary([one.options.device for one in jobs]),
         notes=tuple(notes(given, rounds[OURS], peers, left_out, first)),
     )
 
@@ -112,12 +115,14 @@ def _job(out: str | Path, options: BenchOptions, batch_size: int, recipe: Recipe
         loader=OURS,
         out=str(out),
         split=options.split,
-        recipe=recipe.to_dict(),
-        backend=options.backend,
-        device=devices[0],
-        batch_size=batch_size,
-        threads=max(1, cores // len(devices)) if options.threads is None else options.threads,
-        dtype=options.dtype,
+        options=LoaderOptions(
+            batch_size=batch_size,
+            recipe=recipe,
+            device=devices[0],
+            backend=options.backend,
+            dtype=or_default(options.dtype),
+            threads=max(1, cores // len(devices)) if options.threads is None else options.threads,
+        ),
         rank=0,
         world_size=len(devices) if options.all_gpus else options.ranks,
         seconds=options.seconds,
@@ -141,7 +146,7 @@ def _batch_size(dataset: Dataset, options: BenchOptions, devices: int) -> int:
 
 def _refused(options: BenchOptions, recipe: Recipe, job: Job) -> dict[str, str]:
     """The other loaders that can't do that here, with the reasons."""
-    reasons = {name: PEERS[name].refuses(recipe, job.dtype, job.device) for name in options.compare}
+    reasons = {name: PEERS[name].refuses(recipe, job.options.dtype, job.options.device) for name in options.compare}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
@@ -160,7 +165,7 @@ def _rounds(
             continue
         try:
             limit_s = None if name == OURS else _START_S + 3 * options.seconds
-            rounds[name].append(run_together([replace(job, loader=name) for job in jobs], limit_s=limit_s))
+            rounds[name].append(run_together([replace(one, loader=name) for one in jobs], limit_s=limit_s))
         except ImgdataError as error:
             if name == OURS:
                 raise
@@ -176,7 +181,7 @@ def _peer(name: str, rounds: list[list[Measured]], own: list[Measured], job: Job
         [together(measured) for measured in rounds],
         own,
         name=name,
-        configuration=PEERS[name].configured(job.threads),
+        configuration=PEERS[name].configured(job.options.threads),
         mean_bytes=mean_bytes,
     )
 

@@ -22,14 +22,14 @@ _SHUFFLE_BUFFER = 1000
 def torchvision(job: Job) -> Opened:
     """Encoded images by our index; torchvision decodes them, and works on uint8 tensors."""
     split = imgdata.dataset.open(job.out)[job.split]
-    transform = Decoded(transforms(job.ready_recipe(), job.dtype, pil=False))
+    transform = Decoded(transforms(job.options.recipe, job.options.dtype, pil=False))
     return _map_style(_Stored(split, transform), job)
 
 
 def torchvision_pil(job: Job) -> Opened:
     """`Dataset.torch` in place of `ImageFolder`: PIL images, as most code has them."""
     dataset = imgdata.dataset.open(job.out)
-    return _map_style(dataset.torch(job.split, transforms(job.ready_recipe(), job.dtype, pil=True)), job)
+    return _map_style(dataset.torch(job.split, transforms(job.options.recipe, job.options.dtype, pil=True)), job)
 
 
 def webdataset(job: Job) -> Opened:
@@ -39,18 +39,18 @@ def webdataset(job: Job) -> Opened:
     dataset = imgdata.dataset.open(job.out)
     split, manifest = dataset[job.split], dataset.manifest
     labelled = manifest.label_from == "cls" and bool((split.index.label_N >= 0).all())
-    decoded = Decoded(transforms(job.ready_recipe(), job.dtype, pil=False))
+    decoded = Decoded(transforms(job.options.recipe, job.options.dtype, pil=False))
     functions: list[Any] = [decoded, *[int] * labelled]
     samples = (
         split.webdataset(resampled=True)
         .shuffle(_SHUFFLE_BUFFER)
         .to_tuple(manifest.image_extension, *["cls"] * labelled)
         .map_tuple(*functions)
-        .batched(job.batch_size, partial=False)
+        .batched(job.options.batch_size, partial=False)
     )
-    loader = wds.WebLoader(samples, batch_size=None, num_workers=job.threads, pin_memory=job.device.startswith("cuda"))
+    loader = wds.WebLoader(samples, batch_size=None, num_workers=job.options.threads, pin_memory=job.options.on_gpu)
     batches = (batch[0] for batch in loader)
-    return Opened(_moved(batches, job.device), wds.__version__, group=job.threads)
+    return Opened(_moved(batches, job.options.device), wds.__version__, group=job.options.threads)
 
 
 class _Stored(Dataset[tuple[torch.Tensor, int]]):
@@ -72,15 +72,15 @@ def _map_style(dataset: Dataset[Any], job: Job) -> Opened:
         sampler = DistributedSampler(dataset, job.world_size, job.rank, shuffle=True, drop_last=True)
     loader = DataLoader(
         dataset,
-        batch_size=job.batch_size,
+        batch_size=job.options.batch_size,
         shuffle=sampler is None,
         sampler=sampler,
-        num_workers=job.threads,
-        pin_memory=job.device.startswith("cuda"),
+        num_workers=job.options.threads,
+        pin_memory=job.options.on_gpu,
         drop_last=True,
         persistent_workers=True,
     )
-    return Opened(_moved(_epochs(loader, sampler), job.device), tv.__version__, group=job.threads)
+    return Opened(_moved(_epochs(loader, sampler), job.options.device), tv.__version__, group=job.options.threads)
 
 
 def _epochs(loader: DataLoader[Any], sampler: "DistributedSampler[Any] | None") -> Iterator[torch.Tensor]:

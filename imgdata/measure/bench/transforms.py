@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import AutoAugmentPolicy, InterpolationMode, v2
 
-from imgdata.backends.protocol import DType
+from imgdata.backends.options import DType
 from imgdata.recipes import ops
 from imgdata.recipes.recipe import Op, Recipe
 

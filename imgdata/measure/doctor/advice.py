@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from imgdata.backends.protocol import BackendKind
+from imgdata.backends.resident.kind import ResidentKind
 from imgdata.measure.doctor.pipeline import Pipeline
 from imgdata.measure.doctor.trials import InMemory, Resized
 from imgdata.measure.machine.disk import DiskRates
@@ -28,14 +30,15 @@ class Measured(NamedTuple):
 
     pipeline: Pipeline
     disk: DiskRates
-    backend: str
+    kind: BackendKind
+    """The backend that is used."""
     dtype: str
     device: str
     finish_ms: float
     resized: Resized | None = None
     in_memory: InMemory | None = None
-    dali: float | None = None
-    """Images/s of DALI's backend on the same device, where it can be used and isn't."""
+    others: tuple[tuple[BackendKind, float], ...] = ()
+    """Other backends that can be used on the same device, with the images/s of the loader with each."""
     larger_batch: tuple[int, float] | None = None
     """A batch size and the loader's images/s with it, where the one that is used is small."""
 
@@ -44,7 +47,7 @@ def advise(measured: Measured) -> list[Advice]:
     """What would help, the best first. Empty where nothing does, such as where the network sets the pace."""
     now = _with_loader(measured, measured.pipeline.alone)
     found = [
-        advice for rule in (_threads, _resize, _memory, _bytes, _dali, _window, _batch) for advice in rule(measured)
+        advice for rule in (_threads, _resize, _memory, _bytes, _others, _window, _batch) for advice in rule(measured)
     ]
     helpful = [advice for advice in found if advice.predicted_images_per_s >= _LEAST_GAIN * now]
     return sorted(helpful, key=lambda advice: -advice.predicted_images_per_s)
@@ -95,11 +98,11 @@ def _resize(measured: Measured) -> Iterator[Advice]:
 
 def _memory(measured: Measured) -> Iterator[Advice]:
     trial, pipeline = measured.in_memory, measured.pipeline
-    if trial is None or measured.backend == "resident":
+    if trial is None or measured.kind.decodes_once:
         return
     once_s = pipeline.cpu_ms / 1000 / pipeline.width
     yield Advice(
-        setting='backend="resident"',
+        setting=f'backend="{ResidentKind.name}"',
         # No disk is read any more.
         predicted_images_per_s=pipeline.ceiling(trial.images_per_s(pipeline.cores))[0],
         why=f"decoded once, all pictures take {trial.num_bytes / 1e6:,.0f} MB, which fit into memory"
@@ -118,12 +121,12 @@ def _bytes(measured: Measured) -> Iterator[Advice]:
     )
 
 
-def _dali(measured: Measured) -> Iterator[Advice]:
-    if measured.dali is not None:
+def _others(measured: Measured) -> Iterator[Advice]:
+    for kind, rate in measured.others:
         yield Advice(
-            setting='backend="dali"',
-            predicted_images_per_s=_with_loader(measured, measured.dali),
-            why="measured: the GPU decodes; with few cores try dali_options={'hw_decoder_load': 1.0}",
+            setting=f'backend="{kind.name}"',
+            predicted_images_per_s=_with_loader(measured, rate),
+            why=f"measured: {kind.benefit}" if kind.benefit else "measured",
         )
 
 

@@ -21,7 +21,7 @@ def copy_ms(case: Case) -> float:
     """Milliseconds for one image, from pinned memory to a GPU, in the form that the backend makes it in."""
     height, width = case.recipe.output_size(0)
     count = case.options.batch_size
-    batch = torch.zeros((count, 3, height, width), dtype=getattr(torch, case.setup.dtype)).pin_memory()
+    batch = torch.zeros((count, 3, height, width), dtype=getattr(torch, case.setup.options.dtype)).pin_memory()
     device = torch.device(case.options.device)
     return 1000 * mean_s(lambda: batch.to(device, non_blocking=True), device) / count
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 import imgdata.recipes as ready
-from imgdata.backends.protocol import BackendName, BackendSetup, DType
-from imgdata.backends.registry import choose
+from imgdata.backends.options import BackendName, DType, LoaderOptions, or_default
+from imgdata.backends.protocol import BackendKind, BackendSetup
 from imgdata.errors import OptionError
 from imgdata.loader.delivery import Engine
-from imgdata.loader.options import LoaderOptions, Opened, make_options, open_source
+from imgdata.loader.opened import Opened, open_source
 from imgdata.recipes import HorizontalFlip, Normalize, PadRandomCrop
 from imgdata.recipes.presets import OF_ONE_SIZE, named_recipe
 from imgdata.recipes.recipe import Recipe
@@ -55,15 +55,19 @@ class Case(NamedTuple):
 
     out: str
     opened: Opened
-    recipe: Recipe
     recipe_code: str
-    """What makes the recipe in Python."""
+    """Python that makes the recipe."""
     options: LoaderOptions
     setup: BackendSetup
-    """As the loader's backend gets it."""
-    backend: BackendName
-    """The one that was chosen."""
+    """What the loader's backend gets."""
+    kind: BackendKind
+    """The kind of backend that was chosen."""
     description: str
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is done to each sample."""
+        return self.options.recipe
 
     @property
     def samples(self) -> int:
@@ -91,28 +95,18 @@ def make_case(out: str | Path, options: DoctorOptions) -> Case:
     split = options.split or ("train" if "train" in dataset else next(iter(dataset)))
     opened = open_source(dataset, split, None)
     recipe, code = choose_recipe(options, opened)
-    loading = make_options(
+    loading = LoaderOptions(
         batch_size=options.batch_size or min(_USUAL_BATCH, len(opened.view)),
         recipe=recipe,
         device=options.device,
         backend=options.backend,
-        shuffle="global",
-        seed=0,
-        drop_last=None,
-        dtype=options.dtype,
-        channels_last=None,
-        threads=options.threads,
-        prefetch=2,
-        window_shards=16,
-        on_bad=None,
-        exact=False,
-        dali_options={},
+        dtype=or_default(options.dtype),
+        threads=or_default(options.threads),
     )
     if loading.batch_size > len(opened.view):
         raise OptionError(f"batch_size must be at most the {len(opened.view):,} samples, got {loading.batch_size:,}")
     engine = Engine(opened, loading)
-    chosen = choose(loading.backend, engine.setup)
-    return Case(str(out), opened, recipe, code, loading, engine.setup, chosen.name, chosen.description)
+    return Case(str(out), opened, code, loading, engine.setup, engine.kind, engine.description)
 
 
 def choose_recipe(options: DoctorOptions, opened: Opened) -> tuple[Recipe, str]:

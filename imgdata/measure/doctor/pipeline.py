@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from imgdata.backends.protocol import BackendKind
+from imgdata.backends.registry import reference_kind
 from imgdata.measure.doctor.stages import StageTimes
 from imgdata.measure.machine.disk import DiskRates
 from imgdata.measure.timing import Rate
@@ -143,7 +145,7 @@ def list_stages(
     disk: DiskRates,
     *,
     width: float,
-    backend: str,
+    kind: BackendKind,
     memory_bytes: int,
     measured: Rate,
     dtype: str,
@@ -170,11 +172,11 @@ def list_stages(
                 note="first epoch alone: fits into memory" if fits else "larger than memory",
             )
         )
-    rows += _cpu_stages(times, disk, width, backend, dtype)
-    if backend != "cpu":
+    rows += _cpu_stages(times, disk, width, kind, dtype)
+    if not kind.is_reference:
         rows.append(
             Stage(
-                name=f"{backend} loader",
+                name=f"{kind.name} loader",
                 lane="loader",
                 images_per_s=measured.images_per_s,
                 ms_per_image=1000 / measured.images_per_s,
@@ -196,8 +198,13 @@ def list_stages(
     return tuple(rows)
 
 
-def _cpu_stages(times: StageTimes, disk: DiskRates, width: float, backend: str, dtype: str) -> list[Stage]:
-    by = {"cpu": "", "resident": "once, not in every epoch"}.get(backend, "for comparison: by the cpu backend")
+def _cpu_stages(times: StageTimes, disk: DiskRates, width: float, kind: BackendKind, dtype: str) -> list[Stage]:
+    if kind.is_reference:
+        by = ""
+    elif kind.decodes_once:
+        by = "once, not in every epoch"
+    else:
+        by = f"for comparison: by the {reference_kind().name} backend"
     together = not times.resize_ms
     listed: list[tuple[str, float, str]] = [
         ("read", times.read_ms, "from the page cache"),
@@ -215,7 +222,7 @@ def _cpu_stages(times: StageTimes, disk: DiskRates, width: float, backend: str, 
             ms_per_image=ms,
             per_core=1000 / ms,
             mb_per_s=disk.warm.mb_per_s if name == "read" else None,
-            counted=backend == "cpu" and name != "full decode",
+            counted=kind.is_reference and name != "full decode",
             note=note if name == "full decode" else by or note,
         )
         for name, ms, note in listed

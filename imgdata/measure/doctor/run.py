@@ -1,12 +1,14 @@
 """Perhaps a dataset -> the whole report: the machine, what is wrong with it, where the pipeline's time goes, advice."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from imgdata.backends.dali import kind as dali
+from imgdata.backends import registry
+from imgdata.backends.options import BackendName
 from imgdata.backends.pillow import operators
+from imgdata.backends.protocol import BackendKind
 from imgdata.loader.loader import Loader
 from imgdata.measure.doctor.advice import Advice, Measured, advise
 from imgdata.measure.doctor.inputs import Case, DoctorOptions, make_case
@@ -52,7 +54,7 @@ class Findings:
                 "batch_size": case.options.batch_size,
                 "dtype": case.options.dtype,
                 "device": case.options.device,
-                "backend": case.backend,
+                "backend": case.kind.name,
                 "backend_text": case.description,
                 "sampled": self.times.images,
                 "disk": asdict(self.disk),
@@ -132,11 +134,11 @@ def measure(case: Case, given: DoctorOptions, machine: Machine, step: Step) -> F
             times,
             disk,
             width=min(case.options.threads, cores),
-            backend=case.backend,
+            kind=case.kind,
             memory_bytes=machine.memory.usable_bytes,
             measured=rate,
-            dtype=case.setup.dtype,
-            copy_ms=copied if case.backend == "cpu" else None,
+            dtype=case.setup.options.dtype,
+            copy_ms=None if case.kind.makes_on_device else copied,
             step_ms=stepped,
             model=given.model or "",
         ),
@@ -144,7 +146,7 @@ def measure(case: Case, given: DoctorOptions, machine: Machine, step: Step) -> F
         cores=cores,
         measured=rate,
         model_on_cpu=given.model is not None and case.options.device == "cpu",
-        streams=case.backend == "cpu",
+        streams=case.kind.is_reference,
     )
     advice = _advice(case, times, disk, pipeline, machine, sample_M, step)
     tuned = None
@@ -164,41 +166,37 @@ def _advice(
     sample_M: Any,
     step: Step,
 ) -> list[Advice]:
-    resized = in_memory = larger = by_dali = None
-    if case.backend == "cpu":
+    resized = in_memory = larger = None
+    others: list[tuple[BackendKind, float]] = []
+    if case.kind.is_reference:
         step("encoding a part of the sample anew")
         resized = try_resized(case.setup, sample_M)
         in_memory = try_in_memory(case.setup, case.opened.view, machine.memory.usable_bytes)
     if case.options.batch_size < _SMALL_BATCH and case.samples >= _LARGER_BATCH:
         step("running the loader with larger batches")
         larger = _LARGER_BATCH, _loader_rate(case, batch_size=_LARGER_BATCH).images_per_s
-    if case.backend == "cpu" and case.options.device != "cpu" and dali.refuses(case.setup) is None:
-        step("running the loader with DALI")
-        by_dali = _loader_rate(case, backend="dali").images_per_s
+    if case.kind.is_reference and case.options.device != "cpu":
+        for kind in registry.KINDS:
+            if kind.makes_on_device and not kind.decodes_once and kind.refuses(case.setup) is None:
+                step(f"running the loader with the backend {kind.name}")
+                others.append((kind, _loader_rate(case, backend=kind.name).images_per_s))
     return advise(
         Measured(
             pipeline=pipeline,
             disk=disk,
-            backend=case.backend,
-            dtype=case.setup.dtype,
+            kind=case.kind,
+            dtype=case.setup.options.dtype,
             device=case.options.device,
             finish_ms=times.finish_ms,
             resized=resized,
             in_memory=in_memory,
-            dali=by_dali,
+            others=tuple(others),
             larger_batch=larger,
         )
     )
 
 
-def _loader_rate(case: Case, **other: Any) -> Rate:
-    settings: dict[str, Any] = {
-        "batch_size": case.options.batch_size,
-        "backend": case.backend,
-        "threads": case.options.threads,
-        "dtype": case.options.dtype,
-    }
-    with Loader(
-        case.opened.view, recipe=case.recipe, device=case.options.device, rank=0, world_size=1, **settings | other
-    ) as loader:
+def _loader_rate(case: Case, *, batch_size: int | None = None, backend: BackendName | None = None) -> Rate:
+    options = replace(case.options, batch_size=batch_size or case.options.batch_size, backend=backend or case.kind.name)
+    with Loader.from_options(case.opened.view, options, rank=0, world_size=1) as loader:
         return loader_rate(loader, _SECONDS)

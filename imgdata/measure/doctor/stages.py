@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from imgdata.augment.mix import mix_params
 from imgdata.augment.params import BatchParams, params
 from imgdata.backends.cpu.backend import CpuBackend
+from imgdata.backends.options import LoaderOptions
 from imgdata.backends.pillow import crop, operators
 from imgdata.backends.protocol import BackendSetup, BatchRequest
 from imgdata.backends.shard_files import ShardFiles
@@ -88,27 +89,28 @@ def draw_sample(setup: BackendSetup, position_N: NDArray[np.int64]) -> NDArray[n
 
 def time_stages(setup: BackendSetup, position_M: NDArray[np.int64], *, rounds: int = 3) -> StageTimes:
     """Time the stages on these samples. Raises `ShardError` where none of them can be decoded."""
-    one_thread = replace(setup, threads=1, device="cpu", pinned=False, buffers=2)
-    bytes_only = replace(one_thread, dtype="uint8", channels_last=True)
-    shapes = Recipe(*(op for op in setup.recipe.ops if isinstance(op, _GEOMETRY)))
-    pixels = Recipe(*(op for op in setup.recipe.ops if not isinstance(op, _BEHIND)))
+    options = replace(setup.options, threads=1, device="cpu")
+    recipe, in_bytes = options.recipe, replace(options, dtype="uint8", channels_last=True)
+    shapes = replace(in_bytes, recipe=Recipe(*(op for op in recipe.ops if isinstance(op, _GEOMETRY))))
+    pixels = replace(in_bytes, recipe=Recipe(*(op for op in recipe.ops if not isinstance(op, _BEHIND))))
     files = ShardFiles(setup.split)
     with ExitStack() as stack:
 
         def cut(
-            setup: BackendSetup, change: Callable[[BatchParams], BatchParams] = lambda batch: batch
+            options: LoaderOptions, change: Callable[[BatchParams], BatchParams] = lambda batch: batch
         ) -> Callable[[], int]:
-            return _Cut(stack.enter_context(closing(CpuBackend(setup))), position_M, change).run
+            one_thread = replace(setup, options=options, pinned=False, buffers=2)
+            return _Cut(stack.enter_context(closing(CpuBackend(one_thread))), position_M, change).run
 
         calls = {
             "read": lambda: _read(files, position_M),
             "full": _FullDecode(files, setup, position_M).run,
-            "decode": cut(replace(bytes_only, recipe=shapes), _without_resize),
-            "resize": cut(replace(bytes_only, recipe=shapes)),
+            "decode": cut(shapes, _without_resize),
+            "resize": cut(shapes),
         }
-        if operators.works_on_pixels(setup.recipe):
-            calls["operators"] = cut(replace(bytes_only, recipe=pixels))
-        calls["finish"] = cut(one_thread)
+        if operators.works_on_pixels(recipe):
+            calls["operators"] = cut(pixels)
+        calls["finish"] = cut(options)
         ms = least_cpu_ms(calls, rounds)
     return _differences(ms, len(position_M), float(setup.split.index.size_N[position_M].mean()))
 
@@ -144,15 +146,15 @@ class _Cut:
 
     def run(self) -> int:
         """Make all batches; how many images."""
-        index, setup = self._backend.setup.split.index, self._backend.setup
-        failed = 0
+        setup, options = self._backend.setup, self._backend.setup.options
+        index, failed = setup.split.index, 0
         for first, last in self._parts():
             position_N = self._position_M[first:last]
             drawn = params(
-                setup.recipe,
+                options.recipe,
                 index.width_N[position_N],
                 index.height_N[position_N],
-                seed=setup.seed,
+                seed=options.seed,
                 epoch=self._epoch,
                 position_N=position_N,
             )
@@ -161,7 +163,7 @@ class _Cut:
                 params=self._change(drawn),
                 position_N=position_N,
                 skip_N=np.zeros(last - first, bool),
-                mix=mix_params(setup.recipe, last - first, seed=setup.seed, epoch=self._epoch, offset=first),
+                mix=mix_params(options.recipe, last - first, seed=options.seed, epoch=self._epoch, offset=first),
             )
             pending = self._backend.start(work)
             failed += len(pending.wait())
@@ -175,7 +177,7 @@ class _Cut:
         """Begin and end of each batch: as large as the loader's, where that leaves memory."""
         index, setup = self._backend.setup.split.index, self._backend.setup
         largest = 3 * int(index.width_N[self._position_M].max()) * int(index.height_N[self._position_M].max())
-        step = max(1, min(setup.batch_size, _WINDOW_BYTES // largest))
+        step = max(1, min(setup.options.batch_size, _WINDOW_BYTES // largest))
         count = len(self._position_M)
         return ((first, min(first + step, count)) for first in range(0, count, step))
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from imgdata.backends.protocol import BackendSetup
 from imgdata.backends.resident.backend import Store
 from imgdata.backends.resident.host_store import HostStore
-from imgdata.backends.resident.window import Kept, kept, num_bytes
+from imgdata.backends.resident.window import Kept, kept, num_bytes, num_threads
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.images.encode import Encoding, extension_of
 from imgdata.loader.planner import Planner
@@ -70,7 +70,7 @@ class InMemory:
 
 def shorter_side(setup: BackendSetup) -> int:
     """What pictures could be resized to before: 8/7 of what comes out, such as 256 for 224, as in evaluation."""
-    return round(min(setup.recipe.output_size(0)) * 8 / 7)
+    return round(min(setup.options.recipe.output_size(0)) * 8 / 7)
 
 
 def try_resized(setup: BackendSetup, position_M: NDArray[np.int64], *, rounds: int = 3) -> Resized | None:
@@ -102,24 +102,26 @@ def try_in_memory(setup: BackendSetup, view: View, memory_bytes: int) -> InMemor
     if isinstance(window, str):
         return None
     size = num_bytes(setup, window)
-    if size > _MEMORY_SHARE * (memory_bytes if setup.device == "cpu" else _free_bytes(setup.device)):
+    if size > _MEMORY_SHARE * (memory_bytes if setup.options.device == "cpu" else _free_bytes(setup.options.device)):
         return None
-    count = min(setup.batch_size, len(view))
-    order = Order(num_samples=len(view), global_batch=count, shuffle="global", seed=setup.seed, drop_last=True)
-    planner = Planner(index=setup.split.index, view=view, order=order, recipe=setup.recipe, rank=0, world_size=1)
+    options, index = setup.options, setup.split.index
+    count = min(options.batch_size, len(view))
+    order = Order(num_samples=len(view), global_batch=count, shuffle="global", seed=options.seed, drop_last=True)
+    planner = Planner(index=index, view=view, order=order, recipe=options.recipe, rank=0, world_size=1)
     # Pixels that were drawn, instead of all: where they come from makes no difference to what is done with them.
     work = replace(planner.work(planner.draft(0, 0)), position_N=np.arange(count))
-    store = _store(replace(setup, threads=1, pinned=False, buffers=2), window)
+    one_thread = replace(options, threads=1)
+    store = _store(replace(setup, options=one_thread, pinned=False, buffers=2), window)
     generator = np.random.Generator(np.random.Philox(key=[0, 0]))
     store.put(0, generator.integers(0, 256, (count, window.height, window.width, 3), np.uint8))
     # In a loop: one batch may take less than the clock can tell.
     calls: dict[str, Callable[[], int]] = {"plan": _times(lambda: planner.work(planner.draft(0, 0)), count)}
-    if setup.device == "cpu":
+    if setup.options.device == "cpu":
         calls["make"] = _times(lambda: store.make(work), count)
     ms = least_cpu_ms(calls)
-    if setup.device != "cpu":
-        ms["make"] = 1000 * mean_s(lambda: store.make(work), setup.device) / count
-    return InMemory(num_bytes=size, plan_ms=ms["plan"], make_ms=ms["make"], workers=_workers(setup))
+    if setup.options.device != "cpu":
+        ms["make"] = 1000 * mean_s(lambda: store.make(work), setup.options.device) / count
+    return InMemory(num_bytes=size, plan_ms=ms["plan"], make_ms=ms["make"], workers=num_threads(setup))
 
 
 def _times(call: Callable[[], object], count: int) -> Callable[[], int]:
@@ -134,16 +136,11 @@ def _times(call: Callable[[], object], count: int) -> Callable[[], int]:
 
 
 def _store(setup: BackendSetup, window: Kept) -> Store:
-    if setup.device == "cpu":
+    if setup.options.device == "cpu":
         return HostStore(setup, window)
     from imgdata.backends.resident.device_store import DeviceStore
 
     return DeviceStore(setup, window)
-
-
-def _workers(setup: BackendSetup) -> int:
-    """Threads that the backend would have: no more than batches in work."""
-    return max(1, min(setup.threads, setup.buffers)) if setup.device == "cpu" else 1
 
 
 def _free_bytes(device: str) -> int:

@@ -3,12 +3,12 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from imgdata.backends.dali import kind as dali
-from imgdata.backends.protocol import BackendName, DType
-from imgdata.backends.resident import backend as resident
+from imgdata.backends import registry
+from imgdata.backends.options import BackendName, DType, or_default
+from imgdata.backends.protocol import BackendKind
 from imgdata.measure.doctor.inputs import Case
 
 _TRIAL_SHARE = 1 / 16
@@ -22,20 +22,18 @@ _FINALISTS, _REPEATS, _FINAL_SHARE = 3, 2, 1 / 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """What is tried; the batch size, the recipe and the order stay as they are."""
+    """What is tried of a loader's settings; the batch size, the recipe and the order stay as they are."""
 
     backend: BackendName
     threads: int
     prefetch: int
     dtype: DType
-    hw_decoder_load: float | None = None
+    dali_options: dict[str, object] = field(default_factory=dict, hash=False)
+    """One of `BackendKind.variants`."""
 
     def arguments(self) -> dict[str, Any]:
-        """Of a `Loader`."""
-        plain = {name: value for name, value in asdict(self).items() if name != "hw_decoder_load"}
-        if self.hw_decoder_load is not None:
-            plain["dali_options"] = {"hw_decoder_load": self.hw_decoder_load}
-        return plain
+        """Return the arguments of a `Loader`; empty ones are left out."""
+        return {name: value for name, value in asdict(self).items() if value != {}}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,10 +122,11 @@ def tune(case: Case, seconds: float, *, cores: float, decode_images_per_s: float
     `decode_images_per_s` is what the CPU backend gives: it says whether there is time to decode the split once.
     """
     start = Setting(
-        backend=case.backend,
+        backend=case.kind.name,
         threads=case.options.threads,
         prefetch=case.options.prefetch,
         dtype=case.options.dtype,
+        dali_options=dict(case.options.dali_options),
     )
     values = dict(_candidates(case, cores, seconds * decode_images_per_s))
     trials, best, left_out = search(start, values, lambda setting, each: _measure(case, setting, each), seconds)
@@ -148,39 +147,33 @@ def code(case: Case, setting: Setting) -> str:
 
 
 def _candidates(case: Case, cores: float, decoded_in_time: float) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    backends: list[BackendName] = ["cpu"]
-    if dali.refuses(case.setup) is None:
-        backends.append("dali")
-    # It would be decoded within the budget, of which a part is enough for the trial.
-    if (
-        resident.refuses(case.setup) is None
-        and resident.fits(case.setup)
-        and len(case.opened.split) < decoded_in_time / 2
-    ):
-        backends.append("resident")
-    yield "backend", tuple(backends)
+    def in_time(kind: BackendKind) -> bool:
+        # It would be decoded within the budget, of which a part is enough for the trial.
+        return kind.prefers(case.setup) and len(case.opened.split) < decoded_in_time / 2
+
+    kinds = [
+        kind
+        for kind in reversed(registry.KINDS)
+        if kind.refuses(case.setup) is None and (not kind.decodes_once or in_time(kind))
+    ]
+    yield "backend", tuple(kind.name for kind in kinds)
     most = max(1, int(cores))
     yield "threads", tuple(dict.fromkeys((most, max(1, most // 2), max(1, most - 1), most + 1, 2 * most)))
     yield "prefetch", (2, 4, 1)
     if case.options.dtype != "uint8":
         yield "dtype", ("uint8",)
-    if case.options.device.startswith("cuda") and "dali" in backends:
-        yield "hw_decoder_load", (0.65, 0.9, 1.0)
+    variants = [variant for kind in kinds for variant in kind.variants(case.options)]
+    if variants:
+        yield "dali_options", tuple(dict(variant.dali_options) for variant in variants)
 
 
 def _measure(case: Case, setting: Setting, seconds: float) -> float | None:
     from imgdata.loader.loader import Loader
     from imgdata.measure.timing import loader_rate
 
-    if setting.hw_decoder_load is not None and setting.backend != "dali":
+    if setting.dali_options and not registry.kind_named(setting.backend).variants(case.options):
         return None
-    with Loader(
-        case.opened.view,
-        batch_size=case.options.batch_size,
-        recipe=case.recipe,
-        device=case.options.device,
-        rank=0,
-        world_size=1,
-        **setting.arguments(),
-    ) as loader:
+    # What the settings before decided for their dtype is open again.
+    options = replace(case.options, **asdict(setting), channels_last=or_default(None))
+    with Loader.from_options(case.opened.view, options, rank=0, world_size=1) as loader:
         return loader_rate(loader, seconds).images_per_s

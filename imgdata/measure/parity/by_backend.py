@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from imgdata.augment.mix import MixParams
 from imgdata.augment.params import BatchParams
-from imgdata.backends.protocol import BackendName, BackendSetup, BatchRequest
-from imgdata.backends.registry import choose
+from imgdata.backends.options import LoaderOptions
+from imgdata.backends.protocol import BackendKind, BackendSetup, BatchRequest
 from imgdata.dataset.dataset import Split
 from imgdata.dataset.manifest import MAX_PIXELS
-from imgdata.errors import OptionError, ShardError
+from imgdata.errors import ShardError
 from imgdata.measure.parity.executors import Executor
 from imgdata.measure.parity.pictures import Picture
 from imgdata.recipes.ops import CutMix, Cutout, MixUp, MixUpOrCutMix, Normalize, RandomErasing
@@ -27,23 +27,22 @@ from imgdata.shards.index_tars import index
 _BEHIND = Normalize | RandomErasing | Cutout | MixUp | CutMix | MixUpOrCutMix
 
 
-def by_backend(name: BackendName) -> Executor:
-    """The executor of that backend on the processor; its result is None for a recipe that the backend refuses."""
+def by_backend(kind: BackendKind) -> Executor:
+    """Return the executor of that backend on the processor; its result is None for a recipe that it refuses."""
 
     def execute(pictures: Sequence[Picture], params: BatchParams, recipe: Recipe) -> NDArray[np.uint8] | None:
         steps = Recipe(*takewhile(lambda op: not isinstance(op, _BEHIND), recipe.ops))
         with tempfile.TemporaryDirectory() as folder:
             setup = _setup(_dataset(Path(folder), pictures), steps)
-            try:
-                backend = choose(name, setup).make(setup)
-            except OptionError:
+            if kind.refuses(setup) is not None:
                 return None
+            backend = kind.make(setup)
             try:
                 pending = backend.start(_work(params))
                 failed = pending.wait()
                 if failed:
                     row, error = next(iter(failed.items()))
-                    raise ShardError(f"{pictures[row].name}: the backend {name} can't make it: {error}")
+                    raise ShardError(f"{pictures[row].name}: the backend {kind.name} can't make it: {error}")
                 return pending.images().permute(0, 2, 3, 1).numpy().copy()
             finally:
                 backend.close()
@@ -63,19 +62,8 @@ def _dataset(folder: Path, pictures: Sequence[Picture]) -> Split:
 
 
 def _setup(split: Split, recipe: Recipe) -> BackendSetup:
-    return BackendSetup(
-        split=split,
-        recipe=recipe,
-        seed=0,
-        device="cpu",
-        batch_size=len(split),
-        dtype="uint8",
-        channels_last=True,
-        pinned=False,
-        threads=1,
-        buffers=1,
-        max_pixels=MAX_PIXELS,
-    )
+    options = LoaderOptions(batch_size=len(split), recipe=recipe, dtype="uint8", channels_last=True, threads=1)
+    return BackendSetup(split=split, options=options, buffers=1, max_pixels=MAX_PIXELS)
 
 
 def _work(params: BatchParams) -> BatchRequest:

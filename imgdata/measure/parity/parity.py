@@ -11,8 +11,7 @@ from PIL import Image
 from imgdata import native
 from imgdata.augment.mix import MixParams, mix_params
 from imgdata.augment.params import BatchParams, params
-from imgdata.backends import postprocess
-from imgdata.backends.dali.available import refusal as dali_refusal
+from imgdata.backends import postprocess, registry
 from imgdata.dataset.manifest import MAX_PIXELS
 from imgdata.errors import ImageError, SourceError
 from imgdata.images.decode import check, refuse_large
@@ -65,17 +64,16 @@ class Parity:
 
 
 def available(*, all_backends: bool = False) -> dict[str, Executor]:
-    """What can run here, by name: both ways of the CPU backend; with `all_backends` `resident`, and `dali` if there.
+    """Return what can run here, by name: both ways of the reference backend; with `all_backends` every other kind.
 
-    The resident backend keeps what it decodes in the cache folder.
+    Kinds that decode once keep what they decode in the cache folder.
     """
     backends: dict[str, Executor] = {"pillow": by_pillow}
-    if native.AVAILABLE:
-        backends["native"] = by_backend("cpu")
-    if all_backends:
-        backends["resident"] = by_backend("resident")
-        if dali_refusal("cpu") is None:
-            backends["dali"] = by_backend("dali")
+    for kind in reversed(registry.KINDS):
+        if kind.is_reference and native.AVAILABLE:
+            backends["native"] = by_backend(kind)
+        if not kind.is_reference and all_backends and kind.missing("cpu") is None:
+            backends[kind.name] = by_backend(kind)
     return backends
 
 

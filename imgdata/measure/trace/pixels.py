@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from imgdata.augment.params import BatchParams, params
+from imgdata.backends.options import LoaderOptions
 from imgdata.backends.pillow import crop
+from imgdata.backends.registry import reference_kind
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.manifest import MAX_PIXELS
 from imgdata.images.decode import refuse_large
@@ -172,18 +174,16 @@ class _Made(NamedTuple):
 
 def _images(view: View, row_M: NDArray[np.int64], seed: int, recipe: Recipe) -> tuple[_Made, float]:
     """What the loader gives for rows of the view; and milliseconds for one of all."""
-    with Loader(
-        view,
+    options = LoaderOptions(
         batch_size=len(view),
         recipe=recipe,
-        backend="cpu",
+        backend=reference_kind().name,
         shuffle="none",
         seed=seed,
-        rank=0,
-        world_size=1,
         threads=1,
         on_bad="raise",
-    ) as loader:
+    )
+    with Loader.from_options(view, options, rank=0, world_size=1) as loader:
 
         def batch() -> _Made:
             loader.set_epoch(_EPOCH)

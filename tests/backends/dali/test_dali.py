@@ -13,7 +13,7 @@ from imgdata import native
 from imgdata.backends.cpu.backend import CpuBackend
 from imgdata.backends.dali import pipeline
 from imgdata.backends.dali.backend import DaliBackend
-from imgdata.backends.dali.kind import describe, memory, refuses
+from imgdata.backends.dali.kind import DaliKind
 from imgdata.backends.registry import choose
 from imgdata.errors import OptionError
 from imgdata.recipes import (
@@ -76,7 +76,7 @@ def test_pixels_are_those_of_the_cpu_backend(images, monkeypatch, name):
     found, failed = by_dali(given, todo)
     assert failed == {}
     assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
-    apart = np.abs(found.astype(float) - expected.astype(float)).mean(axis=(1, 2, 3)) * STEP[given.dtype]
+    apart = np.abs(found.astype(float) - expected.astype(float)).mean(axis=(1, 2, 3)) * STEP[given.options.dtype]
     assert apart.mean() < 0.25
     # A crop of a few pixels has few values to average.
     assert apart.max() < 0.6
@@ -162,9 +162,9 @@ def test_a_closed_backend_says_so(images):
 
 def test_the_description_says_what_runs(images):
     given = setup(images, RECIPE, dali_options={"depth": 3})
-    assert describe(given).startswith("dali: NVIDIA DALI 2.")
-    assert describe(given).endswith("on the processor, 2 threads, depth 3, Pillow for png")
-    assert refuses(given) is None
+    assert DaliKind().describe(given).startswith("dali: NVIDIA DALI 2.")
+    assert DaliKind().describe(given).endswith("on the processor, 2 threads, depth 3, Pillow for png")
+    assert DaliKind().refuses(given) is None
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,7 @@ def test_the_description_says_what_runs(images):
 )
 def test_memory_is_that_of_the_batches(images, recipe, options, value_bytes):
     given = setup(images, recipe, **options, batch_size=10, buffers=3)
-    assert memory(given, 0) == 3 * 10 * 3 * 16 * 16 * value_bytes
-    assert choose("dali", setup(images, RECIPE)).memory is memory
+    assert DaliKind().memory(given, 0) == 3 * 10 * 3 * 16 * 16 * value_bytes
 
 
 def test_memory_is_taken_for_the_largest_image_that_dali_may_get(images):
@@ -222,7 +221,7 @@ def test_options_are_checked(images, options, said):
 
 def test_a_dataset_without_jpegs_is_refused(tmp_path):
     folder = dataset(tmp_path, {number: encoded(number, format="PNG") for number in range(3)}, count=3)
-    assert refuses(setup(folder, RECIPE)) == "backend 'dali' must have JPEGs, got png; use backend='cpu'"
+    assert DaliKind().refuses(setup(folder, RECIPE)) == "backend 'dali' must have JPEGs, got png; use backend='cpu'"
 
 
 def test_a_fork_of_a_process_that_used_a_gpu_is_refused(images, monkeypatch):
@@ -233,8 +232,8 @@ def test_a_fork_of_a_process_that_used_a_gpu_is_refused(images, monkeypatch):
     monkeypatch.setattr(pipeline, "_ALIVE", {alive})
     monkeypatch.setattr(pipeline, "_PARENTS_GPUS", set())
     pipeline._leave_behind()
-    assert "start it by multiprocessing's 'spawn'" in (refuses(setup(images, RECIPE, device="cuda")) or "")
-    assert refuses(setup(images, RECIPE)) is None
+    assert "start it by multiprocessing's 'spawn'" in (DaliKind().refuses(setup(images, RECIPE, device="cuda")) or "")
+    assert DaliKind().refuses(setup(images, RECIPE)) is None
 
 
 FORK = """

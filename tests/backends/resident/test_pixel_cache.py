@@ -31,6 +31,7 @@ from support.resident_batches import (
     picture,
     planner_of,
     setup_of,
+    with_options,
 )
 
 pytestmark = pytest.mark.usefixtures("resident_cache")
@@ -55,7 +56,7 @@ def test_what_was_decoded_is_an_array_on_the_disk_and_is_used_again(one_size, re
     no_decoding()
     assert torch.equal(images_of(ResidentBackend, setup), expected)
     # What is cut, flipped and normalised of the same pixels does not matter.
-    assert images_of(ResidentBackend, replace(setup, recipe=recipes.cifar_train())).shape[-2:] == (32, 32)
+    assert images_of(ResidentBackend, with_options(setup, recipe=recipes.cifar_train())).shape[-2:] == (32, 32)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +97,8 @@ def test_a_damaged_cache_is_made_again(one_size, resident_cache, spoil):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda setup: replace(setup, recipe=Recipe(CenterCrop(size=(30, 40)))),
-        lambda setup: replace(setup, recipe=Recipe(Resize(size=(HEIGHT, WIDTH)))),
+        lambda setup: with_options(setup, recipe=Recipe(CenterCrop(size=(30, 40)))),
+        lambda setup: with_options(setup, recipe=Recipe(Resize(size=(HEIGHT, WIDTH)))),
         lambda setup: replace(setup, max_pixels=10**5),
     ],
     ids=["crop", "resize", "limit"],

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 import imgdata
 from imgdata.backends import postprocess
 from imgdata.backends.cpu.backend import CpuBackend
-from imgdata.backends.resident import backend as resident
+from imgdata.backends.resident import kind as resident
 from imgdata.backends.resident import pixel_cache
 from imgdata.backends.resident.backend import ResidentBackend
 from imgdata.backends.resident.device_store import DeviceStore
 from imgdata.backends.resident.host_store import HostStore
+from imgdata.backends.resident.kind import ResidentKind
 from imgdata.backends.resident.window import kept
 from imgdata.recipes import CenterCrop, HorizontalFlip, PadRandomCrop, RandomResizedCrop, Recipe, Resize, Schedule
 from support.loaders import dataset
@@ -30,6 +31,7 @@ from support.resident_batches import (
     images_of,
     planner_of,
     setup_of,
+    with_options,
 )
 
 pytestmark = pytest.mark.usefixtures("resident_cache")
@@ -63,7 +65,7 @@ def test_floats_may_have_channels_last(one_size):
     setup = setup_of(one_size, PIXELS["cifar"], dtype="float32")
     for dtype in ("float32", "float16"):
         last, first = (
-            images_of(ResidentBackend, replace(setup, dtype=dtype, channels_last=kind)) for kind in (True, False)
+            images_of(ResidentBackend, with_options(setup, dtype=dtype, channels_last=kind)) for kind in (True, False)
         )
         assert torch.equal(last, first)
         assert last[0].is_contiguous(memory_format=torch.channels_last)
@@ -119,7 +121,7 @@ def test_pytorch_makes_what_numpy_makes(one_size, name, dtype):
         pixel_cache.fill(setup, window, store.put, lambda: None)
     by_numpy, by_torch = (store.make(work).float() for store in stores)
     for images in (by_numpy, by_torch):
-        assert torch.allclose(images[2], torch.from_numpy(postprocess.black(setup.recipe, dtype)))
+        assert torch.allclose(images[2], torch.from_numpy(postprocess.black(setup.options.recipe, dtype)))
     difference = (by_numpy - by_torch).abs() * (255 * 0.25 if dtype == "float32" else 1)
     # Operators on pixels are Pillow's on the one side, torchvision's for tensors on the other.
     assert difference.mean() < (2.0 if name in ("colours", "RandAugment") else 1e-4)
@@ -142,8 +144,8 @@ def test_what_was_bad_is_bad_out_of_the_cache(spoilt):
 def test_pictures_that_are_all_bad_are_kept_where_the_size_is_fixed(tmp_path):
     folder = dataset(tmp_path, dict.fromkeys(range(8), b"no image at all"), count=8)
     exact = Recipe(Resize(size=(24, 24)), PadRandomCrop(size=20))
-    assert resident.refuses(setup_of(folder, exact)) is None
-    assert "none of a known size" in resident.refuses(setup_of(folder, Recipe(PadRandomCrop(size=20))))
+    assert ResidentKind().refuses(setup_of(folder, exact)) is None
+    assert "none of a known size" in ResidentKind().refuses(setup_of(folder, Recipe(PadRandomCrop(size=20))))
 
 
 def test_a_picture_above_the_limit_is_bad_and_not_decoded(one_size):
@@ -169,24 +171,24 @@ def test_a_picture_above_the_limit_is_bad_and_not_decoded(one_size):
 )
 def test_a_recipe_without_a_fixed_window_is_refused_with_the_way_out(images, recipe, message):
     setup = setup_of(images, recipe)
-    reason = resident.refuses(setup)
+    reason = ResidentKind().refuses(setup)
     assert "\n" not in reason
     for text in (message, "use backend='cpu'$"):
         with pytest.raises(imgdata.OptionError, match=text):
             ResidentBackend(setup)
-    assert not resident.fits(setup)
+    assert not ResidentKind().prefers(setup)
 
 
 def test_a_split_fits_up_to_the_budget(one_size, monkeypatch):
     setup = setup_of(one_size, GEOMETRY["mirrored margins"])
-    assert resident.refuses(setup) is None
+    assert ResidentKind().refuses(setup) is None
     for spare, expected in ((0, True), (-1, False)):
         monkeypatch.setattr(resident, "BUDGET", 30 * HEIGHT * (WIDTH + 8) * 3 + spare)
-        assert resident.fits(setup) is expected
+        assert ResidentKind().prefers(setup) is expected
 
 
 def test_it_says_what_it_keeps(one_size, resident_cache):
-    text = resident.describe(setup_of(one_size, GEOMETRY["mirrored margins"]))
+    text = ResidentKind().describe(setup_of(one_size, GEOMETRY["mirrored margins"]))
     assert text == (
         "resident: 30 pictures of 40 x 32 decoded once, 0.1 MB in host memory, batches by NumPy, 2 threads; "
         f"cached in {resident_cache}"
@@ -201,7 +203,7 @@ def test_it_says_what_it_keeps(one_size, resident_cache):
 @pytest.mark.parametrize("name", ["cifar", "values by channel", "not normalised", "MixUp", "CutMix"])
 def test_a_gpu_makes_what_the_processor_makes(one_size, name, dtype):
     setup = setup_of(one_size, PIXELS[name], dtype=dtype)
-    found, expected = (images_of(ResidentBackend, replace(setup, device=device)) for device in ("cuda", "cpu"))
+    found, expected = (images_of(ResidentBackend, with_options(setup, device=device)) for device in ("cuda", "cpu"))
     assert (found.float() - expected.float()).abs().max() <= {"uint8": 1, "float16": 2e-3, "float32": 2e-6}[dtype]
 
 
@@ -209,7 +211,7 @@ def test_a_gpu_makes_what_the_processor_makes(one_size, name, dtype):
 def test_a_batch_is_whole_in_a_stream_that_is_busy(one_size):
     setup = setup_of(one_size, PIXELS["cifar"], dtype="float32")
     expected = images_of(ResidentBackend, setup)
-    backend = ResidentBackend(replace(setup, device="cuda"))
+    backend = ResidentBackend(with_options(setup, device="cuda"))
     planner = planner_of(setup)
     side = torch.cuda.Stream()
     found = []

@@ -1,0 +1,132 @@
+"""What a loader is asked for -> its settings, checked, with nothing left open."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeVar, get_args
+
+from imgdata import checks
+from imgdata.devices import choose_device, cores_per_rank
+from imgdata.errors import OptionError
+from imgdata.order.epoch_order import Shuffle
+from imgdata.recipes.ops import CutMix, MixUp, MixUpOrCutMix, Normalize
+from imgdata.recipes.recipe import Recipe
+
+BackendName = str
+"""The name of a backend kind (see `imgdata.backends.registry`), or `auto`."""
+DType = Literal["uint8", "float16", "bfloat16", "float32"]
+OnBad = Literal["replace", "skip", "raise"]
+
+MAX_THREADS = 4096
+_OPEN: Any = None
+"""Stands for a value that the other settings decide."""
+T = TypeVar("T")
+
+
+def or_default(value: T | None) -> T:
+    """Return `value`; None is right too for a setting of `LoaderOptions` that the other settings may decide."""
+    return _OPEN if value is None else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderOptions:
+    """Settings of a loader: what its batches are, and how they are made. Raises `OptionError`.
+
+    A setting whose default is open is decided when the object is made (`or_default` passes None on); afterwards none
+    is open, and `dataclasses.replace` keeps what was decided. `imgdata.Loader` takes the same settings as keywords.
+    """
+
+    batch_size: int
+    """Samples of a batch of one rank, N."""
+    recipe: Recipe
+    device: str = "cpu"
+    """Where images and labels are wanted: `cpu`, `cuda:0` or `mps`; `cuda` becomes the number of the current GPU."""
+    backend: BackendName = "auto"
+    shuffle: Shuffle = "global"
+    seed: int = 0
+    """Seed of the order and of all that is random in the recipe, 0 to 2^63-1."""
+    drop_last: bool = _OPEN
+    """Whether an incomplete last batch is left out; by default when samples are shuffled."""
+    dtype: DType = _OPEN
+    """dtype of the images: float images are normalised by the recipe's `Normalize`, or 0 to 1 without it.
+
+    By default float32 where the recipe has `Normalize`, else uint8."""
+    channels_last: bool = _OPEN
+    """Memory in the order N, H, W, C, not N, C, H, W; by default for uint8. The shape is `(N, C, H, W)` either way."""
+    threads: int = _OPEN
+    """Threads that read and decode; by default one for each core of this process."""
+    prefetch: int = 2
+    """Batches in work behind the one that is waited for."""
+    window_shards: int = 16
+    """Shards of a window, with `shuffle="window"`."""
+    on_bad: OnBad = _OPEN
+    """What becomes of an image that can't be decoded; by default `replace` in training, else `skip`."""
+    exact: bool = False
+    """Decode whole pictures and resize them by Pillow, as torchvision does with PIL images."""
+    dali_options: Mapping[str, object] = field(default_factory=dict, hash=False)
+    """Settings of NVIDIA DALI: see `imgdata.backends.dali.options`."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.recipe, Recipe):
+            raise OptionError(
+                f"recipe must be a Recipe, such as imgdata.recipes.imagenet_train(224), got {self.recipe!r}"
+            )
+        for name, value in self._defaults().items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        for name, least in (("batch_size", 1), ("threads", 1), ("prefetch", 1), ("window_shards", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not checks.is_integer(value) or value < least:
+                raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
+            object.__setattr__(self, name, int(value))
+        if self.threads > MAX_THREADS:
+            raise OptionError(f"threads must be at most {MAX_THREADS}, got {self.threads}")
+        if not isinstance(self.drop_last, bool):
+            raise OptionError(f"drop_last must be True, False or None, got {self.drop_last!r}")
+        if not isinstance(self.exact, bool):
+            raise OptionError(f"exact must be True or False, got {self.exact!r}")
+        for name, choices in (("dtype", DType), ("on_bad", OnBad), ("shuffle", Shuffle)):
+            _check_choice(name, getattr(self, name), get_args(choices))
+        object.__setattr__(self, "device", choose_device(self.device))
+
+    def _defaults(self) -> dict[str, object]:
+        """Return what the open settings become."""
+        shuffled = self.shuffle != "none"
+        dtype = self.dtype or ("float32" if self.recipe.find(Normalize) is not None else "uint8")
+        trains = shuffled or bool(self.drop_last)
+        return {
+            "drop_last": shuffled,
+            "dtype": dtype,
+            "channels_last": dtype == "uint8",
+            "threads": cores_per_rank(),
+            "on_bad": "replace" if trains else "skip",
+        }
+
+    @property
+    def training(self) -> bool:
+        """Whether batches should be mixed well: they are shuffled, or an incomplete one is left out."""
+        return self.shuffle != "none" or self.drop_last
+
+    @property
+    def mixes(self) -> bool:
+        """Whether labels are soft."""
+        return any(isinstance(op, MixUp | CutMix | MixUpOrCutMix) for op in self.recipe.ops)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the images are wanted on an NVIDIA GPU."""
+        return self.device.startswith("cuda")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        plain = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {**plain, "recipe": self.recipe.to_dict(), "dali_options": dict(self.dali_options)}
+
+    @staticmethod
+    def from_dict(content: Mapping[str, Any]) -> "LoaderOptions":
+        """Return the settings that `to_dict` wrote. Raises `OptionError`."""
+        return LoaderOptions(**{**content, "recipe": Recipe.from_dict(content["recipe"])})
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
