@@ -58,6 +58,27 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         position = end
 
 
+_IN_HEADER = frozenset((*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE)) - {0xC8}
+"""Tables, frames, restart interval, scan, application data and comments."""
+
+
+def has_plain_header(data: bytes) -> bool:
+    """Return whether the header is nothing but segments, each right behind the one before, with one frame, and a scan.
+
+    Decoders pass over fill bytes, unknown markers and bytes between segments, but not every parser survives them.
+    """
+    position, frames = 2, 0
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] in _IN_HEADER:
+        marker, length = data[position + 1], data[position + 2] << 8 | data[position + 3]
+        position += 2 + length
+        if length < 2 or position > len(data):
+            return False
+        if marker == SOS:
+            return frames == 1
+        frames += marker in FRAME_MARKERS
+    return False
+
+
 def probe_jpeg(data: bytes) -> ImageInfo:
     """What the header of a JPEG says. Raises `ImageError`."""
     orientation, exif_seen, transform = 1, False, -1

@@ -118,7 +118,8 @@ def test_every_stage_takes_time_and_none_takes_less_than_nothing(images):
         imgdata.recipes.Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         imgdata.recipes.MixUp(),
     )
-    setup = replace(make_case(images, DoctorOptions(device="cpu")).setup, recipe=recipe)
+    setup = make_case(images, DoctorOptions(device="cpu")).setup
+    setup = replace(setup, options=replace(setup.options, recipe=recipe))
     times = time_stages(setup, draw_sample(setup, make_case(images, DoctorOptions()).opened.view.position_N), rounds=1)
     assert min(times.read_ms, times.full_decode_ms, times.decode_ms, times.total_ms) > 0
     assert min(times.resize_ms, times.operators_ms, times.finish_ms) >= 0

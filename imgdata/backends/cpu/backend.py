@@ -297,6 +297,7 @@ class CpuBackend:
             row=number,
             recipe=recipe,
             max_pixels=setup.max_pixels,
+            exact=setup.options.exact,
         )
         if self.operates:
             image = operators.apply_image(image, work.params, number, recipe)

@@ -19,6 +19,7 @@ from imgdata.backends.protocol import BackendSetup, BatchRequest
 from imgdata.backends.shard_files import Lease, ShardFiles
 from imgdata.backends.workers import Threads
 from imgdata.errors import ImageError
+from imgdata.images.jpeg import has_plain_header
 from imgdata.images.probe import probe
 
 _READ_ROWS = 16
@@ -132,6 +133,8 @@ class Part:
             and info.bits == 8
             and (info.width, info.height) == size
             and data.endswith(_END)
+            # nvImageCodec 0.9.0 ended the process in most runs with stray bytes between segments of a header.
+            and has_plain_header(data)
             and index.words("format")[index.array("format")[position]] == "jpeg"
         )
 

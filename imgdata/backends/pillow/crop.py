@@ -21,7 +21,9 @@ from imgdata.recipes.recipe import Recipe
 
 _RESAMPLINGS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _WASTE = 4
-"""How many times the window's pixels are made at most, for the sake of exact pixels."""
+"""How many times the window's pixels are made at most, for the sake of exact pixels that nobody asked for."""
+_EXACT_PIXELS = 2**28
+"""Pixels of a resized picture, at most, that are made for exact pixels: a gigabyte."""
 
 
 def cut(
@@ -52,13 +54,17 @@ def cut_image(
     row: int,
     recipe: Recipe,
     max_pixels: int = MAX_PIXELS,
+    exact: bool = False,
 ) -> Image.Image:
-    """As `cut`, as a Pillow image in RGB: spares two copies where `operators.apply_image` follows."""
+    """Return what `cut` does, as a Pillow image in RGB: spares two copies where `operators.apply_image` follows.
+
+    `exact`: the pixels are torchvision's in very long pictures too, which are resized whole for that.
+    """
     info = probe(data)
     _check_index(info, size, format)
     refuse_large(info, max_pixels)
     image = _part(decode(data, info), params.box_N4[row].tolist())
-    image = _resized(image, params, row, recipe)
+    image = _resized(image, params, row, recipe, exact=exact)
     # Pillow mirrors in a ninth of NumPy's time, whose inner loop would be the three channels.
     if params.flip_N[row]:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -101,19 +107,24 @@ def _part(pixels_HWC: NDArray[np.uint8], box_4: list[int]) -> Image.Image:
     return Image.frombuffer("RGB", (width, height), value_V, "raw", "RGB", row_bytes, 1)
 
 
-def _resized(image: Image.Image, params: BatchParams, row: int, recipe: Recipe) -> Image.Image:
-    """The window of the resized image, with its margins.
+def _resized(image: Image.Image, params: BatchParams, row: int, recipe: Recipe, *, exact: bool) -> Image.Image:
+    """Return the window of the resized image, with its margins. Raises `ImageError`.
 
     The whole is resized, and then cut, unless that makes `_WASTE` times the window: very long pictures would take
     gigabytes. Pillow can resize to a window at once, but takes its place in float32, and so some values (0.1% on a
-    photograph made smaller, 3% on one enlarged) are one step off.
+    photograph made smaller, 3% on one enlarged) are one step off: not where pixels have to be exact. Two passes of
+    one's own would not do for those either, since it depends on the sizes which pass Pillow makes first.
     """
     width, height = params.resized_N2[row].tolist()
     left, top = params.offset_N2[row].tolist()
     if image.size == (width, height):
         return _window(image, left, top, params, recipe)
     resampling = _RESAMPLINGS[_resizing(recipe).interpolation]
-    if width * height <= _WASTE * params.width * params.height:
+    if exact and width * height > _EXACT_PIXELS:
+        raise ImageError(
+            "too-large", f"{width} x {height} pixels when resized, the limit is {_EXACT_PIXELS} for exact pixels"
+        )
+    if exact or width * height <= _WASTE * params.width * params.height:
         return _window(image.resize((width, height), resampling), left, top, params, recipe)
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + params.width, width), min(top + params.height, height)
     of_width, of_height = image.size
