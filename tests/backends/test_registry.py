@@ -5,8 +5,8 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from imgdata.train.options import TrainOptions
 from imgdata_cli.main import cli
-from support.benches import measured
 
 import imgdata
 from imgdata.backends import registry
@@ -24,7 +24,7 @@ from imgdata.measure.parity.cases import recipe_cases
 from imgdata.measure.parity.parity import available, parity
 from imgdata.measure.parity.pictures import load_pictures
 from imgdata.measure.timing import Rate
-from imgdata.train.options import TrainOptions
+from support.bench_jobs import measured
 from support.fakebackend.backend import FakeBackend
 from support.fakebackend.kind import FakeKind
 from support.loaders import RECIPE, TRAIN, assert_same, take
