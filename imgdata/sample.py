@@ -100,7 +100,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """One rank's part of a global batch: `images, labels = batch`."""
+    """One rank's part of a global batch: `images, labels = batch`; `len(batch)` is its number of samples."""
 
     images: "torch.Tensor"
     """uint8, float16 or float32 `(N, C, H, W)`, on the loader's device."""
@@ -114,8 +114,19 @@ class Batch:
     def __iter__(self) -> "Iterator[torch.Tensor]":
         return iter((self.images, self.labels))
 
+    def __getitem__(self, part: int) -> "torch.Tensor":
+        """Return the images for 0, the labels for 1, as a tuple of both would."""
+        return (self.images, self.labels)[part]
+
     def __len__(self) -> int:
         return len(self.positions)
+
+    def __repr__(self) -> str:
+        images, labels = (
+            f"{str(one.dtype).removeprefix('torch.')} {tuple(one.shape)}" for one in (self.images, self.labels)
+        )
+        valid = int(self.valid.sum())
+        return f"<Batch images {images} on {self.images.device}, labels {labels}, {valid} of {len(self)} valid>"
 
     def to(self, device: "str | torch.device", *, non_blocking: bool = False) -> "Batch":
         """The batch with images and labels on `device`; without a copy where they are there already.

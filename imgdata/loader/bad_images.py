@@ -88,7 +88,7 @@ class BadImages:
                 f"{image.key} in split {self._split.name} is bad ({error}); it is left out, and so are others, which "
                 "nothing more is said of: Loader.bad lists them",
                 BadImageWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
 
     def key(self, position: int) -> str:

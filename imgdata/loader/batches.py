@@ -1,6 +1,7 @@
 """A place in an epoch -> its batches, one after the other, with some made ahead."""
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Batches(Iterator[Batch]):
     """The batches that are left of one epoch.
 
     Those ahead are no more than a cache: what was handed out alone says where it goes on, after an error, Ctrl-C or in
-    a forked process, too. To be used by one thread at a time.
+    a forked process, too.
     """
 
     def __init__(
@@ -61,9 +62,21 @@ class Batches(Iterator[Batch]):
         self._total = planner.order.batches_left(cursor.samples)
         self._ahead: deque[_Ahead] = deque()
         self._pid = os.getpid()
+        # Reentrant, since a handler of signals may take a batch anywhere.
+        self._lock = threading.RLock()
 
     def __next__(self) -> Batch:
-        """The next batch. Raises `ShardError`, `ImageError` where a bad one is not to be left out, `OptionError`."""
+        """Return the next batch; threads that share the iterator take turns.
+
+        Raises `ShardError`, `OptionError`, and `ImageError` where a bad image is not to be left out.
+        """
+        if self._pid != os.getpid():
+            # Another thread of the parent may hold the lock.
+            self._lock = threading.RLock()
+        with self._lock:
+            return self._next()
+
+    def _next(self) -> Batch:
         if self._cursor.taken >= self._total:
             raise StopIteration
         finished = False

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from imgdata import checks
 from imgdata.backends.options import BackendName, DType, LoaderOptions, OnBad, or_default
 from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
@@ -18,6 +19,7 @@ from imgdata.loader.shuffle_quality import check_shuffle
 from imgdata.order.epoch_order import MAX_EPOCH, Order, Shuffle
 from imgdata.order.ranks import distributed_rank_and_world, rank_and_world
 from imgdata.order.resume import Progress, advance, fingerprint, resume
+from imgdata.recipes.presets import named_recipe
 from imgdata.recipes.recipe import Recipe
 from imgdata.sample import Batch, ClassName
 from imgdata.views.view import View
@@ -44,7 +46,7 @@ class Loader:
         *,
         split: str | None = None,
         batch_size: int,
-        recipe: Recipe,
+        recipe: Recipe | str,
         device: "str | torch.device" = "cpu",
         backend: BackendName = "auto",
         shuffle: Shuffle = "global",
@@ -68,7 +70,8 @@ class Loader:
             source: A dataset's folder, a `Dataset`, or a `View`, which brings its split along.
             split: Name of the split, such as `train`.
             batch_size: Samples of a batch of this rank.
-            recipe: What is done to each sample, such as `imgdata.recipes.imagenet_train(224)`.
+            recipe: What is done to each sample: a `Recipe` such as `imgdata.recipes.imagenet_train(224)`, the name of a
+                ready one such as `imagenet_train`, or a JSON file.
             device: Where the images and labels are wanted: `cpu`, `cuda:1`, `mps`, or `cuda` for PyTorch's current GPU.
             backend: What makes the batches: `cpu`, `dali`, `resident`, or `auto` for the best one here. `repr` says
                 which, and why.
@@ -94,7 +97,7 @@ class Loader:
         """
         options = LoaderOptions(
             batch_size=batch_size,
-            recipe=recipe,
+            recipe=named_recipe(recipe) if isinstance(recipe, str) else recipe,
             device=str(device),
             backend=backend,
             shuffle=shuffle,
@@ -258,14 +261,20 @@ class Loader:
         return self.view
 
     @property
+    def sampler(self) -> "EpochSampler":
+        """What PyTorch, Lightning and timm call `set_epoch` of: the loader's own."""
+        return EpochSampler(self)
+
+    @property
     def bad(self) -> tuple[BadImage, ...]:
         """The images that this process could not use, each once."""
         return self._bad.records
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next iterator begin with `epoch`: at its start, or where a state of it that was just loaded says."""
-        if isinstance(epoch, bool) or not isinstance(epoch, int) or not 0 <= epoch < MAX_EPOCH:
+        if not checks.is_integer(epoch) or not 0 <= epoch < MAX_EPOCH:
             raise OptionError(f"epoch must be 0 to 2^32-1, got {epoch!r}")
+        epoch = int(epoch)
         if self._start is None or self._start.epoch != epoch:
             self._start = Cursor(epoch=epoch, samples=0)
 
@@ -327,6 +336,17 @@ class Loader:
     def _shuffle_text(self) -> str:
         order = self._planner.order
         return f"window of {order.window_shards} shards" if order.shuffle == "window" else order.shuffle
+
+
+class EpochSampler:
+    """The sampler of a loader, as far as frameworks ask for one: it sets the loader's epoch."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def set_epoch(self, epoch: int) -> None:
+        """See `Loader.set_epoch`."""
+        self._loader.set_epoch(epoch)
 
 
 def _refuse_several_workers() -> None:

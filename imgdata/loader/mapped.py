@@ -1,10 +1,13 @@
 """A loader, a function of its batches -> an iterable for code that expects other batches, or a `DataLoader`."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 from torch.utils.data import IterableDataset
 
+from imgdata.errors import OptionError
 from imgdata.sample import Batch
 from imgdata.views.view import View
 
@@ -24,6 +27,16 @@ class BatchSource(Protocol):
     @property
     def dataset(self) -> View:
         """The samples of an epoch."""
+        ...
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
+        ...
+
+    @property
+    def sampler(self) -> Any:
+        """What has `set_epoch`."""
         ...
 
     def set_epoch(self, epoch: int) -> None:
@@ -53,12 +66,19 @@ class MappedLoader(IterableDataset[T_co]):
         return len(self._loader)
 
     def __iter__(self) -> Iterator[T_co]:
+        if self._loader.world_size > 1:
+            _refuse_another_sharding()
         return map(self._function, self._loader)
 
     @property
     def batch_size(self) -> int:
         """Samples of a batch of this rank."""
         return self._loader.batch_size
+
+    @property
+    def sampler(self) -> Any:
+        """See `imgdata.Loader.sampler`."""
+        return self._loader.sampler
 
     @property
     def dataset(self) -> View:
@@ -76,3 +96,16 @@ class MappedLoader(IterableDataset[T_co]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `imgdata.Loader.load_state_dict`."""
         self._loader.load_state_dict(state)
+
+
+def _refuse_another_sharding() -> None:
+    """Raise `OptionError` where Accelerate would share out again, between ranks, what each rank has for itself."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "accelerate.data_loader":
+            raise OptionError(
+                "a loader of several ranks must not be prepared by Accelerate inside a DataLoader, got one that is: "
+                "each rank has its own batches already, and would see a part of them alone; pass loader.map(...) itself "
+                "to accelerator.prepare"
+            )
+        frame = frame.f_back

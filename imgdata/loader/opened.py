@@ -31,7 +31,7 @@ def open_source(source: str | Path | Dataset | View, split: str | None, view: st
                 f"split and view must be left out when the source is a View, got {split!r} and {view!r}; apply them "
                 "with imgdata.open_view before"
             )
-        dataset = open_dataset(source.index.path.parent)
+        dataset = open_dataset(source.folder.path)
         if source.split not in dataset or index_id(dataset[source.split].index) != index_id(source.index):
             raise OptionError(
                 f"{source.index.path}: the dataset must be the one that the view was made of, got another since; "

@@ -14,6 +14,8 @@ Shuffle = Literal["global", "window", "none"]
 
 MAX_SEED = 2**63
 MAX_EPOCH = 2**32
+MAX_SAMPLES = 2**32
+"""Samples of an epoch: its order takes 8 bytes of memory for each."""
 _EPOCH_STREAM, _SHARD_STREAM, _WINDOW_STREAM = 0x65706F63, 0x73686172, 0x77696E64
 """Upper halves of stream numbers, whose lower halves are epochs: no two draws of one seed are the same."""
 
@@ -101,6 +103,11 @@ class Order:
     def __post_init__(self) -> None:
         if self.num_samples < 1:
             raise OptionError(f"num_samples must be 1 or more, got {self.num_samples}; the split or view is empty")
+        if self.num_samples > MAX_SAMPLES:
+            raise OptionError(
+                f"num_samples must be at most {MAX_SAMPLES:,}, since the order of an epoch is kept in memory, got "
+                f"{self.num_samples:,}; make the view shorter"
+            )
         if self.global_batch < 1:
             raise OptionError(f"global_batch must be 1 or more, got {self.global_batch}")
         if self.shuffle not in get_args(Shuffle):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from imgdata import checks
 from imgdata.errors import OptionError
 from imgdata.order.epoch_order import MAX_EPOCH, Order
 
@@ -73,13 +74,16 @@ def resume(state: Mapping[str, Any], order: Order, fingerprint: str) -> Progress
 
 
 def _read(state: Mapping[str, Any]) -> Progress:
+    if not isinstance(state, Mapping):
+        raise OptionError(f"state must be a dict as `state_dict` gives it, got {state!r:.60}")
     version = state.get("version")
     if version != STATE_VERSION:
         raise OptionError(f"state: version must be {STATE_VERSION}, got {version!r}; another imgdata saved it")
     for name, limit in (("seed", 2**63), ("epoch", MAX_EPOCH), ("samples", 2**63)):
         value = state.get(name)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < limit:
+        if value is None or not checks.is_integer(value) or not 0 <= int(value) < limit:
             raise OptionError(f"state: {name} must be a whole number from 0, got {value!r}; it is damaged")
     if not isinstance(state.get("fingerprint"), str):
         raise OptionError(f"state: fingerprint must be text, got {state.get('fingerprint')!r}; it is damaged")
-    return Progress(**{name: state[name] for name in ("seed", "epoch", "samples", "fingerprint")})
+    seed, epoch, samples = (int(state[name]) for name in ("seed", "epoch", "samples"))
+    return Progress(seed=seed, epoch=epoch, samples=samples, fingerprint=state["fingerprint"])

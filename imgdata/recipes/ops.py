@@ -1,10 +1,11 @@
 """The operators of a recipe: frozen settings, checked when built; none of them touches a pixel.
 
+The first argument of an operator may be given by position where it is the obvious one: `RandomResizedCrop(224)`.
 Defaults are those of torchvision's operator of the same name (version 2 of its transforms), where there is one.
 Sizes are in pixels of the output, and (height, width) where there are two.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from imgdata import checks
@@ -27,7 +28,7 @@ _LEAST_RATIO = 1e-3
 class RandomResizedCrop:
     """A crop of random area and aspect ratio, resized: Szegedy et al., "Going deeper with convolutions", 2014."""
 
-    size: Size
+    size: Size = field(kw_only=False)
     """Of the output: a side, (height, width), a `Schedule` or a `Ramp`."""
     scale: tuple[float, float] = (0.08, 1.0)
     """Least and most area of the crop, as a share of the picture's."""
@@ -46,7 +47,7 @@ class RandomResizedCrop:
 class Resize:
     """The whole picture, resized: its shorter side to `size`, or to exactly (height, width)."""
 
-    size: Size
+    size: Size = field(kw_only=False)
     """One number (or a `Schedule` or `Ramp` of them) is the shorter side, and a crop must follow."""
     interpolation: Resampling = "bilinear"
 
@@ -59,7 +60,7 @@ class Resize:
 class CenterCrop:
     """The middle of the picture; a smaller picture gets black margins."""
 
-    size: Size
+    size: Size = field(kw_only=False)
 
     def __post_init__(self) -> None:
         check_size("CenterCrop.size", self.size)
@@ -72,7 +73,7 @@ class PadRandomCrop:
     torchvision's `RandomCrop(size, padding=..., padding_mode=...)`.
     """
 
-    size: Size
+    size: Size = field(kw_only=False)
     padding: int = 0
     """Width of the margins in pixels."""
     mode: Literal["zero", "reflect"] = "zero"
@@ -88,7 +89,7 @@ class PadRandomCrop:
 class HorizontalFlip:
     """Left and right change places, with probability `p`."""
 
-    p: float = 0.5
+    p: float = field(default=0.5, kw_only=False)
 
     def __post_init__(self) -> None:
         checks.number("HorizontalFlip.p", self.p, 0, 1)
@@ -98,7 +99,7 @@ class HorizontalFlip:
 class VerticalFlip:
     """Top and bottom change places, with probability `p`."""
 
-    p: float = 0.5
+    p: float = field(default=0.5, kw_only=False)
 
     def __post_init__(self) -> None:
         checks.number("VerticalFlip.p", self.p, 0, 1)
@@ -108,7 +109,7 @@ class VerticalFlip:
 class Rotate:
     """A turn about the middle by a random angle, counter-clockwise; the size stays. torchvision's `RandomRotation`."""
 
-    degrees: float | tuple[float, float]
+    degrees: float | tuple[float, float] = field(kw_only=False)
     """Least and most angle, or one number for (-degrees, degrees)."""
     p: float = 1.0
     fill: Fill = 0.0
@@ -171,7 +172,7 @@ def _check_jitter(where: str, value: float | tuple[float, float], low: float, hi
 class Grayscale:
     """All colour is taken out, with probability `p`; three channels stay. torchvision's `RandomGrayscale`."""
 
-    p: float = 0.1
+    p: float = field(default=0.1, kw_only=False)
 
     def __post_init__(self) -> None:
         checks.number("Grayscale.p", self.p, 0, 1)
@@ -247,7 +248,7 @@ class Normalize:
 class RandomErasing:
     """A random rectangle is painted over: Zhong et al., "Random erasing", 2017 (arXiv 1708.04896)."""
 
-    p: float = 0.5
+    p: float = field(default=0.5, kw_only=False)
     scale: tuple[float, float] = (0.02, 0.33)
     """Least and most area, as a share of the picture's."""
     ratio: tuple[float, float] = (0.3, 3.3)
@@ -270,7 +271,7 @@ class Cutout:
     It may stick out of the picture. An odd size loses a pixel, as in the authors' code.
     """
 
-    size: int
+    size: int = field(kw_only=False)
     """Side in pixels of the output: 16 for CIFAR-10 and 8 for CIFAR-100 in the paper."""
     value: float | tuple[float, float, float] = 0.0
     """What it becomes, in the units of the batch."""
@@ -284,7 +285,7 @@ class Cutout:
 class MixUp:
     """Pairs of samples are blended: Zhang et al., "mixup", 2017 (arXiv 1710.09412)."""
 
-    alpha: float = 1.0
+    alpha: float = field(default=1.0, kw_only=False)
     """The share of the one is drawn from Beta(alpha, alpha), once for a batch."""
     p: float = 1.0
     """Probability that a batch is mixed."""
@@ -298,7 +299,7 @@ class MixUp:
 class CutMix:
     """A rectangle is taken over from another sample: Yun et al., "CutMix", 2019 (arXiv 1905.04899)."""
 
-    alpha: float = 1.0
+    alpha: float = field(default=1.0, kw_only=False)
     """The area that is kept is drawn from Beta(alpha, alpha), once for a batch."""
     p: float = 1.0
     """Probability that a batch is mixed."""

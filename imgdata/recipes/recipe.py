@@ -158,7 +158,10 @@ def _plain(value: Any) -> Any:
         return {"schedule": _plain(value.steps)}
     if isinstance(value, Ramp):
         return {"ramp": {field.name: getattr(value, field.name) for field in fields(value)}}
-    return [_plain(one) for one in value] if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    # A number of NumPy's.
+    return value.item() if hasattr(value, "item") else value
 
 
 def _op_from_dict(content: Any) -> Any:

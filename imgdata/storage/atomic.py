@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from imgdata.errors import OutputError
@@ -111,5 +111,7 @@ class FilePool:
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
 
-    def __del__(self) -> None:
-        self.close()
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # When the program ends the name `os` may be gone.
+        while self._descriptors:
+            close(self._descriptors.popitem()[1])

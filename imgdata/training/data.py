@@ -172,8 +172,9 @@ def evaluation_recipe(options: DecidedOptions, takes: ModelInput, size: int, fac
 
 def recipe_kind(options: DecidedOptions, facts: Facts) -> str:
     """`imagenet`, `cifar`, `classifier` or `plain`; that of validation where the recipe is a file."""
-    if options.recipe in ("imagenet", "cifar", "classifier", "plain"):
-        return options.recipe
+    name = options.recipe.removesuffix("_train")
+    if name in ("imagenet", "cifar", "classifier", "plain"):
+        return name
     if options.recipe != "auto" and not options.recipe.endswith(".json"):
         raise OptionError(
             f"recipe must be auto, imagenet, cifar, classifier, plain or a .json file, got {options.recipe!r}"

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from imgdata.train.options import TrainOptions
 from imgdata_cli.main import cli
 
 import imgdata
@@ -24,6 +23,7 @@ from imgdata.measure.parity.cases import recipe_cases
 from imgdata.measure.parity.parity import available, parity
 from imgdata.measure.parity.pictures import load_pictures
 from imgdata.measure.timing import Rate
+from imgdata.training.options import TrainOptions
 from support.bench_jobs import measured
 from support.fakebackend.backend import FakeBackend
 from support.fakebackend.kind import FakeKind

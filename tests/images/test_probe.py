@@ -11,6 +11,7 @@ from PIL import Image, features
 
 from imgdata.errors import ImageError
 from imgdata.images.info import ImageInfo
+from imgdata.images.jpeg import has_plain_header
 from imgdata.images.probe import probe
 from support.pictures import (
     FORMATS,
@@ -237,3 +238,26 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
         probe(b"\xff\xd8" + data)
     with pytest.raises(ImageError):
         probe(b"\x89PNG\r\n\x1a\n" + data)
+
+
+@pytest.mark.parametrize(
+    ("data", "plain"),
+    [
+        (jpeg(), True),
+        (jpeg(progressive=True), True),
+        (jpeg("L"), True),
+        (jpeg(restart_marker_blocks=2), True),
+        (cmyk_jpeg(2), True),
+        (jpeg()[:20] + b"hello" + jpeg()[20:], False),  # behind JFIF's segment
+        (jpeg()[:20] + b"\xff" + jpeg()[20:], False),  # a fill byte, which decoders pass over
+        (jpeg()[:20] + b"\xff\x02\0\x02" + jpeg()[20:], False),  # a reserved marker
+        (jpeg()[:20] + b"\xff\xfe\0\x01" + jpeg()[20:], False),  # a segment shorter than its own length
+        (jpeg()[:20] + b"\xff\xfe\xff\xff" + jpeg()[20:], False),  # one that ends behind the file
+        (jpeg().replace(b"\xff\xc0", b"\xff\xfe"), False),  # no frame
+        (b"\xff\xd8" + jpeg()[2:] + jpeg()[2:], True),  # what lies behind the scan is not looked at
+        (jpeg()[:30], False),
+        (b"\xff\xd8\xff\xd9", False),
+    ],
+)
+def test_a_plain_header_is_segment_behind_segment(data: bytes, plain: bool) -> None:
+    assert has_plain_header(data) is plain

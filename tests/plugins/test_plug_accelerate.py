@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import DataLoaderConfiguration
+from torch.utils.data import DataLoader
 
+from imgdata.errors import OptionError
 from support.plugin_pages import changed
 from support.plugin_training import VAL_SAMPLES, leave, run_ranks, tiny_model, train_loader, val_loader
 from support.plugin_training import pets as pets
@@ -74,6 +77,16 @@ def test_a_prepared_loader_is_the_loader_itself(pets):
         shown = [step(accelerator, model, optimizer, batch) for batch in train]
         train.set_epoch(0)
         assert shown == [batch.positions.tolist() for batch in train]
+
+
+@pytest.mark.parametrize("dispatch", [True, False])
+def test_a_data_loader_around_the_loader_of_a_rank_is_not_shared_out_again(pets, monkeypatch, dispatch):
+    accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(dispatch_batches=dispatch))
+    monkeypatch.setattr(PartialState(), "num_processes", 2)
+    with train_loader(pets, rank=0, world_size=2) as train:
+        prepared = accelerator.prepare(DataLoader(train.map(tuple), batch_size=None))
+        with pytest.raises(OptionError, match=r"each rank has its own batches already.*pass loader.map"):
+            next(iter(prepared))
 
 
 def test_a_state_of_accelerate_has_the_place_in_the_epoch(pets, tmp_path):

@@ -69,9 +69,9 @@ def available(*, all_backends: bool = False) -> dict[str, Executor]:
     Kinds that decode once keep what they decode in the cache folder.
     """
     backends: dict[str, Executor] = {"pillow": by_pillow}
-    for kind in reversed(registry.KINDS):
-        if kind.is_reference and native.AVAILABLE:
-            backends["native"] = by_backend(kind)
+    if native.AVAILABLE:
+        backends["native"] = by_backend(registry.reference_kind())
+    for kind in registry.KINDS:
         if not kind.is_reference and all_backends and kind.missing("cpu") is None:
             backends[kind.name] = by_backend(kind)
     return backends

@@ -80,6 +80,24 @@ def test_bad_images_are_remembered_for_the_next_run(flawed, monkeypatch, cache):
     }
 
 
+def test_dali_never_sees_a_jpeg_with_stray_bytes_between_header_segments(tmp_path, monkeypatch):
+    """They ended the process inside nvImageCodec 0.9.0, in most runs."""
+    odd = {3: sample(3)[:20] + b"hello" + sample(3)[20:], 5: sample(5)[:20] + b"\xff" + sample(5)[20:]}
+    given, seen = setup(dataset(tmp_path, odd, count=10), RECIPE), []
+    start = pipeline.Graph.start
+    monkeypatch.setattr(
+        pipeline.Graph, "start", lambda self, encoded, arrays: (seen.extend(encoded), start(self, encoded, arrays))[1]
+    )
+    found, failed = by_dali(given, work(given, [2, 3, 4, 5]))
+    assert failed == {}
+    assert not any(bytes(one) in odd.values() for one in seen)
+    assert sum(bytes(one) in (sample(2), sample(4)) for one in seen) == 2
+    monkeypatch.setattr(native, "AVAILABLE", False)
+    with closing(CpuBackend(given)) as backend:
+        expected, _ = made(backend, work(given, [3, 5]))
+    assert np.array_equal(found[[1, 3]], expected)
+
+
 @pytest.mark.parametrize(
     "line", [b"5", b"null", b"[[1], 2, 3, 4]", b'["5", 1, "a", "b"]', b"\xff\xfe", b"[" * 10**5, b"[5, 1]", b"{}"]
 )
