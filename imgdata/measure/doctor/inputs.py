@@ -14,7 +14,7 @@ from imgdata.errors import OptionError
 from imgdata.loader.delivery import Engine
 from imgdata.loader.opened import Opened, open_source
 from imgdata.recipes import HorizontalFlip, Normalize, PadRandomCrop
-from imgdata.recipes.presets import OF_ONE_SIZE, named_recipe, preset_name
+from imgdata.recipes.presets import OF_ONE_SIZE, SHORT_NAMES, named_recipe
 from imgdata.recipes.recipe import Recipe
 from imgdata.training.data import sides_of
 
@@ -114,7 +114,7 @@ def choose_recipe(options: DoctorOptions, opened: Opened) -> tuple[Recipe, str]:
     name = options.recipe
     if name is None:
         return _fitting_recipe(options, opened)
-    name = preset_name(name)
+    name = SHORT_NAMES.get(name, name)
     if name.endswith(".json"):
         code = f"imgdata.recipes.Recipe.from_dict(json.loads(Path({json.dumps(name)}).read_text()))"
         return named_recipe(name, options.size), code
