@@ -105,7 +105,7 @@ def _refuse_another_sharding() -> None:
         if frame.f_globals.get("__name__") == "accelerate.data_loader":
             raise OptionError(
                 "a loader of several ranks must not be prepared by Accelerate inside a DataLoader, got one that is: "
-                "each rank has its own batches already, and would see a part of them alone; pass loader.map(...) itself "
-                "to accelerator.prepare"
+                "each rank has its own batches already, and would see a part of them alone; pass loader.map(...) "
+                "itself to accelerator.prepare"
             )
         frame = frame.f_back
