@@ -49,6 +49,8 @@ class SampleRef:
     """Where the sample starts in its container: a byte, or a row for arrays and tables."""
     fields: str = ""
     """Further columns as one JSON object (`json` member); empty when there are none."""
+    state: int = 0
+    """Hash of the modification time, size and inode that the sample's file had when it was listed; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from imgdata.errors import ImageError
 from imgdata.images.exif import exif_orientation
 from imgdata.images.info import ImageInfo
-from imgdata.images.pillow import open_image, pillow_errors
+from imgdata.images.pillow import open_image, pillow_errors, says_no_memory
 
 SOI = 0xD8
 EOI = 0xD9
@@ -141,6 +141,8 @@ def decode_jpeg(
         return decode(data, True)
     except ValueError as error:
         message = str(error)
+        if says_no_memory(message):
+            raise MemoryError(message) from error
     if "subsampling" in message:
         return _decode_unusual_jpeg(data, info, colorspace)
     picture = _without_harmless_faults(data, strict, [] if notes is None else notes)
@@ -178,6 +180,8 @@ def _without_harmless_faults(data: bytes, strict: bool, notes: list[str]) -> byt
     except ImageError:
         return None
     except ValueError as error:
+        if says_no_memory(str(error)):
+            raise MemoryError(str(error)) from error
         stray = _STRAY_END.search(str(error))
         if stray is None:
             return None

@@ -20,6 +20,8 @@ from imgdata.images.png import pixels_only
 Image.init()
 
 _CUT_SHORT = re.compile(r"truncated|premature|unexpected end|end of (?:file|data)|not enough|unpack|out of range", re.I)
+_NO_MEMORY = re.compile(r"insufficient memory|out of memory|not create \w*decoder|cannot allocate memory", re.I)
+"""What Pillow, libjpeg (`Insufficient memory (case 4)`) and simplejpeg (`could not create decoder object`) say."""
 _PILLOW_FAULTS = (
     OSError,
     SyntaxError,
@@ -78,21 +80,31 @@ def heard_warnings() -> Iterator[list[str]]:
 
 @contextmanager
 def pillow_errors() -> Iterator[None]:
-    """Turn what Pillow raises on damaged images into `ImageError`; its warnings are for `heard_warnings` alone."""
+    """Turn what Pillow raises on damaged images into `ImageError`, and its words for short memory into `MemoryError`.
+
+    Its warnings are for `heard_warnings` alone.
+    """
     outer: list[str] | None = getattr(_heard, "texts", None)
     if outer is None:
         _heard.texts = []
     try:
         yield
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-        raise ImageError("too-large", str(error) or "not enough memory") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError("too-large", str(error)) from error
     except _PILLOW_FAULTS as error:
         text = str(error) or type(error).__name__
+        if says_no_memory(text):
+            raise MemoryError(text) from error
         # "decoder ... not available": a Pillow built without the format's library.
         reason = "unsupported" if "not available" in text else "truncated" if _CUT_SHORT.search(text) else "corrupt"
         raise ImageError(reason, text) from error
     finally:
         _heard.texts = outer
+
+
+def says_no_memory(text: str) -> bool:
+    """Return whether a decoder's message means that the system had no memory left, whatever the image holds."""
+    return _NO_MEMORY.search(text) is not None
 
 
 def open_image(data: bytes, name: str) -> Image.Image:

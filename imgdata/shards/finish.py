@@ -32,7 +32,7 @@ def finish(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], identity:
     `reports` has one entry for each planned shard, in order. Returns the warnings. Can be cut off and called
     again at any point.
     """
-    out = job.out
+    out = job.folder
     splits = []
     for split in plan.splits:
         of_split = [report for report in reports if report.split == split.name]
@@ -94,7 +94,7 @@ def _close_gaps(job: JobFolder, name: str, split: str, kept: Sequence[ShardRepor
     if not moves:
         return files
     job.mark_closing_gaps()
-    out = job.out
+    out = job.folder
     for old, new in moves:
         if _first_key(out / new) == _first_row_key(out, old):
             continue

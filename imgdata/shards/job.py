@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import json
+import os
+import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,15 @@ from typing import Any
 from imgdata.dataset.manifest import read_manifest
 from imgdata.errors import ImageError, OutputError, ShardError
 from imgdata.images.encode import encoder
+from imgdata.shards.changes import changed_images, refuse_changed, stored_in_dataset, stored_in_shards
 from imgdata.shards.engines.local import LocalEngine
+from imgdata.shards.engines.protocol import Engine
 from imgdata.shards.finish import finish
-from imgdata.shards.job_folder import REJECTS, REPAIRS, own
+from imgdata.shards.job_folder import REJECTS, REPAIRS, JobFolder, own, standing_of
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.parallel import check_workers
 from imgdata.shards.plan import Plan, describe, make_plan
-from imgdata.shards.prepare import prepare
+from imgdata.shards.prepare import read_and_prepare
 from imgdata.shards.record import ShardReport, read_record
 from imgdata.shards.select import exclude, select_classes
 from imgdata.shards.sidecars import dali_index_path
@@ -29,11 +33,16 @@ from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.parquet.source import spool
 from imgdata.sources.readers import RangeReader
+from imgdata.sources.reading import with_states
+from imgdata.sources.synthetic import PREFIX as SYNTHETIC
+from imgdata.storage.local_paths import local_path
 
 SPOOL_BYTES = 1 << 30
 """Parquet sources with more image bytes are first copied out in their own order: rows in shuffled order
 would read a whole row group for each image."""
 RATE_SAMPLES = 32
+SURE_SHARE = 0.5
+"""Share of an estimated size that a dataset surely takes, where images are encoded anew."""
 
 
 class Watcher:
@@ -94,54 +103,88 @@ def shard(
 ) -> ShardSummary:
     """Turn the raw dataset `source` into the dataset folder `out`.
 
-    A run that was cut off goes on where it stopped when it is called again with the same arguments; shards
-    that are finished are not written again, and the result is the same to the byte. `workers` (default: one
-    for each core this process may use) does not change the bytes either.
+    A run that was cut off resumes when it is called again with the same arguments; shards that are finished are not
+    written again, and the result is the same to the byte. `workers` (default: one for each core this process may use)
+    does not change the bytes either. With `overwrite` an old dataset in `out` stays until the new one is whole.
 
-    Raises `SourceError` for a source that can't be read, `OptionError` for options without a meaning,
-    `OutputError` when `out` is busy, full, not writable, or holds something else, and `ImageError` for the
+    Raises `SourceError` for a source that can't be read or that changes meanwhile, `OptionError` for options without a
+    meaning, `OutputError` when `out` is busy, full, not writable, or holds something else, and `ImageError` for the
     first bad image with `on_bad="fail"`.
     """
     options = options or ShardOptions()
     watch = watch or Watcher()
     workers = check_workers(workers)
-    out = Path(out)
-    _refuse_output_in_the_way(source, out)
     started = time.perf_counter()
+    out = local_path(out, "OUT")
+    if not os.fspath(source).startswith(SYNTHETIC):
+        local_path(source, "SOURCE")
+    _refuse_output_in_the_way(source, out)
     with own(out) as job:
         watch.stage("listing")
         listing = _list(source, read, options)
         _refuse_to_replace_the_source(listing, out)
-        identity = {
-            "options": {**options.to_dict(), **({"encoder": encoder()} if options.encodes else {})},
-            "source": {"kind": listing.kind, "fingerprint": listing.fingerprint()},
-        }
-        if job.is_finished(identity, overwrite=overwrite):
-            return _finished_summary(out)
-        watch.stage("planning")
-        plan = make_plan(listing, options)
-        job.begin(identity, plan)
-        records = {file: read_record(out, file, need_tar=not job.closing_gaps) for file in plan.shard_files()}
-        reports = {file: report for file, report in records.items() if report is not None}
-        resumed = len(reports)
-        samples_done = sum(report.samples + len(report.rejects) for report in reports.values())
-        if listing.kind == "parquet" and int(listing.size_N.sum()) > SPOOL_BYTES and resumed < plan.num_shards:
-            watch.stage("copying images out of Parquet")
-            plan = dataclasses.replace(plan, listing=spool(listing, job.spool))
-        watch.stage("writing")
-        watch.planned(plan, samples_done)
-        tasks = plan.tasks(out, skip=reports)
-        try:
-            with LocalEngine(workers=workers, samples=plan.num_samples - samples_done, lock=job.lock) as engine:
-                for report in engine.run(tasks, plan.num_shards - resumed, watch.advanced):
-                    reports[report.file] = report
-        except ImageError as error:
-            raise ImageError(
-                error.reason, f"{error.detail}; on-bad 'reject' leaves such images out, 'fail' stops here"
-            ) from error
-        watch.stage("finishing")
-        ordered = [reports[file] for file in plan.shard_files()]
-        warnings = finish(job, plan, ordered, identity)
+        return write_listing(job, listing, options, workers=workers, overwrite=overwrite, watch=watch, started=started)
+
+
+def write_listing(
+    job: JobFolder,
+    listing: Listing,
+    options: ShardOptions,
+    *,
+    workers: int,
+    overwrite: bool,
+    watch: Watcher,
+    started: float,
+    engine: Callable[..., Engine] = LocalEngine,
+) -> ShardSummary:
+    """Write `listing` as the dataset of the output folder that `job` owns, or resume, or find it complete.
+
+    `engine` makes what runs the tasks, as `LocalEngine` is made. Raises as `shard` does.
+    """
+    out = job.out
+    listing, state = with_states(listing)
+    identity = _identity(listing, options)
+    standing = job.find(identity, overwrite=overwrite)
+    if standing == "complete":
+        summary = _finished_summary(out)
+        _refuse_another_source(job, listing, state, options, workers=workers, watch=watch)
+        return summary
+    watch.stage("planning")
+    plan = make_plan(listing, options)
+    records = {file: read_record(job.folder, file, need_tar=not job.closing_gaps) for file in plan.shard_files()}
+    reports = {file: report for file, report in records.items() if report is not None}
+    if reports and job.state != state:
+        names = _changed(job, plan, list(reports.values()), workers=workers, watch=watch)
+        if names and overwrite:
+            job.start_again()
+            reports = {}
+        else:
+            refuse_changed(out, names, state="begun")
+    job.begin(identity, plan, state)
+    if job.state != state:
+        job.remember_state(state)
+    resumed = len(reports)
+    samples_done = sum(report.samples + len(report.rejects) for report in reports.values())
+    _refuse_full_disk(job, plan, reports)
+    if listing.kind == "parquet" and int(listing.size_N.sum()) > SPOOL_BYTES and resumed < plan.num_shards:
+        watch.stage("copying images out of Parquet")
+        plan = dataclasses.replace(plan, listing=spool(listing, job.spool))
+    watch.stage("writing")
+    watch.planned(plan, samples_done)
+    tasks = plan.tasks(job.folder, skip=reports)
+    try:
+        with engine(workers=workers, samples=plan.num_samples - samples_done, lock=job.lock) as running:
+            for report in running.run(tasks, plan.num_shards - resumed, watch.advanced):
+                reports[report.file] = report
+    except ImageError as error:
+        raise ImageError(
+            error.reason, f"{error.detail}; on-bad 'reject' leaves such images out, 'fail' stops here"
+        ) from error
+    watch.stage("finishing")
+    ordered = [reports[file] for file in plan.shard_files()]
+    warnings = finish(job, plan, ordered, identity)
+    job.remember_state(state)
+    job.swap_in()
     return ShardSummary(
         out=out,
         name=plan.name,
@@ -162,20 +205,76 @@ def plan_shards(
     *,
     read: SourceOptions | None = None,
     workers: int | None = None,
+    out: str | Path | None = None,
 ) -> dict[str, Any]:
-    """What `shard` would do, as JSON values: splits, shards, bytes, and seconds judged from a few images."""
+    """Return what `shard` would do, as JSON values: splits, shards, bytes, and seconds judged from a few images.
+
+    With `out`, `out` says what is there now and what a run would do about it, and OUT is refused as `shard` does.
+    """
     options = options or ShardOptions()
     workers = check_workers(workers)
+    if not os.fspath(source).startswith(SYNTHETIC):
+        local_path(source, "SOURCE")
+    if out is not None:
+        out = local_path(out, "OUT")
+        _refuse_output_in_the_way(source, out)
     plan = make_plan(_list(source, read, options), options)
+    if out is not None:
+        _refuse_to_replace_the_source(plan.listing, out)
     seconds = 0.0
     rows = plan.splits[0].row_N[:RATE_SAMPLES]
     for ref in plan.listing.refs(rows):
         started = time.perf_counter()
         # A bad image costs its time as well; it is reported when the shards are written.
         with contextlib.suppress(ImageError):
-            prepare(plan.listing.reader.read(ref), options, plan.extension)
+            read_and_prepare(plan.listing.reader, ref, options, plan.extension)
         seconds += time.perf_counter() - started
-    return describe(plan, images_per_s=len(rows) / max(seconds, 1e-6) * workers)
+    described = describe(plan, images_per_s=len(rows) / max(seconds, 1e-6) * workers)
+    return described if out is None else {**described, "out": standing_of(out, _identity(plan.listing, options))}
+
+
+def _identity(listing: Listing, options: ShardOptions) -> dict[str, Any]:
+    """What must be the same for a run to resume another one, or to find it complete."""
+    return {
+        "options": {**options.to_dict(), **({"encoder": encoder()} if options.encodes else {})},
+        "source": {"kind": listing.kind, "fingerprint": listing.fingerprint()},
+    }
+
+
+def _changed(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], *, workers: int, watch: Watcher) -> list[str]:
+    """Names of the images of the finished shards that have other bytes in the source now."""
+    watch.stage("comparing images with the source")
+    stored = stored_in_shards(job.folder, reports)
+    return changed_images(plan.listing, stored, plan.options, plan.extension, workers=workers)
+
+
+def _refuse_another_source(
+    job: JobFolder, listing: Listing, state: str, options: ShardOptions, *, workers: int, watch: Watcher
+) -> None:
+    """Raise `OutputError` when images have changed since the dataset was made, under the same names and sizes."""
+    # No files, no change: what `synthetic:` draws is a function of its name.
+    if not state or job.state == state:
+        return
+    watch.stage("comparing images with the source")
+    manifest = read_manifest(job.folder)
+    stored = stored_in_dataset(job.folder, manifest)
+    names = changed_images(listing, stored, options, manifest.image_extension, workers=workers)
+    refuse_changed(job.out, names, state="made")
+    job.remember_state(state)
+
+
+def _refuse_full_disk(job: JobFolder, plan: Plan, reports: Mapping[str, ShardReport]) -> None:
+    """Raise `OutputError` when the shards that are missing can't fit on the disk."""
+    planned = sum(split.estimated_bytes for split in plan.splits)
+    needed = planned - sum(report.bytes for report in reports.values())
+    if not plan.is_exact:
+        needed = int(needed * SURE_SHARE)
+    free = shutil.disk_usage(job.folder).free
+    if needed > free:
+        raise OutputError(
+            f"{job.out}: no space left on the disk for this dataset: it needs about {needed / 1e6:,.1f} MB, and "
+            f"{free / 1e6:,.1f} MB are free; free some and run the same command again"
+        )
 
 
 def _list(source: str | Path, read: SourceOptions | None, options: ShardOptions) -> Listing:
@@ -217,7 +316,7 @@ def _split_totals(reports: list[ShardReport]) -> dict[str, dict[str, int]]:
 
 
 def _finished_summary(out: Path) -> ShardSummary:
-    """The summary of a dataset that stood there already, from its manifest."""
+    """The summary of a dataset that was finished before, from its manifest."""
     manifest = read_manifest(out)
     for split in manifest.splits:
         for shard in split.shards:

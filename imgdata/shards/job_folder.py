@@ -1,35 +1,56 @@
-"""An output folder -> what stands in it (nothing, a job, a finished dataset), and the right to write to it.
+"""An output folder -> what is in it (nothing, a job, a finished dataset), and the right to write to it.
 
 While a dataset is not finished, its job folder `.imgdata/` holds
 
     lock            locked by the one run that writes, and by the workers it started
-    plan.json       options, source and cuts of the job; the folder is unfinished as long as this stands
+    plan.json       options, source and cuts of the job; the folder is unfinished as long as this file exists
     SHARD.record    what a finished shard is
     closing-gaps    every shard is written, and some may have been renumbered
-    images.spool    images that were copied out of Parquet
+    images.spool    images that were copied out of Parquet, or handed over as objects
+    next/           a dataset folder of its own, with a job folder of its own, that is to replace the finished dataset
+    swap.json       `next` is whole, and is taking the place of the old dataset
     *.tmp           files that are being written
+
+The journal is the set of these names; each step is one atomic rename or removal, so a crash leaves the state before
+the step or the state after it, and the next run goes on from either.
+
+Overwriting a finished dataset:
+
+    write `next`  ->  `next` has dataset.json  ->  swap.json  ->  old dataset.json removed  ->  other old files removed
+    ->  new files moved in, dataset.json last  ->  swap.json removed
+
+Until swap.json exists the old dataset is untouched and can be read; from then on the new one is whole, and every run
+completes the swap before it does anything else. No moment has neither.
 """
 
 import contextlib
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from imgdata.dataset.manifest import MANIFEST, Manifest, read_manifest
-from imgdata.errors import OutputError
+from imgdata.errors import OutputError, SourceError
 from imgdata.shards.options import differences
 from imgdata.shards.plan import Plan, shard_file
 from imgdata.shards.sidecars import TIMM_INFO, dali_index_path
-from imgdata.storage.atomic import JOB_FOLDER, output_error, write_atomic
+from imgdata.storage.atomic import JOB_FOLDER, output_error, sync_folder, write_atomic
 from imgdata.storage.locks import LockHeldError, locked
 
 REJECTS = "rejects.jsonl"
 REPAIRS = "repairs.jsonl"
 _SIDECARS = (MANIFEST, TIMM_INFO, "croissant.json", "README.md", REJECTS, REPAIRS)
-_LOCK, _PLAN, _GAPS, _SPOOL = "lock", "plan.json", "closing-gaps", "images.spool"
+_LOCK, _PLAN, _GAPS, _SPOOL, _NEXT, _SWAP = "lock", "plan.json", "closing-gaps", "images.spool", "next", "swap.json"
+_STATE_ATTRIBUTE = "user.imgdata.source-state"
+"""Extended attribute of `dataset.json`: the state of the source's files when they were listed. It is no part of the
+dataset's bytes, which are the same on every machine."""
 _WAIT_S = 3.0
-"""How long a run waits for the lock: workers of a run that was killed end, and let go of it, within a second."""
+"""How long a run waits for the lock: workers of a run that was killed end, and release it, within a second."""
+
+Standing = Literal["empty", "begun", "complete"]
+"""What the folder holds of the very dataset that is to be written."""
 
 
 class JobFolder:
@@ -37,70 +58,112 @@ class JobFolder:
 
     def __init__(self, out: Path, lock: int) -> None:
         self.out = out
-        self.path = out / JOB_FOLDER
+        """The folder that the user named."""
+        self.folder = out
+        """Where the dataset is written: `out`, or the folder `next` inside it while an old dataset is there."""
         self.lock = lock
         """Descriptor of the locked file; a worker process that inherits it holds the lock as well."""
 
     @property
+    def path(self) -> Path:
+        """The job folder of the dataset that is being written."""
+        return self.folder / JOB_FOLDER
+
+    @property
     def spool(self) -> Path:
-        """Where images are copied to, out of containers that can only be read forward."""
+        """File into which images are copied, out of containers that can only be read forward."""
         return self.path / _SPOOL
 
     @property
     def closing_gaps(self) -> bool:
-        """Whether every shard is written, though perhaps not under the name of its record any more."""
+        """Whether every shard is written, though perhaps no longer under the name in its record."""
         return (self.path / _GAPS).exists()
 
+    @property
+    def state(self) -> str | None:
+        """State of the source's files that the dataset here, begun or complete, was made of; None when not known."""
+        plan = _read_json(self.path / _PLAN)
+        if plan is not None:
+            return plan.get("state")
+        with contextlib.suppress(OSError, AttributeError):
+            return os.getxattr(self.folder / MANIFEST, _STATE_ATTRIBUTE).decode("ascii", "replace")
+        return None
+
+    def remember_state(self, state: str) -> None:
+        """Note that the dataset here fits source files in this state."""
+        plan = _read_json(self.path / _PLAN)
+        if plan is not None:
+            write_atomic(self.path / _PLAN, _json({**plan, "state": state}))
+            return
+        # Where the file system has no such attributes, or may not be written to, the next run compares all images.
+        with contextlib.suppress(OSError, AttributeError):
+            os.setxattr(self.folder / MANIFEST, _STATE_ATTRIBUTE, state.encode())
+
     def mark_closing_gaps(self) -> None:
-        """Say so before the first shard is renamed."""
+        """Note that shards are about to be renamed; called before the first one is."""
         write_atomic(self.path / _GAPS, b"")
 
-    def is_finished(self, identity: Mapping[str, Any], *, overwrite: bool) -> bool:
-        """Whether the very dataset `identity` stands here finished.
+    def find(self, identity: Mapping[str, Any], *, overwrite: bool) -> Standing:
+        """Return what is here of the dataset `identity`, after completing what an earlier run left half-done.
 
-        Raises `OutputError` when something else stands here: another dataset, unless it may be overwritten, or
-        files that imgdata did not write.
+        With `overwrite`, another dataset is removed if it is unfinished, and stays until the new one is whole if it is
+        finished. Raises `OutputError` for another dataset without `overwrite`, and for files of others.
         """
-        plan = _read_json(self.path / _PLAN)
-        if plan is not None and "discard" in plan:
-            # An overwrite that was cut off: what it was to remove is not whole any more.
-            self._discard(plan["discard"])
-            return False
-        manifest = read_manifest(self.out) if plan is None and (self.out / MANIFEST).exists() else None
-        if plan is None and manifest is None:
+        self._recover()
+        beside = self.out / JOB_FOLDER / _NEXT
+        if beside.exists():
+            begun = _identity(beside)
+            if begun is not None and not _changes(begun, identity):
+                self.folder = beside
+                if _finished(beside) is None:
+                    return "begun"
+                self.swap_in()
+                return "complete"
+            if overwrite or begun is None:
+                shutil.rmtree(beside)
+        if not _is_dataset(self.out):
             if any(entry.name != JOB_FOLDER for entry in self.out.iterdir()):
                 raise OutputError(f"{self.out}: not empty, and not made by imgdata; choose an empty or a new folder")
-            return False
-        if manifest is not None and manifest.source.get("kind") == "index":
+            return "empty"
+        finished = _finished(self.out)
+        if finished is not None and finished.source.get("kind") == "index":
             raise OutputError(
                 f"{self.out}: holds tars that `imgdata index` found here, which are not replaced; choose another folder"
             )
-        if manifest is not None:
-            state, options, source, files = "made", manifest.options, manifest.source, _files(manifest)
-        else:
-            assert plan is not None
-            state, options, source, files = "begun", plan["options"], plan["source"], _planned_files(plan)
+        found = _identity(self.out)
+        assert found is not None
+        changed = _changes(found, identity)
+        if finished is None and not changed:
+            return "begun"
         if overwrite:
-            self._discard(files)
-            return False
-        changed = differences(options, identity["options"])
-        if source["fingerprint"] != identity["source"]["fingerprint"]:
-            changed.append("source: its list of images has changed")
+            self.start_again()
+            return "empty"
         if changed:
+            state = "begun" if finished is None else "made"
             raise OutputError(
                 f"{self.out}: was {state} with other options or another source "
-                f"({'; '.join(changed)}); use the same, another folder, or --overwrite to start afresh"
+                f"({'; '.join(changed)}); use the same, another folder, or --overwrite to replace it"
             )
-        return manifest is not None
+        return "complete"
 
-    def begin(self, identity: Mapping[str, Any], plan: Plan) -> None:
-        """Write `plan.json`, or go on with the one that stands, whose cuts must be the same. Raises `OutputError`."""
+    def start_again(self) -> None:
+        """Make room for a new dataset: beside a finished one, in place of an unfinished one."""
+        if _finished(self.folder) is not None:
+            self.folder = self.out / JOB_FOLDER / _NEXT
+            self.path.mkdir(parents=True)
+        else:
+            plan = _read_json(self.path / _PLAN)
+            assert plan is not None
+            self._discard(_planned_files(plan))
+
+    def begin(self, identity: Mapping[str, Any], plan: Plan, state: str) -> None:
+        """Write `plan.json`, or resume the one that exists, whose cuts must be the same. Raises `OutputError`."""
         begun = _read_json(self.path / _PLAN)
         if begun is not None and "discard" not in begun:
             if begun["cuts"] != plan.cuts():
                 raise OutputError(
                     f"{self.out}: begun where images get other sizes in bytes (another Pillow or imgdata?), so its "
-                    "finished shards do not fit; go on there, or use --overwrite to start afresh"
+                    "finished shards do not fit; resume it there, or use --overwrite to start afresh"
                 )
             return
         values = {
@@ -108,69 +171,165 @@ class JobFolder:
             "cuts": plan.cuts(),
             "name": plan.name,
             "shards": {split.name: len(split.start_K) for split in plan.splits},
+            "state": state,
         }
-        write_atomic(self.path / _PLAN, json.dumps(values, indent=2).encode())
+        write_atomic(self.path / _PLAN, _json(values))
 
     def end(self) -> None:
-        """The dataset is finished: what remains of the job is refuse."""
+        """End the job: the dataset is finished, and nothing else in the job folder is needed."""
         (self.path / _PLAN).unlink()
+
+    def swap_in(self) -> None:
+        """Put the finished dataset of `next` in the place of the old one; does nothing if it was written in place."""
+        if self.folder == self.out:
+            return
+        old = _files(read_manifest(self.out))
+        new = [name for name in _files(read_manifest(self.folder)) if (self.folder / name).exists()]
+        write_atomic(self.out / JOB_FOLDER / _SWAP, _json({"old": old, "new": new}))
+        self._swap(old, new)
 
     def sweep(self) -> None:
         """Remove half-written files, of a killed run or of the killed workers of this one."""
-        for leftover in self.path.glob("*.tmp"):
-            leftover.unlink()
+        for folder in (self.out / JOB_FOLDER, self.out / JOB_FOLDER / _NEXT / JOB_FOLDER):
+            for leftover in folder.glob("*.tmp"):
+                leftover.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Take the job folder away, unless a job is unfinished in it. Call while the lock is held."""
+        """Remove the job folder, unless a job is unfinished in it. Call while the lock is held."""
         self.sweep()
-        if (self.path / _PLAN).exists():
+        path = self.out / JOB_FOLDER
+        if (path / _PLAN).exists() or (path / _NEXT).exists() or (path / _SWAP).exists():
             return
-        for path in self.path.iterdir():
-            if path.name != _LOCK:
-                path.unlink()
-        (self.path / _LOCK).unlink()
+        for leftover in path.iterdir():
+            if leftover.name != _LOCK:
+                leftover.unlink()
+        (path / _LOCK).unlink()
         # A run that waits has put a lock of its own there: the folder is then that run's.
         with contextlib.suppress(OSError):
-            self.path.rmdir()
+            path.rmdir()
+
+    def _recover(self) -> None:
+        """Complete what a run that was cut off had begun to remove or to move."""
+        swap = _read_json(self.out / JOB_FOLDER / _SWAP)
+        if swap is not None:
+            self._swap(swap["old"], swap["new"])
+        plan = _read_json(self.out / JOB_FOLDER / _PLAN)
+        if plan is not None and "discard" in plan:
+            self._discard(plan["discard"])
+            (self.out / JOB_FOLDER / _PLAN).unlink()
+
+    def _swap(self, old: list[str], new: list[str]) -> None:
+        """Replace the files `old` by those of `next`; can be cut off at any point and called again."""
+        beside = self.out / JOB_FOLDER / _NEXT
+        # Once the new dataset.json is moved, all else is: the one in `out` is the new one then, and must stay.
+        if (beside / MANIFEST).exists():
+            (self.out / MANIFEST).unlink(missing_ok=True)
+            sync_folder(self.out)
+            for name in set(old) - set(new):
+                (self.out / name).unlink(missing_ok=True)
+            for name in sorted(new, key=lambda name: name == MANIFEST):
+                # Not there: a run that was cut off has moved it already.
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(beside / name, self.out / name)
+            sync_folder(self.out)
+        shutil.rmtree(beside, ignore_errors=True)
+        (self.out / JOB_FOLDER / _SWAP).unlink()
+        self.folder = self.out
 
     def _discard(self, files: list[str]) -> None:
-        """Remove the files of a dataset, and nothing else, such that any next run completes it."""
-        write_atomic(self.path / _PLAN, json.dumps({"discard": files}).encode())
+        """Remove the files of an unfinished dataset, and nothing else, such that any next run completes the removal."""
+        write_atomic(self.path / _PLAN, _json({"discard": files}))
         for path in self.path.iterdir():
             if path.name not in (_LOCK, _PLAN):
                 path.unlink()
         for name in files:
-            (self.out / name).unlink(missing_ok=True)
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def standing_of(out: Path, identity: Mapping[str, Any]) -> str:
+    """Return what is in `out` and what a run for the dataset `identity` would do about it; nothing is written."""
+    if not out.exists() or not any(out.iterdir()):
+        return "new: nothing is there yet"
+    beside = out / JOB_FOLDER / _NEXT
+    begun = _identity(beside) if beside.exists() else None
+    if begun is not None and not _changes(begun, identity):
+        return "exists: an overwrite with these options was begun here, a run resumes it"
+    found = _identity(out)
+    if found is None:
+        unknown = any(entry.name != JOB_FOLDER for entry in out.iterdir())
+        return (
+            "exists: not empty, and not made by imgdata; a run is refused" if unknown else "new: nothing is there yet"
+        )
+    changed = _changes(found, identity)
+    if changed:
+        return f"exists: another dataset is there ({'; '.join(changed)}); a run is refused without --overwrite"
+    return "exists: complete already" if _finished(out) else "exists: begun with these options, a run resumes it"
 
 
 @contextlib.contextmanager
 def own(out: Path) -> Iterator[JobFolder]:
-    """Own the output folder for the block; what an unsuccessful start created is taken away again.
+    """Own the output folder for the block; what an unsuccessful start created is removed again.
 
-    Raises `OutputError` when `out` can't be written or another run is writing to it.
+    Raises `OutputError` when `out` can't be written, whatever system call says so, or another run is writing there.
     """
-    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    missing: list[Path] = []
     with contextlib.ExitStack() as stack:
         try:
-            descriptor = stack.enter_context(locked(out / JOB_FOLDER / _LOCK, wait_s=_WAIT_S))
+            missing += [folder for folder in (out / JOB_FOLDER, out, *out.parents) if not folder.exists()]
+            stack.callback(_remove_empty, missing)
+            descriptor = stack.enter_context(_unlocked_in_silence(out))
         except LockHeldError:
             raise OutputError(f"{out}: another imgdata run is writing here; wait until it ends, or end it") from None
         except OSError as error:
-            raise output_error(error, out) from error
+            raise _explained(error, out) from error
         job = JobFolder(out, descriptor)
-        job.sweep()
         try:
+            job.sweep()
             yield job
-        finally:
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                job.clear()
+            raise _explained(error, out) from error
+        except BaseException:
+            # What went wrong first is what matters; what is left behind is swept by the next run.
+            with contextlib.suppress(OSError):
+                job.clear()
+            raise
+        try:
             job.clear()
-            for folder in missing:
-                # Folders that hold something by now stay.
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+        except OSError as error:
+            raise _explained(error, out) from error
+
+
+@contextlib.contextmanager
+def _unlocked_in_silence(out: Path) -> Iterator[int]:
+    """Hold the lock; a failure to release it is none of the run, since the system does so when the process ends."""
+    lock = locked(out / JOB_FOLDER / _LOCK, wait_s=_WAIT_S)
+    descriptor = lock.__enter__()
+    try:
+        yield descriptor
+    finally:
+        with contextlib.suppress(OSError):
+            lock.__exit__(None, None, None)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        # Folders that hold something by now stay.
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _explained(error: OSError, out: Path) -> OutputError | SourceError:
+    """What an `OSError` of a run means: most are about a file of the output folder, the others name another one."""
+    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else out
+    if path == out or out in path.parents or path in out.parents:
+        return output_error(error, path)
+    return SourceError(f"{path}: can't be read: {error.strerror or error}; the same command resumes once it can be")
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """The plan at `path`; None when there is none."""
+    """Return the JSON object at `path`; None when there is no such file."""
     try:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -178,6 +337,37 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise OutputError(f"{path}: damaged; delete the folder {path.parent.parent} and start again") from error
     return dict(values)
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values, indent=2).encode()
+
+
+def _is_dataset(folder: Path) -> bool:
+    return (folder / JOB_FOLDER / _PLAN).exists() or (folder / MANIFEST).exists()
+
+
+def _finished(folder: Path) -> Manifest | None:
+    """The manifest of a finished dataset; None for anything else."""
+    begun = (folder / JOB_FOLDER / _PLAN).exists()
+    return read_manifest(folder) if not begun and (folder / MANIFEST).exists() else None
+
+
+def _identity(folder: Path) -> dict[str, Any] | None:
+    """Options and source of the dataset in `folder`, begun or finished; None when there is none."""
+    plan = _read_json(folder / JOB_FOLDER / _PLAN)
+    if plan is not None:
+        return {"options": plan["options"], "source": plan["source"]}
+    manifest = _finished(folder)
+    return None if manifest is None else {"options": manifest.options, "source": manifest.source}
+
+
+def _changes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What is different between two identities, for people; empty when nothing is."""
+    changed = differences(found["options"], wanted["options"])
+    if found["source"]["fingerprint"] != wanted["source"]["fingerprint"]:
+        changed.append("source: its list of images has changed")
+    return changed
 
 
 def _planned_files(plan: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from imgdata.sample import ClassName, SampleRef
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.prepare import prepare
 from imgdata.sources.listing import Listing, Reader
+from imgdata.sources.reading import read_sample, retried
 from imgdata.tar.archive import BLOCK, END_OF_ARCHIVE, padded
 
 SURVEY_SAMPLES = 64
@@ -71,6 +73,8 @@ class Plan:
     options: ShardOptions
     extension: str
     splits: tuple[SplitPlan, ...]
+    is_exact: bool = True
+    """False where images are encoded anew, so that sizes are estimates."""
 
     @property
     def num_samples(self) -> int:
@@ -142,26 +146,26 @@ def make_plan(listing: Listing, options: ShardOptions) -> Plan:
         start_K = cut(sample_N[row_N], options)
         total = int(sample_N[row_N].sum()) + len(start_K) * len(END_OF_ARCHIVE)
         splits.append(SplitPlan(name, row_N, start_K, total))
-    return Plan(options.name or listing.title, listing, options, extension, tuple(splits))
+    return Plan(options.name or listing.title, listing, options, extension, tuple(splits), mean_bytes is None)
 
 
 def _survey(listing: Listing, options: ShardOptions) -> tuple[str, int | None]:
     """Extension of the images, and their mean encoded size where the listing can't know it, from a few of them."""
     encoding = options.encoding
-    found: list[bytes] = []
+    found: list[tuple[str, bytes]] = []
     formats: Counter[str] = Counter()
     for ref in listing.refs(np.unique(np.linspace(0, len(listing) - 1, SURVEY_SAMPLES).astype(np.int64))):
         # Bad images are dealt with, one by one, when the shards are written.
         with contextlib.suppress(ImageError):
-            data = listing.reader.read(ref)
+            data = read_sample(listing.reader, ref)
             formats[probe(data).format] += 1
-            found.append(data)
+            found.append((ref.name, data))
     extension = _usual_extension(formats) if encoding.format == "keep" else encoding.format
     sizes = []
     kept = listing.exact_sizes
-    for data in found:
+    for name, data in found:
         with contextlib.suppress(ImageError):
-            stored = prepare(data, options, extension)[0]
+            stored = retried(partial(prepare, data, options, extension), name)[0]
             sizes.append(len(stored))
             kept = kept and stored is data
     return extension, int(np.mean(sizes)) if sizes and not kept else None

@@ -8,7 +8,10 @@ from imgdata.images.encode import extension_of, lost_in_encoding, needs_encoding
 from imgdata.images.info import UNKNOWN, ImageInfo
 from imgdata.images.pillow import heard_warnings
 from imgdata.images.probe import probe
+from imgdata.sample import SampleRef
 from imgdata.shards.options import ShardOptions
+from imgdata.sources.listing import Reader
+from imgdata.sources.reading import read_sample, retried
 
 
 class Prepared(NamedTuple):
@@ -22,10 +25,20 @@ class Prepared(NamedTuple):
     """What a user should know of it: odd bytes, what was lost in encoding, Pillow's warnings."""
 
 
+def read_and_prepare(reader: Reader, ref: SampleRef, options: ShardOptions, extension: str) -> Prepared:
+    """Return `prepare` of the bytes of `ref`.
+
+    Raises `ImageError` for a fault of the bytes, and `SourceError` for one of the system that stays: a file that can't
+    be read, or no memory.
+    """
+    data = read_sample(reader, ref)
+    return retried(lambda: prepare(data, options, extension), ref.name)
+
+
 def prepare(data: bytes, options: ShardOptions, extension: str) -> Prepared:
     """Return the bytes to store as `extension`, with what they are and what is to be noted of them.
 
-    Raises `ImageError` when the image is bad: damaged, no image at all, or larger than allowed.
+    Raises `ImageError` when the image is bad: damaged, no image at all, or larger than allowed; `MemoryError`.
     """
     with heard_warnings() as warnings:
         prepared = _prepared(data, options, extension)

@@ -15,7 +15,7 @@ from imgdata.errors import ImageError, ShardError
 from imgdata.images.info import ImageInfo
 from imgdata.sample import ClassName, SampleRef
 from imgdata.shards.plan import ShardTask
-from imgdata.shards.prepare import Prepared, prepare
+from imgdata.shards.prepare import Prepared, read_and_prepare
 from imgdata.shards.record import Note, Reject, Repair, ShardReport, ShardRows, job_folder, write_record
 from imgdata.shards.sidecars import dali_index_path, write_dali_index
 from imgdata.storage.atomic import output_error, sync_folder
@@ -102,7 +102,7 @@ def _prepare_all(task: ShardTask, threads: int) -> Iterator[tuple[SampleRef, Pre
 
     def prepared(ref: SampleRef) -> Prepared | ImageError:
         try:
-            return prepare(task.reader.read(ref), task.options, task.extension)
+            return read_and_prepare(task.reader, ref, task.options, task.extension)
         except ImageError as error:
             return error
 

@@ -5,6 +5,7 @@ import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,10 +27,15 @@ class Reader(Protocol):
     """Random access to the raw images, from several threads. Picklable: processes open files on first use."""
 
     def read(self, ref: SampleRef) -> bytes:
-        """The encoded image of `ref`.
+        """Return the encoded image of `ref`.
 
-        Raises `ImageError` when this one can't be read, `SourceError` when the source itself is damaged.
+        Raises `ImageError` when there is none or its bytes are bad, `SourceError` when the source itself is damaged,
+        and lets `OSError` and `MemoryError` pass: what the system fails at is no fault of the image.
         """
+        ...
+
+    def file(self, ref: SampleRef) -> str | Path | None:
+        """Return the path of the file that holds `ref`; None for a source without files."""
         ...
 
 
@@ -55,6 +61,8 @@ class Listing:
     key_N: pa.ChunkedArray
     fields_N: pa.ChunkedArray | None = None
     """JSON objects as text; None when no sample has further columns."""
+    state_N: NDArray[np.int64] | None = None
+    """`SampleRef.state` of each sample; None when the states of the files were not taken."""
     exact_sizes: bool = True
     """False when `size_N` only estimates the encoded images (arrays that become PNG)."""
     given_splits: bool = True
@@ -87,6 +95,7 @@ class Listing:
             self.container_N[rows].tolist(),
             self.offset_N[rows].tolist(),
             no_fields if self.fields_N is None else self.fields_N.take(row).to_pylist(),
+            [0] * len(rows) if self.state_N is None else self.state_N[rows].tolist(),
         )
         return map(SampleRef, *columns)
 

@@ -33,29 +33,38 @@ class FileReader:
 
     root: Path
 
+    def file(self, ref: SampleRef) -> str:
+        """Return the path of the file of `ref`."""
+        return f"{self.root}/{unescape_name(ref.name)}"
+
     def read(self, ref: SampleRef) -> bytes:
-        """Return the whole file; refused when its size is not the listed one."""
+        """Return the whole file. Raises `OSError`, and `SourceError` when its size is not the listed one."""
+        path = self.file(ref)
         try:
-            descriptor = open_regular(f"{self.root}/{unescape_name(ref.name)}")
-            try:
-                if ref.size > LARGE_BYTES:
-                    refuse_by_head(os.pread(descriptor, _HEAD_BYTES, 0), ref.size)
-                # One byte more than listed tells a file that has grown since.
-                data = os.read(descriptor, ref.size + 1)
-                if len(data) < ref.size:
-                    # One call may read less on some network disks.
-                    while len(data) <= ref.size and (more := os.read(descriptor, ref.size + 1 - len(data))):
-                        data += more
-            finally:
-                os.close(descriptor)
+            descriptor = open_regular(path)
         except FileNotFoundError as error:
             if not ref.size:
                 raise ImageError("missing", "there is no such file, though a table names it") from error
-            raise ImageError("unreadable", error.strerror or str(error)) from error
+            raise
+        try:
+            if ref.size > LARGE_BYTES:
+                refuse_by_head(os.pread(descriptor, _HEAD_BYTES, 0), ref.size)
+            # One byte more than listed tells a file that has grown since.
+            data = os.read(descriptor, ref.size + 1)
+            if len(data) < ref.size:
+                # One call may read less on some network disks.
+                while len(data) <= ref.size and (more := os.read(descriptor, ref.size + 1 - len(data))):
+                    data += more
         except OSError as error:
-            raise ImageError("unreadable", error.strerror or str(error)) from error
+            # A descriptor alone names no file.
+            raise OSError(error.errno, error.strerror, path) from error
+        finally:
+            os.close(descriptor)
         if len(data) != ref.size:
-            raise ImageError("unreadable", f"size changed while sharding: {ref.size} bytes listed")
+            raise SourceError(
+                f"{path}: changed between listing and reading: {ref.size} bytes were listed; wait until nothing writes "
+                "to the source, then run the same command again"
+            )
         return data
 
 
@@ -70,15 +79,19 @@ class RangeReader:
         """The files that samples lie in."""
         return self._files.paths
 
+    def file(self, ref: SampleRef) -> Path:
+        """Return the path of the container of `ref`."""
+        return self._files.paths[ref.container]
+
     def read(self, ref: SampleRef) -> bytes:
-        """The bytes from `ref.offset` on; `SourceError` when the container ends before."""
+        """Return the bytes from `ref.offset` on. Raises `OSError`, and `SourceError` when the container ends before."""
         path = self._files.paths[ref.container]
         try:
             if ref.size > LARGE_BYTES:
                 refuse_by_head(self._files.read(ref.container, ref.offset, _HEAD_BYTES), ref.size)
             data = self._files.read(ref.container, ref.offset, ref.size)
         except OSError as error:
-            raise SourceError(f"{path}: {error.strerror or error}") from error
+            raise OSError(error.errno, error.strerror, str(path)) from error
         if len(data) != ref.size:
             raise SourceError(
                 f"{path}: ends inside {ref.name} (byte {ref.offset + len(data)}); the file is cut short or changed"

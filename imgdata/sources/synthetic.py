@@ -77,8 +77,11 @@ class SyntheticReader:
 
     spec: SyntheticSpec
 
+    def file(self, ref: SampleRef) -> None:
+        """Return None: nothing is read."""
+
     def read(self, ref: SampleRef) -> bytes:
-        """The encoded image, RGB of 8 bits."""
+        """Return the encoded image, RGB of 8 bits."""
         spec = self.spec
         image = Image.fromarray(draw(spec, ref.offset))
         file = io.BytesIO()

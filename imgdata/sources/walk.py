@@ -1,5 +1,6 @@
 """A folder -> its image files in a fixed order, with what was passed over counted."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from imgdata.sources.folder_names import is_hidden, mask_folders
 from imgdata.sources.listing import ListingBuilder
 
 _MAX_EXTENSION_CHARS = 12
+_LEADS_NOWHERE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
 
 
 class Entries(NamedTuple):
@@ -48,7 +50,7 @@ def visible(folder: Path) -> Entries:
             continue
         if _is_folder(entry):
             entries.folders.append(entry.name)
-        elif not entry.is_symlink() or os.path.exists(entry.path):
+        elif not entry.is_symlink() or not _is_broken(entry.path):
             entries.files.append(entry.name)
     entries.folders.sort()
     entries.files.sort()
@@ -106,7 +108,7 @@ def _names(folder: str, builder: ListingBuilder, masks: bool) -> Iterator[str]:
             continue
         elif extension(name) in IMAGE_SUFFIXES:
             names.append(name)
-        elif entry.is_symlink() and not os.path.exists(entry.path):
+        elif entry.is_symlink() and _is_broken(entry.path):
             builder.skip("broken symlinks")
         else:
             builder.skip(f"not images ({_printable_extension(name)})")
@@ -140,9 +142,22 @@ def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:
-        # A link to itself, or through a folder that may not be entered.
-        return False
+    except OSError as error:
+        if error.errno in _LEADS_NOWHERE:
+            return False
+        # Anything else may be a folder of images: passing over it would lose them.
+        raise SourceError(f"{entry.path}: can't read this entry: {error.strerror or error}") from error
+
+
+def _is_broken(path: str) -> bool:
+    """Whether nothing is at `path`: a link that leads nowhere. Raises `SourceError` where the system can't say."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno in _LEADS_NOWHERE:
+            return True
+        raise SourceError(f"{path}: can't read this entry: {error.strerror or error}") from error
+    return False
 
 
 def _identity(folder: str) -> tuple[int, int]:
@@ -159,7 +174,7 @@ def _stat(path: str) -> os.stat_result | None:
     try:
         return os.stat(path)
     except OSError as error:
-        if os.path.islink(path):
+        if error.errno in _LEADS_NOWHERE and os.path.islink(path):
             return None
         raise SourceError(f"{path}: can't read this file: {error.strerror or error}") from error
 

@@ -201,25 +201,6 @@ def test_names_that_are_not_utf_8_survive(tmp_path, shard):
     assert encoded(7) in [sample.image for sample in imgdata.open(tmp_path / "out")["train"]]
 
 
-def test_an_unreadable_file_is_left_out_with_the_reason(unprivileged_folder):
-    one_class(unprivileged_folder / "in", {"locked.jpg": encoded(2)})
-    (unprivileged_folder / "in" / "a" / "locked.jpg").chmod(0)
-    summary = imgdata.shard(unprivileged_folder / "in", unprivileged_folder / "out", workers=1)
-    assert summary.rejected == {"unreadable": 1}
-
-
-def test_a_file_that_changes_while_sharding_is_left_out_with_the_reason(tmp_path):
-    root = one_class(tmp_path / "in", {"grows.jpg": encoded(2)})
-
-    class Grow(imgdata.Watcher):
-        def planned(self, plan, samples_done):
-            with open(root / "a" / "grows.jpg", "ab") as file:
-                file.write(b"more")
-
-    summary = imgdata.shard(root, tmp_path / "out", workers=1, watch=Grow())
-    assert summary.rejected == {"unreadable": 1}
-
-
 @pytest.mark.parametrize(
     ("table", "message"),
     [

@@ -71,13 +71,13 @@ class LocalEngine:
                     assert pipe is not None
                     pipe.close()
 
-    def run(self, tasks: Iterable[ShardTask], num_tasks: int, progress: Progress) -> Iterator[ShardReport]:
+    def run(self, tasks: Iterable[ShardTask], total: int, told: Progress) -> Iterator[ShardReport]:
         """Write every shard and give its report as soon as it is finished.
 
         Where there are fewer shards than workers, several threads prepare the images of each. The first error
         is raised here; leaving the engine ends the other workers, whose shards then leave nothing behind.
         """
-        threads = -(-self._workers // max(num_tasks, 1))
+        threads = -(-self._workers // max(total, 1))
         attendants = [partial(self._attend, process, threads) for process in self._processes]
         attendants = attendants or [partial(self._write, threads)] * self._workers
         for attendant in attendants:
@@ -90,7 +90,7 @@ class LocalEngine:
         while open_tasks:
             match self._events.get():
                 case tuple() as done:
-                    progress(*done)
+                    told(*done)
                 case ShardReport() as report:
                     open_tasks += self._hand_out(waiting) - 1
                     yield report

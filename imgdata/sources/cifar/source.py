@@ -70,8 +70,13 @@ class CifarReader:
         """Workers get the place, not the arrays."""
         return {"place": self.place, "_pixels": ()}
 
+    def file(self, ref: SampleRef) -> Path:
+        """Return the path of the archive, or of the part, that holds `ref`."""
+        place = self.place
+        return place.path if place.path.is_file() else place.path / place.form.parts[ref.container][0]
+
     def read(self, ref: SampleRef) -> bytes:
-        """The PNG of row `ref.offset` in part `ref.container`."""
+        """Return the PNG of row `ref.offset` in part `ref.container`."""
         if not self._pixels:
             self._pixels = tuple(part.pixels_ND for part in read(self.place).parts)
         pixels_ND = self._pixels[ref.container]

@@ -84,8 +84,12 @@ class ImagenetReader:
     files: FileReader
     ranges: RangeReader
 
+    def file(self, ref: SampleRef) -> str | Path:
+        """Return the path of the file or tar that holds `ref`."""
+        return self.ranges.file(ref) if ref.container else self.files.file(ref)
+
     def read(self, ref: SampleRef) -> bytes:
-        """The encoded image of `ref`."""
+        """Return the encoded image of `ref`. Raises `OSError` and `SourceError`."""
         return self.ranges.read(ref) if ref.container else self.files.read(ref)
 
 

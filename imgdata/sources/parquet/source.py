@@ -32,6 +32,7 @@ from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.parquet.layout import ParquetLayout, find_layout, holds_images, without_images
 from imgdata.sources.readers import RangeReader
+from imgdata.sources.reading import read_sample
 from imgdata.sources.splits import Splits, split_in_path
 from imgdata.sources.table.columns import no_label_warning
 from imgdata.sources.table.rows import Row, fields_json, open_parquet
@@ -70,8 +71,15 @@ class ParquetReader:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
+    def file(self, ref: SampleRef) -> Path:
+        """Return the path of the Parquet file that holds `ref`."""
+        return self.files[ref.container]
+
     def read(self, ref: SampleRef) -> bytes:
-        """The encoded image; `ImageError` when the row has none, `SourceError` when the file has changed."""
+        """Return the encoded image.
+
+        Raises `ImageError` when the row has none, `SourceError` when the file is damaged or has changed, `OSError`.
+        """
         with self._lock:
             return self._read(ref)
 
@@ -87,7 +95,12 @@ class ParquetReader:
             if group >= file.num_row_groups:
                 raise SourceError(f"{path}: has {starts[-1]} rows, row {ref.offset} was listed; the file has changed")
             data: bytes | None = self._group(ref.container, group)[ref.offset - starts[group]].as_py()
+        except pa.ArrowMemoryError as error:
+            raise MemoryError(str(error)) from error
         except (pa.ArrowException, OSError) as error:
+            # Arrow's own faults, such as bad compression, are OSErrors too, but have no number.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
             raise SourceError(f"{path}: can't read row {ref.offset}: {error}") from error
         if not data:
             raise ImageError("empty", f"row {ref.offset} of {path.name} holds no image")
@@ -211,7 +224,7 @@ def spool(listing: Listing, path: Path) -> Listing:
                 for row, ref in zip(row_N.tolist(), listing.refs(row_N), strict=True):
                     offset_N[row] = blob.tell()
                     # A row without an image stays one of size 0, to be rejected as the others are.
-                    blob.write(listing.reader.read(ref) if ref.size else b"")
+                    blob.write(read_sample(listing.reader, ref) if ref.size else b"")
         partial.replace(path)
     except OSError as error:
         raise OutputError(f"{path}: can't copy the images there: {error.strerror or error}") from error
@@ -222,6 +235,8 @@ def spool(listing: Listing, path: Path) -> Listing:
         reader=RangeReader((path,)),
         container_N=np.zeros(len(listing), np.int32),
         offset_N=offset_N,
+        # The states were those of the Parquet files.
+        state_N=None,
     )
 
 

@@ -1,0 +1,132 @@
+"""A listed sample -> its raw bytes, from the very file that was listed; errors of the system are never the image's.
+
+A fault of the bytes (`ImageError`) leaves an image out of the dataset for good, so nothing else may look like one. What
+the system says (an I/O error, too many open files, a stale handle, no memory) is tried again for some seconds, and
+stops the run if it stays: the same command resumes then, with every image.
+"""
+
+import errno
+import functools
+import os
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+import xxhash
+
+from imgdata.errors import SourceError
+from imgdata.sample import SampleRef
+from imgdata.sources.listing import Listing, Reader
+
+RETRY_S = (0.1, 0.3, 1.0, 2.0)
+"""Seconds between tries: what passes (a full table of files, a file server that starts anew) mostly does so within."""
+_LASTING = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+)
+"""Errors that waiting does not mend."""
+_STEADY_INODES = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay", "bcachefs"))
+"""File systems on which a file keeps its inode number; network and user-space file systems may number anew."""
+_STATS_KEPT = 4096
+
+Result = TypeVar("Result")
+
+
+def read_sample(reader: Reader, ref: SampleRef) -> bytes:
+    """Return the encoded image of `ref`.
+
+    Raises `ImageError` when the bytes themselves are bad, and `SourceError` with the file's name when the system can't
+    read them, or when the file is not the one that was listed any more.
+    """
+    data = retried(lambda: reader.read(ref), ref.name)
+    # Behind the read: a file that is written to during the read has another modification time by now.
+    path = reader.file(ref) if ref.state else None
+    if path is not None and retried(lambda: _state(os.stat(path)), ref.name) != ref.state:
+        raise SourceError(
+            f"{path}: changed between listing and reading; wait until nothing writes to the source, then "
+            "run the same command again"
+        )
+    return data
+
+
+def retried(work: Callable[[], Result], name: str) -> Result:
+    """Return what `work` returns; tried again, with pauses, while the system fails.
+
+    Raises `SourceError` with `name`, or the file's own path, for a failure that stays.
+    """
+    for pause_s in (*RETRY_S, None):
+        try:
+            return work()
+        except (OSError, MemoryError) as error:
+            if pause_s is None or getattr(error, "errno", None) in _LASTING:
+                raise SourceError(_lasting(error, name)) from error
+        time.sleep(pause_s)
+    raise AssertionError
+
+
+def with_states(listing: Listing) -> tuple[Listing, str]:
+    """Return `listing` with the state of each sample's file, and one hash of the states of all.
+
+    The hash differs when a file was written to, replaced or moved since; equal bytes may have another one, in a copy
+    for example. It is empty for sources without files. Raises `SourceError` for a file that is gone.
+    """
+    reader = listing.reader
+    state_N = np.zeros(len(listing), np.int64)
+    digest = xxhash.xxh3_128()
+    found: dict[str, tuple[int, bytes]] = {}
+    for row, ref in enumerate(listing.refs(np.arange(len(listing)))):
+        place = reader.file(ref)
+        if place is None:
+            return listing, ""
+        path = os.fspath(place)
+        if path not in found:
+            if len(found) >= _STATS_KEPT:
+                found.clear()
+            info = retried(functools.partial(os.stat, path), path)
+            found[path] = (
+                _state(info),
+                struct.pack("<qqqQ", info.st_size, info.st_mtime_ns, info.st_ctime_ns, _inode(info)),
+            )
+        state_N[row], facts = found[path]
+        digest.update(facts)
+    return replace(listing, state_N=state_N), digest.hexdigest()
+
+
+def _state(info: os.stat_result) -> int:
+    """Hash of what changes when a file is written to or replaced; never 0."""
+    return xxhash.xxh3_64_intdigest(struct.pack("<qqQ", info.st_size, info.st_mtime_ns, _inode(info))) >> 1 | 1
+
+
+def _inode(info: os.stat_result) -> int:
+    return info.st_ino if info.st_dev in _steady_devices() else 0
+
+
+@functools.cache
+def _steady_devices() -> frozenset[int]:
+    """Devices of the mounted file systems in `_STEADY_INODES`; none where the system does not say."""
+    devices = set()
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                before, _, behind = line.partition(" - ")
+                if behind.split(" ", 1)[0] in _STEADY_INODES:
+                    major, _, minor = before.split(" ")[2].partition(":")
+                    devices.add(os.makedev(int(major), int(minor)))
+    except (OSError, ValueError, IndexError):
+        return frozenset()
+    return frozenset(devices)
+
+
+def _lasting(error: OSError | MemoryError, name: str) -> str:
+    resume = "the finished shards are kept, and the same command resumes"
+    if isinstance(error, MemoryError):
+        return f"{name}: not enough memory to read or decode it; use fewer --workers or free some memory: {resume}"
+    where = name if error.filename is None else os.fsdecode(error.filename)
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return f"{where}: was listed and is gone ({reason}); put it back, or run the command again without it"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{where}: may not be read ({reason}); make it readable or leave it out with --exclude: {resume}"
+    return f"{where}: can't be read: {reason} (tried {len(RETRY_S) + 1} times); once it can be, {resume}"
