@@ -117,6 +117,7 @@ def _run(arguments: list[str] | None) -> int:
     from imgdata.errors import ImgdataError, OptionError
 
     try:
+        _refuse_urls(sys.argv[1:] if arguments is None else arguments)
         result = cli.main(arguments, prog_name="imgdata", standalone_mode=False)
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -134,6 +135,18 @@ def _run(arguments: list[str] | None) -> int:
         sys.stderr.close()
         return EXIT_FAULT
     return result if isinstance(result, int) else 0
+
+
+def _refuse_urls(arguments: list[str]) -> None:
+    """Raise `OptionError` for a path that is a URL; pictures for `predict` may come from the web."""
+    from imgdata.storage.local_paths import local_path, url_scheme
+
+    web = ("http", "https") if arguments[:1] == ["predict"] else ()
+    for argument in arguments:
+        # `--out=s3://bucket/run` as well.
+        text = argument.partition("=")[2] if argument.startswith("--") and "=" in argument else argument
+        if "://" in text and url_scheme(text) not in (None, *web):
+            local_path(text)
 
 
 def _interrupt(*_: Any) -> NoReturn:

@@ -135,6 +135,8 @@ def _print_sample(dataset: Path, key: str, split: str | None, output: Path | Non
         "split": name,
         "position": position,
         **row._asdict(),
+        # As text: readers of JSON may round whole numbers above 2**53.
+        "xxh64": f"{row.xxh64:016x}",
         "class_id": label.id if label else None,
         "class_name": label.name if label else None,
         "fields": sample.fields,
@@ -145,7 +147,5 @@ def _print_sample(dataset: Path, key: str, split: str | None, output: Path | Non
         click.echo(json.dumps({**facts, "xxh64": f"{row.xxh64:016x}"}))
         return
     for fact, value in facts.items():
-        if fact == "xxh64":
-            value = f"{row.xxh64:016x}"
         if value not in ({}, None):
             click.echo(f"{fact:>12}  {json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")

@@ -117,12 +117,12 @@ def byte_size(text: str) -> int:
     show_default=True,
     help="Larger images are bad, and never decoded.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes or threads.  [default: all cores]")
 @click.option(
     "--engine", type=click.Choice(["local"]), default="local", show_default=True, help="What runs the workers."
 )
-@click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
-@click.option("--overwrite", is_flag=True, help="Replace a dataset that was made with other options.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, and what is in OUT; write nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace a dataset in OUT, once the new one is whole; resumes as well.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
 def command(source: str, out: Path, **options: Any) -> None:
@@ -137,7 +137,8 @@ def command(source: str, out: Path, **options: Any) -> None:
       imgdata shard photos/ out/ --split train=0.9,val=0.1 --resize 256
       imgdata shard cifar-10-python.tar.gz out/
 
-    A run that was cut off goes on when the same command is given again.
+    A run that was cut off is resumed by the same command. An old dataset in OUT is replaced with --overwrite only, once
+    the new one is whole.
     """  # noqa: D301 - click wants a real backspace
     from imgdata.images.encode import Encoding
     from imgdata.shards.job import plan_shards, shard
@@ -184,7 +185,7 @@ def command(source: str, out: Path, **options: Any) -> None:
     )
     quiet, as_json = options["quiet"], options["as_json"]
     if options["dry_run"]:
-        plan = plan_shards(source, write, read=read, workers=options["workers"])
+        plan = plan_shards(source, write, read=read, workers=options["workers"], out=out)
         if as_json:
             click.echo(json.dumps(plan))
         elif not quiet:

@@ -47,7 +47,7 @@ class ShardDisplay(Display, Watcher):
         if self.live and self._task is not None:
             self.bar.update(self._task, total=self._total, completed=samples_done)
         elif not self.quiet:
-            self.console.print(f"writing {plan.num_samples:,} samples in {plan.num_shards:,} shards")
+            self.console.print(f"writing {counted(plan.num_samples, 'sample')} in {counted(plan.num_shards, 'shard')}")
         if samples_done and not self.quiet:
             self.console.print(f"resuming: {samples_done:,} of {self._total:,} samples are finished")
 
@@ -65,7 +65,7 @@ class ShardDisplay(Display, Watcher):
     def interrupted(self) -> None:
         """Say what is safe, and how to go on."""
         self.stop()
-        self.console.print("finished shards are kept; the same command goes on from there")
+        self.console.print("finished shards are kept; the same command resumes from there")
 
     def _figures(self) -> str:
         seconds = max(time.monotonic() - self._started, 1e-3)
@@ -89,6 +89,9 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         console.print(f"  {split['first']}{last}", style="dim")
     console.print(f"about {decimal(plan['bytes'])} and {_duration(plan['seconds'])}; nothing was written")
     _print_notes(console, plan["skipped"], plan["warnings"])
+    standing = plan.get("out", "new")
+    if not standing.startswith("new"):
+        note(console, f"OUT {standing}")
 
 
 def print_summary(summary: ShardSummary) -> None:
@@ -111,8 +114,13 @@ def print_summary(summary: ShardSummary) -> None:
         console,
         GOOD,
         "done",
-        f"{summary.samples:,} samples in {_duration(summary.seconds)} ({rate:,.0f}/s): {summary.out}",
+        f"{counted(summary.samples, 'sample')} in {_duration(summary.seconds)} ({rate:,.0f}/s): {summary.out}",
     )
+
+
+def counted(number: int, what: str) -> str:
+    """Return `number` with its noun: 1 sample, 2 samples."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def _split_table(splits: Mapping[str, Mapping[str, Any]]) -> Table:

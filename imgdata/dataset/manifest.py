@@ -16,6 +16,7 @@ from imgdata.checks import is_integer
 from imgdata.errors import OptionError, ShardError
 from imgdata.sample import ClassName
 from imgdata.storage.atomic import JOB_FOLDER
+from imgdata.storage.local_paths import local_path
 from imgdata.storage.reading import MAX_JSON_BYTES, parse_json, read_file
 from imgdata.version import __version__
 
@@ -155,8 +156,12 @@ def is_as_written(data: bytes) -> bool:
 
 
 def dataset_folder(path: str | Path) -> Path:
-    """The folder that `path` means: itself, or the one in which it is the `dataset.json`."""
-    return Path(path).parent if Path(path).name == MANIFEST else Path(path)
+    """Return the folder that `path` means: itself, or the one in which it is the `dataset.json`.
+
+    Raises `OptionError` for a URL.
+    """
+    path = local_path(path)
+    return path.parent if path.name == MANIFEST else path
 
 
 def json_bytes(content: object) -> bytes:

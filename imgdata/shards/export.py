@@ -18,6 +18,7 @@ from imgdata.errors import OptionError
 from imgdata.sample import ClassName
 from imgdata.sources.listing import unescape_name
 from imgdata.storage.atomic import output_error
+from imgdata.storage.local_paths import local_path
 
 UNLABELLED = "unlabelled"
 """Folder of the images without a label."""
@@ -57,7 +58,7 @@ def export(
     dataset = open_dataset(out)
     if split is not None and split not in dataset:
         raise OptionError(f"split must be one of {', '.join(dataset)}, got {split!r}")
-    target = Path(os.path.abspath(folder))
+    target = Path(os.path.abspath(local_path(folder, "FOLDER")))
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OptionError(f"{folder}: must be a new or an empty folder")
     splits = [dataset[name] for name in dataset if split in (None, name)]

@@ -34,6 +34,7 @@ from imgdata.shards.sidecars import (
 from imgdata.sources.listing import clean_title, escape_name
 from imgdata.sources.tars import TarSet, expand, tar_set
 from imgdata.storage.atomic import JOB_FOLDER
+from imgdata.storage.local_paths import local_path
 from imgdata.storage.reading import parse_json
 from imgdata.tar.archive import open_tar, read_member
 from imgdata.tar.keys import duplicate_positions
@@ -136,6 +137,8 @@ def index(
     `SourceError`, `ShardError` or `OptionError`; then `dataset.json` is as it was before.
     """
     patterns = [tars] if isinstance(tars, str | Path) else list(tars)
+    for path in (*patterns, *([] if out is None else [out])):
+        local_path(path)
     found = tar_set(list(dict.fromkeys(tar for pattern in patterns for tar in expand(pattern))))
     folder = _folder(found, Path(out) if out is not None else None)
     extensions = tuple(ext.lower().lstrip(".") for ext in image_ext)

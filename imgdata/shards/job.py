@@ -35,6 +35,7 @@ from imgdata.sources.parquet.source import spool
 from imgdata.sources.readers import RangeReader
 from imgdata.sources.reading import with_states
 from imgdata.sources.synthetic import PREFIX as SYNTHETIC
+from imgdata.storage.atomic import output_error
 from imgdata.storage.local_paths import local_path
 
 SPOOL_BYTES = 1 << 30
@@ -287,6 +288,14 @@ def _list(source: str | Path, read: SourceOptions | None, options: ShardOptions)
 
 
 def _refuse_output_in_the_way(source: str | Path, out: Path) -> None:
+    """Raise `OutputError` when OUT is a file, the source, or inside the source, or can't be looked at."""
+    try:
+        _compare_places(source, out)
+    except OSError as error:
+        raise output_error(error, out) from error
+
+
+def _compare_places(source: str | Path, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: is a file; give a folder to write the dataset to")
     place, target = Path(source).resolve(), out.resolve()

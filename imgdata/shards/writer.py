@@ -1,5 +1,6 @@
 """One shard task -> one tar, its DALI index and its record; a pure function of the task."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -93,7 +94,9 @@ def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int 
     except OSError as error:
         raise output_error(error, final) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # The error that brought us here matters more; what is left behind is swept by the next run.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return report
 
 

@@ -16,9 +16,9 @@ JOB_FOLDER = ".imgdata"
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary file to fill in the block; it gets the name `path` afterwards, synced, or is gone.
+    """Yield a temporary file to fill; it gets the name `path` afterwards, synced, or is removed.
 
-    It lies in the job folder where there is one, else hidden beside `path`. Raises `OutputError`.
+    It is in the job folder where there is one, else hidden beside `path`. Raises `OutputError`.
     """
     job = path.parent / JOB_FOLDER
     temporary = job / f"{path.name}.tmp" if job.is_dir() else path.parent / f".{path.name}.{os.getpid()}.tmp"
@@ -31,7 +31,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise output_error(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # The error that brought us here matters more; what is left behind is removed by the next run.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -44,12 +46,12 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def output_error(error: OSError, path: Path) -> OutputError:
-    """What an `OSError` while writing `path` means, and what to do."""
+    """Return the error that says what an `OSError` while writing `path` means, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(f"{path}: no space left on the disk; free some and run the same command again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"{path}: can't be written ({error.strerror}); choose a folder you may write to")
-    return OutputError(f"{path}: can't be written: {error.strerror or error}")
+    return OutputError(f"{path}: can't be written: {error.strerror or error}; mend that and run the same command again")
 
 
 def sync_folder(folder: Path) -> None:
@@ -65,7 +67,7 @@ _LARGE = 1 << 24
 
 
 def pread(descriptor: int, size: int, offset: int) -> bytes:
-    """`size` bytes at `offset`, fewer only at the file's end: one call reads 2 GiB at most, less on some networks."""
+    """Return `size` bytes at `offset`, fewer only at the file's end: one call may give less than asked."""
     if size > _LARGE:
         # Space is made for all of it before anything is read.
         size = min(size, max(os.fstat(descriptor).st_size - offset, 0))
@@ -92,7 +94,7 @@ class FilePool:
         return type(self), (self.paths,)
 
     def read(self, file: int, offset: int, size: int) -> bytes:
-        """`size` bytes at `offset` of `paths[file]`; fewer when the file ends before. Raises `OSError`."""
+        """Return `size` bytes at `offset` of `paths[file]`; fewer when the file ends before. Raises `OSError`."""
         descriptor = self._descriptors.get(file)
         if descriptor is not None:
             return pread(descriptor, size, offset)

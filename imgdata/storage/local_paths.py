@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imgdata.errors import OptionError
 
-_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?!/)")
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/")
 """`s3://bucket/key`, and the `s3:/bucket/key` that `pathlib` makes of it."""
 
 

@@ -107,7 +107,7 @@ def test_ctrl_c_ends_the_run_keeps_finished_shards_and_says_how_to_go_on(tmp_pat
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
-    assert "the same command goes on from there" in said
+    assert "the same command resumes from there" in said
     assert "Traceback" not in said
     assert not list((out / ".imgdata").glob("*.tmp"))
     assert_whole(finished_tars(out))

@@ -51,8 +51,12 @@ class LocalEngine:
         self._stopped = threading.Event()
 
     def __enter__(self) -> "LocalEngine":
-        if self._in_processes:
-            self._processes = [_start_process(self._lock) for _ in range(self._workers)]
+        try:
+            for _ in range(self._workers if self._in_processes else 0):
+                self._processes.append(_start_process(self._lock))
+        except OSError as error:
+            self.__exit__()
+            raise _no_workers(error) from error
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -82,7 +86,10 @@ class LocalEngine:
         attendants = attendants or [partial(self._write, threads)] * self._workers
         for attendant in attendants:
             thread = threading.Thread(target=attendant, daemon=True)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as no_thread:
+                raise _no_workers(no_thread) from no_thread
             self._threads.append(thread)
         # One task ahead of the workers keeps them busy; a task holds the references of a whole shard.
         waiting = iter(tasks)
@@ -139,7 +146,7 @@ class LocalEngine:
                 self._events.put(
                     ShardError(
                         f"{task.file}: the worker process ended (exit code {process.wait()}); if it was killed "
-                        "for memory, use fewer --workers; the same command goes on from the finished shards"
+                        "for memory, use fewer --workers; the same command resumes from the finished shards"
                     )
                 )
                 return
@@ -147,6 +154,11 @@ class LocalEngine:
                 # A task that can't be pickled, say: raised again by `run`.
                 self._events.put(error)
                 return
+
+
+def _no_workers(error: Exception) -> ShardError:
+    reason = (error.strerror if isinstance(error, OSError) else None) or error
+    return ShardError(f"workers can't be started: {reason}; use fewer --workers; the same command resumes")
 
 
 def _start_process(lock: int | None) -> "subprocess.Popen[bytes]":
