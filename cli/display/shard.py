@@ -12,6 +12,7 @@ from rich.text import Text
 
 from imgdata.shards.job import ShardSummary, Watcher
 from imgdata.shards.plan import Plan
+from imgdata.shards.wording import counted
 
 from .console import GOOD, ODD, Display, note, screen, tell
 
@@ -81,7 +82,7 @@ class ShardDisplay(Display, Watcher):
 def print_plan(plan: Mapping[str, Any]) -> None:
     """Print the plan of `--dry-run` as a table."""
     console = screen(stderr=False)
-    what = f"{plan['source']} source, {plan['classes']:,} classes, images as .{plan['image_extension']}"
+    what = f"{plan['source']} source, {counted(plan['classes'], 'class')}, images as .{plan['image_extension']}"
     console.print(Text.assemble((plan["name"], "bold"), "  ", what))
     console.print(_split_table(plan["splits"]))
     for split in plan["splits"].values():
@@ -116,11 +117,6 @@ def print_summary(summary: ShardSummary) -> None:
         "done",
         f"{counted(summary.samples, 'sample')} in {_duration(summary.seconds)} ({rate:,.0f}/s): {summary.out}",
     )
-
-
-def counted(number: int, what: str) -> str:
-    """Return `number` with its noun: 1 sample, 2 samples."""
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def _split_table(splits: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -3,6 +3,7 @@
 import json
 
 from imgdata.dataset.manifest import Manifest, ShardRecord, SplitEntry
+from imgdata.shards.wording import counted
 
 CARD = "README.md"
 
@@ -37,7 +38,30 @@ def _front_matter(manifest: Manifest) -> str:
     for split in manifest.splits:
         lines += [f"  - split: {split.name}", "    path:"]
         lines += [f"    - {_quoted(file)}" for file in _data_files(split.shards)]
+    lines += _features(manifest)
     return "\n".join([*lines, "---", ""])
+
+
+def _features(manifest: Manifest) -> list[str]:
+    """The columns with the names of the classes, so that a hub shows them; none where a column's type isn't known."""
+    if manifest.label_from != "cls" or manifest.has_json or ";" in manifest.image_extension or not manifest.classes:
+        return []
+    return [
+        "dataset_info:",
+        "  config_name: default",
+        "  features:",
+        "  - name: cls",
+        "    dtype:",
+        "      class_label:",
+        "        names:",
+        *(f"          '{index}': {_quoted(one.name)}" for index, one in enumerate(manifest.classes)),
+        f"  - name: {manifest.image_extension}",
+        "    dtype: image",
+        "  - name: __key__",
+        "    dtype: string",
+        "  - name: __url__",
+        "    dtype: string",
+    ]
 
 
 def _quoted(text: str) -> str:
@@ -49,8 +73,8 @@ def _overview(manifest: Manifest) -> str:
     lines = [
         f"# {manifest.name}",
         "",
-        f"{manifest.samples:,} images in {len(manifest.classes):,} classes, as WebDataset tar shards with an index "
-        f"of every sample. Images are stored as `.{manifest.image_extension.replace(';', '`, `.')}`.",
+        f"{counted(manifest.samples, 'image')} in {counted(len(manifest.classes), 'class')}, as WebDataset tar shards "
+        f"with an index of every sample. Images are stored as `.{manifest.image_extension.replace(';', '`, `.')}`.",
         "",
         "| split | samples | shards | size |",
         "|---|---:|---:|---:|",
@@ -58,7 +82,10 @@ def _overview(manifest: Manifest) -> str:
     lines += [f"| {s.name} | {s.samples:,} | {len(s.shards):,} | {_size(s.bytes)} |" for s in manifest.splits]
     if manifest.rejected:
         why = "; `rejects.jsonl` says why" if "rejects.jsonl" in manifest.files else ""
-        lines += ["", f"{manifest.rejected:,} images were left out{why}."]
+        lines += [
+            "",
+            f"{counted(manifest.rejected, 'image')} {'was' if manifest.rejected == 1 else 'were'} left out{why}.",
+        ]
     warnings = manifest.source.get("warnings", ())
     if warnings:
         lines += ["", *(f"- Note: {warning}" for warning in warnings)]
@@ -67,7 +94,7 @@ def _overview(manifest: Manifest) -> str:
         shown = list(enumerate(manifest.classes))[:_CLASSES_SHOWN]
         lines += [f"| {i} | {_cell(c.id)} | {_cell(c.name)} |" for i, c in shown]
         if len(manifest.classes) > _CLASSES_SHOWN:
-            lines += ["", f"The other {len(manifest.classes) - _CLASSES_SHOWN:,} stand in `dataset.json`."]
+            lines += ["", f"The other {len(manifest.classes) - _CLASSES_SHOWN:,} are in `dataset.json`."]
     return "\n".join([*lines, ""])
 
 
@@ -127,8 +154,12 @@ def _loading(manifest: Manifest) -> str:
             "timm (`train.py`):",
             "",
             "```",
-            f"python train.py --dataset wds/{manifest.name} --data-dir . --train-split {split.name}",
+            f"python train.py --dataset wds/{manifest.name} --data-dir . --train-split {split.name} "
+            f"--val-split {_validation_split(manifest)} --num-classes {len(manifest.classes)}",
             "```",
+            "",
+            "Its reader gives whole shards to its workers: a split needs as many shards as there are ranks, times two "
+            "where `--workers` is two or more (`imgdata shard --shard-samples` makes more of them).",
             "",
         ]
     return "\n".join(
@@ -144,6 +175,12 @@ def _loading(manifest: Manifest) -> str:
             "",
         ]
     )
+
+
+def _validation_split(manifest: Manifest) -> str:
+    """Name of the split to validate with: val, test, else the last one, which may be the only one."""
+    names = [split.name for split in manifest.splits]
+    return next((name for name in ("val", "test") if name in names), names[-1])
 
 
 def _counted(shards: tuple[ShardRecord, ...]) -> tuple[str, str, str] | None:

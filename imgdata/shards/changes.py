@@ -24,6 +24,7 @@ from imgdata.shards.options import ShardOptions
 from imgdata.shards.parallel import in_threads
 from imgdata.shards.prepare import read_and_prepare
 from imgdata.shards.record import ShardReport, read_rows
+from imgdata.shards.wording import counted
 from imgdata.sources.listing import Listing, Reader
 
 _BLOCK = 256
@@ -107,14 +108,11 @@ def changed_images(
 def refuse_changed(out: Path, names: Sequence[str], *, state: str) -> None:
     """Raise `OutputError` when images have changed since the dataset in `out` was `state` (begun, made)."""
     if names:
+        images = counted(len(names), "image")
         raise OutputError(
-            f"{out}: was {state} when {_count(len(names))} of the source had other bytes, such as {names[0]}; use "
-            "--overwrite to make the dataset of what is there now, or another folder"
+            f"{out}: was {state} when {images} of the source had other bytes, such as {names[0]}; "
+            "use --overwrite to make the dataset of what is there now, or another folder"
         )
-
-
-def _count(images: int) -> str:
-    return "1 image" if images == 1 else f"{images:,} images"
 
 
 def _hash(reader: Reader, ref: SampleRef, options: ShardOptions, extension: str) -> int | None:

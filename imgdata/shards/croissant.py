@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from imgdata.dataset.manifest import Manifest, SplitEntry, json_bytes
+from imgdata.shards.wording import counted
 
 CROISSANT = "croissant.json"
 
@@ -70,7 +71,8 @@ def croissant(manifest: Manifest) -> bytes:
             "@context": _CONTEXT,
             "@type": "sc:Dataset",
             "name": manifest.name,
-            "description": f"{manifest.samples} images in {len(manifest.classes)} classes, as WebDataset tar shards.",
+            "description": f"{counted(manifest.samples, 'image')} in {counted(len(manifest.classes), 'class')}, "
+            "as WebDataset tar shards.",
             "conformsTo": "http://mlcommons.org/croissant/1.0",
             "distribution": distribution,
             "recordSet": [
@@ -144,7 +146,7 @@ def _records(manifest: Manifest, split: SplitEntry) -> dict[str, Any]:
         "source": {
             "fileSet": {"@id": _image_set(split)},
             "extract": {"fileProperty": "fullpath"},
-            "transform": {"regex": rf"^(.*)\.(?:{extensions})$"},
+            "transform": {"regex": rf"^(.*?)(?:\.(?:{extensions}))?$"},
         },
         "references": {"fileObject": {"@id": split.index}, "extract": {"column": "key"}},
     }
@@ -163,7 +165,7 @@ def _records(manifest: Manifest, split: SplitEntry) -> dict[str, Any]:
         "@type": "cr:RecordSet",
         "@id": split.name,
         "name": split.name,
-        "description": f"The {split.samples} samples of split {split.name}.",
+        "description": f"{counted(split.samples, 'sample')} of split {split.name}.",
         "field": [key, image, *columns],
     }
 

@@ -69,12 +69,36 @@ def test_timm_reads_the_same_samples(folder, split):
     ]
 
 
+TIMM_OPTIONS = {"dataset", "data-dir", "train-split", "val-split", "num-classes", "workers"}
+"""Options of timm's `train.py` and `validate.py` that a card may name; the scripts are no part of its package."""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_timm_command_of_the_card_names_options_splits_and_classes_that_timm_finds(folder):
+    timm_data = pytest.importorskip("timm.data")
+    [line] = [line for line in (folder / "README.md").read_text().splitlines() if line.startswith("python train.py")]
+    words = line.split()[2:]
+    options = dict(zip([word.removeprefix("--") for word in words[::2]], words[1::2], strict=True))
+    assert set(options) <= TIMM_OPTIONS
+    assert options["num-classes"] == "3"
+    for which in ("train-split", "val-split"):
+        # As `train.py` calls it.
+        found = timm_data.create_dataset(
+            options["dataset"], root=str(folder), split=options[which], is_training=which == "train-split", batch_size=2
+        )
+        assert len(found) == SPLITS[options[which]]
+        assert {label for _, label in found} == {0, 1, 2}
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_hugging_face_reads_the_folder_by_its_card(folder):
     datasets = pytest.importorskip("datasets")
     found = datasets.load_dataset(str(folder))
     assert list(found) == list(SPLITS)
+    # With names of the classes, as the hub shows them.
+    assert found["train"].features["cls"].names == [one.name for one in imgdata.open(folder).classes]
     for name, split in imgdata.open(folder).items():
         rows = found[name].cast_column("jpg", datasets.Image(decode=False))
         assert [(row["__key__"], row["jpg"]["bytes"], row["cls"]) for row in rows] == [
