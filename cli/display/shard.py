@@ -90,9 +90,8 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         console.print(f"  {split['first']}{last}", style="dim")
     console.print(f"about {decimal(plan['bytes'])} and {_duration(plan['seconds'])}; nothing was written")
     _print_notes(console, plan["skipped"], plan["warnings"])
-    standing = plan.get("out", "new")
-    if not standing.startswith("new"):
-        note(console, f"OUT {standing}")
+    if "out" in plan:
+        note(console, f"OUT {plan['out']}")
 
 
 def print_summary(summary: ShardSummary) -> None:

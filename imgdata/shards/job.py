@@ -231,7 +231,8 @@ def plan_shards(
             read_and_prepare(plan.listing.reader, ref, options, plan.extension)
         seconds += time.perf_counter() - started
     described = describe(plan, images_per_s=len(rows) / max(seconds, 1e-6) * workers)
-    return described if out is None else {**described, "out": standing_of(out, _identity(plan.listing, options))}
+    standing = None if out is None else standing_of(out, _identity(plan.listing, options))
+    return described if standing is None else {**described, "out": standing}
 
 
 def _identity(listing: Listing, options: ShardOptions) -> dict[str, Any]:

@@ -246,10 +246,10 @@ class JobFolder:
             (self.folder / name).unlink(missing_ok=True)
 
 
-def standing_of(out: Path, identity: Mapping[str, Any]) -> str:
-    """Return what is in `out` and what a run for the dataset `identity` would do about it; nothing is written."""
+def standing_of(out: Path, identity: Mapping[str, Any]) -> str | None:
+    """Return what is in `out` and what a run for the dataset `identity` would do about it; None for a new folder."""
     if not out.exists() or not any(out.iterdir()):
-        return "new: nothing is there yet"
+        return None
     beside = out / JOB_FOLDER / _NEXT
     begun = _identity(beside) if beside.exists() else None
     if begun is not None and not _changes(begun, identity):
@@ -257,9 +257,7 @@ def standing_of(out: Path, identity: Mapping[str, Any]) -> str:
     found = _identity(out)
     if found is None:
         unknown = any(entry.name != JOB_FOLDER for entry in out.iterdir())
-        return (
-            "exists: not empty, and not made by imgdata; a run is refused" if unknown else "new: nothing is there yet"
-        )
+        return "exists: not empty, and not made by imgdata; a run is refused" if unknown else None
     changed = _changes(found, identity)
     if changed:
         return f"exists: another dataset is there ({'; '.join(changed)}); a run is refused without --overwrite"
