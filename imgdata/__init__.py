@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from imgdata.shards.export import export
     from imgdata.shards.index_tars import index
     from imgdata.shards.job import ShardSummary, Watcher, plan_shards, shard
+    from imgdata.shards.object_writer import Writer
     from imgdata.shards.options import ShardOptions
     from imgdata.shards.verify import verify
     from imgdata.shards.verify_shard import Fault
@@ -125,6 +126,7 @@ _PLACES = {
     "Watcher": "shards.job",
     "plan_shards": "shards.job",
     "shard": "shards.job",
+    "Writer": "shards.object_writer",
     "ShardOptions": "shards.options",
     "verify": "shards.verify",
     "Fault": "shards.verify_shard",
@@ -192,6 +194,7 @@ __all__ = [
     "TrainingError",
     "View",
     "Watcher",
+    "Writer",
     "__version__",
     "advice_for_run",
     "advice_for_wait",

@@ -60,6 +60,7 @@ FACE = [
     "TrainingError",
     "View",
     "Watcher",
+    "Writer",
     "__version__",
     "advice_for_run",
     "advice_for_wait",

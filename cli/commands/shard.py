@@ -2,21 +2,21 @@
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import click
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
-
 
 def byte_size(text: str) -> int:
-    """A number of bytes, with a unit if wanted: `256MB`, `1GiB`, `500000`."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", text.strip().upper())
-    if not found or found[2] not in _UNITS:
-        raise click.BadParameter(f"{text!r} is not a size: give bytes, or a number with a unit such as 256MB or 1GiB")
-    return int(float(found[1]) * _UNITS[found[2]])
+    """Return a number of bytes, with a unit if wanted: `256MB`, `1GiB`, `500000`."""
+    from imgdata.errors import OptionError
+    from imgdata.shards.keywords import byte_size as read_size
+
+    try:
+        return read_size(text)
+    except OptionError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.command(short_help="Turn an image dataset into shards.")

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from imgdata.dataset.manifest import read_manifest
 from imgdata.errors import ImageError, OutputError, ShardError
@@ -20,6 +20,10 @@ from imgdata.shards.engines.local import LocalEngine
 from imgdata.shards.engines.protocol import Engine
 from imgdata.shards.finish import finish
 from imgdata.shards.job_folder import REJECTS, REPAIRS, JobFolder, own, standing_of
+from imgdata.shards.keywords import ShardKeywords, with_keywords
+from imgdata.shards.object_spool import ObjectSpool
+from imgdata.shards.objects import class_names as class_names_of
+from imgdata.shards.objects import items, splits_of
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.parallel import check_workers
 from imgdata.shards.plan import Plan, describe, make_plan
@@ -93,7 +97,7 @@ class ShardSummary:
 
 
 def shard(
-    source: str | Path,
+    source: str | os.PathLike[str] | Iterable[Any],
     out: str | Path,
     options: ShardOptions | None = None,
     *,
@@ -101,8 +105,15 @@ def shard(
     workers: int | None = None,
     overwrite: bool = False,
     watch: Watcher | None = None,
+    class_names: Sequence[Any] | None = None,
+    **keywords: Unpack[ShardKeywords],
 ) -> ShardSummary:
     """Turn the raw dataset `source` into the dataset folder `out`.
+
+    `source` is a path, or Python objects: an iterable of pairs `(image, label)` or of mappings, such as a dataset of
+    torchvision or Hugging Face, or a mapping of splits to such iterables. Their images are PIL images, uint8 arrays
+    `(H, W)` or `(H, W, C)`, which become PNG, or encoded bytes; `class_names` names the classes of labels that are
+    numbers. What the command takes as options are keywords here: `imgdata.shard("photos", "out", resize=256)`.
 
     A run that was cut off resumes when it is called again with the same arguments; shards that are finished are not
     written again, and the result is the same to the byte. `workers` (default: one for each core this process may use)
@@ -112,18 +123,21 @@ def shard(
     meaning, `OutputError` when `out` is busy, full, not writable, or holds something else, and `ImageError` for the
     first bad image with `on_bad="fail"`.
     """
-    options = options or ShardOptions()
+    options, read = with_keywords(options, read, keywords)
     watch = watch or Watcher()
     workers = check_workers(workers)
     started = time.perf_counter()
     out = local_path(out, "OUT")
-    if not os.fspath(source).startswith(SYNTHETIC):
-        local_path(source, "SOURCE")
-    _refuse_output_in_the_way(source, out)
+    path = _local_source(source) if isinstance(source, str | os.PathLike) else None
+    if path is not None:
+        _refuse_output_in_the_way(path, out)
     with own(out) as job:
         watch.stage("listing")
-        listing = _list(source, read, options)
-        _refuse_to_replace_the_source(listing, out)
+        if path is not None:
+            listing = _listed(path, read, options)
+            _refuse_to_replace_the_source(listing, out)
+        else:
+            listing = selected(_spooled(source, job, options.name or out.resolve().name, class_names), options)
         return write_listing(job, listing, options, workers=workers, overwrite=overwrite, watch=watch, started=started)
 
 
@@ -201,25 +215,25 @@ def write_listing(
 
 
 def plan_shards(
-    source: str | Path,
+    source: str | os.PathLike[str],
     options: ShardOptions | None = None,
     *,
     read: SourceOptions | None = None,
     workers: int | None = None,
     out: str | Path | None = None,
+    **keywords: Unpack[ShardKeywords],
 ) -> dict[str, Any]:
     """Return what `shard` would do, as JSON values: splits, shards, bytes, and seconds judged from a few images.
 
     With `out`, `out` says what is there now and what a run would do about it, and OUT is refused as `shard` does.
     """
-    options = options or ShardOptions()
+    options, read = with_keywords(options, read, keywords)
     workers = check_workers(workers)
-    if not os.fspath(source).startswith(SYNTHETIC):
-        local_path(source, "SOURCE")
+    path = _local_source(source)
     if out is not None:
         out = local_path(out, "OUT")
-        _refuse_output_in_the_way(source, out)
-    plan = make_plan(_list(source, read, options), options)
+        _refuse_output_in_the_way(path, out)
+    plan = make_plan(_listed(path, read, options), options)
     if out is not None:
         _refuse_to_replace_the_source(plan.listing, out)
     seconds = 0.0
@@ -279,8 +293,36 @@ def _refuse_full_disk(job: JobFolder, plan: Plan, reports: Mapping[str, ShardRep
         )
 
 
-def _list(source: str | Path, read: SourceOptions | None, options: ShardOptions) -> Listing:
-    listing = list_source(source, dataclasses.replace(read or SourceOptions(), exclude=options.exclude))
+def _local_source(source: str | os.PathLike[str]) -> str:
+    """The path or description of the raw dataset. Raises `OptionError` for a URL."""
+    text = os.fspath(source)
+    return text if text.startswith(SYNTHETIC) else os.fspath(local_path(text, "SOURCE"))
+
+
+def _spooled(dataset: object, job: JobFolder, title: str, names: Sequence[Any] | None) -> Listing:
+    """The listing of Python objects, whose images are in the job folder then."""
+    spool_file = ObjectSpool(job.objects, names if names is not None else class_names_of(dataset))
+    with contextlib.closing(spool_file):
+        for split, part in splits_of(dataset):
+            for number, item in enumerate(items(part, split)):
+                spool_file.add(
+                    item.image,
+                    item.label,
+                    split=item.split,
+                    key=item.key,
+                    fields=item.fields,
+                    at=f"item {number}" + (f" of {split}" if split else ""),
+                )
+        return spool_file.listing(title)
+
+
+def _listed(path: str, read: SourceOptions | None, options: ShardOptions) -> Listing:
+    read = dataclasses.replace(read or SourceOptions(), exclude=options.exclude)
+    return selected(list_source(path, read), options)
+
+
+def selected(listing: Listing, options: ShardOptions) -> Listing:
+    """Return the part of `listing` that `options` ask for, cut into splits. Raises `OptionError`."""
     if options.classes:
         listing = select_classes(listing, options.classes)
     if options.exclude:
@@ -288,7 +330,7 @@ def _list(source: str | Path, read: SourceOptions | None, options: ShardOptions)
     return apply_split(listing, options.split, options.seed) if options.split else listing
 
 
-def _refuse_output_in_the_way(source: str | Path, out: Path) -> None:
+def _refuse_output_in_the_way(source: str, out: Path) -> None:
     """Raise `OutputError` when OUT is a file, the source, or inside the source, or can't be looked at."""
     try:
         _compare_places(source, out)
@@ -296,7 +338,7 @@ def _refuse_output_in_the_way(source: str | Path, out: Path) -> None:
         raise output_error(error, out) from error
 
 
-def _compare_places(source: str | Path, out: Path) -> None:
+def _compare_places(source: str, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: is a file; give a folder to write the dataset to")
     place, target = Path(source).resolve(), out.resolve()

@@ -6,7 +6,8 @@ While a dataset is not finished, its job folder `.imgdata/` holds
     plan.json       options, source and cuts of the job; the folder is unfinished as long as this file exists
     SHARD.record    what a finished shard is
     closing-gaps    every shard is written, and some may have been renumbered
-    images.spool    images that were copied out of Parquet, or handed over as objects
+    images.spool    images that were copied out of Parquet
+    objects.spool   images that were handed over as Python objects
     next/           a dataset folder of its own, with a job folder of its own, that is to replace the finished dataset
     swap.json       `next` is whole, and is taking the place of the old dataset
     *.tmp           files that are being written
@@ -43,6 +44,7 @@ REJECTS = "rejects.jsonl"
 REPAIRS = "repairs.jsonl"
 _SIDECARS = (MANIFEST, TIMM_INFO, "croissant.json", "README.md", REJECTS, REPAIRS)
 _LOCK, _PLAN, _GAPS, _SPOOL, _NEXT, _SWAP = "lock", "plan.json", "closing-gaps", "images.spool", "next", "swap.json"
+_OBJECTS = "objects.spool"
 _STATE_ATTRIBUTE = "user.imgdata.source-state"
 """Extended attribute of `dataset.json`: the state of the source's files when they were listed. It is no part of the
 dataset's bytes, which are the same on every machine."""
@@ -73,6 +75,11 @@ class JobFolder:
     def spool(self) -> Path:
         """File into which images are copied, out of containers that can only be read forward."""
         return self.path / _SPOOL
+
+    @property
+    def objects(self) -> Path:
+        """File into which images are copied that were handed over as Python objects."""
+        return self.out / JOB_FOLDER / _OBJECTS
 
     @property
     def closing_gaps(self) -> bool:
@@ -240,7 +247,7 @@ class JobFolder:
         """Remove the files of an unfinished dataset, and nothing else, such that any next run completes the removal."""
         write_atomic(self.path / _PLAN, _json({"discard": files}))
         for path in self.path.iterdir():
-            if path.name not in (_LOCK, _PLAN):
+            if path.name not in (_LOCK, _PLAN, _OBJECTS):
                 path.unlink()
         for name in files:
             (self.folder / name).unlink(missing_ok=True)

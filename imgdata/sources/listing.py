@@ -67,6 +67,8 @@ class Listing:
     """False when `size_N` only estimates the encoded images (arrays that become PNG)."""
     given_splits: bool = True
     """False when the source had no splits of its own, and everything is called `train`."""
+    content: str = ""
+    """Hash of the bytes of all images, where the source has read them; part of the fingerprint then."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """What was passed over while listing, with counts: `hidden files`, `not images (.txt)`, ..."""
     warnings: tuple[str, ...] = ()
@@ -106,6 +108,7 @@ class Listing:
         """
         digest = xxhash.xxh3_128()
         digest.update(repr((self.classes, self.splits, self.kind)).encode())
+        digest.update(self.content.encode())
         for column in (self.split_N, self.label_N, self.size_N, self.offset_N):
             digest.update(np.ascontiguousarray(column).tobytes())
         for text in (self.name_N, self.key_N, self.fields_N):
@@ -202,6 +205,7 @@ class ListingBuilder:
         exact_sizes: bool = True,
         given_splits: bool = True,
         warnings: Sequence[str] = (),
+        content: str = "",
     ) -> Listing:
         """Return the finished listing. Raises `SourceError` when there is no sample in it."""
         accounted = len(self) + sum(self.skipped.values()) - self._beside
@@ -232,6 +236,7 @@ class ListingBuilder:
             skipped=dict(sorted(self.skipped.items())),
             warnings=tuple(warnings),
             excluded=dict(self._excluded),
+            content=content,
         )
 
     def _flush(self) -> None:
