@@ -1,7 +1,8 @@
 """Samples handed over one by one -> a file of their encoded images, and a `Listing` of them.
 
 Python objects can be read once, from start to end, and shards are cut and shuffled before they are written: so the
-images are copied into one file of the job folder first, where each can be read at any time. From there on all is as with
+images are copied into one file of the job folder first, where each can be read at any time. From there on all
+is as with
 any other source.
 """
 
@@ -59,7 +60,7 @@ class ObjectSpool:
         fields: Mapping[str, Any] | None = None,
         at: str = "",
     ) -> None:
-        """Append one sample. Raises `SourceError`, which says `at`, for a value of another type, and a key given twice."""
+        """Append one sample. Raises `SourceError`, which says `at`, for a wrong type or a key given twice."""
         at = at or f"sample {len(self)}"
         name = split_name(split) if isinstance(split, str) else ""
         if not name:
