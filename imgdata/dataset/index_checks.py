@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from imgdata.arrow import numbers
 from imgdata.storage.reading import MAX_MEMBER_BYTES
 
 _ASCII = 127
@@ -54,14 +55,11 @@ def column_fault(name: str, column: "pa.ChunkedArray[Any]", limits: IndexLimits)
 
 
 def _range_fault(name: str, column: "pa.ChunkedArray[Any]", low: int, high: int) -> str | None:
-    start = 0
-    for chunk in column.chunks:
-        value_N = chunk.to_numpy()
-        if len(value_N) and (value_N.min() < low or value_N.max() > high):
-            row = int(np.argmax((value_N < low) | (value_N > high)))
-            what = f"of at least {low}" if name in ("width", "height") else f"from {low} to {high}"
-            return f"{name} in row {start + row} must be an integer {what}, got {value_N[row]}"
-        start += len(value_N)
+    value_N = numbers(column)
+    if len(value_N) and (value_N.min() < low or value_N.max() > high):
+        row = int(np.argmax((value_N < low) | (value_N > high)))
+        what = f"of at least {low}" if name in ("width", "height") else f"from {low} to {high}"
+        return f"{name} in row {row} must be an integer {what}, got {value_N[row]}"
     return None
 
 

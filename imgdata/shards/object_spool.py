@@ -1,9 +1,8 @@
 """Samples handed over one by one -> a file of their encoded images, and a `Listing` of them.
 
 Python objects can be read once, from start to end, and shards are cut and shuffled before they are written: so the
-images are copied into one file of the job folder first, where each can be read at any time. From there on all
-is as with
-any other source.
+images are copied into one file of the job folder first, where each can be read at any time. From there on they are a
+source like any other.
 """
 
 from collections.abc import Mapping, Sequence
