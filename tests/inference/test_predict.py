@@ -271,6 +271,7 @@ def test_the_heat_is_where_the_class_is(method, index, corner):
     assert corners[corner] > 0.7 * corners.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layer"),
     [

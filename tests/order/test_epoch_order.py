@@ -298,6 +298,7 @@ def test_an_epoch_has_no_batch_behind_its_samples() -> None:
             order.batch_at(0, offset)
 
 
+@pytest.mark.slow
 def test_ten_thousand_epochs_take_the_memory_of_two() -> None:
     order = Order(num_samples=2_000, global_batch=100, shuffle="window", shard_sizes=(100,) * 20, window_shards=4)
     order.batch(0, 0)

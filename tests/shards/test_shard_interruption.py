@@ -74,6 +74,7 @@ def assert_whole(tars):
             assert sum(member.name.endswith(".jpg") for member in archive) in (40, 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shards_before_the_kill", [0, 1, 4, 9])
 def test_after_kill_9_finished_shards_are_whole_and_the_next_run_ends_with_the_same_bytes(
@@ -148,6 +149,7 @@ def test_an_unfinished_folder_says_so_when_it_is_opened(tmp_path):
         imgdata.open(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "workers"), [("threads", 1), ("threads", 2), ("processes", 2)])
 def test_a_full_disk_is_one_clear_message_and_the_run_goes_on_once_there_is_room(tmp_path, kind, workers):
     disk = tmp_path / "disk"
@@ -173,6 +175,7 @@ def test_a_full_disk_is_one_clear_message_and_the_run_goes_on_once_there_is_room
         subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_one_clear_message(tmp_path):
     out = tmp_path / "out"
     source = "synthetic:samples=4000,classes=5,width=96,height=64"

@@ -262,6 +262,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_fork_while_the_parent_decodes_waits_for_it_alone(one_size):
     assert started(FORK, one_size).communicate(timeout=PATIENCE_S)[0] == "0\n"
 
@@ -293,6 +294,7 @@ begun.wait()
 """
 
 
+@pytest.mark.slow
 def test_decoding_ends_with_the_program(one_size, resident_cache):
     said = started(END, one_size).communicate(timeout=PATIENCE_S)[0]
     assert said == "this loader is closed; make another Loader\n"
