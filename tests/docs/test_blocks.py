@@ -30,6 +30,7 @@ RUNNABLE = [page for page in PAGES if any(block.language in RUN and not block.no
     "page", [pytest.param(page, marks=pytest.mark.slow) if page in SLOW else page for page in RUNNABLE]
 )
 def test_the_blocks_of_a_page_run_in_order(page, tmp_path):
+    # Asserts nothing: a block that fails raises.
     session = Session(tmp_path)
     for block in blocks(page):
         if block.language in RUN and not block.not_run:
