@@ -12,8 +12,7 @@ dataset_argument = click.argument("dataset", metavar="DATASET", type=click.Path(
 """The folder of a finished dataset, as `dataset`."""
 quiet_option = click.option("--quiet", is_flag=True, help="Print nothing but results and errors.")
 """No progress, no notes, no closing line, as `quiet`."""
-RECIPE_HELP = "imagenet, cifar, classifier, plain, or a JSON file."
-"""The names that every command takes; see `imgdata.recipes.presets`."""
+RECIPE_HELP = "imagenet, cifar, classifier, plain, a ready recipe such as imagenet_eval, or a .json file."
 
 
 def json_option(what: str) -> Callable[[Command], Command]:

@@ -31,7 +31,6 @@ from imgdata.recipes.presets import (
     classifier_train,
     imagenet_eval,
     imagenet_train,
-    plain,
 )
 from imgdata.recipes.recipe import Recipe
 from imgdata.recipes.sizes import Ramp, Schedule
@@ -68,5 +67,4 @@ __all__ = [
     "classifier_train",
     "imagenet_eval",
     "imagenet_train",
-    "plain",
 ]

@@ -80,39 +80,35 @@ def classifier_eval(size: int = 64) -> Recipe:
     return Recipe(Resize(size=size), CenterCrop(size=size), Normalize(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
 
 
-def plain(size: int = 224) -> Recipe:
-    """Return the recipe that changes nothing at random: shorter side to `size`, the middle, ImageNet's mean and std."""
-    return Recipe(Resize(size=size), CenterCrop(size=size), Normalize(mean=IMAGENET_MEAN, std=IMAGENET_STD))
-
-
-PRESETS = (
-    "imagenet_train",
-    "imagenet_eval",
-    "cifar_train",
-    "cifar_eval",
-    "classifier_train",
-    "classifier_eval",
-    "plain",
-)
-"""Named recipes."""
-SHORT_NAMES = {"imagenet": "imagenet_train", "cifar": "cifar_train", "classifier": "classifier_train"}
-"""Names that `imgdata train` has for recipes of training."""
+PRESETS = ("imagenet_train", "imagenet_eval", "cifar_train", "cifar_eval", "classifier_train", "classifier_eval")
+"""Ready recipes by name."""
 OF_ONE_SIZE = ("cifar_train", "cifar_eval")
 """Those whose pictures are 32 x 32."""
+SHORT_NAMES = {"imagenet": "imagenet_train", "cifar": "cifar_train", "classifier": "classifier_train"}
+"""Names that `imgdata train` has for recipes -> those of the functions; `plain` is a name of its own."""
+
+
+def preset_name(name: str) -> str:
+    """Return the name of the function for a recipe's name, long or short: `cifar` is `cifar_train`."""
+    return SHORT_NAMES.get(name, name)
 
 
 def named_recipe(name: str, size: int | None = None) -> Recipe:
-    """Return one of `PRESETS`, with another side of the output in pixels, or the recipe in a .json file.
+    """One of `PRESETS`, with another side of the output in pixels, or the recipe in a .json file.
 
-    `imagenet`, `cifar` and `classifier` are those of training. Raises `OptionError`.
+    Raises `OptionError`.
     """
-    name = SHORT_NAMES.get(name, name)
     if name.endswith(".json"):
         if size is not None:
             raise OptionError(f"size must be left out with a recipe that has its own, got {size}")
         return read_recipe(Path(name))
+    name = preset_name(name)
+    if name == "plain":
+        side = 224 if size is None else size
+        return imagenet_eval(side, resize=side)
     if name not in PRESETS:
-        raise OptionError(f"recipe must be one of {', '.join(PRESETS)}, or a .json file, got {name!r}")
+        names = ", ".join((*SHORT_NAMES, "plain", *PRESETS))
+        raise OptionError(f"recipe must be one of {names}, or a .json file, got {name!r}")
     if name in OF_ONE_SIZE and size is not None:
         raise OptionError(f"{name} must have its own size, 32, got size {size}; leave it out")
     recipe: Recipe = getattr(presets, name)(*([] if size is None else [size]))

@@ -202,7 +202,7 @@ def test_options_that_mean_nothing_are_refused(settings, message):
         ({"device": "tpu"}, "device must be auto, cpu, cuda.*, got 'tpu'"),
         ({"threads": 0}, "threads must be a whole number of at least 1, got 0"),
         ({"backend": "resident"}, "backend 'resident' keeps one window of each picture"),
-        ({"recipe": "none"}, "recipe must be one of imagenet_train, .*, or a .json file, got 'none'"),
+        ({"recipe": "plane"}, "recipe must be one of imagenet, .*, or a .json file, got 'plane'"),
         ({"recipe": "cifar_train", "size": 16}, "cifar_train must have its own size, 32, got size 16; leave it out"),
         ({"recipe": "nowhere.json", "size": None}, "nowhere.json: the recipe can't be read: No such file"),
         ({"recipe": recipes.cifar_eval(), "size": 8}, "size must be left out with a recipe that has its own, got 8"),
@@ -279,7 +279,7 @@ def test_a_recipe_comes_by_name_as_a_file_and_as_it_is(tmp_path):
     file.write_text(json.dumps(recipe.to_dict()))
     assert ready_recipe(BenchOptions(recipe=str(file))) == recipe
     assert ready_recipe(BenchOptions(recipe=recipe)) is recipe
-    assert ready_recipe(BenchOptions(recipe="plain", size=48)) == recipes.plain(48)
+    assert ready_recipe(BenchOptions(recipe="plain", size=48)) == recipes.imagenet_eval(48, resize=48)
     assert ready_recipe(BenchOptions(recipe="cifar", size=None)) == recipes.cifar_train()
     assert ready_recipe(BenchOptions(recipe="classifier_eval", size=48)) == recipes.classifier_eval(48)
     assert BenchOptions(recipe=recipe).command("out") == "imgdata bench out --recipe RECIPE.json"
