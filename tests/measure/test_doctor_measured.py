@@ -170,7 +170,9 @@ def test_files_in_memory_can_not_be_read_cold(tmp_path_factory):
     path.write_bytes(bytes(8192))
     try:
         with open(path, "rb") as file:
-            assert drop_cache([file.fileno()]) == "1 of 1 shards stay in memory, whatever it is told"
+            assert (
+                drop_cache([file.fileno()]) == "1 of 1 shards stay in the page cache, although they were to be dropped"
+            )
     finally:
         path.unlink()
 

@@ -78,15 +78,17 @@ def time_disk(split: Split, position_M: NDArray[np.int64], threads: int) -> Disk
 
 
 def drop_cache(descriptors: Sequence[int]) -> str | None:
-    """Take open files out of the system's page cache; why that can't be done, None where it was."""
+    """Drop open files from the system's page cache; return why that can't be done, None where it was."""
     if not hasattr(os, "posix_fadvise"):
-        return "this system can't be told to forget a file"
+        return "this system has no way to drop a file from its page cache"
     for descriptor in descriptors:
         # What is not on the disk yet can't be given up.
         os.fsync(descriptor)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     kept = [descriptor for descriptor in descriptors if _is_cached(descriptor)]
-    return f"{len(kept)} of {len(descriptors)} shards stay in memory, whatever it is told" if kept else None
+    if not kept:
+        return None
+    return f"{len(kept)} of {len(descriptors)} shards stay in the page cache, although they were to be dropped"
 
 
 def _is_cached(descriptor: int) -> bool:
