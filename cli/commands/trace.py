@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from imgdata.measure.trace.rows import TraceRow
 
+_WIDE = 96
+"""Columns from which on a screen has room for all columns of the stages."""
+
 
 @click.command(short_help="Follow real samples through every stage.")
 @dataset_argument
@@ -72,9 +75,9 @@ def command(
         soft_wrap=True,
     )
     console.print(f"{result.model}, {result.parameters:,} parameters{weights}\n", soft_wrap=True)
-    console.print(_table([row for row in result.rows if row.stage != "layer"], "stage"))
+    console.print(_table([row for row in result.rows if row.stage != "layer"], "stage", console.width))
     console.print()
-    console.print(_table([row for row in result.rows if row.stage == "layer"], "layer"))
+    console.print(_table([row for row in result.rows if row.stage == "layer"], "layer", console.width))
     console.print("\nms: of one image; from decode to augment with all that comes before, in one thread", style="dim")
     for text in result.notes:
         note(console, text)
@@ -82,32 +85,45 @@ def command(
         console.print(f"picture: {picture}", soft_wrap=True)
 
 
-def _table(rows: "list[TraceRow]", kind: str) -> "Table":
-    """Return the stages with their steps, or the layers with their parameters, at most 100 columns wide."""
+def _table(rows: "list[TraceRow]", kind: str, width: int) -> "Table":
+    """Return the stages with their steps, or the layers with their parameters.
+
+    A narrow screen has no room for counts and types of stages.
+    """
     from imgdata.tables import new_table
 
-    table = new_table()
+    of_stages, narrow = kind == "stage", kind == "stage" and width < _WIDE
+    table = new_table(padding=(0, 1, 0, 0)) if narrow else new_table()
     table.add_column(kind, no_wrap=True)
-    if kind == "stage":
-        table.add_column("step", no_wrap=True, max_width=18)
-        table.add_column("count", justify="right", no_wrap=True)
-    table.add_column("shape", justify="right", no_wrap=True)
-    table.add_column("type", no_wrap=True)
-    table.add_column("range", justify="right", no_wrap=True)
-    table.add_column("example", no_wrap=True, max_width=14)
-    if kind == "layer":
-        table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("ms", justify="right", no_wrap=True)
+    if of_stages:
+        table.add_column("step", no_wrap=not narrow, max_width=18)
+    for name in ("count", "shape", "type", "range", "example", "parameters", "ms"):
+        if name not in _left_out(of_stages, narrow):
+            left = name in ("type", "example")
+            table.add_column(name, justify="left" if left else "right", no_wrap=name != "example" or not narrow)
     stage = ""
     for row in rows:
-        cells = ["x".join(f"{side:,}" for side in row.shape), row.dtype, _range(row), row.example]
-        time = "" if row.ms_per_image is None else _decimals(row.ms_per_image)
-        if kind == "layer":
-            table.add_row(row.step, *cells, f"{row.parameters:,}" if row.parameters else "", time)
-        else:
-            table.add_row("" if row.stage == stage else row.stage, row.step, f"{row.count:,}", *cells, time)
+        cells = {
+            "count": f"{row.count:,}",
+            "shape": "x".join(f"{side:,}" for side in row.shape),
+            "type": row.dtype,
+            "range": _range(row),
+            # How many samples a part has is all that a row of `split` says.
+            "example": f"{row.count:,} = {row.example}" if narrow and row.stage == "split" else row.example,
+            "parameters": f"{row.parameters:,}" if row.parameters else "",
+            "ms": "" if row.ms_per_image is None else _decimals(row.ms_per_image),
+        }
+        shown = [cell for name, cell in cells.items() if name not in _left_out(of_stages, narrow)]
+        names = ["" if row.stage == stage else row.stage, row.step] if of_stages else [row.step]
+        table.add_row(*names, *shown)
         stage = row.stage
     return table
+
+
+def _left_out(of_stages: bool, narrow: bool) -> tuple[str, ...]:
+    if not of_stages:
+        return ("count",)
+    return ("parameters", "count", "type") if narrow else ("parameters",)
 
 
 def _range(row: "TraceRow") -> str:
