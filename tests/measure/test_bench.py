@@ -178,8 +178,8 @@ def test_with_several_gpus_each_has_a_line(shown, some_result, monkeypatch):
     [
         ({"compare": ("tf.data",)}, r"compare must be of torchvision, .*, dali, got 'tf.data'"),
         ({"compare": ("dali", "dali")}, "compare must name each loader once, got dali, dali"),
-        ({"rounds": 0}, "rounds must be a whole number of at least 1, got 0"),
-        ({"ranks": True}, "ranks must be a whole number of at least 1, got True"),
+        ({"rounds": 0}, "rounds must be an integer of at least 1, got 0"),
+        ({"ranks": True}, "ranks must be an integer of at least 1, got True"),
         ({"seconds": 0.0}, "seconds must be above 0 and at most 3600, got 0.0"),
         ({"seconds": float("nan")}, "seconds must be above 0"),
         ({"all_gpus": True, "ranks": 2}, "all_gpus must come without ranks and device"),

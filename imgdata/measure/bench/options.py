@@ -5,6 +5,7 @@ import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from imgdata import checks
 from imgdata.backends.options import BackendName, DType
 from imgdata.errors import OptionError
 from imgdata.measure.bench.peers import PEERS
@@ -45,10 +46,8 @@ class BenchOptions:
     def __post_init__(self) -> None:
         for name in ("batch_size", "ranks", "rounds"):
             value = getattr(self, name)
-            if name == "batch_size" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise OptionError(f"{name} must be a whole number of at least 1, got {value!r}")
+            if name != "batch_size" or value is not None:
+                checks.integer(name, value, 1)
         if not (math.isfinite(self.seconds) and 0 < self.seconds <= _MAX_SECONDS):
             raise OptionError(f"seconds must be above 0 and at most {_MAX_SECONDS:g}, got {self.seconds!r}")
         unknown = [name for name in self.compare if name not in PEERS]
