@@ -22,7 +22,7 @@ _TORCH, _BASE = import_module("nvidia.dali.plugin.pytorch"), import_module("nvid
 
 
 def dali(job: Job) -> Opened:
-    """Decoded on the processor, or by the GPU where the batches go there."""
+    """Open the pipeline; it decodes on the processor, or on the GPU where the batches go there."""
     dataset = imgdata.dataset.open(job.out)
     tars = dataset[job.split].shards
     device_id = None if job.options.device == "cpu" else torch.device(job.options.device).index
@@ -50,7 +50,7 @@ def dali(job: Job) -> Opened:
 
 
 def _cut(encoded: Any, job: Job) -> Any:
-    """Decoded, and resized to the size of the output or, where a crop follows, to that before it."""
+    """Return decoded images, resized to the size of the output or, where a crop follows, to the size before it."""
     recipe, device = job.options.recipe, "cpu" if job.options.device == "cpu" else "mixed"
     crop, resize = recipe.find(RandomResizedCrop), recipe.find(Resize)
     if crop is not None:

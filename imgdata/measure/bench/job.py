@@ -52,12 +52,12 @@ class Measured:
     """What one run of a loader came to, or several at the same time."""
 
     images: int
-    """In the measured time."""
+    """Images in the measured time."""
     images_per_s: float
     cpu_s: float | None
     """User and system time of all threads and child processes; None where children can't be seen."""
     p50_ms: float
-    """From one batch to the next: half of them take no longer, 95 of 100, 99 of 100."""
+    """Milliseconds from one batch to the next: half of them take no longer, 95 of 100, 99 of 100."""
     p95_ms: float
     p99_ms: float
     first_batch_s: float
@@ -73,13 +73,13 @@ class Measured:
     bad: int
     """Images that could not be decoded, as far as the loader says."""
     version: str
-    """Of the loader."""
+    """Version of the loader."""
 
     def to_json(self) -> str:
-        """In one line."""
+        """Return all of it in one line."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(line: str) -> "Measured":
-        """What `to_json` wrote."""
+        """Return what `to_json` wrote."""
         return Measured(**json.loads(line))

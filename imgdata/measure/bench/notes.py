@@ -15,7 +15,7 @@ def notes(
     left_out: Mapping[str, str],
     decided: Decided,
 ) -> Iterator[str]:
-    """`rounds` are those of our loader: for each what its processes came to."""
+    """Yield what has to be said; `rounds` has for each round of our loader what its processes measured."""
     runs = [run for processes in rounds for run in processes]
     turns = ", in turns; ratios are medians of pairs of the same round" if peers else ""
     times = f"medians of {options.rounds} rounds" if options.rounds > 1 else "one round"

@@ -116,7 +116,7 @@ def measure(job: Job, ready: Callable[[], None], may_begin: Callable[[], bool]) 
 
 
 def _gpu_free(device: str) -> int:
-    """Free memory of an NVIDIA GPU in bytes; CUDA's own memory is taken by then."""
+    """Return free memory of an NVIDIA GPU in bytes; CUDA's own memory is taken by then."""
     return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else 0
 
 
@@ -127,7 +127,7 @@ def _gpu_mb(device: str, free_before: int) -> float | None:
 
 
 def _check(batch: torch.Tensor, job: Job) -> None:
-    """That the loader makes what was asked for: a figure for something else is worth nothing."""
+    """Check that the loader makes what was asked for: a figure for something else is worth nothing."""
     height, width = job.options.recipe.output_size(0)
     expected = (job.options.batch_size, 3, height, width), job.options.dtype, torch.device(job.options.device).type
     found = tuple(batch.shape), str(batch.dtype).removeprefix("torch."), batch.device.type

@@ -30,9 +30,9 @@ class BenchOptions:
     batch_size: int | None = None
     """Samples of a batch of one rank; by default 256, or all that one has where there are less."""
     threads: int | None = None
-    """Of our loader, and worker processes of the others; by default the cores for this process."""
+    """Threads of our loader, and worker processes of the others; by default the cores for this process."""
     dtype: DType | None = None
-    """By default float32 where the recipe has `Normalize`, else uint8."""
+    """Type of the images; by default float32 where the recipe has `Normalize`, else uint8."""
     ranks: int = 1
     """The loader is rank 0 of so many; the others are not there."""
     seconds: float = 10.0
@@ -61,9 +61,9 @@ class BenchOptions:
                 f"{self.device!r}; leave them out"
             )
 
-    def command(self, out: str | Path) -> str:
-        """The command line that measures the same again. A recipe that has no name stands as `RECIPE.json`."""
-        words = ["imgdata", "bench", str(out)]
+    def command(self, dataset: str | Path) -> str:
+        """Return the command line that measures the same again. A recipe that has no name is `RECIPE.json`."""
+        words = ["imgdata", "bench", str(dataset)]
         for field in fields(self):
             value = getattr(self, field.name)
             if value == field.default:
@@ -81,7 +81,7 @@ class BenchOptions:
 
 
 def ready_recipe(options: BenchOptions) -> Recipe:
-    """The recipe that the options name. Raises `OptionError`."""
+    """Return the recipe that the options name. Raises `OptionError`."""
     name, size = options.recipe, options.size
     if not isinstance(name, Recipe):
         return named_recipe(name, size)
@@ -91,5 +91,5 @@ def ready_recipe(options: BenchOptions) -> Recipe:
 
 
 def recipe_name(options: BenchOptions) -> str:
-    """For people; empty for a recipe that has no name."""
+    """Return the recipe's name for people; empty where it has none."""
     return options.recipe if isinstance(options.recipe, str) else ""

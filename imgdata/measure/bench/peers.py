@@ -75,7 +75,7 @@ class Peer:
     """Recipe, dtype, device -> why it can't do that here, with the way out; None if it can."""
 
     def configured(self, threads: int) -> str:
-        """How it is set up with so many threads or worker processes."""
+        """Return how it is set up with so many threads or worker processes."""
         end = ("", "") if threads == 1 else ("s", "es")
         return self.configuration.format(threads=f"{threads} thread{end[0]}", workers=f"{threads} process{end[1]}")
 

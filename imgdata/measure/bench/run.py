@@ -24,12 +24,12 @@ _START_S = 300.0
 
 
 def bench(
-    out: str | Path,
+    dataset: str | Path,
     options: BenchOptions | None = None,
     *,
     progress: Callable[[int, int], None] = lambda done, runs: None,
 ) -> BenchResult:
-    """Measure the loader on the dataset in `out`, and those of `options.compare` beside it.
+    """Measure the loader on the dataset in the folder `dataset`, and those of `options.compare` beside it.
 
     Every run is a process of its own; another loader begins each round. One that can't do the recipe, is not installed
     or fails is left out and named in `left_out`. `progress` gets how many runs are done, and of how many. Raises
@@ -37,12 +37,12 @@ def bench(
     """
     given = options or BenchOptions()
     recipe, devices = ready_recipe(given), _devices(given)
-    dataset = open_dataset(out)
-    batch_size = _batch_size(dataset, given, len(devices))
+    opened = open_dataset(dataset)
+    batch_size = _batch_size(opened, given, len(devices))
     # Here, since it imports PyTorch.
     from imgdata.measure.bench.ours import decide
 
-    job = _job(out, given, batch_size, recipe, devices)
+    job = _job(dataset, given, batch_size, recipe, devices)
     first = decide(job)
     jobs = [
         replace(job, options=replace(job.options, device=device), rank=rank)
@@ -51,7 +51,7 @@ def bench(
     left_out = _refused(given, recipe, job)
     rounds = _rounds(jobs, given, left_out, progress)
     own = [together(measured) for measured in rounds[OURS]]
-    sizes = dataset[given.split].index.array("size")
+    sizes = opened[given.split].index.array("size")
     mean_bytes = float(sizes.mean())
     peers = tuple(_peer(name, rounds[name], own, job, mean_bytes) for name in given.compare if name in rounds)
     from imgdata.measure.machine.host import loader_versions, machine_summary
@@ -71,10 +71,10 @@ def bench(
         seconds=given.seconds,
         rounds=given.rounds,
         dataset={
-            "name": dataset.name,
+            "name": opened.name,
             "split": given.split,
             "samples": len(sizes),
-            "shards": len(dataset[given.split].shards),
+            "shards": len(opened[given.split].shards),
             "mean_bytes": round(mean_bytes),
             "batches_per_epoch": first.batches_per_epoch,
         },
@@ -84,7 +84,7 @@ def bench(
             "size": list(recipe.output_size(0)),
             "content": recipe.to_dict(),
         },
-        command=given.command(out),
+        command=given.command(dataset),
         versions={**loader_versions(), **{peer.name: peer.version for peer in peers}},
         machine=machine_summary([one.options.device for one in jobs]),
         notes=tuple(notes(given, rounds[OURS], peers, left_out, first)),
@@ -92,7 +92,7 @@ def bench(
 
 
 def _devices(options: BenchOptions) -> list[str]:
-    """Where the batches are wanted: one device, or every GPU. Raises `OptionError`."""
+    """Return where the batches are wanted: one device, or every GPU. Raises `OptionError`."""
     if not options.all_gpus and options.device != "auto":
         return [options.device]
     import torch
@@ -108,12 +108,12 @@ def _devices(options: BenchOptions) -> list[str]:
     return [f"cuda:{number}" for number in range(count)]
 
 
-def _job(out: str | Path, options: BenchOptions, batch_size: int, recipe: Recipe, devices: Sequence[str]) -> Job:
-    """Our loader on the first device; the cores are shared out."""
+def _job(dataset: str | Path, options: BenchOptions, batch_size: int, recipe: Recipe, devices: Sequence[str]) -> Job:
+    """Return the job of our loader on the first device; the cores are divided among the devices."""
     cores = len(own_cores())
     return Job(
         loader=OURS,
-        out=str(out),
+        out=str(dataset),
         split=options.split,
         options=LoaderOptions(
             batch_size=batch_size,
@@ -145,7 +145,7 @@ def _batch_size(dataset: Dataset, options: BenchOptions, devices: int) -> int:
 
 
 def _refused(options: BenchOptions, recipe: Recipe, job: Job) -> dict[str, str]:
-    """The other loaders that can't do that here, with the reasons."""
+    """Return the other loaders that can't do that here, with the reasons."""
     reasons = {name: PEERS[name].refuses(recipe, job.options.dtype, job.options.device) for name in options.compare}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
@@ -156,7 +156,7 @@ def _rounds(
     left_out: dict[str, str],
     progress: Callable[[int, int], None],
 ) -> dict[str, list[list[Measured]]]:
-    """By loader: for each round what its processes came to. A peer that fails goes into `left_out`."""
+    """Return by loader, for each round, what its processes measured. A peer that fails goes into `left_out`."""
     names = [OURS, *(name for name in options.compare if name not in left_out)]
     rounds: dict[str, list[list[Measured]]] = {name: [] for name in names}
     for done, name in enumerate(in_turns(names, options.rounds)):

@@ -20,20 +20,20 @@ _SHUFFLE_BUFFER = 1000
 
 
 def torchvision(job: Job) -> Opened:
-    """Encoded images by our index; torchvision decodes them, and works on uint8 tensors."""
+    """Open a loader of encoded images by our index; torchvision decodes them, and works on uint8 tensors."""
     split = imgdata.dataset.open(job.out)[job.split]
     transform = Decoded(transforms(job.options.recipe, job.options.dtype, pil=False))
     return _map_style(_Stored(split, transform), job)
 
 
 def torchvision_pil(job: Job) -> Opened:
-    """`Dataset.torch` in place of `ImageFolder`: PIL images, as most code has them."""
+    """Open `Dataset.torch` in place of `ImageFolder`: PIL images, as most code has them."""
     dataset = imgdata.dataset.open(job.out)
     return _map_style(dataset.torch(job.split, transforms(job.options.recipe, job.options.dtype, pil=True)), job)
 
 
 def webdataset(job: Job) -> Opened:
-    """Our tars as a `WebDataset` that draws shards at random, for ever: each rank and each worker by itself."""
+    """Open our tars as an endless `WebDataset` of shards in random order: each rank and each worker by itself."""
     import webdataset as wds
 
     dataset = imgdata.dataset.open(job.out)

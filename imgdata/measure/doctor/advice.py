@@ -21,7 +21,7 @@ class Advice:
     setting: str
     """What to type, or to write."""
     predicted_images_per_s: float
-    """Of training where a network was given, else of the loader."""
+    """Images/s of training where a network was given, else of the loader."""
     why: str
 
 
@@ -44,7 +44,7 @@ class Measured(NamedTuple):
 
 
 def advise(measured: Measured) -> list[Advice]:
-    """What would help, the best first. Empty where nothing does, such as where the network sets the pace."""
+    """Return what would help, the best first. Empty where nothing does, such as where the network sets the pace."""
     now = _with_loader(measured, measured.pipeline.alone)
     found = [
         advice for rule in (_threads, _resize, _memory, _bytes, _others, _window, _batch) for advice in rule(measured)
@@ -54,7 +54,7 @@ def advise(measured: Measured) -> list[Advice]:
 
 
 def _with_loader(measured: Measured, rate: float, *, smaller: float = 1.0) -> float:
-    """Images/s in all with another rate of the loader; copy and network stay as they are.
+    """Return images/s in all with another rate of the loader; copy and network stay as they are.
 
     So does the disk, but for images that are `smaller` times as large in bytes.
     """
@@ -64,7 +64,7 @@ def _with_loader(measured: Measured, rate: float, *, smaller: float = 1.0) -> fl
 
 
 def _gaining(measured: Measured, gain: float, *, smaller: float = 1.0) -> float:
-    """The same where an image takes the processor so many times less time than in the measured run.
+    """Return the same where an image takes the processor so many times less time than in the measured run.
 
     That run counts as it would have been without other programs.
     """

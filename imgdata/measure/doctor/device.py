@@ -18,7 +18,7 @@ _CPU_BATCH = 16
 
 
 def copy_ms(case: Case) -> float:
-    """Milliseconds for one image, from pinned memory to a GPU, in the form that the backend makes it in."""
+    """Return milliseconds for one image, from pinned memory to a GPU, in the form that the backend makes."""
     height, width = case.recipe.output_size(0)
     count = case.options.batch_size
     batch = torch.zeros((count, 3, height, width), dtype=getattr(torch, case.setup.options.dtype)).pin_memory()
@@ -27,7 +27,7 @@ def copy_ms(case: Case) -> float:
 
 
 def step_ms(case: Case, model: str) -> float:
-    """Milliseconds for one image of a step of training, on a batch that is on the device already.
+    """Return milliseconds for one image of a step of training, on a batch that is on the device already.
 
     Raises `OptionError`, `MissingExtraError`, `TrainingError` where the device's memory is out.
     """

@@ -27,13 +27,13 @@ class DoctorOptions:
     """What is measured. Raises `OptionError`."""
 
     split: str | None = None
-    """By default `train`, else the first."""
+    """Split that is read; by default `train`, else the first."""
     recipe: str | None = None
     """A ready one, such as `imagenet_train`, or a JSON file as `Recipe.to_dict` gives it; None: by picture size."""
     size: int | None = None
     """Side of the output in pixels; by default the network's, else 224, or that of small pictures."""
     batch_size: int | None = None
-    """By default 256, or all samples where there are fewer."""
+    """Samples of a batch; by default 256, or all where there are fewer."""
     model: str | None = None
     """A network whose steps are timed as well: `cnn`, `resnet9`, or any of timm's."""
     device: str = "auto"
@@ -85,15 +85,15 @@ class Case(NamedTuple):
         return min(self.recipe.output_size(0))
 
 
-def make_case(out: str | Path, options: DoctorOptions) -> Case:
+def make_case(dataset: str | Path, options: DoctorOptions) -> Case:
     """Open the dataset and decide what is open. Raises `OptionError`, `ShardError`, `MissingExtraError`."""
     from imgdata.dataset.dataset import open as open_dataset
 
-    dataset = open_dataset(out)
+    data = open_dataset(dataset)
     if options.model is not None:
         _model_size(options)
-    split = options.split or ("train" if "train" in dataset else next(iter(dataset)))
-    opened = open_source(dataset, split, None)
+    split = options.split or ("train" if "train" in data else next(iter(data)))
+    opened = open_source(data, split, None)
     recipe, code = choose_recipe(options, opened)
     loading = LoaderOptions(
         batch_size=options.batch_size or min(_USUAL_BATCH, len(opened.view)),
@@ -106,11 +106,11 @@ def make_case(out: str | Path, options: DoctorOptions) -> Case:
     if loading.batch_size > len(opened.view):
         raise OptionError(f"batch_size must be at most the {len(opened.view):,} samples, got {loading.batch_size:,}")
     engine = Engine(opened, loading)
-    return Case(str(out), opened, code, loading, engine.setup, engine.kind, engine.description)
+    return Case(str(dataset), opened, code, loading, engine.setup, engine.kind, engine.description)
 
 
 def choose_recipe(options: DoctorOptions, opened: Opened) -> tuple[Recipe, str]:
-    """The recipe, and the Python that makes it."""
+    """Return the recipe, and the Python that makes it."""
     name = options.recipe
     if name is None:
         return _fitting_recipe(options, opened)
@@ -125,7 +125,7 @@ def choose_recipe(options: DoctorOptions, opened: Opened) -> tuple[Recipe, str]:
 
 
 def _fitting_recipe(options: DoctorOptions, opened: Opened) -> tuple[Recipe, str]:
-    """Shifted and mirrored where all pictures are small squares; else random crops, as for ImageNet."""
+    """Return shifts and mirroring where all pictures are small squares; else random crops, as for ImageNet."""
     width_N, height_N = sides_of(opened.view)
     side = int(width_N[0])
     small = side <= _SMALL_SIDE and bool((width_N == side).all() and (height_N == side).all())

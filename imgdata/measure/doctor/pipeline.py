@@ -29,9 +29,9 @@ class Stage:
     name: str
     lane: Lane
     images_per_s: float
-    """Of the stage alone, with all threads."""
+    """Images/s of the stage alone, with all threads."""
     ms_per_image: float
-    """Of a core where the lane is `cpu`, of the lane otherwise."""
+    """Milliseconds of a core where the lane is `cpu`, of the lane otherwise."""
     per_core: float | None = None
     """Images/s of one core."""
     mb_per_s: float | None = None
@@ -40,7 +40,7 @@ class Stage:
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
 
@@ -50,11 +50,11 @@ class Pipeline:
 
     stages: tuple[Stage, ...]
     threads: int
-    """Of the loader."""
+    """Threads of the loader."""
     cores: float
-    """That this process can have."""
+    """Cores that this process can use."""
     measured: Rate
-    """Of the real loader, without a network."""
+    """Rate of the real loader, without a network."""
     model_on_cpu: bool = False
     """Whether the network takes the same cores as the loader."""
     streams: bool = True
@@ -90,7 +90,7 @@ class Pipeline:
         return self.measured.images_per_s * (cores + self.taken) / cores if cores else self.measured.images_per_s
 
     def ceiling(self, loader: float | None = None) -> tuple[float, Lane]:
-        """Images/s of training, and the lane that sets it; of the loader alone where there is no network.
+        """Return images/s of training, and the lane that sets it; of the loader alone where there is no network.
 
         `loader` is another rate of the loader than `predicted`, with what its disk allows.
         """
@@ -107,18 +107,18 @@ class Pipeline:
         return min(lanes, key=lambda pair: pair[0])
 
     def slowest(self) -> Stage:
-        """The stage that is worth most to shorten."""
+        """Return the stage that is worth most to shorten."""
         _, lane = self.ceiling()
         return min(
             (stage for stage in self.stages if stage.counted and stage.lane == lane), key=lambda s: s.images_per_s
         )
 
     def share(self, stage: Stage) -> float:
-        """Of the processor's time for one image."""
+        """Return the stage's share of the processor's time for one image."""
         return stage.ms_per_image / self.cpu_ms if stage.lane == "cpu" and self.cpu_ms else 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """The bottleneck as plain values, for JSON."""
+        """Return the bottleneck as plain values, for JSON."""
         ceiling, lane = self.ceiling()
         slowest = self.slowest()
         return {
@@ -153,7 +153,7 @@ def list_stages(
     step_ms: float | None = None,
     model: str = "",
 ) -> tuple[Stage, ...]:
-    """The rows of the table, in the order in which an image passes them.
+    """Return the rows of the table, in the order in which an image passes them.
 
     `width` is how many cores the loader keeps busy. The disk counts where the split is larger than the `memory_bytes`
     that may cache it: each epoch is then read from it, and not the first alone.

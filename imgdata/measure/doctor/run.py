@@ -22,10 +22,10 @@ from imgdata.measure.machine.host import Machine, look_at_machine
 from imgdata.measure.timing import Rate, loader_rate
 
 _SECONDS = 1.5
-"""For each run of the real loader."""
+"""Time of each run of the real loader."""
 _SMALL_BATCH, _LARGER_BATCH = 64, 256
 Step = Callable[[str], None]
-"""Is told what is measured next."""
+"""Called with what is measured next."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +41,7 @@ class Findings:
     tuned: Tuned | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         case = self.case
         return {
             "data": {
@@ -77,7 +77,7 @@ class Report:
     """None without a dataset."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; what needs a dataset is empty without one."""
+        """Return plain values, for JSON; what needs a dataset is empty without one."""
         rest: dict[str, Any] = {"data": None, "stages": [], "bottleneck": None, "advice": [], "tuned": None}
         return {
             "machine": self.machine.to_dict(),
@@ -87,9 +87,9 @@ class Report:
 
 
 def doctor(
-    out: str | Path | None = None, options: DoctorOptions | None = None, *, step: Step = lambda what: None
+    dataset: str | Path | None = None, options: DoctorOptions | None = None, *, step: Step = lambda what: None
 ) -> Report:
-    """Look at the machine; with a dataset in `out` also time its stages and its loader, in about 20 seconds.
+    """Look at the machine; with the folder of a dataset also time its stages and its loader, in about 20 seconds.
 
     Stages are timed on a sample, in processor time of one core; the loader, and a network's steps, by the clock. The
     split's shards are taken out of the page cache once. Nothing is written but what backends keep in the cache folder.
@@ -98,7 +98,7 @@ def doctor(
     """
     given = options or DoctorOptions()
     # What is wrong with the options or the dataset shows before anything takes time.
-    case = None if out is None else make_case(out, given)
+    case = None if dataset is None else make_case(dataset, given)
     step("looking at the machine")
     machine = look_at_machine()
     if case is None:

@@ -41,7 +41,7 @@ from imgdata.recipes.recipe import Recipe
 _GEOMETRY = Resize | RandomResizedCrop | CenterCrop | PadRandomCrop | HorizontalFlip | VerticalFlip
 _BEHIND = Normalize | RandomErasing | Cutout | MixUp | CutMix | MixUpOrCutMix
 _SAMPLE_PIXELS = 64_000_000
-"""Of all pictures of a sample: half a second of decoding on one core."""
+"""Pixels of all pictures of a sample: half a second of decoding on one core."""
 _LEAST_IMAGES, _MOST_IMAGES = 16, 1024
 _WINDOW_BYTES = 2**26
 """Pixels that are decoded at a time, where nothing makes them fewer."""
@@ -52,21 +52,21 @@ class StageTimes:
     """Processor milliseconds for one image, in one thread."""
 
     read_ms: float
-    """From the page cache."""
+    """Reading, from the page cache."""
     full_decode_ms: float
-    """Of the whole picture by simplejpeg or Pillow: what most loaders do, for comparison."""
+    """Decoding the whole picture by simplejpeg or Pillow: what most loaders do, for comparison."""
     decode_ms: float
-    """Of the part that the recipe needs."""
+    """Decoding the part that the recipe needs."""
     resize_ms: float
-    """With flips. Where the decoder halves the sides, decoding and resizing are one, and this is 0."""
+    """Resizing, with flips. Where the decoder halves the sides, decoding and resizing are one, and this is 0."""
     operators_ms: float
-    """That turn and colour pixels."""
+    """Operators that rotate pictures and change colours."""
     finish_ms: float
     """Normalising, painting over, mixing."""
     images: int
-    """In the sample."""
+    """Images of the sample."""
     mean_bytes: float
-    """Of an encoded image."""
+    """Mean size of an encoded image."""
 
     @property
     def total_ms(self) -> float:
@@ -75,7 +75,7 @@ class StageTimes:
 
 
 def draw_sample(setup: BackendSetup, position_N: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Some of the positions, evenly spread, without pictures that are bad by the index. Raises `ShardError`."""
+    """Return some positions, evenly spread, without pictures that are bad by the index. Raises `ShardError`."""
     index = setup.split.index
     index.load(("width", "height"))
     pixel_N = index.width_N[position_N].astype(np.int64) * index.height_N[position_N]
@@ -116,7 +116,7 @@ def time_stages(setup: BackendSetup, position_M: NDArray[np.int64], *, rounds: i
 
 
 def _differences(ms: dict[str, float], images: int, mean_bytes: float) -> StageTimes:
-    """Times of more and more work -> those of each stage, none below 0."""
+    """Return the times of each stage, none below 0, from those of more and more work."""
     # From the end: the whole is what counts, and noise must not make it larger than it is.
     whole = ms["finish"]
     operated = min(whole, ms.get("operators", ms["resize"]))
@@ -183,7 +183,7 @@ class _Cut:
 
 
 def _without_resize(batch: BatchParams) -> BatchParams:
-    """Each picture's part as it is stored; the batch is as large as the largest of them, the rest stays black."""
+    """Return parameters without a resize; the batch is as large as the largest part, the rest stays black."""
     box_N2 = np.ascontiguousarray(batch.box_N4[:, 2:])
     width, height = box_N2.max(axis=0).tolist()
     plain_N = np.zeros(len(batch), bool)

@@ -28,7 +28,7 @@ from imgdata.views.view import View
 _REENCODED = 64
 _CALLS = 8
 _MEMORY_SHARE = 0.5
-"""Of what is free, at most, for a split that is kept."""
+"""Share of the free memory that a split may take which is kept."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,9 +36,9 @@ class Resized:
     """A part of the sample with smaller pictures."""
 
     shorter_side: int
-    """That `imgdata shard --resize` was given, in pixels."""
+    """Value of `imgdata shard --resize`, in pixels."""
     before: StageTimes
-    """Of the same images as they are."""
+    """Times of the same images as they are."""
     after: StageTimes
 
     @property
@@ -52,7 +52,7 @@ class InMemory:
     """The split decoded once."""
 
     num_bytes: int
-    """Of all pictures of the split, decoded."""
+    """Bytes of all pictures of the split, decoded."""
     plan_ms: float
     """Milliseconds of the caller's thread to plan a batch; for one image."""
     make_ms: float
@@ -69,7 +69,7 @@ class InMemory:
 
 
 def shorter_side(setup: BackendSetup) -> int:
-    """What pictures could be resized to before: 8/7 of what comes out, such as 256 for 224, as in evaluation."""
+    """Return the side to store pictures with: 8/7 of what comes out, such as 256 for 224, as in evaluation."""
     return round(min(setup.options.recipe.output_size(0)) * 8 / 7)
 
 
@@ -125,7 +125,7 @@ def try_in_memory(setup: BackendSetup, view: View, memory_bytes: int) -> InMemor
 
 
 def _times(call: Callable[[], object], count: int) -> Callable[[], int]:
-    """The call, `_CALLS` times, each of which is for `count` images."""
+    """Return a function that calls `_CALLS` times, each time for `count` images."""
 
     def run() -> int:
         for _ in range(_CALLS):
