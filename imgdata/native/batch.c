@@ -1,47 +1,14 @@
 /* Pool: threads. Job: one call's pictures, read from files and cropped into the caller's array while Python goes on. */
 #define _GNU_SOURCE
 #include "batch.h"
-#include "crop.h"
+#include "arguments.h"
 #include "pool.h"
-#include "turbo.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
-
-/* What became of a picture; the first three are those of `Outcome`. From IO_ERROR on: an errno added to it. */
-enum { CUT_SHORT = NO_MEMORY + 1, GIVEN_UP, IO_ERROR = 100 };
-
-/* The arrays that a call brings, in its order; all int64 but the ones that say otherwise. */
-typedef enum {
-    ROWS,    /* (M,): which of the N parameters */
-    TARGETS, /* (M,): which picture of the batch */
-    FILES,   /* (M,): file descriptors */
-    OFFSETS, /* (M,) */
-    SIZES,   /* (M,) */
-    SOURCES, /* (M, 2): width, height */
-    BOXES,   /* (N, 4) */
-    RESIZED, /* (N, 2) */
-    SHIFTED, /* (N, 2) */
-    FLIPS,   /* (N,) bool */
-    VFLIPS,  /* (N,) bool */
-    SCALES,  /* (2, 3) float32: scale and shift of the colours */
-    IMAGES,  /* the batch, writable */
-    ARRAYS
-} Array;
-
-static const size_t ROW_BYTES[IMAGES] = {8, 8, 8, 8, 8, 16, 32, 16, 16, 1, 1, 12};
-
-/* What a thread needs for one picture: a copy, since the caller may change the arrays. */
-typedef struct {
-    int file;
-    off_t offset;
-    size_t size, target;
-    Crop crop;
-    uint8_t outcome;
-} Task;
 
 typedef struct {
     PyObject_HEAD
@@ -233,69 +200,6 @@ static void pool_dealloc(PoolObject *self)
     Py_DECREF(type);
 }
 
-/* Sides that no arithmetic overflows with, and that memory is enough for. */
-static int is_sensible(const int64_t *pixels, int count)
-{
-    for (int i = 0; i < count; i++)
-        if (pixels[i] < -(1 << 24) || pixels[i] > 1 << 24)
-            return 0;
-    return 1;
-}
-
-static Task task_of(const Py_buffer arrays[], Py_ssize_t i, Shape shape, int mirrored)
-{
-#define ROW(array, index, count) ((const int64_t *)arrays[array].buf + (count) * (index))
-    int64_t row = *ROW(ROWS, i, 1);
-    const int64_t *source = ROW(SOURCES, i, 2), *box = ROW(BOXES, row, 4), *resized = ROW(RESIZED, row, 2);
-    const int64_t *shifted = ROW(SHIFTED, row, 2);
-    Task task = {(int)*ROW(FILES, i, 1), (off_t)*ROW(OFFSETS, i, 1), (size_t)*ROW(SIZES, i, 1),
-                 (size_t)*ROW(TARGETS, i, 1), {0}, GIVEN_UP};
-#undef ROW
-
-    if (!is_sensible(source, 2) || !is_sensible(box, 4) || !is_sensible(resized, 2) || !is_sensible(shifted, 2)) {
-        task.outcome = UNFIT;
-        return task;
-    }
-    task.crop = (Crop){.width = (int)source[0],
-                       .height = (int)source[1],
-                       .x = {(int)box[0], (int)box[2], (int)resized[0], (int)shifted[0],
-                             ((const uint8_t *)arrays[FLIPS].buf)[row]},
-                       .y = {(int)box[1], (int)box[3], (int)resized[1], (int)shifted[1],
-                             ((const uint8_t *)arrays[VFLIPS].buf)[row]},
-                       .shape = shape,
-                       .mirrored = mirrored};
-    return task;
-}
-
-/* Lengths of the arrays and what points into others, so that no thread reads or writes outside of them. */
-static int check_arrays(const Py_buffer arrays[], size_t picture_bytes)
-{
-    Py_ssize_t rows = arrays[ROWS].len / 8, params = arrays[FLIPS].len;
-    size_t pictures = (size_t)arrays[IMAGES].len / picture_bytes;
-
-    for (Array array = ROWS; array < IMAGES; array++) {
-        Py_ssize_t count = array == SCALES ? 2 : array < BOXES ? rows : params;
-        if (arrays[array].len != count * (Py_ssize_t)ROW_BYTES[array]) {
-            PyErr_Format(PyExc_ValueError, "array %d must have %zd rows of %zu bytes, got %zd bytes", (int)array, count,
-                         ROW_BYTES[array], arrays[array].len);
-            return 0;
-        }
-    }
-    for (Py_ssize_t i = 0; i < rows; i++) {
-        int64_t row = ((const int64_t *)arrays[ROWS].buf)[i], target = ((const int64_t *)arrays[TARGETS].buf)[i];
-        if (row < 0 || row >= params || target < 0 || (uint64_t)target >= pictures ||
-            ((const int64_t *)arrays[SIZES].buf)[i] < 0) {
-            PyErr_Format(PyExc_ValueError, "rows, targets or sizes are out of range at %zd", i);
-            return 0;
-        }
-    }
-    return 1;
-}
-
-typedef struct {
-    int height, width, kind, planar, cubic, mirrored, simd;
-} Options;
-
 /* Copies what the threads need; 0 with an exception set. */
 static int job_fill(JobObject *self, const Py_buffer arrays[], const Options *options)
 {
@@ -319,18 +223,6 @@ static int job_fill(JobObject *self, const Py_buffer arrays[], const Options *op
     self->simd = (Simd)options->simd;
     self->job = (Job){.count = (int)self->count, .work = work};
     return 1;
-}
-
-/* The arrays of the tuple, as buffers; how many could be had. */
-static int get_buffers(PyObject *tuple, Py_buffer arrays[])
-{
-    int held = 0;
-
-    while (held < ARRAYS && PyObject_GetBuffer(PyTuple_GET_ITEM(tuple, held), &arrays[held],
-                                               held == IMAGES ? PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS
-                                                              : PyBUF_C_CONTIGUOUS) == 0)
-        held++;
-    return held;
 }
 
 static JobObject *job_make(PyObject *module, PyObject *tuple, const Options *options)
@@ -359,19 +251,14 @@ static PyObject *pool_submit_(PoolObject *self, PyObject *args)
     Options options;
     JobObject *job;
 
-    if (!PyArg_ParseTuple(args, "O!(ii)ipppi", &PyTuple_Type, &arrays, &options.height, &options.width, &options.kind,
-                          &options.planar, &options.cubic, &options.mirrored, &options.simd))
+    if (!parse_arguments(args, &arrays, &options))
         return NULL;
     if (self->pool == NULL || self->closed || !pool_is_here(self->pool)) {
         PyErr_SetString(PyExc_RuntimeError, "the pool is closed, or another process's");
         return NULL;
     }
-    if (PyTuple_GET_SIZE(arrays) != ARRAYS || options.height < 1 || options.width < 1 ||
-        options.height > JPEG_MAX_DIMENSION || options.width > JPEG_MAX_DIMENSION || options.kind < BYTES ||
-        options.kind > FLOATS || options.simd < SCALAR || options.simd > (int)best_simd()) {
-        PyErr_SetString(PyExc_ValueError, "arrays, height, width, kind or simd is out of range");
+    if (!check_options(arrays, &options))
         return NULL;
-    }
     job = job_make(module, arrays, &options);
     if (job == NULL)
         return NULL;

@@ -73,6 +73,18 @@ class Recipe:
         """The operator of this type, or None."""
         return next((op for op in self.ops if isinstance(op, kind)), None)
 
+    @property
+    def resampling(self) -> _ops.Resampling | None:
+        """How pictures are resized; None where they are not."""
+        resizing = self.find(_ops.RandomResizedCrop) or self.find(_ops.Resize)
+        return None if resizing is None else resizing.interpolation
+
+    @property
+    def mirrors_margins(self) -> bool:
+        """Whether margins show the picture mirrored; otherwise they are black."""
+        pad = self.find(_ops.PadRandomCrop)
+        return pad is not None and pad.mode == "reflect"
+
     def output_size(self, epoch: int) -> tuple[int, int]:
         """(height, width) of all pictures of `epoch`, in pixels."""
         return sides_at(self._sized().size, epoch)

@@ -10,7 +10,6 @@ from imgdata.backends.pillow import operators
 from imgdata.backends.postprocess import scale_shift
 from imgdata.backends.protocol import BackendSetup, BatchRequest
 from imgdata.backends.shard_files import Lease, ShardFiles
-from imgdata.recipes.ops import PadRandomCrop, RandomResizedCrop, Resize
 
 
 def uses_native(setup: BackendSetup) -> bool:
@@ -37,9 +36,7 @@ class NativeRows:
         self._index = index
         self._jpeg_F = np.array([word == "jpeg" for word in index.words("format")])
         self._plain_M = np.array([word in ("L", "RGB") for word in index.words("mode")])
-        resize, pad = recipe.find(RandomResizedCrop) or recipe.find(Resize), recipe.find(PadRandomCrop)
-        self._bicubic = resize is not None and resize.interpolation == "bicubic"
-        self._mirrored = pad is not None and pad.mode == "reflect"
+        self._bicubic, self._mirrored = recipe.resampling == "bicubic", recipe.mirrors_margins
         self._scale_shift = scale_shift(recipe)
         self._pool = native.Pool(setup.options.threads)
 

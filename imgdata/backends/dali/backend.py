@@ -37,8 +37,6 @@ from imgdata.recipes.ops import (
     HorizontalFlip,
     Normalize,
     PadRandomCrop,
-    RandomResizedCrop,
-    Resize,
     VerticalFlip,
 )
 from imgdata.recipes.recipe import Recipe
@@ -291,12 +289,12 @@ def _known_file(setup: BackendSetup, spec: GraphSpec) -> Path:
 
 
 def _shape(recipe: Recipe) -> Shape:
-    resize, pad = recipe.find(RandomResizedCrop) or recipe.find(Resize), recipe.find(PadRandomCrop)
     return Shape(
-        resizes=resize is not None,
-        radius=2 if resize is not None and resize.interpolation == "bicubic" else 1,
-        margins=pad is not None or (resize is None and recipe.find(CenterCrop) is not None),
-        mirrored=pad is not None and pad.mode == "reflect",
+        resizes=recipe.resampling is not None,
+        radius=2 if recipe.resampling == "bicubic" else 1,
+        margins=recipe.find(PadRandomCrop) is not None
+        or (recipe.resampling is None and recipe.find(CenterCrop) is not None),
+        mirrored=recipe.mirrors_margins,
     )
 
 

@@ -16,7 +16,6 @@ from imgdata.images.info import ImageInfo
 from imgdata.images.jpeg import decode_jpeg
 from imgdata.images.pillow import open_image, pillow_errors
 from imgdata.images.probe import probe
-from imgdata.recipes.ops import PadRandomCrop, RandomResizedCrop, Resize
 from imgdata.recipes.recipe import Recipe
 
 _RESAMPLINGS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -119,7 +118,8 @@ def _resized(image: Image.Image, params: BatchParams, row: int, recipe: Recipe, 
     left, top = params.offset_N2[row].tolist()
     if image.size == (width, height):
         return _window(image, left, top, params, recipe)
-    resampling = _RESAMPLINGS[_resizing(recipe).interpolation]
+    assert recipe.resampling is not None, "parameters resize, the recipe does not"
+    resampling = _RESAMPLINGS[recipe.resampling]
     if exact and width * height > _EXACT_PIXELS:
         raise ImageError(
             "too-large", f"{width} x {height} pixels when resized, the limit is {_EXACT_PIXELS} for exact pixels"
@@ -132,19 +132,12 @@ def _resized(image: Image.Image, params: BatchParams, row: int, recipe: Recipe, 
     return _window(image.resize((x1 - x0, y1 - y0), resampling, box_4), left - x0, top - y0, params, recipe)
 
 
-def _resizing(recipe: Recipe) -> RandomResizedCrop | Resize:
-    op = recipe.find(RandomResizedCrop) or recipe.find(Resize)
-    assert op is not None, "parameters resize, the recipe does not"
-    return op
-
-
 def _window(image: Image.Image, left: int, top: int, params: BatchParams, recipe: Recipe) -> Image.Image:
     right, bottom = left + params.width, top + params.height
     if (left, top, right, bottom) == (0, 0, *image.size):
         return image
     inside = left >= 0 and top >= 0 and right <= image.width and bottom <= image.height
-    pad = recipe.find(PadRandomCrop)
-    if inside or pad is None or pad.mode == "zero":
+    if inside or not recipe.mirrors_margins:
         # Pillow fills with black what lies outside.
         return image.crop((left, top, right, bottom))
     row_H, column_W = _mirrored(top, params.height, image.height), _mirrored(left, params.width, image.width)

@@ -62,7 +62,7 @@ def kept(setup: BackendSetup) -> Kept | str:
         height=height,
         width=width,
         padding=pad.padding,
-        mirrored=pad.mode == "reflect",
+        mirrored=recipe.mirrors_margins,
         moves=True,
     )
 

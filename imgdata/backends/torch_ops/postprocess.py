@@ -4,10 +4,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from imgdata.augment.params import BatchParams, erasing_noise
-from imgdata.backends.postprocess import as_bytes
+from imgdata.augment.params import BatchParams
+from imgdata.backends.postprocess import erase_value, erased_rows, erases_noise
 from imgdata.backends.torch_ops.batched import parts, upload
-from imgdata.recipes.ops import Cutout, RandomErasing
 from imgdata.recipes.recipe import Recipe
 
 _SMALL_PIXELS = 2048
@@ -23,7 +22,7 @@ def normalise(
 ) -> torch.Tensor:
     """uint8 `(N, 3, H, W)` -> a new tensor of `dtype`: value * scale + shift in float32, rounded once.
 
-    `finish.scale_shift` makes the two from a recipe. uint8 stays as it is; then it may be the tensor itself.
+    `scale_shift` of `backends.postprocess` makes the two from a recipe. uint8 stays as it is, maybe the same tensor.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     if dtype == torch.uint8:
@@ -42,30 +41,21 @@ def normalise(
 def erase(images: torch.Tensor, params: BatchParams, recipe: Recipe, seed: int, epoch: int) -> torch.Tensor:
     """Paint over the rectangles of finished pixels `(N, 3, H, W)` of any type, in place; also returned.
 
-    Values are those of `finish.erase`. Noise is made by the host.
+    Values are those of `imgdata.backends.postprocess.erase_value`. Noise is made by the host.
     """
-    erasing = recipe.find(RandomErasing) or recipe.find(Cutout)
-    row_R = np.flatnonzero((params.erase_N4[:, 2:] > 0).all(axis=1))
-    if erasing is None or not len(row_R):
+    row_R = erased_rows(params)
+    if not len(row_R):
         return images
-    is_bytes = images.dtype == torch.uint8
-    if erasing.value == "random":
-        noise = [_noise(params, row, seed, epoch) for row in row_R.tolist()]
-        _paint(images, params, row_R, [as_bytes(value, recipe) for value in noise] if is_bytes else noise)
-        return images
-    value_C11 = np.broadcast_to(np.array(erasing.value, np.float32), images.shape[1])[:, None, None]
-    if is_bytes:
-        value_C11 = as_bytes(value_C11, recipe)
-    if images.shape[2] * images.shape[3] <= _SMALL_PIXELS:
-        _fill(images, params, value_C11)
+    in_bytes, noise = images.dtype == torch.uint8, erases_noise(recipe)
+    values = [
+        erase_value(params, row, recipe, seed=seed, epoch=epoch, in_bytes=in_bytes)
+        for row in (row_R if noise else row_R[:1]).tolist()
+    ]
+    if not noise and images.shape[2] * images.shape[3] <= _SMALL_PIXELS:
+        _fill(images, params, values[0])
     else:
-        _paint(images, params, row_R, [value_C11])
+        _paint(images, params, row_R, values)
     return images
-
-
-def _noise(params: BatchParams, row: int, seed: int, epoch: int) -> NDArray[np.float32]:
-    _, _, width, height = params.erase_N4[row].tolist()
-    return erasing_noise(seed, epoch, int(params.position_N[row]), height, width)
 
 
 def _paint(
