@@ -33,7 +33,7 @@ class Geometry(NamedTuple):
 def random_resized(
     crop: RandomResizedCrop, width_N: Ints, height_N: Ints, first_N4: Floats, more: Callable[[Ints], Floats]
 ) -> Ints:
-    """Boxes (left, top, width, height), int64 `(N, 4)`.
+    """Return boxes (left, top, width, height), int64 `(N, 4)`.
 
     `first_N4` are draws of area, ratio, top and left; `more(rows)` gives area and ratio of the other nine tries for
     some rows, `(R, 9, 2)`. Where none of ten fits, the box is the largest in the middle whose ratio is allowed.
@@ -47,7 +47,7 @@ def random_resized(
 
 
 def erased(erasing: RandomErasing, height: int, width: int, first_N4: Floats, more: Callable[[Ints], Floats]) -> Ints:
-    """Boxes (left, top, width, height) in the output, int64 `(N, 4)`; zeros where none of ten tries is small enough.
+    """Return boxes (left, top, width, height) in the output, int64 `(N, 4)`; zeros where none of ten tries is small.
 
     The draws are like those of `random_resized`.
     """
@@ -70,7 +70,7 @@ def _first_fitting(
     first_N2: Floats,
     more: Callable[[Ints], Floats],
 ) -> tuple[Ints, Ints]:
-    """Sides of random rectangles, int64 `(2, N)`, and the rows where none of the tries has sides `least` to `most_2N`.
+    """Return sides of random rectangles, int64 `(2, N)`, and the rows where no try has sides `least` to `most_2N`.
 
     `scale` is a share of `area_N`; `ratio` is first side / second.
     """
@@ -88,7 +88,7 @@ def _first_fitting(
 
 
 def _fallback(width_N: Ints, height_N: Ints, ratio: tuple[float, float]) -> tuple[Ints, Ints]:
-    """Width and height of the largest box of an allowed ratio."""
+    """Return width and height of the largest box of an allowed ratio."""
     in_ratio_N = width_N / height_N
     narrow_N, wide_N = in_ratio_N < ratio[0], in_ratio_N > ratio[1]
     w_N = np.where(wide_N, np.maximum(np.rint(height_N * ratio[1]), 1), width_N)
@@ -97,7 +97,7 @@ def _fallback(width_N: Ints, height_N: Ints, ratio: tuple[float, float]) -> tupl
 
 
 def cut_out(size: int, height: int, width: int, place_N2: Floats) -> Ints:
-    """Boxes (left, top, width, height) of a square about a random pixel, what sticks out cut off; int64 `(N, 4)`."""
+    """Return boxes (left, top, width, height) of a square about a random pixel, cut off at the edge; int64 `(N, 4)`."""
     side_2 = np.array([height, width])
     middle_N2 = (place_N2 * side_2).astype(np.int64)
     begin_N2 = np.maximum(middle_N2 - size // 2, 0)
@@ -108,7 +108,7 @@ def cut_out(size: int, height: int, width: int, place_N2: Floats) -> Ints:
 def whole(
     resize: Resize | None, crop: CenterCrop | PadRandomCrop | None, width_N: Ints, height_N: Ints, epoch: int
 ) -> tuple[Ints, Ints]:
-    """For recipes that begin with the whole picture: `resized_N2` and `offset_N2` of the middle, int64 `(N, 2)`.
+    """Return `resized_N2` and `offset_N2` of the middle of whole pictures, int64 `(N, 2)`.
 
     `PadRandomCrop` gets its offset from `random_offset`; here it is 0.
     """
@@ -124,7 +124,7 @@ def whole(
 
 
 def random_offset(crop: PadRandomCrop, resized_N2: Ints, place_N2: Floats, position_N: Ints, epoch: int) -> Ints:
-    """Left and top of the window, int64 `(N, 2)`, negative in the margin; `place_N2` are draws of top and left.
+    """Return left and top of the window, int64 `(N, 2)`, negative in the margin; `place_N2` are draws of top and left.
 
     Raises `OptionError` for a picture that is too small to be cut, or to be mirrored.
     """
@@ -151,7 +151,7 @@ def _resized(resize: Resize, side_N2: Ints, epoch: int) -> Ints:
 
 
 def _sides(area: Ints, scale: tuple[float, float], ratio: tuple[float, float], draw_2: Floats) -> Ints:
-    """The two sides of rectangles of random area and ratio, int64 `(2, ...)`; draws `(..., 2)`, areas to match."""
+    """Return both sides of rectangles of random area and ratio, int64 `(2, ...)`; draws `(..., 2)`, areas to match."""
     low, high = math.log(ratio[0]), math.log(ratio[1])
     part = area * (scale[0] + (scale[1] - scale[0]) * draw_2[..., 0])
     quotient = exp(low + (high - low) * draw_2[..., 1])
@@ -159,7 +159,7 @@ def _sides(area: Ints, scale: tuple[float, float], ratio: tuple[float, float], d
 
 
 def exp(x: Floats) -> Floats:
-    """e**x, to the last bits, from sums and products alone.
+    """Return e**x, to the last bits, from sums and products alone.
 
     `np.exp` differs in its last bit from processor to processor, and now and then that would be another box.
     """

@@ -13,7 +13,7 @@ from imgdata.recipes.ops import CutMix, MixUp, MixUpOrCutMix
 from imgdata.recipes.recipe import Recipe
 
 _TRIES = 16
-"""Of the gamma distribution; each is taken with more than 95%, so all fail once in 10**20 batches."""
+"""Draws for the gamma distribution; each is accepted with more than 95%, so all fail once in 10**20 batches."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -30,7 +30,7 @@ class MixParams:
 
 
 def mix_params(recipe: Recipe, count: int, *, seed: int, epoch: int, offset: int) -> MixParams:
-    """How `count` samples, a rank's part of a global batch, are mixed; all ranks have the same `lam` and box.
+    """Return how `count` samples, a rank's part of a global batch, are mixed; all ranks have the same `lam` and box.
 
     `offset` says which batch: how many samples of the epoch came before it, as for `imgdata.order.epoch_order`.
 
@@ -60,7 +60,7 @@ def mix_params(recipe: Recipe, count: int, *, seed: int, epoch: int, offset: int
 
 
 def partners(count: int) -> NDArray[np.int64]:
-    """A permutation of `range(count)`, int64 `(N,)`, in which neighbours change places; only a single one stays."""
+    """Return a permutation of `range(count)`, int64 `(N,)`, that swaps neighbours; only a single one stays."""
     partner_N = np.arange(count) ^ 1
     if count % 2:
         partner_N[-3:] = np.roll(np.arange(count)[-3:], 1)
@@ -68,7 +68,7 @@ def partners(count: int) -> NDArray[np.int64]:
 
 
 def cut_box(lam: float, height: int, width: int, draw_2: NDArray[np.float64]) -> tuple[int, int, int, int]:
-    """(left, top, width, height) of the share `1 - lam` about a random pixel, what sticks out cut off.
+    """Return (left, top, width, height) of the share `1 - lam` about a random pixel, what sticks out cut off.
 
     Yun et al., "CutMix", 2019; the rounding is that of torchvision's `v2.CutMix`. `draw_2` are draws of x and y.
     """
@@ -80,7 +80,7 @@ def cut_box(lam: float, height: int, width: int, draw_2: NDArray[np.float64]) ->
 
 
 def beta(alpha: float, draw_D: NDArray[np.float64]) -> float:
-    """One number from Beta(alpha, alpha), in [0, 1], from 98 draws of [0, 1).
+    """Return one number from Beta(alpha, alpha), in [0, 1], from 98 draws of [0, 1).
 
     X / (X + Y) with X, Y from Gamma(alpha), by way of their logarithms: for a small alpha both may be too small for a
     float.
@@ -91,7 +91,7 @@ def beta(alpha: float, draw_D: NDArray[np.float64]) -> float:
 
 
 def log_gamma_variate(alpha: float, draw_D: NDArray[np.float64]) -> float:
-    """The logarithm of one number from Gamma(alpha, 1).
+    """Return the logarithm of one number from Gamma(alpha, 1).
 
     Marsaglia and Tsang, "A simple method for generating gamma variables", 2000: for alpha + 1, times U**(1 / alpha),
     with normal numbers by Box and Muller. The first accepted of a fixed number of tries.

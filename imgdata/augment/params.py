@@ -81,7 +81,7 @@ class BatchParams:
     strength_NP: Floats
     """Their strengths with sign, float64 `(N, P)`; units at `policies.OPS`."""
     order_N4: Ints
-    """In which order the colours are jittered: numbers in `JITTERS`, int64 `(N, 4)`."""
+    """Order in which the colours are jittered: numbers in `JITTERS`, int64 `(N, 4)`."""
     jitter_N4: Floats
     """Factors of brightness, contrast and saturation, and shift of the hue in turns, float64 `(N, 4)`; columns are
     those of `JITTERS`, whatever the order. A factor of 1, and a shift of 0, is left out."""
@@ -104,7 +104,7 @@ def params(
     epoch: int,
     position_N: NDArray[np.integer],
 ) -> BatchParams:
-    """What happens to the samples at `position_N` in `epoch`, whose pictures have these sizes in pixels, each `(N,)`.
+    """Return what happens to the samples at `position_N` in `epoch`; widths and heights are in pixels, `(N,)`.
 
     A row depends on its own position and size, the seed and the epoch alone: it is the same in any batch, on any rank
     and thread. `seed` and `epoch` are from 0 to 2**63 - 1. Raises `OptionError` for what the recipe can't be used on.
@@ -136,14 +136,14 @@ def params(
 
 
 def _fixed(array: NDArray[Any]) -> NDArray[Any]:
-    """As C code can read it, and nobody can change it."""
+    """Return the array as C code can read it, and read-only."""
     array = np.ascontiguousarray(array)
     array.flags.writeable = False
     return array
 
 
 def erasing_noise(seed: int, epoch: int, position: int, height: int, width: int) -> NDArray[np.float32]:
-    """Noise for an erased rectangle (`value="random"`), float32 `(3, height, width)`: Gaussian, mean 0, deviation 1.
+    """Return Gaussian noise (mean 0, deviation 1) for an erased rectangle, float32 `(3, height, width)`.
 
     One of 65,536 values, up to 4.3, which are all as likely. A pure function of its arguments, like all else here.
     """
@@ -157,7 +157,7 @@ def erasing_noise(seed: int, epoch: int, position: int, height: int, width: int)
 
 @cache
 def _normal_quantiles() -> NDArray[np.float32]:
-    """The middles of 65,536 equally likely parts of the normal distribution, float32 `(65536,)`; made in 50 ms."""
+    """Return the middles of 65,536 equally likely parts of the normal distribution, float32 `(65536,)`, in 50 ms."""
     normal, parts = NormalDist(), 2**16
     return np.array([normal.inv_cdf((part + 0.5) / parts) for part in range(parts)], np.float32)
 
@@ -182,7 +182,7 @@ def _check(seed: int, epoch: int, position_N: Ints, width_N: Ints, height_N: Int
 
 
 def _draw(recipe: Recipe, seed: int, epoch: int, position_N: Ints) -> _Draws:
-    """The numbers that every sample needs, by stream and block, float64 `(N, 4)` each; in one call of the generator."""
+    """Return the numbers that every sample needs, by stream and block, float64 `(N, 4)` each, from one call."""
     policy = _policy_of(recipe)
     needs: list[tuple[Stream, int, bool]] = [
         (Stream.CROP, 0, _has(recipe, RandomResizedCrop, PadRandomCrop)),
@@ -266,7 +266,7 @@ def _erased(recipe: Recipe, draws: _Draws, height: int, width: int, seed: int, e
 
 
 def _more(stream: Stream, seed: int, epoch: int, position_N: Ints) -> Callable[[Ints], Floats]:
-    """What gives the draws of area and ratio of a box's further tries for some rows, float64 `(R, 9, 2)`."""
+    """Return the function that draws area and ratio of a box's further tries for some rows, float64 `(R, 9, 2)`."""
     further = crops.TRIES - 1
 
     def more(rows: Ints) -> Floats:

@@ -89,7 +89,7 @@ class SubPolicies(NamedTuple):
 
 @lru_cache
 def sub_policies(policy: str) -> SubPolicies:
-    """The 25 sub-policies of `imagenet`, `cifar10` or `svhn`."""
+    """Return the 25 sub-policies of `imagenet`, `cifar10` or `svhn`."""
     steps = [
         [step.split() for step in sub_policy.split(",")]
         for sub_policy in _AUTO_TEXT[policy].replace("\n", " ").split(";")
@@ -103,7 +103,7 @@ def sub_policies(policy: str) -> SubPolicies:
 
 @lru_cache(maxsize=64)
 def strengths(bins: int, height: int, width: int, *, wide: bool) -> NDArray[np.float64]:
-    """All strengths without sign, float64 `(len(OPS), bins)`, for pictures of `height` x `width` pixels.
+    """Return all strengths without sign, float64 `(len(OPS), bins)`, for pictures of `height` x `width` pixels.
 
     `wide`: the space of TrivialAugment; otherwise that of RandAugment and AutoAugment, whose shifts are shares of the
     picture (150 pixels of the 331 in the paper).
@@ -128,7 +128,7 @@ def strengths(bins: int, height: int, width: int, *, wide: bool) -> NDArray[np.f
 
 
 def _linear(start: float, end: float, bins: int) -> NDArray[np.float32]:
-    """`bins` even steps in float32, from both ends to the middle, as `torch.linspace` makes them.
+    """Return `bins` even steps in float32, from both ends to the middle, as `torch.linspace` makes them.
 
     Each product is summed before it is rounded (a fused multiply-add), for which float64 is wide enough. It matters: 15
     of 30 steps to 32 pixels are 15.999999, whose fraction is cut off.
@@ -140,7 +140,7 @@ def _linear(start: float, end: float, bins: int) -> NDArray[np.float32]:
 
 
 def slots(policy: Policy) -> int:
-    """How many operations the policy does to a sample at most, P."""
+    """Return how many operations the policy does to a sample at most, P."""
     if isinstance(policy, RandAugment):
         return policy.n
     return 1 if isinstance(policy, TrivialAugment) else 2
@@ -149,7 +149,7 @@ def slots(policy: Policy) -> int:
 def choose(
     policy: Policy, draw_PN4: NDArray[np.float64], height: int, width: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The operations of each sample, numbers in `OPS`, int64 `(N, P)`, and their signed strengths, float64 `(N, P)`.
+    """Return each sample's operations, numbers in `OPS`, int64 `(N, P)`, and their signed strengths, float64 `(N, P)`.
 
     `draw_PN4` are numbers in [0, 1): which operation (of the first slot for AutoAugment: which sub-policy), which
     strength, which sign, and whether at all.
@@ -172,5 +172,5 @@ def choose(
 
 
 def _below(count: int, draw: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Integers from 0 to `count` - 1, each as likely."""
+    """Return integers from 0 to `count` - 1, each as likely."""
     return (draw * count).astype(np.int64)

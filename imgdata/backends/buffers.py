@@ -1,4 +1,4 @@
-"""A shape and a dtype -> memory for one batch, which is used again once nobody holds it any more."""
+"""A shape and a dtype -> memory for one batch, which is reused once it is no longer referenced."""
 
 import math
 import threading
@@ -15,11 +15,11 @@ class Buffers:
     """Memory of batches, reused: fresh pages cost as much time as copying a batch into them.
 
     An array that was handed out is free again when it and all its views are gone, tensors of `torch.from_numpy`
-    included. So nobody who keeps a batch sees it change. Safe in threads.
+    included. So a batch that the caller keeps never changes. Safe in threads.
     """
 
     def __init__(self, *, keep: int, pinned_for: str | None = None) -> None:
-        """At most `keep` arrays, lent and free, are used again: those of a caller who keeps more are let go with them.
+        """Reuse at most `keep` arrays, lent and free; further ones, of a caller who keeps batches, go with the batches.
 
         A GPU, `pinned_for`, can copy from them in the background.
         """
@@ -30,7 +30,7 @@ class Buffers:
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        """An array of `shape` whose contents are anything."""
+        """Return an array of `shape` with arbitrary contents."""
         with self._lock:
             self._free.extend(self._loans.fetch())
             # Those of another size are of an epoch with another size, and are let go.
@@ -50,7 +50,7 @@ class Buffers:
 
 
 def _aligned(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    """Memory that begins at a multiple of 64 bytes: JAX takes it as it is, and copies any other."""
+    """Return memory that begins at a multiple of 64 bytes: JAX takes it as it is, and copies any other."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + 63, np.uint8)
     start = -memory.ctypes.data % 64
@@ -83,16 +83,16 @@ class Loans(Generic[Thing]):
         self._ended: deque[weakref.ref[Any]] = deque()
 
     def __len__(self) -> int:
-        """How many are lent, those included that wait to be fetched."""
+        """Return how many things are lent, including those that wait to be fetched."""
         return len(self._lent)
 
     def lend(self, thing: Thing, holder: Any) -> None:
-        """`thing` is in use as long as `holder` lives."""
+        """Lend `thing` for as long as `holder` lives."""
         ended = weakref.ref(holder, self._ended.append)
         # The number of a weak reference: its hash would be its holder's, and arrays have none.
         self._lent[id(ended)] = (ended, thing)
 
     def fetch(self) -> Iterator[Thing]:
-        """Each of the things that nobody uses any more, once."""
+        """Yield each thing whose holder is gone, once."""
         while self._ended:
             yield self._lent.pop(id(self._ended.popleft()))[1]

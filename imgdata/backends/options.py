@@ -39,7 +39,7 @@ class LoaderOptions:
     """Samples of a batch of one rank, N."""
     recipe: Recipe
     device: str = "cpu"
-    """Where images and labels are wanted: `cpu`, `cuda:0` or `mps`; `cuda` becomes the number of the current GPU."""
+    """Device of images and labels: `cpu`, `cuda:0` or `mps`; `cuda` becomes the number of the current GPU."""
     backend: BackendName = "auto"
     shuffle: Shuffle = "global"
     seed: int = 0

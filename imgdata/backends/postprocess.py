@@ -20,7 +20,7 @@ _MIX_VALUES = 2**25
 
 
 def scale_shift(recipe: Recipe) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Two float32 `(3,)`: value * scale + shift is what `Normalize` makes of 0 to 255; without it, 0 to 1."""
+    """Return float32 `(3,)` scale and shift: value * scale + shift is `Normalize` of 0 to 255; without it, 0 to 1."""
     normalize = recipe.find(Normalize)
     if normalize is None:
         return np.full(3, 1 / 255, np.float32), np.zeros(3, np.float32)
@@ -29,7 +29,7 @@ def scale_shift(recipe: Recipe) -> tuple[NDArray[np.float32], NDArray[np.float32
 
 
 def black(recipe: Recipe, dtype: str) -> NDArray[np.float32]:
-    """What black pixels become in a batch of `dtype`, float32 `(3, 1, 1)`; bad samples that are skipped are of it."""
+    """Return what black pixels become in a batch of `dtype`, float32 `(3, 1, 1)`, for samples that are skipped."""
     _, shift_3 = scale_shift(recipe)
     return (np.zeros(3, np.float32) if dtype == "uint8" else shift_3)[:, None, None]
 
@@ -122,7 +122,7 @@ def _erasing(recipe: Recipe) -> RandomErasing | Cutout:
 
 
 def as_bytes(value_CHW: NDArray[np.float32], recipe: Recipe) -> NDArray[np.float32]:
-    """What values that are painted over with are in a uint8 batch: what becomes them when the recipe normalises.
+    """Return the values for a uint8 batch that become `value_CHW` when the recipe's `Normalize` is applied.
 
     Float32 of any size behind the channels: whole numbers, 0 to 255.
     """
@@ -133,7 +133,7 @@ def as_bytes(value_CHW: NDArray[np.float32], recipe: Recipe) -> NDArray[np.float
 
 
 def mix_images(images: "torch.Tensor", params: MixParams) -> "torch.Tensor":
-    """`(N, C, H, W)` of any dtype, device and memory format, mixed in place; also returned.
+    """Mix `(N, C, H, W)` of any dtype, device and memory format in place, and return it.
 
     uint8 is blended in float32 and rounded to the nearest, halves to even.
     """
@@ -162,7 +162,7 @@ def mix_images(images: "torch.Tensor", params: MixParams) -> "torch.Tensor":
 
 
 def soft_labels(labels: "torch.Tensor", params: MixParams, num_classes: int) -> "torch.Tensor":
-    """int64 `(N,)` -> float32 `(N, num_classes)`: `lam` for the own class, the rest for the partner's.
+    """Return float32 `(N, num_classes)` of labels int64 `(N,)`: `lam` for the own class, the rest for the partner's.
 
     A sample without a label (-1) adds nothing, so its row sums to less than 1.
     """
@@ -176,14 +176,14 @@ def soft_labels(labels: "torch.Tensor", params: MixParams, num_classes: int) -> 
 
 
 def _taken(part: "torch.Tensor", row_M: "torch.Tensor") -> "torch.Tensor":
-    """`part[row_M]`, which takes 2 to 20 times as long on a processor, and in a new thread 8 ms to begin."""
+    """Return `part[row_M]`; indexing takes 2 to 20 times as long on a processor, and 8 ms to begin in a new thread."""
     if part.stride(1) < part.stride(3):  # Channels last: so that pieces of memory stay whole.
         return part.permute(0, 2, 3, 1).index_select(0, row_M).permute(0, 3, 1, 2)
     return part.index_select(0, row_M)
 
 
 def _closed_parts(partner_N: NDArray[np.int64], rows: int) -> list[tuple[int, int]]:
-    """Ranges of about `rows` rows whose partners lie in the same range, so that each can be mixed by itself."""
+    """Return ranges of about `rows` rows whose partners lie in the same range, so that each can be mixed by itself."""
     end_N = np.flatnonzero(np.maximum.accumulate(partner_N) == np.arange(len(partner_N))) + 1
     parts, begin = [], 0
     for end in end_N.tolist():

@@ -34,7 +34,7 @@ class ShardFiles:
 
     The limit is raised where those in use alone need more: it is 1,024 by default, and three batches of samples from
     all over 1,000 shards may be in work. Not mapped into memory: a shard that was cut short would end the process.
-    Leases are made by threads in turn, and end anywhere.
+    Threads make leases one at a time; a lease may end in any thread.
     """
 
     def __init__(self, split: Split) -> None:
@@ -65,7 +65,7 @@ class ShardFiles:
         return lease
 
     def read(self, position: int, file: int) -> bytes:
-        """The encoded image at `position`, from `file` of a lease. Raises `ShardError`."""
+        """Return the encoded image at `position`, from `file` of a lease. Raises `ShardError`."""
         offset, size = int(self._index.offset_N[position]), int(self._index.size_N[position])
         try:
             data = pread(file, size, offset)
@@ -76,11 +76,11 @@ class ShardFiles:
         return data
 
     def unreadable(self, position: int, error: OSError) -> ShardError:
-        """What to raise where the system can't read a sample's shard."""
+        """Return what to raise where the system can't read a sample's shard."""
         return self._unreadable(int(self._index.shard_N[position]), error)
 
     def cut_short(self, position: int) -> ShardError:
-        """What to raise where a shard ends before a sample does."""
+        """Return what to raise where a shard ends before a sample does."""
         key = self._index.column("key")[position].as_py()
         end = int(self._index.offset_N[position]) + int(self._index.size_N[position])
         path = self._paths[self._index.shard_N[position]]
@@ -114,7 +114,7 @@ class ShardFiles:
                 return
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        # Leases may live on, but nobody reads through them any more. When the program ends the name `os` may be gone.
+        # Leases may live on, but are not read from any more. When the program ends the name `os` may be gone.
         while self._open:
             close(self._open.popitem()[1])
 

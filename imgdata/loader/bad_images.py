@@ -21,16 +21,16 @@ class BadImage:
 
     key: str
     position: int
-    """In the split."""
+    """Position in the split."""
     reason: str
     """See `imgdata.ImageError`."""
     detail: str
     epoch: int
-    """In which it was found."""
+    """Epoch in which it was found."""
 
 
 class BadImages:
-    """The bad images of a split that a process has come upon."""
+    """The bad images of a split that this process has found."""
 
     def __init__(self, split: Split, max_pixels: int) -> None:
         self._split = split
@@ -53,7 +53,7 @@ class BadImages:
         return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
 
     def among(self, position_N: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Rows whose sample is bad by what the index says.
+        """Return the rows whose sample is bad by what the index says.
 
         Not those that were found: what is shown would depend on what was read before, since of some damaged JPEGs not
         every crop is bad.
@@ -62,7 +62,7 @@ class BadImages:
         return rows
 
     def note_known(self, position: int, epoch: int) -> BadImage:
-        """The record of a sample that was noted, or is one of `among`; that is noted now."""
+        """Return the record of a sample that was noted; one of `among` is noted now."""
         if position not in self._found:
             index = self._split.index
             width, height = int(index.width_N[position]), int(index.height_N[position])
@@ -85,12 +85,12 @@ class BadImages:
         self._found[position] = image
         if first:
             warnings.warn(
-                f"{image.key} in split {self._split.name} is bad ({error}); it is left out, and so are others, which "
-                "nothing more is said of: Loader.bad lists them",
+                f"{image.key} in split {self._split.name} is bad ({error}); it is left out; further bad images "
+                "are left out without a warning: Loader.bad lists them",
                 BadImageWarning,
                 stacklevel=6,
             )
 
     def key(self, position: int) -> str:
-        """The key of a sample."""
+        """Return the key of a sample."""
         return str(self._split.index.column("key")[position].as_py())

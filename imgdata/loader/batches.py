@@ -22,18 +22,18 @@ from imgdata.sample import Batch
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Cursor:
-    """How far an iterator is. The loader looks at it too, and so holds no iterator."""
+    """How far an iterator is. The loader reads it, so that it needn't reference the iterator."""
 
     epoch: int
     samples: int
-    """Of the epoch, over all ranks, that came before the iterator's first batch."""
+    """Samples of the epoch, over all ranks, before the iterator's first batch."""
     taken: int = 0
     """Batches that were handed out."""
 
 
 class _Ahead(NamedTuple):
     number: int
-    """Of the iterator's batches, from 0."""
+    """Number of the batch in the iterator, from 0."""
     draft: Draft
     pending: PendingBatch
 
@@ -41,8 +41,8 @@ class _Ahead(NamedTuple):
 class Batches(Iterator[Batch]):
     """The batches that are left of one epoch.
 
-    Those ahead are no more than a cache: what was handed out alone says where it goes on, after an error, Ctrl-C or in
-    a forked process, too.
+    Batches made ahead are no more than a cache: what was handed out alone says where the iterator continues, also after
+    an error, after Ctrl-C or in a forked process.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Batches(Iterator[Batch]):
         prefetch: int,
         soft_classes: int | None,
     ) -> None:
-        """`soft_classes` is the number of classes where labels are soft, None where they are not."""
+        """Prepare the epoch; `soft_classes` is the number of classes where labels are soft, None where they are not."""
         self._cursor, self._planner, self._engine, self._bad = cursor, planner, engine, bad
         self._on_bad, self._prefetch, self._soft_classes = on_bad, prefetch, soft_classes
         self._total = planner.order.batches_left(cursor.samples)
@@ -104,7 +104,7 @@ class Batches(Iterator[Batch]):
         self._drop()
 
     def _fill(self) -> None:
-        """Start batches until `prefetch` are in work behind the one that is wanted now."""
+        """Start batches until `prefetch` are in work after the next one."""
         if self._pid != os.getpid():
             self._drop()
             self._pid = os.getpid()
@@ -115,7 +115,7 @@ class Batches(Iterator[Batch]):
             try:
                 self._ahead.append(self._started(backend, self._cursor.taken + len(self._ahead)))
             except ImgdataError:
-                # It is raised in its turn, behind the batches that are good.
+                # It is raised when its batch is due, after the batches that are good.
                 if not self._ahead:
                     raise
                 break
@@ -153,7 +153,7 @@ class Batches(Iterator[Batch]):
             self._bad.note_known(position, draft.epoch)
         labels = torch.from_numpy(draft.label_N)
         if self._soft_classes is not None:
-            # Whoever is mixed with a black picture gets nothing of its class.
+            # A sample that is mixed with a black picture gets nothing of that picture's class.
             seen = torch.from_numpy(np.where(draft.skip_N, -1, draft.label_N))
             labels = soft_labels(seen, draft.mix, self._soft_classes)
         images, labels = self._engine.deliver(ahead.pending.images(), labels)
@@ -180,7 +180,7 @@ class Batches(Iterator[Batch]):
         )
 
     def _leave_out_known(self, draft: Draft) -> None:
-        """Samples that are bad by what the index says are not read."""
+        """Leave out samples that are bad by what the index says; these are not read."""
         rows = self._bad.among(draft.position_N)
         if not len(rows):
             return

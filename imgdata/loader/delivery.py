@@ -1,4 +1,4 @@
-"""Options -> the one backend of a loader in this process, and what brings its batches to the device."""
+"""Settings -> the one backend of a loader in this process, and the delivery of its batches to the device."""
 
 import os
 import threading
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _Own:
-    """What belongs to one process."""
+    """The backend and the delivery of one process."""
 
     def __init__(self) -> None:
         self.backend: Backend | None = None
@@ -57,7 +57,7 @@ class Engine:
             # NumPy and DALI have no such numbers: made last, of float32.
             setup = replace(setup, options=replace(options, dtype="float32"))
         self.setup = setup
-        """As the backend gets it."""
+        """The setup that the backend gets."""
         self._own_of: dict[int, _Own] = {}
         self._closed = False
 
@@ -134,7 +134,7 @@ class Engine:
             backend.close()
 
     def _own(self) -> _Own:
-        """Threads, and the holder of a lock, stay behind in a fork: a child begins anew."""
+        """Return what belongs to this process: threads and locks of the parent are of no use in a forked child."""
         pid = os.getpid()
         for other in list(self._own_of):
             if other != pid:

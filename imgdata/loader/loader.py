@@ -1,4 +1,4 @@
-"""A dataset, a recipe -> batches for training and evaluation, in an order that is exact and can be gone on with."""
+"""A dataset, a recipe -> batches for training and evaluation, in an order that is exact and can be resumed."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -36,7 +36,7 @@ class Loader:
     """Batches of a split: `for images, labels in loader`.
 
     Nothing runs before the first batch is asked for. Each `iter(loader)` is an epoch of its own: the one that was set
-    or loaded; else the next one, once the iterator before has handed out a batch. Iterators don't disturb each other,
+    or loaded; else the next one, once the iterator before has handed out a batch. Iterators don't affect each other,
     and the loader's state is that of the newest.
     """
 
@@ -72,22 +72,21 @@ class Loader:
             batch_size: Samples of a batch of this rank.
             recipe: What is done to each sample: a `Recipe` such as `imgdata.recipes.imagenet_train(224)`, the name of a
                 ready one such as `imagenet_train`, or a JSON file.
-            device: Where the images and labels are wanted: `cpu`, `cuda:1`, `mps`, or `cuda` for PyTorch's current GPU.
+            device: Device of images and labels: `cpu`, `cuda:1`, `mps`, or `cuda` for PyTorch's current GPU.
             backend: What makes the batches: `cpu`, `dali`, `resident`, or `auto` for the best one here. `repr` says
                 which, and why.
             shuffle: `global` for training, `window` for disks and networks that dislike random reads, `none`.
-            seed: Of the order and all that is random in the recipe, 0 to 2^63-1.
-            rank: Of this process, and `world_size` how many there are; by default as torch.distributed or the
-                environment says.
-            world_size: See `rank`.
+            seed: Seed of the order and of all that is random in the recipe, 0 to 2^63-1.
+            rank: Rank of this process; by default what torch.distributed or the environment says.
+            world_size: Number of ranks; by default what torch.distributed or the environment says.
             drop_last: Leave out the last batch when it isn't full; by default when shuffled. Otherwise it is filled up
                 with samples whose `valid` is false.
             view: A saved view's name, or steps such as `fraction=0.1 | balance`.
             dtype: `uint8`, `float16`, `bfloat16` or `float32`; by default float32 where the recipe has `Normalize`,
                 else uint8. uint8 images are 0 to 255, not normalised; float ones are normalised, or 0 to 1 without it.
             channels_last: Memory in the order N, H, W, C; by default for uint8. The shape is `(N, C, H, W)` either way.
-            threads: That read and decode; by default as many as there are cores for this process.
-            prefetch: Batches in work behind the one that is wanted.
+            threads: Threads that read and decode; by default one for each core of this process.
+            prefetch: Batches in work behind the one that is waited for.
             window_shards: Shards of a window, with `shuffle="window"`.
             on_bad: What becomes of a sample whose image can't be decoded: another takes its place (`replace`, when
                 training), it is black with `valid` false (`skip`, in evaluation), or an `ImageError` (`raise`).
@@ -172,7 +171,7 @@ class Loader:
         self._newest = self._start
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, the same on every rank; fewer are left of one that is gone on with."""
+        """Return the batches of a whole epoch, the same on every rank; of an epoch that is resumed fewer are left."""
         return len(self._planner.order)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -201,7 +200,7 @@ class Loader:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Whoever gets the copy goes on where this one is.
+        # The copy continues where this loader is.
         place = self._start or self._progress_cursor()
         return {**self.__dict__, "_start": place, "_newest": place}
 
@@ -222,7 +221,7 @@ class Loader:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next batch is of."""
+        """Epoch of the next batch."""
         return self._progress_cursor().epoch
 
     @property
@@ -237,17 +236,17 @@ class Loader:
 
     @property
     def backend(self) -> BackendName:
-        """What makes the batches: `cpu`, `dali` or `resident`."""
+        """Name of the backend that makes the batches: `cpu`, `dali` or `resident`."""
         return self._engine.kind.name
 
     @property
     def device(self) -> str:
-        """Where images and labels are, such as `cpu` or `cuda:0`."""
+        """Device of images and labels, such as `cpu` or `cuda:0`."""
         return self._options.device
 
     @property
     def dtype(self) -> DType:
-        """Of the images."""
+        """dtype of the images."""
         return self._options.dtype
 
     @property
@@ -279,12 +278,12 @@ class Loader:
             self._start = Cursor(epoch=epoch, samples=0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the run is, behind the last batch that was handed out: a few numbers, the same on all ranks."""
+        """Return where the run is, after the last batch that was handed out: a few numbers, the same on all ranks."""
         cursor = self._progress_cursor()
         return self._progress(cursor).to_state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next iterator go on where `state` was taken, with another batch size or number of ranks, too.
+        """Let the next iterator resume where `state` was taken, also with another batch size or number of ranks.
 
         Raises `OptionError` for a state of other data, another view, order or seed.
         """
@@ -292,7 +291,7 @@ class Loader:
         self._start = Cursor(epoch=place.epoch, samples=place.samples)
 
     def map(self, function: "Callable[[Batch], T]") -> "MappedLoader[T]":
-        """This loader with `function` of each batch, such as the dict or tuple that other code expects.
+        """Return this loader with `function` of each batch, such as the dict or tuple that other code expects.
 
         It is a PyTorch `IterableDataset` as well, so that `DataLoader(loader.map(tuple), batch_size=None)` works where
         nothing but a `DataLoader` is taken. State and epoch are those of this loader.
@@ -314,7 +313,7 @@ class Loader:
         return Cursor(epoch=newest.epoch, samples=newest.samples)
 
     def _progress_cursor(self) -> Cursor:
-        """Where the next batch would come from, as the start of an iterator."""
+        """Return where the next batch would come from, as the start of an iterator."""
         if self._start is not None:
             return self._start
         newest = self._newest
@@ -350,7 +349,7 @@ class EpochSampler:
 
 
 def _refuse_several_workers() -> None:
-    """Each worker process of a PyTorch `DataLoader` would give out every batch."""
+    """Refuse several worker processes of a PyTorch `DataLoader`, each of which would give out every batch."""
     module = sys.modules.get("torch.utils.data")
     worker = module.get_worker_info() if module is not None else None
     if worker is not None and worker.num_workers > 1:
@@ -361,7 +360,7 @@ def _refuse_several_workers() -> None:
 
 
 def _refuse_other_ranks(rank: int, world_size: int) -> None:
-    """A loader that was made before the processes knew of each other would show all of them the same samples."""
+    """Refuse a loader that was made before the processes knew their ranks: all would show the same samples."""
     now = distributed_rank_and_world()
     if now is not None and now != (rank, world_size):
         raise OptionError(

@@ -15,7 +15,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class BatchSource(Protocol):
-    """What of an `imgdata.Loader` is needed here."""
+    """An `imgdata.Loader`, as far as it is used here."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Batch]: ...
@@ -44,25 +44,25 @@ class BatchSource(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the run is."""
+        """Return where the run is."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next iterator go on there."""
+        """Let the next iterator resume there."""
         ...
 
 
 class MappedLoader(IterableDataset[T_co]):
-    """What `Loader.map` gives: the loader's batches, each as a function makes it.
+    """The result of `Loader.map`: the loader's batches, each as a function makes it.
 
-    Length, epochs and state are the loader's; see `imgdata.Loader`. It is no `DataLoader`, so nobody shards it again.
+    Length, epochs and state are the loader's; see `imgdata.Loader`. It is no `DataLoader`, so frameworks don't shard it again.
     """
 
     def __init__(self, loader: BatchSource, function: Callable[[Batch], T_co]) -> None:
         self._loader, self._function = loader, function
 
     def __len__(self) -> int:
-        """Batches of a whole epoch."""
+        """Return batches of a whole epoch."""
         return len(self._loader)
 
     def __iter__(self) -> Iterator[T_co]:

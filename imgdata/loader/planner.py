@@ -30,7 +30,7 @@ class Draft:
     position_N: NDArray[np.int64]
     """Positions in the split."""
     key_N: NDArray[np.int64]
-    """By these the parameters are drawn: the positions, where no sample comes twice."""
+    """Keys by which parameters are drawn: the positions, where no sample comes twice."""
     label_N: NDArray[np.int64]
     valid_N: NDArray[np.bool_]
     """False for padding, and for bad samples that are skipped."""
@@ -58,7 +58,7 @@ class Planner:
     _repeats: EpochCache = field(default_factory=EpochCache, init=False, repr=False)
 
     def draft(self, epoch: int, offset: int) -> Draft:
-        """The batch behind the first `offset` samples of `epoch`. Raises `IndexError` where none is left."""
+        """Return the batch after the first `offset` samples of `epoch`. Raises `IndexError` where none is left."""
         place_N, valid_N = self.order.batch_at(epoch, offset, self.rank, self.world_size)
         position_N, key_N, label_N = self._samples(epoch, place_N)
         return Draft(
@@ -91,7 +91,7 @@ class Planner:
             )
 
     def work(self, draft: Draft, rows: NDArray[np.int64] | None = None) -> BatchRequest:
-        """What a backend does for all of the batch, or for `rows`. Raises `OptionError` where the recipe can't be."""
+        """Return the request for all of the batch, or for `rows`. Raises `OptionError` for an impossible recipe."""
         if rows is None:
             position_N, key_N, skip_N = draft.position_N.copy(), draft.key_N, draft.skip_N.copy()
         else:
@@ -110,7 +110,7 @@ class Planner:
         )
 
     def _least_size(self, epoch: int) -> tuple[int, int]:
-        """(height, width) of a picture that the recipe takes, whatever it does: mirrored margins need its pixels."""
+        """Return (height, width) of a picture that any recipe takes: mirrored margins need its pixels."""
         pad = self.recipe.find(PadRandomCrop)
         least = 1 if pad is None else pad.padding + 1
         height, width = self.recipe.output_size(epoch)
@@ -119,7 +119,7 @@ class Planner:
     def _samples(
         self, epoch: int, place_N: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Positions in the split, keys of the parameters and labels of places in an unshuffled epoch."""
+        """Return positions in the split, keys of the parameters and labels of places in an unshuffled epoch."""
         row_N = self.view.epoch_rows(epoch)[place_N]
         position_N = self.view.position_N[row_N]
         label_N = self.view.label_N[row_N].astype(np.int64)

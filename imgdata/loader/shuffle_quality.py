@@ -63,7 +63,7 @@ class ShuffleQuality:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as values that `json.dumps` takes."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
 
@@ -77,7 +77,7 @@ def shuffle_quality(
     seed: int = 0,
     epoch: int = 0,
 ) -> ShuffleQuality:
-    """Distinct classes in the batches of one epoch by `global`, `window`, `none` and by a shuffle buffer.
+    """Compare `global`, `window`, `none` and a shuffle buffer by the distinct classes in the batches of one epoch.
 
     The buffer is that of loaders which stream: shards in random order, then every sample that comes in takes the place
     of a random one of `buffer` samples, which goes out. Samples without a label count as one class more.
@@ -115,7 +115,7 @@ def shuffle_quality(
 
 
 def check_shuffle(view: View, order: Order, epoch: int = 0) -> None:
-    """Warns with `ShuffleWarning` when `order` leaves the batches of `view` poor in classes, as `shuffle_quality` does.
+    """Warn with `ShuffleWarning` when `order` leaves the batches of `view` poor in classes.
 
     Looks at some batches over the epoch only, and at none where the shuffle is `global`: cheap enough for every start.
     """
@@ -131,7 +131,7 @@ def check_shuffle(view: View, order: Order, epoch: int = 0) -> None:
 
 
 def expected_classes(count_C: NDArray[np.integer], batch_size: int) -> float:
-    """Expected number of distinct classes among `batch_size` of n samples drawn without repeats, n_c of class c.
+    """Return expected number of distinct classes among `batch_size` of n samples drawn without repeats, n_c of class c.
 
         sum over c of 1 - C(n - n_c, B) / C(n, B)
 
@@ -142,7 +142,7 @@ def expected_classes(count_C: NDArray[np.integer], batch_size: int) -> float:
 
 
 def _chances(count_C: NDArray[np.integer], batch_size: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """How likely a class is in a random batch, and how many classes are as likely."""
+    """Return how likely a class is in a random batch, and how many classes are as likely."""
     total = int(count_C.sum())
     # Many classes have the same count.
     size_U, times_U = np.unique(count_C[count_C > 0], return_counts=True)
@@ -156,14 +156,14 @@ def _chances(count_C: NDArray[np.integer], batch_size: int) -> tuple[NDArray[np.
 
 
 def mean_classes(label_N: NDArray[np.integer], batch_size: int) -> float:
-    """Distinct labels in a batch, mean over the full batches of `label_N` in its order."""
+    """Return distinct labels in a batch, mean over the full batches of `label_N` in its order."""
     full = len(label_N) // batch_size
     label_MB = np.sort(label_N[: full * batch_size].reshape(full, batch_size), axis=1)
     return float(1 + (label_MB[:, 1:] != label_MB[:, :-1]).sum() / full)
 
 
 def buffer_order(shard_sizes: Iterable[int], buffer: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order in which a shuffle buffer of `buffer` samples gives out shards that come in random order, int64 `(N,)`.
+    """Return the order in which a shuffle buffer of `buffer` samples gives out randomly ordered shards, int64 `(N,)`.
 
     The buffer is full before the first sample goes out, which is the best case: webdataset starts with less.
     """

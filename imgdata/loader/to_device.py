@@ -13,7 +13,7 @@ class ToDevice:
     """Copies in a stream of its own; the caller's stream waits for a batch, the caller's thread does not."""
 
     def __init__(self, device: str, *, recipe: Recipe | None, dtype: DType, channels_last: bool) -> None:
-        """With a `recipe`, uint8 images are normalised by it, to `dtype`; without, they stay as they are."""
+        """Make the stream; with a `recipe`, uint8 images are normalised by it, to `dtype`, without one they stay."""
         self._device = torch.device(device)
         self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         self._format = torch.channels_last if channels_last else torch.contiguous_format
@@ -26,7 +26,7 @@ class ToDevice:
         self._copied: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()
 
     def move(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and labels on the device, for use in the caller's current stream."""
+        """Return images and labels on the device, for use in the caller's current stream."""
         while self._copied and self._copied[0][0].query():  # type: ignore[no-untyped-call]
             self._copied.popleft()
         # This sets the device too: what is pinned takes no memory of another.
@@ -48,5 +48,5 @@ class ToDevice:
         return moved, labels
 
     def _normalized(self, images: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        """As `finish.write`: value * scale + shift in float32, rounded once."""
+        """Do what `postprocess.write` does: value * scale + shift in float32, rounded once."""
         return (images.float().mul_(scale).add_(shift)).to(self._dtype, memory_format=self._format)

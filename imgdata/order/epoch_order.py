@@ -21,7 +21,7 @@ _EPOCH_STREAM, _SHARD_STREAM, _WINDOW_STREAM = 0x65706F63, 0x73686172, 0x77696E6
 
 
 def permutation(num_samples: int, *, seed: int, stream: int) -> NDArray[np.int64]:
-    """A random order of `range(num_samples)`, int64 `(N,)`, that depends on the arguments alone.
+    """Return A random order of `range(num_samples)`, int64 `(N,)`, that depends on the arguments alone.
 
     Ranks of the raw 64-bit outputs of Philox 4x64 (Salmon et al., "Parallel random numbers: as easy as
     1, 2, 3", 2011). NumPy keeps the raw stream the same in all versions; what `Generator.permutation`
@@ -36,7 +36,7 @@ def _raw(count: int, seed: int, stream: int) -> NDArray[np.uint64]:
 
 
 def window_permutation(shard_sizes: tuple[int, ...], *, window_shards: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """An order of all samples, int64 `(N,)`, that reads from at most `window_shards` shards at a time.
+    """Return an order of all samples, int64 `(N,)`, that reads from at most `window_shards` shards at a time.
 
     The shards are permuted and cut into windows, as even as can be; each window's samples are permuted. All by one
     sort: the number of the window is the upper part of the sort key, raw Philox outputs the lower.
@@ -65,7 +65,7 @@ class EpochCache:
         return type(self), ()
 
     def get(self, epoch: int, make: Callable[[int], NDArray[np.int64]]) -> NDArray[np.int64]:
-        """The array of `epoch`, read-only; `make(epoch)` where it isn't known."""
+        """Return the array of `epoch`, read-only; `make(epoch)` where it isn't known."""
         kept = self._kept
         for known, array in kept:
             if known == epoch:
@@ -130,16 +130,16 @@ class Order:
             )
 
     def __len__(self) -> int:
-        """Global batches of an epoch, which are also the steps of every rank."""
+        """Return global batches of an epoch, which are also the steps of every rank."""
         return self.batches_left(0)
 
     def batches_left(self, offset: int) -> int:
-        """Global batches that remain of an epoch after its first `offset` samples."""
+        """Return global batches that remain of an epoch after its first `offset` samples."""
         left = max(self.num_samples - offset, 0)
         return left // self.global_batch if self.drop_last else -(-left // self.global_batch)
 
     def epoch_positions(self, epoch: int) -> NDArray[np.int64]:
-        """All samples in the order of `epoch` (0 to 2^32-1), int64 `(N,)`, read-only; the last two epochs are kept."""
+        """Return all samples in the order of `epoch` (0 to 2^32-1), int64 `(N,)`, read-only; two epochs are cached."""
         if not 0 <= epoch < MAX_EPOCH:
             raise OptionError(f"epoch must be 0 to 2^32-1, got {epoch}")
         return self._epochs.get(epoch, self._make_epoch)
@@ -147,7 +147,7 @@ class Order:
     def batch(
         self, epoch: int, number: int, rank: int = 0, world_size: int = 1
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """`batch_at` for global batch `number`, counted from the start of the epoch. Raises `IndexError`."""
+        """Return `batch_at` for global batch `number`, counted from the start of the epoch. Raises `IndexError`."""
         if not 0 <= number < len(self):
             raise IndexError(f"batch must be 0 to {len(self) - 1}, got {number}")
         return self.batch_at(epoch, number * self.global_batch, rank, world_size)
@@ -155,7 +155,7 @@ class Order:
     def batch_at(
         self, epoch: int, offset: int, rank: int = 0, world_size: int = 1
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """What `rank` takes of the global batch that follows the first `offset` samples of `epoch`.
+        """Return what `rank` takes of the global batch that follows the first `offset` samples of `epoch`.
 
         Positions int64 `(B,)` and valid bool `(B,)`, B = `global_batch` / `world_size`. Where the epoch ends inside
         the batch, it goes on with the epoch's first samples, with `valid` false. Raises `IndexError` where no batch
@@ -180,7 +180,7 @@ class Order:
 
 
 def spread(order: Order) -> float:
-    """How far the shuffle carries samples, 0 (`none`) to 1 (`global`).
+    """Return how far the shuffle carries samples, 0 (`none`) to 1 (`global`).
 
         spread = (E[W] + 1) / (N + 1)
 

@@ -11,11 +11,11 @@ _PAIRS = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
 )
 """Set by torchrun, srun and mpirun. SLURM_NTASKS won't do: it is the job's, so that a script started without srun, or
-in a smaller step, would wait for ranks that nobody started and leave their samples out."""
+in a smaller step, would wait for ranks that were never started, and leave their samples out."""
 
 
 def rank_and_world(rank: int | None = None, world_size: int | None = None) -> tuple[int, int]:
-    """The process's rank and the number of ranks; (0, 1) for a process on its own.
+    """Return the process's rank and the number of ranks; (0, 1) for a process on its own.
 
     The first that is there: the arguments; torch.distributed, when it is imported and initialised; the variables
     of torchrun, Slurm's srun and Open MPI. Raises `OptionError` when half of a pair is missing or out of range.
@@ -36,7 +36,7 @@ def rank_and_world(rank: int | None = None, world_size: int | None = None) -> tu
 
 
 def distributed_rank_and_world() -> tuple[int, int] | None:
-    """The process's rank and the number of ranks by torch.distributed; None where it isn't initialised."""
+    """Return the process's rank and the number of ranks by torch.distributed; None where it isn't initialised."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return None

@@ -1,4 +1,4 @@
-"""Order, batches consumed -> a small state; the state -> where to go on, with any number of ranks.
+"""Order, batches consumed -> a small state; the state -> where to resume, with any number of ranks.
 
 Progress counts samples of the epoch's one sequence, over all ranks. Batches would mean something else for every batch
 size; samples make the rest of an epoch the same for all of them.
@@ -19,21 +19,21 @@ STATE_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """How far a run is: `samples` of `epoch` are behind it, counted over all ranks."""
+    """How far a run is: `samples` of `epoch` were handed out, counted over all ranks."""
 
     seed: int
     epoch: int
     samples: int
     fingerprint: str
-    """Of the data and the order; a state fits only where it is the same."""
+    """Fingerprint of the data and the order; a state fits only where it is the same."""
 
     def to_state(self) -> dict[str, Any]:
-        """The state as values for JSON or `torch.save`: `version`, and the fields."""
+        """Return the state as values for JSON or `torch.save`: `version`, and the fields."""
         return {"version": STATE_VERSION, **asdict(self)}
 
 
 def fingerprint(index_id: str, order: Order) -> str:
-    """Names the sequence of samples that `order` makes of the data `index_id`, whatever the batches and the seed.
+    """Return a name of the sequence of samples that `order` makes of the data `index_id`, for any batches and seed.
 
     32 hex digits of SHA-256 over what decides it: the number of samples, the kind of shuffle, and for windows their
     shards. Rank count, batch size and `drop_last` only cut the sequence, and may change at a resume.
@@ -44,7 +44,7 @@ def fingerprint(index_id: str, order: Order) -> str:
 
 
 def advance(order: Order, progress: Progress, batches: int) -> Progress:
-    """`progress` after `batches` more global batches, in O(1); the end of an epoch is the start of the next one."""
+    """Return `progress` after `batches` more global batches, in O(1); an epoch's end is the start of the next."""
     if batches < 0:
         raise OptionError(f"batches must be 0 or more, got {batches}")
     left = order.batches_left(progress.samples)
@@ -55,7 +55,7 @@ def advance(order: Order, progress: Progress, batches: int) -> Progress:
 
 
 def resume(state: Mapping[str, Any], order: Order, fingerprint: str) -> Progress:
-    """Where a run with `order` goes on after `state`: the samples left of the epoch, in the order they had.
+    """Return where a run with `order` resumes after `state`: the samples left of the epoch keep their order.
 
     Another batch size or number of ranks is fine. Where that leaves no full batch and `order.drop_last` holds, the run
     goes on with the next epoch. Raises `OptionError` for the state of other data, another order or seed.

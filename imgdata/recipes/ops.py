@@ -29,7 +29,7 @@ class RandomResizedCrop:
     """A crop of random area and aspect ratio, resized: Szegedy et al., "Going deeper with convolutions", 2014."""
 
     size: Size = field(kw_only=False)
-    """Of the output: a side, (height, width), a `Schedule` or a `Ramp`."""
+    """Size of the output: a side, (height, width), a `Schedule` or a `Ramp`."""
     scale: tuple[float, float] = (0.08, 1.0)
     """Least and most area of the crop, as a share of the picture's."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -107,7 +107,7 @@ class VerticalFlip:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rotate:
-    """A turn about the middle by a random angle, counter-clockwise; the size stays. torchvision's `RandomRotation`."""
+    """A rotation about the middle by a random angle, counter-clockwise; the size stays. torchvision's `RandomRotation`."""
 
     degrees: float | tuple[float, float] = field(kw_only=False)
     """Least and most angle, or one number for (-degrees, degrees)."""
@@ -142,7 +142,7 @@ class ColorJitter:
     contrast: float | tuple[float, float] = 0.0
     saturation: float | tuple[float, float] = 0.0
     hue: float | tuple[float, float] = 0.0
-    """Shift in turns of the colour circle: at most 0.5."""
+    """Shift as a share of the colour circle: at most 0.5."""
     p: float = 1.0
 
     def __post_init__(self) -> None:
@@ -233,7 +233,7 @@ class Normalize:
     """(value / 255 - mean) / std for each channel."""
 
     mean: tuple[float, float, float]
-    """Of red, green and blue, on the scale from 0 to 1."""
+    """Means of red, green and blue, on the scale from 0 to 1."""
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:

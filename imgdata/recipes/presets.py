@@ -19,15 +19,15 @@ from imgdata.recipes.sizes import Ramp, Schedule
 from imgdata.storage.reading import read_json
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Of ImageNet's training images, as in torchvision's models and most that came after them."""
+"""Mean of ImageNet's training images, as in torchvision's models and most later ones."""
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
-"""Of the pixels of CIFAR-10's 50,000 training images, as in KellerJordan/cifar10-airbench."""
+"""Mean of the pixels of CIFAR-10's 50,000 training images, as in KellerJordan/cifar10-airbench."""
 CIFAR_STD = (0.2470, 0.2435, 0.2616)
 
 
 def imagenet_train(size: int | Schedule | Ramp = 224) -> Recipe:
-    """Random resized crop, flip, ImageNet's mean and deviation.
+    """Return random resized crop, flip, ImageNet's mean and deviation.
 
     The augmentation of Goyal et al., "Accurate, large minibatch SGD", 2017 (arXiv 1706.02677), and of torchvision's
     reference training (`references/classification`).
@@ -36,7 +36,7 @@ def imagenet_train(size: int | Schedule | Ramp = 224) -> Recipe:
 
 
 def imagenet_eval(size: int = 224, resize: int = 256) -> Recipe:
-    """Shorter side to `resize`, the middle `size` x `size`, ImageNet's mean and deviation.
+    """Resize the shorter side to `resize`; the middle `size` x `size`, ImageNet's mean and deviation.
 
     The single-crop test of Goyal et al. (arXiv 1706.02677) and of torchvision's reference training.
     """
@@ -44,7 +44,7 @@ def imagenet_eval(size: int = 224, resize: int = 256) -> Recipe:
 
 
 def cifar_train(*, cutout: int = 0) -> Recipe:
-    """Margins of 4, a 32 x 32 crop at a random place, flip, CIFAR-10's mean and deviation; `cutout` is a side, 0 none.
+    """Return margins of 4, a random 32 x 32 crop, flip, CIFAR-10's mean and deviation; `cutout` is a side, 0 none.
 
     He et al., "Deep residual learning", 2015 (arXiv 1512.03385), section 4.2, with mirrored instead of black margins
     as in KellerJordan/cifar10-airbench. Cutout: 16 for CIFAR-10, 8 for CIFAR-100 (arXiv 1708.04552).
@@ -55,12 +55,12 @@ def cifar_train(*, cutout: int = 0) -> Recipe:
 
 
 def cifar_eval() -> Recipe:
-    """The 32 x 32 picture as it is, CIFAR-10's mean and deviation: He et al. (arXiv 1512.03385), section 4.2."""
+    """Return the 32 x 32 picture as it is, CIFAR-10's statistics: He et al. (arXiv 1512.03385), section 4.2."""
     return Recipe(CenterCrop(size=32), Normalize(mean=CIFAR_MEAN, std=CIFAR_STD))
 
 
 def classifier_train(size: int = 64) -> Recipe:
-    """For small pictures of any kind: flip, turn by up to a tenth of a circle, values from 0 to 1.
+    """Return a recipe for small pictures of any kind: flip, rotation by up to a tenth of a circle, values from 0 to 1.
 
     The augmentation of Keras' example "Image classification from scratch" (`RandomFlip("horizontal")`,
     `RandomRotation(0.1)`, `Rescaling(1 / 255)`), with black corners instead of mirrored ones. Pictures of another size
@@ -76,7 +76,7 @@ def classifier_train(size: int = 64) -> Recipe:
 
 
 def classifier_eval(size: int = 64) -> Recipe:
-    """`classifier_train` without its random part: the same size, values from 0 to 1."""
+    """Return `classifier_train` without its random part: the same size, values from 0 to 1."""
     return Recipe(Resize(size=size), CenterCrop(size=size), Normalize(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
 
 
@@ -116,7 +116,7 @@ def named_recipe(name: str, size: int | None = None) -> Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a file, JSON as `Recipe.to_dict` gives it. Raises `OptionError`."""
+    """Return the recipe in a file, JSON as `Recipe.to_dict` gives it. Raises `OptionError`."""
     try:
         content = read_json(path)
     except OSError as error:

@@ -70,7 +70,7 @@ class Recipe:
         return "".join(["Recipe(\n", *(f"    {op!r},\n" for op in self.ops), ")"])
 
     def find(self, kind: type[_T]) -> _T | None:
-        """The operator of this type, or None."""
+        """Return the operator of this type, or None."""
         return next((op for op in self.ops if isinstance(op, kind)), None)
 
     @property
@@ -86,16 +86,16 @@ class Recipe:
         return pad is not None and pad.mode == "reflect"
 
     def output_size(self, epoch: int) -> tuple[int, int]:
-        """(height, width) of all pictures of `epoch`, in pixels."""
+        """Return (height, width) of all pictures of `epoch`, in pixels."""
         return sides_at(self._sized().size, epoch)
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as dicts, lists, numbers and strings, for JSON."""
+        """Return the recipe as dicts, lists, numbers and strings, for JSON."""
         return {"version": RECIPE_VERSION, "ops": [_op_dict(op) for op in self.ops]}
 
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> "Recipe":
-        """The recipe that `to_dict` wrote; fields that are left out have their defaults. Raises `OptionError`."""
+        """Return the recipe that `to_dict` wrote; missing fields have their defaults. Raises `OptionError`."""
         if not isinstance(content, Mapping) or set(content) != {"version", "ops"}:
             raise OptionError(f"a recipe must have `version` and `ops` and nothing else, got {_keys(content)}")
         if content["version"] != RECIPE_VERSION:
@@ -140,7 +140,7 @@ class Recipe:
 
 
 def _sides(size: tuple[int, int], margin: int = 0) -> str:
-    """A size for people: height x width."""
+    """Return a size for people: height x width."""
     return f"{size[0] + margin}x{size[1] + margin}"
 
 

@@ -32,11 +32,11 @@ class Schedule:
             raise OptionError(f"Schedule: epochs must start at 0 and rise, got {[epoch for epoch, _ in steps]}")
 
     def side(self, epoch: int) -> int:
-        """Side in pixels at `epoch`."""
+        """Return the side in pixels at `epoch`."""
         return next(side for start, side in reversed(self.steps) if start <= epoch)
 
     def epochs(self) -> Iterable[int]:
-        """All epochs at which the size can change."""
+        """Return all epochs at which the size can change."""
         return [epoch for epoch, _ in self.steps]
 
 
@@ -68,14 +68,14 @@ class Ramp:
                 raise OptionError(f"Ramp.{name} must be a multiple of {self.multiple}, got {side}")
 
     def side(self, epoch: int) -> int:
-        """Side in pixels at `epoch`."""
+        """Return the side in pixels at `epoch`."""
         epoch = min(max(epoch, self.start_epoch), self.end_epoch)
         gone, left = epoch - self.start_epoch, self.end_epoch - epoch
         exact = Fraction(self.start_size * left + self.end_size * gone, (gone + left) * self.multiple)
         return round(exact) * self.multiple
 
     def epochs(self) -> Iterable[int]:
-        """All epochs at which the size can change."""
+        """Return all epochs at which the size can change."""
         return range(self.start_epoch, self.end_epoch + 1)
 
 
@@ -84,7 +84,7 @@ Size = int | tuple[int, int] | Schedule | Ramp
 
 
 def check_size(where: str, size: object) -> None:
-    """`size` must be a `Size`."""
+    """Raise `OptionError` unless `size` is a `Size`."""
     if isinstance(size, Schedule | Ramp):
         return
     sides = size if isinstance(size, tuple) else (size,)
@@ -95,12 +95,12 @@ def check_size(where: str, size: object) -> None:
 
 
 def sides_at(size: Size, epoch: int) -> tuple[int, int]:
-    """(height, width) in pixels at `epoch`."""
+    """Return (height, width) in pixels at `epoch`."""
     if isinstance(size, Schedule | Ramp):
         size = size.side(epoch)
     return size if isinstance(size, tuple) else (size, size)
 
 
 def epochs_of(size: Size) -> Iterable[int]:
-    """All epochs at which `size` can change; epoch 0 among them."""
+    """Return all epochs at which `size` can change; epoch 0 among them."""
     return {0, *size.epochs()} if isinstance(size, Schedule | Ramp) else {0}

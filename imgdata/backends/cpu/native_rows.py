@@ -27,7 +27,7 @@ def needs_windows(setup: BackendSetup) -> bool:
 
 
 class NativeRows:
-    """Which samples the extension may do, and the doing."""
+    """The compiled extension: which samples it may make, and its threads."""
 
     def __init__(self, setup: BackendSetup) -> None:
         """Start its threads."""
@@ -41,7 +41,7 @@ class NativeRows:
         self._pool = native.Pool(setup.options.threads)
 
     def among(self, position_N: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """The samples that it may do: JPEGs in colour or gray."""
+        """Return which samples the extension may make, bool `(N,)`: JPEGs in colour or gray."""
         jpeg_N = self._jpeg_F[self._index.array("format")[position_N]]
         plain_N = self._plain_M[self._index.array("mode")[position_N]]
         fit_N: NDArray[np.bool_] = jpeg_N & plain_N
@@ -57,7 +57,7 @@ class NativeRows:
         *,
         planar: bool,
     ) -> "NativeJob":
-        """Samples `number_M` of `work` -> rows `row_M` of `images`, `(N, 3, H, W)` if `planar`; floats normalised."""
+        """Begin samples `number_M` of `work` in rows `row_M` of `images`, `(N, 3, H, W)` if `planar`."""
         position_M = work.position_N[number_M]
         index, params = self._index, work.params
         scale_3, shift_3 = self._scale_shift
@@ -97,7 +97,7 @@ class NativeJob:
         self._lease = lease
 
     def wait(self, files: ShardFiles) -> NDArray[np.bool_]:
-        """Until all rows are done: whether they are, bool `(M,)`; another decoder has to judge the others.
+        """Wait for all rows; return which of them were made, bool `(M,)`: another decoder has to judge the others.
 
         Raises `ShardError` for a shard that ends too early or can't be read.
         """

@@ -7,12 +7,12 @@ from typing import Any
 from imgdata.errors import MissingExtraError
 
 LEAST_VERSION = (2, 4)
-"""Of DALI: the first one that this was tried with."""
+"""First version of DALI that this was tried with."""
 _INSTALL = "pip install 'imgdata[dali]' for CUDA 12, 'imgdata[dali-cuda130]' for CUDA 13"
 
 
 def load() -> Any:
-    """The module `nvidia.dali`. Raises `MissingExtraError` where it isn't installed, or can't be loaded here."""
+    """Return the module `nvidia.dali`. Raises `MissingExtraError` where it isn't installed, or can't be loaded here."""
     try:
         import nvidia.dali
     except ModuleNotFoundError as error:
@@ -25,7 +25,7 @@ def load() -> Any:
 
 
 def refusal(device: str) -> str | None:
-    """Why DALI can't work on `device` (`cpu`, `cuda`, `cuda:1`) here, in one line with the way out; None if it can."""
+    """Return why DALI can't work on `device` (`cpu`, `cuda:1`) here, in one line with the way out; None if it can."""
     try:
         dali = load()
     except MissingExtraError as error:
@@ -50,7 +50,7 @@ def refusal(device: str) -> str | None:
 
 
 def driver_cuda() -> tuple[int, int] | None:
-    """The newest CUDA (major, minor) that the driver supports; None without a driver or without a GPU."""
+    """Return the newest CUDA (major, minor) that the driver supports; None without a driver or without a GPU."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -63,7 +63,7 @@ def driver_cuda() -> tuple[int, int] | None:
 
 
 def _version(text: str) -> tuple[int, int]:
-    """The first two numbers of `2.4.0`."""
+    """Return the first two numbers of `2.4.0`."""
     major, minor = re.findall(r"\d+", text)[:2]
     return int(major), int(minor)
 

@@ -51,7 +51,7 @@ class DaliBatch:
     """See `PendingBatch`."""
 
     def __init__(self, backend: "DaliBackend", work: BatchRequest) -> None:
-        """`begin` starts."""
+        """Prepare the batch; `begin` starts it."""
         self._backend, self._work = backend, work
         self._row_N = np.arange(len(work.position_N))
         self._images: torch.Tensor | None = None
@@ -71,7 +71,7 @@ class DaliBatch:
             # Cancelled by another thread, right now.
             raise closed()
         if self._backend.finisher is None:
-            # Here, not before: it goes into the stream of the thread that wants the batch.
+            # Here, not before: it goes into the stream of the thread that takes the batch.
             self._finish(part)
         self._part = None
         return failures(part, self._row_N)
@@ -107,7 +107,7 @@ class DaliBatch:
         part.begin()
 
     def _through(self, part: Part) -> None:
-        """The part's rows are there; called by any thread."""
+        """Finish a part whose rows were made, or pass on its fault; called by any thread."""
         if part.fault is not None:
             self._completion.fail(part.fault)
         if part.fault or part.cancelled or self._backend.finisher is None:
@@ -141,13 +141,13 @@ class DaliBatch:
         try:
             if not self._completion.cancelled:
                 task()
-        except BaseException as error:  # Whatever it is, it is raised where the batch is wanted.
+        except BaseException as error:  # Any error is raised where the batch is needed.
             self._completion.fail(error)
         self._completion.signal()
 
 
 def put_rows(images: torch.Tensor, row_K: NDArray[np.int64], pixels: torch.Tensor | NDArray[Any]) -> None:
-    """`(K, C, H, W)`, or what each of the rows gets, into `(N, C, H, W)`; the host does not wait for a GPU.
+    """Put `(K, C, H, W)`, or one value for all of the rows, into `(N, C, H, W)`; the host does not wait for a GPU.
 
     On the processor by NumPy: waking PyTorch's threads takes longer than copying a few rows.
     """
@@ -162,7 +162,7 @@ class DaliBackend:
     """Makes batches by DALI. Safe in threads."""
 
     def __init__(self, setup: BackendSetup) -> None:
-        """Raises `OptionError` for settings of DALI that have no meaning; `DaliKind.refuses` says the rest before."""
+        """Open the shards' index. Raises `OptionError` for settings of DALI that have no meaning."""
         options = dali_options(setup.options.dali_options)
         setup.split.index.load(("shard", "offset", "size", "width", "height", "format"))
         self.setup = setup
@@ -191,7 +191,7 @@ class DaliBackend:
         return batch
 
     def finished(self, part: Part) -> torch.Tensor:
-        """All rows of a part, `(N, C, H, W)`: what the recipe does behind the flips done, bad rows black."""
+        """Return all rows of a part, `(N, C, H, W)`, with all that follows the flips done; bad rows are black."""
         options, params = self.setup.options, part.work.params
         tensor = from_dlpack(part.pixels)
         images = tensor.permute(0, 3, 1, 2) if self.spec.channels_last else tensor
@@ -212,7 +212,7 @@ class DaliBackend:
         self._workers.close()
 
     def _put_windows(self, images: torch.Tensor, part: Part) -> None:
-        """The host's rows, as DALI would have made them."""
+        """Put the rows that the host made into the batch, as DALI would have made them."""
         if not part.windows:
             return
         rows = sorted(part.windows)
@@ -223,7 +223,7 @@ class DaliBackend:
         put_rows(images, np.array(rows), host_KCHW)
 
     def _own(self, images: torch.Tensor, tensor: torch.Tensor, part: Part) -> torch.Tensor:
-        """A batch in PyTorch's memory, made in the caller's stream; DALI's is held until the stream has read it.
+        """Return the batch in PyTorch's memory, copied in the caller's stream; hold DALI's until it was read.
 
         A copy inside the GPU is a thousandth of a decode.
         """
@@ -271,7 +271,7 @@ def _spec(setup: BackendSetup, options: DaliOptions) -> GraphSpec:
 
 
 def _largest(setup: BackendSetup) -> tuple[int, int] | None:
-    """Width and height of the largest picture that DALI may get; the index may say anything of bad ones."""
+    """Return width and height of the largest picture that DALI may get; the index may be wrong about bad ones."""
     index = setup.split.index
     if not len(index):
         return None

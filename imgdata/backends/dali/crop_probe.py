@@ -35,7 +35,7 @@ _MOST_APART = 3.0
 
 
 def crop_decode_is_safe(device_id: int, folder: Path | None = None) -> bool:
-    """What a trial on this GPU gave; a new one where the driver, DALI or the GPU is another since the last.
+    """Return the verdict of a trial on this GPU; try again where the driver, DALI or the GPU has changed since.
 
     `folder` keeps the verdicts; by default the cache folder. Warns with `CacheWarning` where it can't. A trial that
     could not be made, for want of memory say, counts as a failure for now and is not kept.
@@ -52,7 +52,7 @@ def crop_decode_is_safe(device_id: int, folder: Path | None = None) -> bool:
 
 
 def machine(device_id: int) -> str:
-    """What a verdict holds for."""
+    """Return the name of what a verdict is valid for: GPU, driver, DALI and codec."""
     import torch
 
     dali = load()
@@ -61,7 +61,7 @@ def machine(device_id: int) -> str:
 
 
 def _try(device_id: int) -> bool | None:
-    """Whether a trial in another process went well; None where there is no telling."""
+    """Return whether a trial in another process succeeded; None where it could not be made."""
     command = [sys.executable, "-m", __name__, str(device_id)]
     # Where this process finds the package, it finds it.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -103,7 +103,7 @@ def _keep(path: Path, name: str, verdict: bool) -> None:
 
 
 def trial(device_id: int | None) -> bool:
-    """Many crops of many kinds of JPEG, each beside the same part of the whole; `None` is the processor."""
+    """Return whether crops of many kinds of JPEG equal the same parts of whole pictures; `None` is the processor."""
     random = np.random.Generator(np.random.Philox(key=[1, 0]))
     pictures = [_picture(number, random) for number in range(_PICTURES)]
     specs = [

@@ -1,4 +1,4 @@
-"""Boxes, sizes and windows of `BatchParams` -> what DALI's decoder, resize and slice are told, as arrays."""
+"""Boxes, sizes and windows of `BatchParams` -> the arguments of DALI's decoder, resize and slice, as arrays."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Shape:
 
     resizes: bool
     radius: int
-    """Of the filter, in pixels: 1 linear, 2 cubic."""
+    """Reach of the filter in pixels: 1 linear, 2 cubic."""
     margins: bool
     """Windows may reach out of the picture, or are cut without a resize."""
     mirrored: bool
@@ -25,7 +25,7 @@ class Shape:
 
 
 def geometry(params: BatchParams, placeholder_N: NDArray[np.bool_], shape: Shape) -> dict[str, NDArray[np.generic]]:
-    """Inputs by name, each `(N, 2)`: in (x, y) but for those of resize, which are (y, x).
+    """Return inputs by name, each `(N, 2)`: in (x, y), except for those of resize, which are (y, x).
 
     `anchor` and `extent` are the part that is decoded: of the box what the window needs, with the reach of the filter.
     `size` is what `roi_start` to `roi_end` of that part become. The window begins at `start` of the result, and has
@@ -60,7 +60,7 @@ def geometry(params: BatchParams, placeholder_N: NDArray[np.bool_], shape: Shape
 def _needed(
     offset_N2: NDArray[np.int64], resized_N2: NDArray[np.int64], window_2: NDArray[np.int64], shape: Shape
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """From where to where the resized picture is needed: the window, or all where the picture is to be mirrored."""
+    """Return the first and last pixels of the resized picture that are needed: all where margins are mirrored."""
     first_N2 = np.clip(offset_N2, 0, resized_N2 - 1)
     last_N2 = np.clip(offset_N2 + window_2, first_N2 + 1, resized_N2)
     if shape.mirrored:

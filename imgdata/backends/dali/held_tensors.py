@@ -20,7 +20,7 @@ class Held:
     def __init__(self) -> None:
         self._reads: _Reads = deque()
         self._lock = threading.Lock()
-        # When called, when nobody holds `self`, or when the program ends.
+        # When called, when `self` is no longer referenced, or when the program ends.
         self.close = weakref.finalize(self, _wait, self._reads)
 
     def until_read(self, tensors: Any, device: torch.device) -> None:

@@ -32,14 +32,14 @@ class DaliOptions:
             raise OptionError("dali_options['crop_decode'] and ['preallocate'] must be True or False")
 
     def decoder_load(self, threads: int) -> float | None:
-        """`hw_decoder_load`, or what suits so many threads; None for DALI's own."""
+        """Return `hw_decoder_load`, or what suits so many threads; None for DALI's own value."""
         if self.hw_decoder_load is None and threads <= _FEW_CORES:
             return 0.95
         return self.hw_decoder_load
 
 
 def dali_options(options: Mapping[str, object]) -> DaliOptions:
-    """The settings. Raises `OptionError` for those that don't exist or have no meaning."""
+    """Return the settings. Raises `OptionError` for those that don't exist or have no meaning."""
     names = [field.name for field in fields(DaliOptions)]
     unknown = sorted(set(options) - set(names))
     if unknown:

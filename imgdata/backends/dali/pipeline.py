@@ -39,7 +39,7 @@ class GraphSpec:
     """uint8, or normalised float16 or float32."""
     channels_last: bool
     mean_3: tuple[float, float, float]
-    """Of red, green and blue, on the scale from 0 to 255, and their deviations; not used for uint8."""
+    """Means of red, green and blue, on the scale from 0 to 255; not used for uint8, as their deviations."""
     std_3: tuple[float, float, float]
     crop_decode: bool
     """Decode the crop alone. On the processor it always does."""
@@ -79,7 +79,7 @@ class Graph:
         self._pipeline.schedule_run()
 
     def take(self) -> Any:
-        """The windows of the oldest run, once they are done: DALI's tensor, `(N, H, W, 3)` or `(N, 3, H, W)`.
+        """Return the windows of the oldest run, once they are done: DALI's tensor, `(N, H, W, 3)` or `(N, 3, H, W)`.
 
         Raises `DecodeError`, and what else DALI raises; then nothing more comes of this pipeline.
         """
@@ -99,12 +99,12 @@ _PARENTS_GPUS: set[int] = set()
 
 
 def parent_used_gpu() -> bool:
-    """Whether this process was forked from one with a pipeline on a GPU: CUDA can't be used here."""
+    """Return whether this process was forked from one with a pipeline on a GPU: CUDA can't be used here."""
     return bool(_PARENTS_GPUS)
 
 
 def _leave_behind() -> None:
-    """In a forked child: the parent's pipelines are never destroyed here, nor is one being built."""
+    """Never destroy the parent's pipelines in a forked child, and forget one that was being built."""
     global _BUILDING
     _BUILDING = threading.Lock()
     for pipeline in list(_ALIVE):
@@ -127,7 +127,7 @@ def _build(spec: GraphSpec) -> Any:
     load()
     make: Any = import_module("nvidia.dali.pipeline").Pipeline
     with _BUILDING:
-        # What a depth of 1 bounds is how many runs DALI would begin by itself before the first; here it is told each.
+        # A depth of 1 bounds the runs that DALI would begin by itself before the first; here each is begun by a call.
         pipeline = make(
             batch_size=spec.batch_size,
             num_threads=spec.threads,
@@ -181,7 +181,7 @@ def _windows(spec: GraphSpec) -> Any:
 
 
 def _decoded(spec: GraphSpec) -> Any:
-    """The part of each picture that is needed, as stored: EXIF is not applied."""
+    """Return the part of each picture that is needed, as stored: EXIF is not applied."""
     fn, types = _dali()
     encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
     part = _input("anchor", types.INT32), _input("extent", types.INT32)
@@ -208,5 +208,5 @@ def _input(name: str, dtype: Any, ndim: int = 1) -> Any:
 
 
 def _dali() -> tuple[Any, Any]:
-    """DALI's operators and types, which are made when it is imported: nothing knows their types before."""
+    """Return DALI's operators and types, which exist only once DALI is imported: type checkers don't know them."""
     return import_module("nvidia.dali.fn"), import_module("nvidia.dali.types")

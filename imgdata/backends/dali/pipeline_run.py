@@ -46,15 +46,15 @@ class Means:
 class Part:
     """Rows on their way through the pipeline. Those that DALI doesn't take are cut on the host meanwhile.
 
-    A row's fate depends on its own bytes and parameters alone, never on its neighbours.
+    What becomes of a row depends on its own bytes and parameters alone, never on its neighbours.
     """
 
     def __init__(self, means: Means, work: BatchRequest, done: Callable[["Part"], None]) -> None:
-        """`done` is called once, by any thread, when all rows are through, or something went wrong for all."""
+        """Prepare the part; `done` is called once, by any thread, when all rows are made or the part has failed."""
         count = len(work.position_N)
         self.work = work
         self.failed: dict[int, ImageError] = {}
-        """Rows that nobody could decode."""
+        """Rows that neither DALI nor the host could decode."""
         self.windows: dict[int, NDArray[np.uint8]] = {}
         """What the host has cut, uint8 `(H, W, 3)`, by row."""
         self.pixels: Any = None
@@ -83,7 +83,7 @@ class Part:
             self._means.readers().submit(partial(self._guarded, partial(self._read_rows, first)))
 
     def inputs(self, shape: Shape, rows: slice = slice(None)) -> tuple[list[NDArray[np.uint8]], dict[str, Any]]:
-        """What the pipeline is told of `rows`: their bytes, uncopied, and arrays by name."""
+        """Return the pipeline's inputs for `rows`: their bytes, not copied, and arrays by name."""
         params = self.work.params
         encoded = [
             np.frombuffer(data if by_dali else _PLACEHOLDER, np.uint8)
@@ -117,7 +117,7 @@ class Part:
             self._to_host(row)
 
     def _suits_dali(self, position: int, data: bytes) -> bool:
-        """Whether it is a JPEG that DALI makes the same pixels of, as far as its first and last bytes tell.
+        """Return whether DALI makes the right pixels of these bytes, as far as their header and their end show.
 
         Of others the host says what is wrong. DALI takes any size for granted, and fills up what is cut off.
         """
@@ -153,7 +153,7 @@ class Part:
         self._one_less()
 
     def _cut(self, row: int) -> ImageError | None:
-        """The host makes a row's window, or says why it can't be."""
+        """Make a row's window on the host; return the error if that fails."""
         setup = self._means.setup
         index, position = setup.split.index, int(self.work.position_N[row])
         try:
@@ -178,16 +178,16 @@ class Part:
     # --- behind the pipeline -----------------------------------------------------------------------------------
 
     def deliver(self, pixels: Any) -> None:
-        """The pipeline is through."""
+        """Take the pipeline's pixels of all rows that it was given."""
         self.pixels = pixels
         self._one_less()
 
     def rows_by_dali(self) -> NDArray[np.int64]:
-        """Those whose bytes the pipeline gets."""
+        """Return the rows whose bytes the pipeline gets."""
         return np.flatnonzero(self._by_dali_N)
 
     def refuse(self, row: int, *, remember: bool) -> None:
-        """DALI can't decode this row: the host does, or says what is wrong. `remember` it for those bytes."""
+        """Let the host make a row that DALI can't decode, or find out what is wrong; `remember` it for these bytes."""
         error = self._cut(row)
         if error is not None:
             self._fail(row, error)
@@ -196,12 +196,12 @@ class Part:
             self._means.known.note(int(self.work.position_N[row]), self._data[row], error)
 
     def fail(self, fault: BaseException) -> None:
-        """Nothing comes of it."""
+        """End the part with `fault`."""
         self.fault = fault
         self._end()
 
     def cancel(self) -> None:
-        """Nobody wants it any more. Takes no lock: the collector may call this in a thread that holds it."""
+        """Stop as soon as possible. Takes no lock: the collector may call this in a thread that holds it."""
         self.cancelled = True
 
     def _one_less(self) -> None:
@@ -221,7 +221,7 @@ class Part:
         try:
             if not (self.cancelled or self.fault):
                 task()
-        except BaseException as error:  # Whatever it is, `wait` raises it where the batch is wanted.
+        except BaseException as error:  # Any error is raised by `wait`, where the batch is needed.
             self.fail(error)
 
 
@@ -235,5 +235,5 @@ _PLACEHOLDER = _placeholder()
 
 
 def failures(part: Part, row_N: NDArray[np.int64]) -> Mapping[int, ImageError]:
-    """The rows of the batch that failed, where the part's are `row_N`."""
+    """Return the rows of the batch that failed, where the part's are `row_N`."""
     return {int(row_N[number]): error for number, error in sorted(part.failed.items())}

@@ -27,7 +27,7 @@ class Line:
     """The pipeline and its thread, which starts with the first part. Ends with its owner, or with the program."""
 
     def __init__(self, spec: GraphSpec, depth: int) -> None:
-        """`depth`: runs inside the pipeline at a time."""
+        """Start the thread; `depth` is the number of runs inside the pipeline at a time."""
         _end_before_dali()
         self._parts: queue.SimpleQueue[Part | None] = queue.SimpleQueue()
         thread = threading.Thread(target=_serve, args=(self._parts, spec, depth), name="imgdata-dali", daemon=True)
@@ -85,7 +85,7 @@ class _Driver:
         self._sifted_epoch: int | None = None
 
     def turn(self) -> bool:
-        """Feed what has come, and take one run; False when it is over."""
+        """Feed the parts that have come, and take one run; return False once the queue is closed."""
         if not self._fetch():
             self._graph = self._sieve = None
             return False
@@ -96,7 +96,7 @@ class _Driver:
         return True
 
     def _fetch(self) -> bool:
-        """All that has come; waits where there is nothing else to do."""
+        """Fetch all parts that have come, and wait where there is nothing else to do; return False at the end."""
         idle = not (self._waiting or self._running)
         try:
             while True:
@@ -175,11 +175,11 @@ class _Driver:
                 return
 
     def _refused_alone(self, part: Part) -> list[int]:
-        """Where DALI doesn't say which row it was: those that it can't decode by themselves."""
+        """Return the rows that DALI can't decode alone, where DALI doesn't name the row that failed."""
         return [row for row in part.rows_by_dali().tolist() if self._fails(part, row, first_pixel=False)]
 
     def _fails(self, part: Part, row: int, *, first_pixel: bool) -> bool:
-        """Whether DALI can't decode a row by itself, or not even its first pixel."""
+        """Return whether DALI can't decode a row by itself, or not even its first pixel."""
         encoded, arrays = part.inputs(self._spec.shape, slice(row, row + 1))
         graph = Graph(replace(self._spec, batch_size=1))
         try:

@@ -34,7 +34,7 @@ class Known:
         return len(self._found)
 
     def at(self, position: int, data: bytes) -> tuple[bool, ImageError | None]:
-        """Whether DALI is known not to decode these bytes at `position`, and why the host can't; None if it can."""
+        """Return whether DALI is known to refuse these bytes at `position`, and why the host can't; None if it can."""
         digest, error = self._found.get(position, (None, None))
         if digest is None or digest != xxhash.xxh64_intdigest(data):
             return False, None

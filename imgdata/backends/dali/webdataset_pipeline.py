@@ -16,7 +16,7 @@ from imgdata.errors import OptionError, ShardError
 READER = "imgdata"
 """Name of the reader in the pipeline: `DALIGenericIterator(..., reader_name="imgdata")`."""
 _PLACES = 19
-"""Of the text of a class, at most: so many digits has an int64."""
+"""Most digits of a class: an int64 has so many."""
 
 
 def dali_pipeline(
@@ -33,7 +33,7 @@ def dali_pipeline(
     seed: int = 0,
     **options: Any,
 ) -> Any:
-    """A built `nvidia.dali.Pipeline` over a split, by `fn.readers.webdataset` with our index files.
+    """Return A built `nvidia.dali.Pipeline` over a split, by `fn.readers.webdataset` with our index files.
 
     Its outputs are what `transform` gives and, where labels are in members `cls`, these as int64 `(1,)`; a sample
     without one ends it. Raises `OptionError`, `ShardError`, `MissingExtraError`.
@@ -42,15 +42,15 @@ def dali_pipeline(
         path: A dataset's folder, or a `Dataset`.
         split: Name of the split.
         batch_size: Samples of a batch.
-        transform: Gets the encoded images, a `DataNode`, and gives what comes out instead: one node or a tuple. By
+        transform: Gets the encoded images, a `DataNode`, and returns the outputs: one node or a tuple. By
             default they are decoded in RGB, as stored, each in its own size.
         device_id: Number of the GPU; None for the processor. A `transform` says itself what runs where.
-        threads: Of the pipeline.
+        threads: Threads of the pipeline.
         shuffle: Shuffle in a buffer of DALI's, as samples are read.
-        shard_id: Which part of the split this process reads, of `num_shards`.
+        shard_id: Part of the split that this process reads, from 0 to `num_shards` - 1.
         num_shards: See `shard_id`.
-        seed: Of the shuffling.
-        options: Further ones of `fn.readers.webdataset`, or others than here, such as `dont_use_mmap=True`.
+        seed: Seed of the shuffling.
+        options: Further arguments of `fn.readers.webdataset`, such as `dont_use_mmap=True`.
     """
     load()
     reason = refusal("cpu" if device_id is None else f"cuda:{device_id}")
@@ -113,7 +113,7 @@ def _build(
 
 
 def _number(text: Any, fn: Any, types: Any) -> Any:
-    """ASCII of a whole number, uint8 `(D,)`, maybe with a minus and white space around -> int64 `(1,)`.
+    """Return int64 `(1,)` of ASCII, uint8 `(D,)`, of a whole number, maybe with a minus and white space around it.
 
     The sum of digits times their powers of ten, over that of the places behind the last one.
     """

@@ -20,7 +20,7 @@ from imgdata.recipes.recipe import Recipe
 
 _RESAMPLINGS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _WASTE = 4
-"""How many times the window's pixels are made at most, for the sake of exact pixels that nobody asked for."""
+"""How many times the window's pixels are made at most, where exact pixels were not requested."""
 _EXACT_PIXELS = 2**28
 """Pixels of a resized picture, at most, that are made for exact pixels: a gigabyte."""
 
@@ -35,7 +35,7 @@ def cut(
     recipe: Recipe,
     max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.uint8]:
-    """The window of sample `row` with all geometry up to the flips, uint8 `(height, width, 3)`, read-only.
+    """Return the window of sample `row` with all geometry up to the flips, uint8 `(height, width, 3)`, read-only.
 
     `size` (width, height) and `format` are those of the index. Raises `ImageError` for bytes that are not such a
     picture, are damaged or cut short anywhere, or have more than `max_pixels`.
@@ -73,7 +73,7 @@ def cut_image(
 
 
 def decode(data: bytes, info: ImageInfo) -> NDArray[np.uint8]:
-    """The first frame as stored, uint8 `(H, W, 3)`: gray has three equal channels, all else is `convert("RGB")`.
+    """Return the first frame as stored, uint8 `(H, W, 3)`: gray has three equal channels, all else is `convert("RGB")`.
 
     No rotation by EXIF. Raises `ImageError`; call `refuse_large` before.
 
@@ -99,7 +99,7 @@ def _check_index(info: ImageInfo, size: tuple[int, int], format: str) -> None:
 
 
 def _part(pixels_HWC: NDArray[np.uint8], box_4: list[int]) -> Image.Image:
-    """The part (left, top, width, height) of C-contiguous pixels; nothing but the part is copied."""
+    """Return the part (left, top, width, height) of C-contiguous pixels; nothing but the part is copied."""
     left, top, width, height = box_4
     row_bytes = pixels_HWC.strides[0]
     value_V = pixels_HWC.reshape(-1)[top * row_bytes + 3 * left :]
@@ -145,7 +145,7 @@ def _window(image: Image.Image, left: int, top: int, params: BatchParams, recipe
 
 
 def _mirrored(start: int, count: int, side: int) -> NDArray[np.int64]:
-    """Which of `side` pixels stands at `start`, `start + 1`, ...: outside they come back, the edge pixel once."""
+    """Return which of `side` pixels is at `start`, `start + 1`, ...: mirrored outside, the edge pixel once."""
     last = side - 1
     place_P: NDArray[np.int64] = last - np.abs(last - np.abs(np.arange(start, start + count)))
     return place_P

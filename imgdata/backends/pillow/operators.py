@@ -1,4 +1,4 @@
-"""A window of pixels + one row of `BatchParams` -> the window turned, changed by its policy, jittered and made gray.
+"""A window of pixels + one row of `BatchParams` -> the window rotated, changed by its policy, jittered and made gray.
 
 All through Pillow: pixels are exactly those that torchvision's operators make of PIL images.
 """
@@ -19,23 +19,23 @@ from imgdata.recipes.recipe import Recipe
 _KINDS = (Rotate, RandAugment, TrivialAugment, AutoAugment, ColorJitter, Grayscale)
 _SAMPLINGS = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR}
 _HUES = 255
-"""Steps of Pillow's hue for a whole turn, as torchvision counts them."""
+"""Steps of Pillow's hue for the whole circle, as torchvision counts them."""
 
 
 class _Outside(NamedTuple):
-    """How a picture is sampled where it is turned, and what comes in from outside."""
+    """How a picture is sampled where it is rotated, and what comes in from outside."""
 
     resampling: Image.Resampling
     color: tuple[int, int, int]
 
 
 def works_on_pixels(recipe: Recipe) -> bool:
-    """Whether the recipe has operators that are done here."""
+    """Return whether the recipe has operators that are done here."""
     return any(isinstance(op, _KINDS) for op in recipe.ops)
 
 
 def apply(pixels_HWC: NDArray[np.uint8], params: BatchParams, row: int, recipe: Recipe) -> NDArray[np.uint8]:
-    """uint8 `(H, W, 3)` -> the same shape, with all that comes between flips and `Normalize` done to sample `row`.
+    """Apply the operators between flips and `Normalize` to sample `row`, uint8 `(H, W, 3)`.
 
     The array itself where nothing is to be done; otherwise a new one, read-only.
     """
@@ -45,7 +45,7 @@ def apply(pixels_HWC: NDArray[np.uint8], params: BatchParams, row: int, recipe: 
 
 
 def apply_image(image: Image.Image, params: BatchParams, row: int, recipe: Recipe) -> Image.Image:
-    """As `apply`, from Pillow's image in RGB to another, or itself."""
+    """Do what `apply` does to Pillow's image in RGB; return another image, or the same one."""
     rotate = recipe.find(Rotate)
     if rotate is not None and params.angle_N[row]:
         image = _turned(image, float(params.angle_N[row]), _outside(rotate.interpolation, rotate.fill))
@@ -95,7 +95,7 @@ def _turned(image: Image.Image, degrees: float, outside: _Outside) -> Image.Imag
 def _moved(
     image: Image.Image, outside: _Outside, x: tuple[float, float, float], y: tuple[float, float, float]
 ) -> Image.Image:
-    """`x` and `y` say where an output pixel comes from: factors of its x and y, and a shift."""
+    """Move pixels: `x` and `y` are factors of an output pixel's x and y, and a shift, that say where it comes from."""
     return image.transform(image.size, Image.Transform.AFFINE, (*x, *y), outside.resampling, fillcolor=outside.color)
 
 
@@ -120,7 +120,7 @@ _TONES: dict[str, Callable[[Image.Image, float], Image.Image]] = {
 
 
 def _hue_shifted(image: Image.Image, turns: float) -> Image.Image:
-    """The hue in Pillow's HSV, on by a part of a turn; the shift is cut off to whole steps, as in torchvision."""
+    """Shift the hue in Pillow's HSV by a part of the circle, cut off to whole steps as in torchvision."""
     shift = int(turns * _HUES)
     table = [(step + shift) % 256 for step in range(256)] + 2 * list(range(256))
     return image.convert("HSV").point(table).convert("RGB")

@@ -55,7 +55,7 @@ class ResidentBatch:
     """See `PendingBatch`. At most one task of it is in work at a time."""
 
     def __init__(self, backend: "ResidentBackend", work: BatchRequest) -> None:
-        """`begin` starts."""
+        """Prepare the batch; `begin` starts it."""
         self._backend, self._mix = backend, work.mix
         self._images: torch.Tensor | None = None
         self._mixed = work.mix.kind == "none"
@@ -137,7 +137,7 @@ class ResidentBackend:
     """Makes batches in threads; the first of them decodes the split, or reads what was decoded before."""
 
     def __init__(self, setup: BackendSetup) -> None:
-        """Raises `OptionError` where no window of the pictures can be kept."""
+        """Check the recipe. Raises `OptionError` where no window of the pictures can be kept."""
         window = kept(setup)
         if isinstance(window, str):
             raise OptionError(window)

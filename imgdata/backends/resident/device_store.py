@@ -29,7 +29,7 @@ class DeviceStore:
         self._pixels_NHWC[first : first + len(pixels_NHWC)] = torch.from_numpy(pixels_NHWC).to(self._device)
 
     def make(self, work: BatchRequest) -> torch.Tensor:
-        """The batch `(N, C, H, W)`, all but mixed; rows to skip are black."""
+        """Return the batch `(N, C, H, W)`, all but mixed; rows to skip are black."""
         options, params = self._setup.options, work.params
         images = torch_ops.apply(self._windows(work), params, options.recipe)
         scale_3, shift_3 = postprocess.scale_shift(options.recipe)
@@ -44,7 +44,7 @@ class DeviceStore:
         return images
 
     def _windows(self, work: BatchRequest) -> torch.Tensor:
-        """uint8 `(N, 3, H, W)`, in memory N, H, W, C; flipped where they are to be."""
+        """Return the flipped windows, uint8 `(N, 3, H, W)`, in memory N, H, W, C."""
         params, window = work.params, self._window
         row_NH, left_N = places(params, window)
         place_NW = left_N[:, None] - window.padding + np.arange(params.width)
@@ -72,7 +72,7 @@ class Lane:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """What PyTorch does in the block is done in the stream."""
+        """Let PyTorch do the block's work in the stream."""
         if self._stream is None:
             yield
             return
@@ -80,11 +80,11 @@ class Lane:
             yield
 
     def mark(self) -> torch.cuda.Event | None:
-        """The end of what the lane was given so far."""
+        """Return an event at the end of what the lane was given so far."""
         return self._stream.record_event() if self._stream is not None else None
 
     def hand_over(self, images: torch.Tensor, mark: torch.cuda.Event | None) -> torch.Tensor:
-        """A tensor that is made once the lane reaches `mark`, for use in the caller's current stream."""
+        """Return A tensor that is made once the lane reaches `mark`, for use in the caller's current stream."""
         if mark is not None:
             current = torch.cuda.current_stream(self._device)
             current.wait_event(mark)

@@ -59,7 +59,7 @@ class HostStore:
         self._row_RB[begin : begin + count] = wide.reshape(count, -1)
 
     def make(self, work: BatchRequest) -> "torch.Tensor":
-        """The batch `(N, C, H, W)`, all but mixed; rows to skip are black."""
+        """Return the batch `(N, C, H, W)`, all but mixed; rows to skip are black."""
         import torch
 
         pixels = self._windows(work)
@@ -73,7 +73,7 @@ class HostStore:
         return torch.from_numpy(pixels) if self._planar else torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     def _windows(self, work: BatchRequest) -> NDArray[np.uint8]:
-        """uint8 `(N, 3, H, W)` or `(N, H, W, 3)`, flipped where they are to be."""
+        """Return the flipped windows, uint8 `(N, 3, H, W)` or `(N, H, W, 3)`."""
         params = work.params
         height, width = params.height, params.width
         row_NH, left_N = places(params, self._window)
@@ -97,7 +97,7 @@ class HostStore:
         return pixels
 
     def _changed(self, pixels: NDArray[np.uint8], work: BatchRequest) -> NDArray[np.uint8]:
-        """The windows turned, changed by their policy, jittered and made gray, in place.
+        """Apply the operators on pixels to the windows, in place.
 
         By Pillow, as in the CPU backend: the same pixels.
         """
@@ -110,7 +110,7 @@ class HostStore:
         return pixels
 
     def _normalised(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
-        """Each channel times its scale, plus its shift, in float32; rounded once to the batch's dtype."""
+        """Return each channel times its scale, plus its shift, in float32, rounded once to the batch's dtype."""
         batch = self._buffers.take(pixels.shape, self._options.dtype)
         if self._options.dtype == "float16":
             # Of 256 values rather than of all: processors are slow to make float16.
@@ -138,7 +138,7 @@ class HostStore:
 
 
 def _mirrored(pixels: NDArray[np.uint8], *, planar: bool) -> NDArray[np.uint8]:
-    """Left and right change places. Three bytes at a time are moved as one element."""
+    """Return the pictures mirrored left to right; three bytes are moved as one element."""
     if planar:
         return pixels[..., ::-1]
     count, height, width, _ = pixels.shape

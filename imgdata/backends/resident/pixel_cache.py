@@ -43,12 +43,12 @@ class _Facts(NamedTuple):
 
 
 def resident_folder() -> Path:
-    """Where the pixels of all splits lie."""
+    """Return the folder of the decoded pixels of all splits."""
     return cache_folder() / "resident"
 
 
 def cache_file(setup: BackendSetup, window: Kept) -> Path:
-    """Where the pixels lie: named by the pictures, what is done to them, and what decodes them."""
+    """Return the file of the pixels, named by the pictures, what is done to them, and what decodes them."""
     libjpeg = native.libjpeg_version() if native.AVAILABLE else None
     decoders = f"{libjpeg}, {simplejpeg.__version__}, {PIL.__version__}, {__version__}"
     index = setup.split.index
@@ -61,7 +61,7 @@ def cache_file(setup: BackendSetup, window: Kept) -> Path:
 def fill(setup: BackendSetup, window: Kept, put: Put, check: Callable[[], None]) -> Bad:
     """Give all pictures to `put`, in order, bad ones black; returns those.
 
-    `check` is called now and then, and raises where nobody wants them any more. Raises `ShardError`; warns with
+    `check` is called now and then, and raises where no batch is waited for any more. Raises `ShardError`; warns with
     `CacheWarning` where the cache can't be used, and does without.
     """
 
@@ -92,7 +92,7 @@ def fill(setup: BackendSetup, window: Kept, put: Put, check: Callable[[], None])
 
 def _make(path: Path, setup: BackendSetup, window: Kept, put: Put) -> Bad:
     for left_over in path.parent.glob(f".{path.name}.*.tmp"):
-        # Of a process that was killed: nobody else writes here now.
+        # Left by a process that was killed: no other process writes here now.
         left_over.unlink(missing_ok=True)
     crc32 = 0
     with whole_file(path) as temporary, open(temporary, "wb") as file:
@@ -113,7 +113,7 @@ def _make(path: Path, setup: BackendSetup, window: Kept, put: Put) -> Bad:
 
 
 def _read(path: Path, count: int, window: Kept, put: Put) -> Bad | None:
-    """As `fill`, from the files; None where they are not there or not what they have to be."""
+    """Do what `fill` does from the files; return None where a file is missing, or is not what it has to be."""
     crc32 = 0
     try:
         facts = _facts(path.with_suffix(".json"), count)
@@ -134,7 +134,7 @@ def _read(path: Path, count: int, window: Kept, put: Put) -> Bad | None:
 
 
 def _header(count: int, window: Kept) -> bytes:
-    """What such an array begins with in a file."""
+    """Return the header of such an array in a file."""
     file = io.BytesIO()
     shape = (count, window.height, window.width, 3)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -142,7 +142,7 @@ def _header(count: int, window: Kept) -> bytes:
 
 
 def _facts(path: Path, count: int) -> _Facts:
-    """Raises `ValueError`, `KeyError` or `TypeError` for a file that is not what `_make` writes of `count` pictures."""
+    """Read `KEY.json`. Raises `ValueError`, `KeyError` or `TypeError` for what `_make` does not write."""
     content = read_json(path)
     if content["version"] != FORMAT_VERSION:
         raise ValueError("of another version")

@@ -14,7 +14,7 @@ from imgdata.recipes.recipe import Recipe
 from imgdata.recipes.sizes import Ramp, Schedule
 
 BUDGET = 2**30
-"""Bytes that kept pixels may take, margins included, where nobody asked for them."""
+"""Bytes that kept pixels may take, margins included, where the backend was not asked for by name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,7 @@ class Kept:
 
 
 def kept(setup: BackendSetup) -> Kept | str:
-    """What is kept of each picture of a loader's split, or in one line why the recipe has no such thing."""
+    """Return what is kept of each picture of a loader's split, or in one line why no such window exists."""
     recipe = setup.options.recipe
     if recipe.find(RandomResizedCrop) is not None:
         return _refusal("RandomResizedCrop cuts another part of the picture each time")
@@ -68,7 +68,7 @@ def kept(setup: BackendSetup) -> Kept | str:
 
 
 def num_bytes(setup: BackendSetup, window: Kept) -> int:
-    """Bytes of all that is kept of a split, with the margins at both sides."""
+    """Return the bytes of all that is kept of a split, with the margins at both sides."""
     return len(setup.split) * window.height * (window.width + 2 * window.padding) * 3
 
 
@@ -78,7 +78,7 @@ def num_threads(setup: BackendSetup) -> int:
 
 
 def usable(setup: BackendSetup) -> NDArray[np.bool_]:
-    """Which pictures the index has a size of that is allowed, bool `(N,)`."""
+    """Return which pictures have a size in the index, and one that is allowed, bool `(N,)`."""
     index = setup.split.index
     index.load(("width", "height"))
     width_N, height_N = index.width_N.astype(np.int64), index.height_N
@@ -87,7 +87,7 @@ def usable(setup: BackendSetup) -> NDArray[np.bool_]:
 
 
 def _sides(setup: BackendSetup, resize: Resize | None) -> NDArray[np.int64]:
-    """(width, height) of the pictures as they are cut, `(M, 2)`; without those that can't be used.
+    """Return (width, height) of the pictures as they are cut, `(M, 2)`, without those that can't be used.
 
     One row where they are all resized to the same.
     """
@@ -118,7 +118,7 @@ class Places(NamedTuple):
 
 
 def places(params: BatchParams, window: Kept) -> Places:
-    """Rows and first columns of all windows."""
+    """Return rows and first columns of all windows."""
     count, height = len(params), params.height
     if not window.moves:
         row_NH, left_N = np.tile(np.arange(height), (count, 1)), np.zeros(count, np.int64)
@@ -131,7 +131,7 @@ def places(params: BatchParams, window: Kept) -> Places:
 
 
 def mirrored_or_outside(place: NDArray[np.int64], side: int, mirrored: bool) -> NDArray[np.int64]:
-    """Places along a side, some in its margins -> which of the `side` pixels they show; -1 for black.
+    """Return which of the `side` pixels each place along a side shows, places in margins included; -1 for black.
 
     A mirrored margin doesn't show the edge's pixel again.
     """

@@ -19,13 +19,13 @@ from imgdata.recipes.ops import Fill, Sampling
 MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 """Operations of a policy that move pixels."""
 _BITS = 32
-"""Of the fraction of coefficients."""
+"""Bits of the fraction of coefficients."""
 
 
 def coefficients(
     op_R: NDArray[np.int64], strength_R: NDArray[np.float64], height: int, width: int
 ) -> NDArray[np.int64]:
-    """Where pixels come from, for operations out of `MOVES`, int64 `(R, 6)` in units of 2**-32.
+    """Return where pixels come from, for operations out of `MOVES`, int64 `(R, 6)` in units of 2**-32.
 
     (a, b, c, d, e, f): what comes to (x, y) was at (a x + b y + c, d x + e y + f). The middle of the first pixel has
     the coordinates (0.5, 0.5). Strengths are those of `policies.OPS`.
@@ -49,7 +49,7 @@ def coefficients(
 
 
 def mover(interpolation: Sampling, fill: Fill) -> Change:
-    """What moves pixels uint8 `(R, C, H, W)` by `coefficients`, `(R, 6)`."""
+    """Return the function that moves pixels uint8 `(R, C, H, W)` by `coefficients`, `(R, 6)`."""
     color = fill if isinstance(fill, tuple) else (fill,) * 3
     sampled = _nearest if interpolation == "nearest" else _bilinear
 
@@ -76,7 +76,7 @@ def _nearest(part: torch.Tensor, coefficient_R6: torch.Tensor, color: Sequence[f
 
 
 def _bilinear(part: torch.Tensor, coefficient_R6: torch.Tensor, color: Sequence[float]) -> torch.Tensor:
-    """A fourth channel, of ones, says how much of a pixel comes from inside; that share is not the filling."""
+    """Sample bilinearly; a fourth channel, of ones, says how much of a pixel comes from inside the picture."""
     count, channels, height, width = part.shape
     x_RHW, y_RHW, bits = _places(coefficient_R6, height, width)
     # From -1 to 1, from edge to edge.
@@ -102,8 +102,8 @@ def _bilinear(part: torch.Tensor, coefficient_R6: torch.Tensor, color: Sequence[
 
 
 def _places(coefficient_R6: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Where each pixel's middle comes from: x and y, int32 `(R, H, W)`, and how many of their bits are a fraction."""
-    # So many that the farthest place fits: a turn or a shear goes three sides away, a shift 32 pixels.
+    """Return where each pixel's middle comes from: x and y, int32 `(R, H, W)`, and the bits of their fraction."""
+    # So many that the farthest place fits: a rotation or a shear goes three sides away, a shift 32 pixels.
     bits = 30 - (4 * max(height, width) + 32).bit_length()
     device = coefficient_R6.device
     # Twice the middles, which are halves.

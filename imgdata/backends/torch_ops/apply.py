@@ -38,7 +38,7 @@ _JITTERS: dict[str, Change] = {
 
 
 def apply(images: torch.Tensor, params: BatchParams, recipe: Recipe) -> torch.Tensor:
-    """uint8 `(N, 3, H, W)` in any order of memory -> the same tensor, with all between flips and `Normalize` done.
+    """Apply everything between flips and `Normalize` to uint8 `(N, 3, H, W)` in any order of memory; return it.
 
     A row that draws nothing is not touched, and costs nothing.
     """
@@ -48,7 +48,7 @@ def apply(images: torch.Tensor, params: BatchParams, recipe: Recipe) -> torch.Te
 
 
 def flip(images: torch.Tensor, flip_N: NDArray[np.bool_], vflip_N: NDArray[np.bool_]) -> torch.Tensor:
-    """uint8 `(N, C, H, W)` -> the same tensor; rows of `flip_N` mirrored left to right, of `vflip_N` upside down."""
+    """Mirror rows of `flip_N` left to right, and of `vflip_N` upside down, in uint8 `(N, C, H, W)`; return it."""
     return run(
         [
             _plain(lambda part, _: part.flip(3), flip_N & ~vflip_N),
@@ -87,7 +87,7 @@ def _policy(params: BatchParams, recipe: Recipe, height: int, width: int) -> Ite
 
 
 def _strengths(name: str, strength_R: NDArray[np.float64]) -> NDArray[np.float32]:
-    """What the operation is told, float32 `(R, 1)`: a factor, a mask of bits, a threshold."""
+    """Return the operation's argument, float32 `(R, 1)`: a factor, a mask of bits, a threshold."""
     if name in _FACTORS:
         strength_R = 1.0 + strength_R
     elif name == "Posterize":

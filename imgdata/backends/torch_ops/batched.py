@@ -27,7 +27,7 @@ class Step(NamedTuple):
     row_R: NDArray[np.int64]
     """Which rows, ascending, none twice."""
     value_RK: NDArray[np.float32] | NDArray[np.int64]
-    """What `change` is told of each."""
+    """Arguments of `change` for each row."""
 
 
 def run(steps: Sequence[Step], images: torch.Tensor) -> torch.Tensor:
@@ -43,7 +43,7 @@ def run(steps: Sequence[Step], images: torch.Tensor) -> torch.Tensor:
 
 
 def upload(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[torch.Tensor]:
-    """The arrays as tensors on the device; all of one dtype go there in one copy."""
+    """Return the arrays as tensors on the device; all of one dtype go there in one copy."""
     tensors: dict[int, torch.Tensor] = {}
     for dtype in {array.dtype for array in arrays}:
         which = [number for number, array in enumerate(arrays) if array.dtype == dtype]
@@ -61,7 +61,7 @@ def upload(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[torch.T
 
 
 def parts(count: int, images: torch.Tensor) -> Iterator[slice]:
-    """`count` rows of the size of the batch's, cut into parts that are worked on at a time."""
+    """Cut `count` rows of the size of the batch's into parts that are worked on at a time."""
     values = _CPU_VALUES if images.device.type == "cpu" else _DEVICE_VALUES
     rows = max(1, values // max(1, images[0].numel())) if count else 1
     for begin in range(0, count, rows):
@@ -69,13 +69,13 @@ def parts(count: int, images: torch.Tensor) -> Iterator[slice]:
 
 
 def _place(host_R: NDArray[np.int64], row_R: torch.Tensor) -> slice | torch.Tensor:
-    """How to address the rows: neighbours need not be gathered."""
+    """Return how to address the rows: neighbours need not be gathered."""
     first, last = int(host_R[0]), int(host_R[-1])
     return slice(first, last + 1) if last - first + 1 == len(host_R) else row_R
 
 
 def _taken(images: torch.Tensor, rows: slice | torch.Tensor) -> torch.Tensor:
-    """The rows, in the batch's order of memory; a view where they are neighbours."""
+    """Return the rows, in the batch's order of memory; a view where they are neighbours."""
     if isinstance(rows, slice):
         return images[rows]
     if _is_channels_last(images):

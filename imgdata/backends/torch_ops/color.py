@@ -12,12 +12,12 @@ _HUE_SCALE = 255.999 / 255.0
 
 
 def brightness(part: torch.Tensor, factor_R1: torch.Tensor) -> torch.Tensor:
-    """Values times a factor."""
+    """Return values times a factor."""
     return _to_uint8(part.mul(_per_row(factor_R1)))
 
 
 def contrast(part: torch.Tensor, factor_R1: torch.Tensor) -> torch.Tensor:
-    """Distances from the mean gray of the picture times a factor."""
+    """Multiply distances from the mean gray of the picture by a factor."""
     # A sum of integers, which has one result in any order.
     sum_R111 = _gray(part).to(torch.uint8).sum(dim=(1, 2, 3), keepdim=True, dtype=torch.int64)
     mean_R111 = sum_R111.float().div_(part.shape[2] * part.shape[3])
@@ -25,12 +25,12 @@ def contrast(part: torch.Tensor, factor_R1: torch.Tensor) -> torch.Tensor:
 
 
 def saturation(part: torch.Tensor, factor_R1: torch.Tensor) -> torch.Tensor:
-    """Distances from the own gray times a factor."""
+    """Multiply distances from the own gray by a factor."""
     return _blended(part, _gray(part).floor_(), factor_R1)
 
 
 def sharpness(part: torch.Tensor, factor_R1: torch.Tensor) -> torch.Tensor:
-    """Distances from a blurred picture times a factor; the outermost pixels stay.
+    """Multiply distances from a blurred picture by a factor; the outermost pixels stay.
 
     The blur is the mean of 3 x 3 pixels with the middle one counted five times. A thirteenth of whole numbers never
     lies in the middle between two, so any sum of floats would round alike.
@@ -49,7 +49,7 @@ def sharpness(part: torch.Tensor, factor_R1: torch.Tensor) -> torch.Tensor:
 
 
 def hue(part: torch.Tensor, turns_R1: torch.Tensor) -> torch.Tensor:
-    """Colours moved along the circle by a part of a turn.
+    """Shift colours along the circle by a part of it.
 
     A channel is max - (max - min) * clamp(2 - d, 0, 1), where d is the distance of the hue, in sixths of a turn, from
     the one opposite to that channel's own: HSV (Smith, "Color gamut transform pairs", 1978), read backwards.
@@ -76,24 +76,24 @@ def hue(part: torch.Tensor, turns_R1: torch.Tensor) -> torch.Tensor:
 
 
 def grayscale(part: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-    """Three equal channels."""
+    """Return three equal channels."""
     return _gray(part).to(torch.uint8).expand_as(part)
 
 
 def posterize(part: torch.Tensor, mask_R1: torch.Tensor) -> torch.Tensor:
-    """The bits of the mask alone."""
+    """Return the bits of the mask alone."""
     return part & _per_row(mask_R1).to(torch.uint8)
 
 
 def solarize(part: torch.Tensor, threshold_R1: torch.Tensor) -> torch.Tensor:
-    """Values from the threshold on, 0 to 255, are inverted."""
+    """Invert values from the threshold on, 0 to 255."""
     above = part >= _per_row(threshold_R1)
     # torch.where takes twenty times as long for bytes.
     return part ^ above.to(torch.uint8).mul_(255)
 
 
 def autocontrast(part: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-    """Each channel stretched to 0 to 255; one that has a single value stays."""
+    """Stretch each channel to 0 to 255; one that has a single value stays."""
     flat = part.flatten(2)
     least, most = (bound.float()[:, :, None, None] for bound in (flat.amin(2), flat.amax(2)))
     single = (most == least).float()
@@ -102,7 +102,7 @@ def autocontrast(part: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
 
 
 def equalize(part: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-    """The values of each channel spread so that each part of the range is about as frequent: Pillow's scheme.
+    """Spread each channel's values so that each part of the range is about as frequent: Pillow's scheme.
 
     A channel stays where fewer than 255 pixels lie below its largest value.
     """
@@ -121,7 +121,7 @@ def equalize(part: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
 
 
 def invert(part: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-    """255 minus the value."""
+    """Return 255 minus the value."""
     return ~part
 
 
@@ -130,7 +130,7 @@ def _per_row(value_R1: torch.Tensor) -> torch.Tensor:
 
 
 def _gray(part: torch.Tensor) -> torch.Tensor:
-    """Float32 `(R, 1, H, W)`, with a fraction: weights of ITU-R BT.601, with the digits that torchvision gives them."""
+    """Return gray values, float32 `(R, 1, H, W)`, not rounded: weights of ITU-R BT.601, with torchvision's digits."""
     red, green, blue = (part[:, channel : channel + 1] for channel in range(3))
     return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 

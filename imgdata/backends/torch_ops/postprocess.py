@@ -1,4 +1,4 @@
-"""Batch of pixels -> the finished batch: normalised in the type that is wanted, rectangles painted over."""
+"""Batch of pixels -> the finished batch: normalised to the requested type, rectangles painted over."""
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ def normalise(
     dtype: torch.dtype,
     channels_last: bool,
 ) -> torch.Tensor:
-    """uint8 `(N, 3, H, W)` -> a new tensor of `dtype`: value * scale + shift in float32, rounded once.
+    """Return uint8 `(N, 3, H, W)` as a tensor of `dtype`: value * scale + shift in float32, rounded once.
 
     `scale_shift` of `backends.postprocess` makes the two from a recipe. uint8 stays as it is, maybe the same tensor.
     """
@@ -61,7 +61,7 @@ def erase(images: torch.Tensor, params: BatchParams, recipe: Recipe, seed: int, 
 def _paint(
     images: torch.Tensor, params: BatchParams, row_R: NDArray[np.int64], values: list[NDArray[np.float32]]
 ) -> None:
-    """Rectangle by rectangle: of each row its own values, or of all the only ones."""
+    """Paint rectangle by rectangle: `values` has those of each row, or one for all."""
     tensors = upload(values, images.device)
     for number, row in enumerate(row_R.tolist()):
         left, top, width, height = params.erase_N4[row].tolist()
@@ -69,7 +69,7 @@ def _paint(
 
 
 def _fill(images: torch.Tensor, params: BatchParams, value_C11: NDArray[np.float32]) -> None:
-    """All rectangles at once."""
+    """Paint all rectangles at once."""
     (box_N4,) = upload([params.erase_N4], images.device)
     left, top, width, height = box_N4.unsqueeze(2).unbind(1)
     x_W, y_H = (torch.arange(images.shape[axis], device=images.device) for axis in (3, 2))
