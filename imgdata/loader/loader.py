@@ -246,7 +246,7 @@ class Loader:
 
     @property
     def dtype(self) -> DType:
-        """dtype of the images."""
+        """Type of the images' values."""
         return self._options.dtype
 
     @property

@@ -55,7 +55,7 @@ class BatchSource(Protocol):
 class MappedLoader(IterableDataset[T_co]):
     """The result of `Loader.map`: the loader's batches, each as a function makes it.
 
-    Length, epochs and state are the loader's; see `imgdata.Loader`. It is no `DataLoader`, so frameworks don't shard it again.
+    Length, epochs and state are the loader's; see `imgdata.Loader`. It is no `DataLoader`, and so is not sharded again.
     """
 
     def __init__(self, loader: BatchSource, function: Callable[[Batch], T_co]) -> None:

@@ -107,7 +107,7 @@ class VerticalFlip:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rotate:
-    """A rotation about the middle by a random angle, counter-clockwise; the size stays. torchvision's `RandomRotation`."""
+    """A rotation about the middle by a random angle, counter-clockwise; the size stays: `RandomRotation`."""
 
     degrees: float | tuple[float, float] = field(kw_only=False)
     """Least and most angle, or one number for (-degrees, degrees)."""

@@ -31,7 +31,7 @@ class Line:
         _end_before_dali()
         self._parts: queue.SimpleQueue[Part | None] = queue.SimpleQueue()
         thread = threading.Thread(target=_serve, args=(self._parts, spec, depth), name="imgdata-dali", daemon=True)
-        # As in `Threads`: once, when called, when nobody holds `self`, or when the program ends.
+        # As in `Threads`: once, when called, when `self` is no longer referenced, or when the program ends.
         self.close = weakref.finalize(self, _stop, self._parts, thread, os.getpid())
         _LINES.add(self)
         thread.start()
@@ -68,26 +68,34 @@ def _stop(parts: "queue.SimpleQueue[Part | None]", thread: threading.Thread, pid
 
 def _serve(parts: "queue.SimpleQueue[Part | None]", spec: GraphSpec, depth: int) -> None:
     driver = _Driver(parts, spec, depth)
-    while driver.turn():
+    while driver.step():
         pass
 
 
 class _Driver:
-    """Everything that touches the pipeline, in one thread."""
+    """Everything that touches the pipeline, in one thread.
+
+    A picture that DALI can't decode ends the whole pipeline, with all runs in it. Then (`_recover`) the row is found by
+    name or by trying each alone, and given to the host; a new pipeline runs the part and those behind it again.
+    A row that fails alone, but whose first pixel can be decoded, is damaged below: other crops of it may succeed, so
+    nothing of it is remembered. Rows that fail with their first pixel are remembered in the cache folder.
+    """
 
     def __init__(self, parts: "queue.SimpleQueue[Part | None]", spec: GraphSpec, depth: int) -> None:
         self._parts, self._spec, self._depth = parts, spec, depth
         self._waiting: deque[Part] = deque()
         self._running: deque[Part] = deque()
         self._graph: Graph | None = None
-        # For first pixels. From a bad picture on, those of the epoch are tried before: where one is, others are.
-        self._sieve: Graph | None = None
-        self._sifted_epoch: int | None = None
+        # Another pipeline, for first pixels: a picture whose first pixel can't be decoded is bad in every crop.
+        self._probe: Graph | None = None
+        # From the first bad picture on, all parts of that epoch are probed before they are fed: where one picture is
+        # bad, others are, and each that the pipeline itself finds costs all runs in it.
+        self._probed_epoch: int | None = None
 
-    def turn(self) -> bool:
+    def step(self) -> bool:
         """Feed the parts that have come, and take one run; return False once the queue is closed."""
         if not self._fetch():
-            self._graph = self._sieve = None
+            self._graph = self._probe = None
             return False
         while self._waiting and len(self._running) < self._depth:
             self._guarded(self._feed, self._waiting.popleft())
@@ -111,9 +119,9 @@ class _Driver:
     def _guarded(self, step: Callable[[Part], None], part: Part) -> None:
         try:
             step(part)
-        except BaseException as error:  # Whatever it is, `wait` raises it where the batch is wanted.
+        except BaseException as error:  # Any error is raised by `wait`, where the batch is needed.
             # What else runs is lost with the pipeline.
-            self._graph = self._sieve = None
+            self._graph = self._probe = None
             for lost in {part, *self._running}:
                 lost.fail(error)
             self._running.clear()
@@ -121,8 +129,8 @@ class _Driver:
     def _feed(self, part: Part) -> None:
         if part.cancelled or part.fault:
             return
-        if part.work.epoch == self._sifted_epoch:
-            self._sift(part)
+        if part.work.epoch == self._probed_epoch:
+            self._probe_part(part)
         if self._graph is None:
             self._graph = Graph(self._spec)
         self._graph.start(*part.inputs(self._spec.shape))
@@ -141,34 +149,35 @@ class _Driver:
     # --- bad pictures ------------------------------------------------------------------------------------------
 
     def _recover(self, part: Part, error: DecodeError) -> None:
-        """Take out rows that DALI can't decode, and let all that ran run again: its pixels stay what they would be."""
+        """Take out rows that DALI can't decode, and run all that was in the pipeline again, with the same pixels."""
         self._graph = None
         rows = self._refused_alone(part) if error.row is None else [error.row]
         if not rows:
             raise error
         for row in rows:
             is_bad = self._fails(part, row, first_pixel=True)
-            # Otherwise crops above the damage are made, in this run and in any other: whatever was read before.
+            # Not remembered otherwise: crops above the damage succeed, in this run and in any other, so that pixels
+            # don't depend on what was read before.
             part.refuse(row, remember=is_bad)
-            # A GPU would take as long for it as for the whole.
+            # Not on a GPU, where decoding the first pixel takes as long as decoding the whole picture.
             if is_bad and self._spec.device_id is None:
-                self._sifted_epoch = part.work.epoch
+                self._probed_epoch = part.work.epoch
         self._waiting.extendleft(reversed(self._running))
         self._running.clear()
 
-    def _sift(self, part: Part) -> None:
+    def _probe_part(self, part: Part) -> None:
         """Take out the rows of which not even the first pixel can be decoded, and so no crop."""
         while len(part.rows_by_dali()):
-            if self._sieve is None:
-                self._sieve = Graph(self._spec)
+            if self._probe is None:
+                self._probe = Graph(self._spec)
             encoded, arrays = part.inputs(self._spec.shape)
             try:
-                self._sieve.start(encoded, _first_pixel(arrays))
-                self._sieve.take()
+                self._probe.start(encoded, _first_pixel(arrays))
+                self._probe.take()
             except DecodeError as error:
-                self._sieve = None
+                self._probe = None
                 if error.row is None:
-                    # Slower: the pipeline itself fails, and each row is tried.
+                    # DALI doesn't say which: the pipeline itself will fail, and each row is tried alone, more slowly.
                     return
                 part.refuse(error.row, remember=True)
             else:
