@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from imgdata.inference.evaluate import ClassScore, Confusion, Evaluation, evaluate
     from imgdata.inference.export import Exported, export_model
     from imgdata.inference.features import Features, features
-    from imgdata.inference.predict import Predicted, Prediction, predict
+    from imgdata.inference.predict import Predicted, PredictedDataset, Prediction, predict, predict_dataset
+    from imgdata.inference.predictions import Predictions
     from imgdata.inference.trained import Trained, load_trained
     from imgdata.loader.bad_images import BadImage, BadImageWarning
     from imgdata.loader.loader import Loader
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from imgdata.shards.verify import verify
     from imgdata.shards.verify_shard import Fault
     from imgdata.sources.options import SourceOptions
-    from imgdata.training.history import TrainResult, TrainWatcher
+    from imgdata.training.history import EpochRow, Report, TrainResult, TrainWatcher
     from imgdata.training.loop import train
     from imgdata.training.options import TrainOptions
     from imgdata.training.scores import Scores
@@ -87,7 +88,10 @@ _PLACES = {
     "features": "inference.features",
     "Predicted": "inference.predict",
     "Prediction": "inference.predict",
+    "PredictedDataset": "inference.predict",
     "predict": "inference.predict",
+    "predict_dataset": "inference.predict",
+    "Predictions": "inference.predictions",
     "Trained": "inference.trained",
     "load_trained": "inference.trained",
     "BadImage": "loader.bad_images",
@@ -131,6 +135,8 @@ _PLACES = {
     "verify": "shards.verify",
     "Fault": "shards.verify_shard",
     "SourceOptions": "sources.options",
+    "EpochRow": "training.history",
+    "Report": "training.history",
     "TrainResult": "training.history",
     "TrainWatcher": "training.history",
     "train": "training.loop",
@@ -158,6 +164,7 @@ __all__ = [
     "Dataset",
     "DoctorOptions",
     "Encoding",
+    "EpochRow",
     "Evaluation",
     "Exported",
     "Fault",
@@ -173,7 +180,10 @@ __all__ = [
     "Parity",
     "PeerFigures",
     "Predicted",
+    "PredictedDataset",
     "Prediction",
+    "Predictions",
+    "Report",
     "Sample",
     "Scores",
     "ShardError",
@@ -221,6 +231,7 @@ __all__ = [
     "parity",
     "plan_shards",
     "predict",
+    "predict_dataset",
     "rank_and_world",
     "recipes",
     "save_picture",

@@ -1,4 +1,4 @@
-"""`imgdata export-model`: a trained network as an ONNX file."""
+"""`imgdata export-model`: a trained network -> an ONNX file."""
 
 import json
 from dataclasses import asdict
@@ -7,20 +7,21 @@ from typing import Any
 
 import click
 
+from ..options.common import quiet_option
 from ..options.network import weights_options
 
 
 @click.command("export-model", short_help="Write a trained network as an ONNX file.")
-@click.argument("source", metavar="RUN|MODEL")
+@click.argument("network", metavar="RUN|NETWORK")
 @click.option("-o", "--output", "path", required=True, type=click.Path(path_type=Path, dir_okay=False), help=".onnx.")
 @weights_options
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
-def command(source: str, path: Path, quiet: bool, as_json: bool, **options: Any) -> None:
+def command(network: str, path: Path, quiet: bool, as_json: bool, **options: Any) -> None:
     """Write a network as ONNX, for batches of any length, and check it with onnxruntime before it gets its name.
 
-    RUN is the folder of `imgdata train`; MODEL a network's name, with --weights or --pretrained. Class names, mean,
-    deviation and size lie in the file's metadata.
+    RUN is the folder of `imgdata train`; NETWORK a network's name, with --weights or --pretrained. Class names, mean,
+    deviation and size stand in the file's metadata.
 
     \b
       imgdata export-model runs/a -o model.onnx
@@ -31,7 +32,7 @@ def command(source: str, path: Path, quiet: bool, as_json: bool, **options: Any)
 
     from ..display.console import GOOD, screen, tell
 
-    done = export_model(source, path, **options)
+    done = export_model(network, path, **options)
     if not quiet:
         console = screen()
         tell(console, GOOD, "done", f"{decimal(done.bytes)}, opset {done.opset}, {done.classes:,} classes: {done.path}")

@@ -1,4 +1,4 @@
-"""`imgdata features`: what a network's classifier gets of each image, as a file."""
+"""`imgdata features`: a network, a dataset -> a file with the classifier's input for each image."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from ..options.common import dataset_argument, quiet_option
 from ..options.network import left_out, network_options
 
 
 @click.command(short_help="Write the feature vector of each image to a file.")
-@click.argument("source", metavar="RUN|MODEL")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("network", metavar="RUN|NETWORK")
+@dataset_argument
 @click.option(
     "-o", "--output", "path", required=True, type=click.Path(path_type=Path, dir_okay=False), help=".npz or .parquet."
 )
@@ -22,13 +23,13 @@ from ..options.network import left_out, network_options
     "--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Images computed at a time."
 )
 @click.option("--exact", is_flag=True, help="Decode and resize as torchvision and timm do; slower.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
-def command(source: str, out: Path, path: Path, quiet: bool, as_json: bool, **options: Any) -> None:
-    """Write what the network's classifier gets of each image in the dataset in OUT, with keys and labels.
+def command(network: str, dataset: Path, path: Path, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Write the input of the network's classifier for each image of DATASET, with keys and labels.
 
     One row for each sample, in the order of the index: 2048 numbers of resnet50, 4096 of vgg16, 1280 of
-    efficientnet_b0. RUN is the folder of `imgdata train`; MODEL a network's name, with --weights or --pretrained.
+    efficientnet_b0. RUN is the folder of `imgdata train`; NETWORK a network's name, with --weights or --pretrained.
 
     \b
       imgdata features resnet50 out/ --pretrained --split train -o features.npz
@@ -38,7 +39,7 @@ def command(source: str, out: Path, path: Path, quiet: bool, as_json: bool, **op
     from ..display.console import GOOD, Counting, note, tell
 
     with Counting("computing", "batches", quiet=quiet) as counting:
-        found = features(source, out, path, progress=counting.progress, **options)
+        found = features(network, dataset, path, progress=counting.progress, **options)
     rows, width = found.vector_ND.shape
     if not quiet:
         if found.skipped:

@@ -1,4 +1,4 @@
-"""`imgdata models`: names of networks and what they are like, as a table."""
+"""`imgdata models`: a pattern -> the networks with such names, as a table."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ _TITLES = {"purpose": "what for", "weights": "weights on the hub"}
 @click.argument("pattern", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def command(pattern: str | None, as_json: bool) -> None:
-    """List the networks to begin with, or all of timm's whose names have PATTERN in them.
+    """List networks to begin with, or all of timm's whose names contain PATTERN.
 
     Each of them can be trained. PATTERN may have wildcards: *, ? and [a-z].
 

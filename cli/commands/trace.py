@@ -29,8 +29,8 @@ _WIDE = 96
     help="The network of this finished run, instead of --model.",
 )
 @click.option("--weights", metavar="FILE", help="Weights of --model.  [random]")
-@click.option("--recipe", metavar="NAME|FILE", help="imagenet, cifar, classifier, plain, or a JSON file.")
-@click.option("--flip/--no-flip", default=None, help="Mirror half of the pictures; not for digits or letters.")
+@click.option("--recipe", metavar="NAME|FILE", help="imagenet, cifar, classifier, plain, or a .json file.")
+@click.option("--flip", type=click.Choice(("on", "off", "auto")), help="Mirror half of the pictures.  [auto]")
 @click.option("--size", type=click.IntRange(min=8), help="Side of the pictures in pixels.")
 @click.option("--hold-out", type=click.FloatRange(min=0), help="Samples held out for validation; below 1: their share.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of weights and augmentation.  [0]")

@@ -8,38 +8,48 @@ from typing import Any
 
 import click
 
+from ..options.common import dataset_argument, quiet_option
 from ..options.train import SectionedCommand, given
 
 
 @click.command(cls=SectionedCommand, short_help="Train a network on a dataset.")
-@click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
+@dataset_argument
 @click.option(
     "--out", "run", metavar="RUN", required=True, type=click.Path(path_type=Path), help="Folder of the run, a new one."
 )
-@click.option("--resume", is_flag=True, help="Go on with the run in RUN, with its settings.")
+@click.option("--resume", is_flag=True, help="Resume the run in RUN, with its settings.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in RUN.")
+@click.option(
+    "--config",
+    metavar="RUN|FILE",
+    type=click.Path(path_type=Path),
+    help="Begin with the settings of another run, or its config.json; other options change them.",
+)
 @click.option("--synthetic", is_flag=True, help="Don't train: time steps with the loader and without it.")
-@click.option("--steps", type=click.IntRange(min=1), help="Of each timed round.  [50]")
-@click.option("--quiet", is_flag=True, help="Print no progress.")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of each timed round.  [50]")
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
-    data: Path,
+    dataset: Path,
     run: Path,
     resume: bool,
     overwrite: bool,
+    config: Path | None,
     synthetic: bool,
     steps: int | None,
     quiet: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Train on the dataset in DATA, a folder that `imgdata shard` wrote.
+    """Train a network on DATASET, a folder that `imgdata shard` wrote, and keep the run in the folder RUN.
 
-    What isn't set follows from the dataset's size. Ctrl-C saves the run; --resume goes on with the very next batch.
+    What isn't set follows from the dataset; the first lines say what was chosen. Ctrl-C saves the run; --resume
+    continues with the very next batch.
 
     \b
       imgdata train out/ --model resnet50 --epochs 18 --out runs/a
       imgdata train out/ --out runs/a --resume
+      imgdata train out/ --config runs/a --lr 0.05 --out runs/c
       torchrun --nproc-per-node 8 --no-python imgdata train out/ --model resnet50 --out runs/b
     """  # noqa: D301
     from imgdata.errors import OptionError
@@ -50,9 +60,9 @@ def command(
     first = rank_and_world()[0] == 0
     if synthetic:
         if resume:
-            raise OptionError("synthetic and resume can't be given together: it trains nothing that could go on")
+            raise OptionError("synthetic and resume can't be given together: it trains nothing that could be resumed")
         _time_steps(
-            data, run, TrainOptions(**asked), steps or 50, quiet=quiet or not first, as_json=as_json, first=first
+            dataset, run, TrainOptions(**asked), steps or 50, quiet=quiet or not first, as_json=as_json, first=first
         )
         return
     if steps is not None:
@@ -64,7 +74,7 @@ def command(
 
     with TrainDisplay(quiet=quiet or not first) as display, warnings.catch_warnings():
         warnings.showwarning = display.warned
-        result = train(data, run, asked, resume=resume, overwrite=overwrite, watcher=display)
+        result = train(dataset, run, asked, config=config, resume=resume, overwrite=overwrite, watcher=display)
     if not first:
         return
     if as_json:
@@ -73,7 +83,7 @@ def command(
         print_result(result, screen(stderr=False))
 
 
-def _time_steps(data: Path, run: Path, options: Any, steps: int, *, quiet: bool, as_json: bool, first: bool) -> None:
+def _time_steps(dataset: Path, run: Path, options: Any, steps: int, *, quiet: bool, as_json: bool, first: bool) -> None:
     from imgdata.training.run_folder import RunFolder
     from imgdata.training.throughput import end_to_end
 
@@ -81,7 +91,7 @@ def _time_steps(data: Path, run: Path, options: Any, steps: int, *, quiet: bool,
     from ..display.train import print_end_to_end
 
     with Counting("timing", "rounds", quiet=quiet) as counting:
-        result = end_to_end(data, options, steps=steps, progress=counting.progress)
+        result = end_to_end(dataset, options, steps=steps, progress=counting.progress)
     if not first:
         return
     RunFolder(run).write_throughput(asdict(result))

@@ -1,7 +1,7 @@
-"""What `imgdata train` shows: the run, its epochs as they end, its result."""
+"""A training run -> lines on the screen: its settings, its epochs as they end, its result."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
@@ -9,7 +9,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from imgdata.training.history import EpochRow, Report, TrainWatcher
+from imgdata.training.history import EpochRow, Report, TrainWatcher, view_text
 
 from .console import GOOD, ODD, Display, note, screen, tell
 
@@ -48,7 +48,7 @@ class TrainDisplay(Display, TrainWatcher):
         self._started = time.monotonic()
 
     def started(self, config: Mapping[str, Any], steps_done: int) -> None:
-        """Say what is trained on what, and head the table."""
+        """Print network, samples, recipe, backend and steps, and the head of the table."""
         options = config["options"]
         self._epochs, self._steps_before = options["epochs"], steps_done
         self._started = time.monotonic()
@@ -62,17 +62,11 @@ class TrainDisplay(Display, TrainWatcher):
                 f"{config['size']}x{config['size']}, on {config['device']}{ranks}",
             )
         )
-        self.console.print(
-            f"{config['samples']['train']:,} samples to train on, {config['samples']['val']:,} to validate with"
-        )
-        self.console.print(
-            f"{self._epochs} epoch{'s' if self._epochs > 1 else ''} of {config['steps_per_epoch']:,} steps of "
-            f"{options['batch_size']:,} samples, "
-            f"{options['optimizer']}, lr {options['lr']:g}"
-        )
+        for name, text in head(config):
+            self.console.print(Text.assemble((f"{name:<10}", "dim"), text), soft_wrap=True)
         if steps_done:
             epochs, steps = divmod(steps_done, config["steps_per_epoch"])
-            self.console.print(f"going on after step {steps:,} of epoch {epochs + 1:,}")
+            self.console.print(f"resuming after step {steps:,} of epoch {epochs + 1:,}")
         self.console.print(Text("".join(f"{name:>{width}}" for name, width in _COLUMNS), "bold"), soft_wrap=True)
         if self.live:
             self._task = self.bar.add_task("", total=config["steps_per_epoch"], figures="")
@@ -142,8 +136,46 @@ class TrainDisplay(Display, TrainWatcher):
         return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} left"
 
 
+def head(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the lines about a run, each with its name: what is trained on, validated with, and how."""
+    options = config["options"]
+    yield "train", view_text(config, "train")
+    yield "validate", view_text(config, "val") + _validation_note(config)
+    yield "recipe", f"{config['recipe_name']}; {_flip_text(config)}"
+    yield "backend", config["backend_description"]
+    epochs, smoothing = options["epochs"], options["label_smoothing"]
+    patience = f", ends after {options['patience']} without a better one" if options["patience"] else ""
+    yield (
+        "course",
+        f"{epochs} epoch{'s' if epochs > 1 else ''} of {config['steps_per_epoch']:,} steps of "
+        f"{options['batch_size']:,} samples{patience}, {options['optimizer']}, lr {options['lr']:g}, label smoothing "
+        f"{smoothing or 'none'}{', batch norm frozen' if options['freeze_batchnorm'] else ''}",
+    )
+
+
+def _validation_note(config: Mapping[str, Any]) -> str:
+    shown, shared = config["views"]["val"], config["trained_and_validated"]
+    if shared:
+        return f" ({shared:,} of them are trained on as well)"
+    if shown["split"] == "test":
+        return " (the best epoch is chosen by the test split: figures of it are too good; see --hold-out)"
+    return ""
+
+
+def _flip_text(config: Mapping[str, Any]) -> str:
+    flip = config["options"]["flip"]
+    if config["recipe_name"].endswith(".json"):
+        return "it says itself whether pictures are mirrored"
+    if config["recipe_name"] == "plain":
+        return "pictures are not mirrored"
+    if flip:
+        return "half of the pictures are mirrored (--flip off)"
+    why = ", classes are digits or letters" if config["letters"] else ""
+    return f"pictures are not mirrored{why} (--flip on)"
+
+
 def print_result(result: "TrainResult", console: Console) -> None:
-    """The kept epoch, its figures, where the files are; advice where the network waited for data."""
+    """Print the kept epoch, its figures, where the files are; advice where the network waited for data."""
     from imgdata.measure.doctor import advice_for_run
 
     scores = result.scores
@@ -153,6 +185,8 @@ def print_result(result: "TrainResult", console: Console) -> None:
         f"{scores.top1:.2%}",
         f"right: {scores.correct:,} of {scores.total:,} (epoch {result.best.epoch}), loss {scores.loss:.3f}",
     )
+    for name, value in scores.metrics.items():
+        console.print(f"{name} {value:.4g}")
     console.print(
         f"{result.images_per_s:,.0f} images/s in training, {result.data_wait:.1%} of the time waiting for data"
     )
@@ -168,7 +202,7 @@ def print_result(result: "TrainResult", console: Console) -> None:
 
 
 def print_end_to_end(result: "EndToEnd") -> None:
-    """The figures of `--synthetic` as a table."""
+    """Print the figures of `--synthetic` as a table."""
     console = screen(stderr=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("training with")

@@ -1,4 +1,4 @@
-"""What commands with a trained network share: options for its weights and its device; a note of images left out."""
+"""Options that commands with a trained network share: its weights and its device; a note of images left out."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from imgdata.loader.bad_images import BadImage
 
 _NAMED = 5
-"""Images left out that are named."""
+"""Number of images left out that are named."""
 
 _WEIGHTS = (
     click.option(
@@ -25,7 +25,12 @@ _WEIGHTS = (
         type=click.Choice(("best", "last")),
         default="best",
         show_default=True,
-        help="Of a run: after its best epoch, or after the last.",
+        help="Weights of a run: after its best epoch, or after the last.",
+    ),
+    click.option(
+        "--model",
+        metavar="FUNCTION",
+        help="The code of a run whose network is your own: package.module:function.",
     ),
 )
 _DEVICE = click.option(
@@ -40,19 +45,19 @@ Command = Callable[..., Any]
 
 
 def weights_options(function: Command) -> Command:
-    """Add `weights`, `pretrained` and `checkpoint` to the arguments of a command."""
+    """Add `weights`, `pretrained`, `checkpoint` and `model` to the arguments of a command."""
     for option in reversed(_WEIGHTS):
         function = option(function)
     return function
 
 
 def network_options(function: Command) -> Command:
-    """Add those of `weights_options` and `device`."""
+    """Add the options of `weights_options`, and `device`."""
     return weights_options(_DEVICE(function))
 
 
 def left_out(skipped: "Sequence[BadImage]") -> str:
-    """A note of images that can't be decoded: how many, and what is wrong with the first ones."""
+    """Return a note of images that can't be decoded: how many, and the faults of the first ones."""
     shown = "; ".join(f"{bad.key}: {bad.detail}" for bad in skipped[:_NAMED])
     more = f"; and {len(skipped) - _NAMED:,} more" if len(skipped) > _NAMED else ""
     return f"left out, {len(skipped):,} that can't be decoded: {shown}{more}"

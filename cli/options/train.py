@@ -27,28 +27,37 @@ def _flag(flag: str, text: str) -> click.Option:
 
 SECTIONS: Mapping[str, list[click.Option]] = {
     "Network": [
-        _option("--model", "cnn, resnet9, or any of timm's: see `imgdata models`.", metavar="NAME"),
+        _option("--model", "cnn, resnet9, any of timm's, or your own: package.module:function.", metavar="NETWORK"),
         _option("--size", "Side of the pictures in pixels.", type=click.IntRange(min=8)),
         _option("--weights", "Start with the weights in this file.", metavar="FILE"),
         _flag("--pretrained", "Start with the weights of timm's hub."),
         _flag("--freeze", "Train the classifier alone."),
-        _option("--unfreeze-after", "Epochs with --freeze before the rest is trained too.", type=_COUNT),
-        _option("--backbone-lr", "Learning rate of the rest, as a share of the classifier's.  [0.1]", type=_ONE),
+        _option("--unfreeze-after", "Epochs with --freeze after which the backbone is trained too.", type=_COUNT),
+        _option(
+            "--freeze-batchnorm/--no-freeze-batchnorm",
+            "Keep the weights' batch statistics.  [where a backbone is thawed and batches are small]",
+            is_flag=True,
+        ),
+        _option("--backbone-lr", "Learning rate of the backbone, as a share of the classifier's.  [0.1]", type=_ONE),
         _option("--dropout", "Share of features dropped before the classifier.", type=_ONE),
         _option("--drop-path", "Share of residual branches left out.", type=_ONE),
     ],
     "Data": [
         _option("--split", "Train on this split.  [train]", metavar="NAME"),
         _option("--view", 'A saved view, or steps such as "fraction=0.1".', metavar="VIEW"),
-        _option("--val-split", "Validate with this split.  [val or test]", metavar="NAME"),
+        _option("--val-split", "Validate with this split.  [val; never test]", metavar="NAME"),
         _option("--val-view", "View of the validation split.", metavar="VIEW"),
-        _option("--hold-out", "Or keep out so many (below 1: that share) of the training samples.", type=_ZERO),
+        _option(
+            "--hold-out",
+            "Or hold out so many (below 1: that share) of the training samples.  [0.1 without a val split]",
+            type=_ZERO,
+        ),
         _flag("--balance", "Draw all classes equally often."),
         _choice("--class-weights", "none|balanced|effective", "Weigh classes in the loss."),
     ],
     "Augmentation": [
-        _option("--recipe", "imagenet, cifar, classifier, plain, or a JSON file.", metavar="NAME|FILE"),
-        _option("--flip/--no-flip", "Mirror half of the pictures (not for digits).", is_flag=True),
+        _option("--recipe", "imagenet, cifar, classifier, plain, or a .json file.  [auto]", metavar="NAME|FILE"),
+        _choice("--flip", "on|off|auto", "Mirror half of the pictures.  [auto: unless classes are digits or letters]"),
         _choice("--policy", "none|randaugment|trivialaugment|autoaugment", "Random operations."),
         _option("--mixup", "Alpha of MixUp.", type=_ZERO),
         _option("--cutmix", "Alpha of CutMix.", type=_ZERO),
@@ -57,24 +66,25 @@ SECTIONS: Mapping[str, list[click.Option]] = {
     ],
     "Course": [
         _option("--epochs", "By default as the number of samples suggests.", type=_COUNT),
+        _option("--patience", "End after so many epochs without a better one.", type=_COUNT),
         _option("--batch-size", "Samples of a step, over all ranks.", type=_COUNT),
         _option("--accumulate", "Parts in which a batch is computed, to save memory.", type=_COUNT),
         _choice("--optimizer", "sgd|adamw", "By default as the network suggests."),
         _option("--lr", "Highest learning rate.", type=_ZERO),
         _choice("--curve", "cosine|onecycle|constant", "Course of the learning rate.  [cosine]"),
         _option("--warmup", "Epochs in which it rises from 0.", type=_ZERO),
-        _option("--momentum", "Of SGD.  [0.9]", type=_ONE),
-        _option("--weight-decay", "Of all weights but norms and biases.", type=_ZERO),
+        _option("--momentum", "Momentum of SGD.  [0.9]", type=_ONE),
+        _option("--weight-decay", "Weight decay of all weights but norms and biases.", type=_ZERO),
         _option("--label-smoothing", "Share of a label that is spread over all classes.", type=_ONE),
         _option("--clip-grad", "Highest norm of the gradient.", type=_ZERO),
         _option("--ema", "Decay of an average of the weights, which is then validated.", type=_ONE),
         _flag("--flip-test", "Validate with the mirror image too."),
-        _option("--seed", "Of weights, order and augmentation.  [0]", type=click.IntRange(min=0)),
+        _option("--seed", "Seed of weights, order and augmentation.  [0]", type=click.IntRange(min=0)),
     ],
     "Machine": [
         _option("--device", "auto, cpu, cuda or cuda:1.  [auto]", metavar="NAME"),
         _option("--backend", "What makes the batches.  [auto]", type=BackendType()),
-        _option("--threads", "That read and decode.  [all cores]", type=_COUNT),
+        _option("--threads", "Threads that read and decode.  [all cores]", type=_COUNT),
         _option("--prefetch", "Batches made ahead.  [2]", type=_COUNT),
         _choice("--amp", "auto|none|bf16|fp16", "16-bit arithmetic.  [auto]"),
         _option("--channels-last/--channels-first", "Memory format.  [channels last]", is_flag=True),
@@ -105,5 +115,8 @@ class SectionedCommand(click.Command):
 
 
 def given(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What was set on the command line."""
-    return {name: value for name, value in settings.items() if value is not None}
+    """Return what was set on the command line, as settings of `TrainOptions`."""
+    found = {name: value for name, value in settings.items() if value is not None}
+    if isinstance(flip := found.pop("flip", None), str) and flip != "auto":
+        found["flip"] = flip == "on"
+    return found

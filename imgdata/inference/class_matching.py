@@ -1,7 +1,7 @@
 """Classes of a dataset, classes of a network -> which of the network's outputs stands for each class."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,35 +14,35 @@ MatchedBy = Literal["ids", "names", "numbers"]
 
 
 class Match(NamedTuple):
-    """Which output stands for each class of a dataset."""
+    """The output that stands for each class of a dataset."""
 
     output_C: NDArray[np.int32]
-    """Number of the output, int32 `(C,)`."""
+    """Number of the output, int32 `(C,)`; -1 for a class that no output stands for."""
     by: MatchedBy
-    """What the classes have in common; `numbers`: the ids of the dataset are taken for numbers of outputs."""
+    """What the classes have in common; `numbers`: ids of the dataset are numbers of outputs."""
 
 
-def match_own(dataset: Sequence[ClassName], network: Sequence[ClassName], place: str) -> Match:
-    """For a network that was trained on a dataset: classes of the same ids in the same order. Raises `OptionError`.
+def match_own(
+    dataset: Sequence[ClassName], network: Sequence[ClassName], place: str, used: Collection[int] | None = None
+) -> Match:
+    """Match the classes of a network that was trained on a dataset, by their ids. Raises `OptionError`.
 
-    `place` names the dataset in messages.
+    The dataset may lack classes, and have its own order. `used` are its classes that have samples, None for all; each
+    of these must be one of the network's. `place` names the dataset in messages.
     """
-    for number, (has, wants) in enumerate(zip(dataset, network, strict=False)):
-        if has.id != wants.id:
+    outputs = {one.id: number for number, one in enumerate(network)}
+    for number, one in enumerate(dataset):
+        if one.id not in outputs and (used is None or number in used):
             raise OptionError(
-                f"{place}: class {number} must be {wants.id!r}, as the network was trained, got {has.id!r}; evaluate "
-                "with a dataset of the same classes in the same order"
+                f"{place}: every class must be one of the {len(network)} that the network was trained on "
+                f"({network[0].id}, ...), got {one.id!r}; leave its samples out with a view, "
+                f'--view "where class!={one.id}"'
             )
-    if len(dataset) != len(network):
-        raise OptionError(
-            f"{place}: must have the {len(network)} classes that the network was trained on, got {len(dataset)}; "
-            "evaluate with a dataset of the same classes"
-        )
-    return Match(np.arange(len(network), dtype=np.int32), "ids")
+    return Match(np.array([outputs.get(one.id, -1) for one in dataset], np.int32), "ids")
 
 
 def match_foreign(dataset: Sequence[ClassName], network: Sequence[ClassName], place: str) -> Match:
-    """For a network of weights from elsewhere: a dataset of some of its classes, in any order. Raises `OptionError`.
+    """Match a dataset of some classes, in any order, of a network with weights from elsewhere. Raises `OptionError`.
 
     The first that fits all classes: ids (ImageNet's wnids); names, or one of several with commas between, without
     regard to capitals and `_`; ids as numbers of outputs.
@@ -68,7 +68,7 @@ def match_foreign(dataset: Sequence[ClassName], network: Sequence[ClassName], pl
 
 
 def _names(network: Sequence[ClassName]) -> dict[str, int]:
-    """Every name that is of one output alone -> its number; the whole of a name comes before its parts."""
+    """Return the number of each name that is of one output alone; a whole name comes before its parts."""
     parts = [(_plain(part), number) for number, one in enumerate(network) for part in one.name.split(",")]
     times = Counter(name for name, _ in parts)
     whole = [(_plain(one.name), number) for number, one in enumerate(network)]

@@ -1,4 +1,4 @@
-"""A trained network, a split -> how good it is on it, exactly, over any number of ranks."""
+"""A trained network, a split -> its scores there, exact over any number of ranks, and one row for each sample."""
 
 import math
 import warnings
@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import distributed
+from torch import nn
 
 from imgdata.backends.options import BackendName
+from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
-from imgdata.errors import OptionError, OutputError, ShardError
+from imgdata.errors import OptionError, ShardError
 from imgdata.inference.class_matching import Match, MatchedBy, match_foreign, match_own
+from imgdata.inference.predictions import Collector, Predictions, check_picture, save_sheet
 from imgdata.inference.trained import Trained, Which, load_trained
 from imgdata.loader.bad_images import BadImage, BadImageWarning
 from imgdata.loader.loader import Loader
@@ -30,14 +32,16 @@ from imgdata.views.view import View
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassScore:
-    """How good a network is on the samples of one class."""
+    """Scores of a network on the samples of one class."""
 
     index: int
-    """Of the network's output."""
+    """Number of the network's output."""
     id: str
     name: str
     total: int
+    """Samples of the class."""
     correct: int
+    """Samples that are right."""
 
     @property
     def accuracy(self) -> float:
@@ -52,28 +56,53 @@ class Confusion:
     label: ClassName
     prediction: ClassName
     count: int
+    """Number of these samples."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """How good a network is on a split."""
+    """Scores of a network on a split, and its predictions."""
 
     model: str
+    """Name of the network."""
     split: str
+    """Name of the split."""
     view: str
     """Steps of the view of the split; empty for all of it."""
+    dataset: Path
+    """Folder of the dataset."""
     classes: tuple[ClassName, ...]
-    """Of the network's outputs."""
+    """Classes of the network's outputs."""
     scores: Scores
+    """Figures over all samples."""
+    predictions: Predictions
+    """One row for each sample whose image can be decoded."""
     matched_by: MatchedBy
-    """What told which of the outputs stands for a class of the dataset."""
+    """What told which output stands for a class of the dataset: ids, names or numbers."""
+    missing: tuple[ClassName, ...]
+    """Classes that a run was trained on and that have no sample here; empty for a network by name."""
     skipped: tuple[BadImage, ...]
     """Images that can't be decoded, of all ranks; they are in no figure."""
     world_size: int
+    """Number of ranks."""
+
+    def __str__(self) -> str:
+        scores, view = self.scores, f" | {self.view}" if self.view else ""
+        missing = f"\nmissing      {len(self.missing):,} of {len(self.classes):,} classes" if self.missing else ""
+        return (
+            f"{self.model} on {self.split}{view}\n"
+            f"top-1        {scores.top1:.2%}  {scores.correct:,} of {scores.total:,}\n"
+            f"top-5        {scores.top5:.2%}  {scores.correct_5:,} of {scores.total:,}\n"
+            f"loss         {scores.loss:.4f}  mean cross-entropy\n"
+            f"calibration  {scores.calibration_error:.2%}  mean distance of confidence and accuracy (ECE){missing}"
+        )
+
+    def __repr__(self) -> str:
+        return f"<Evaluation\n  {str(self).replace(chr(10), chr(10) + '  ')}>"
 
     @property
     def per_class(self) -> list[ClassScore]:
-        """Each class that has samples, in the order of the outputs."""
+        """Scores of each class that has samples, in the order of the outputs."""
         scores = self.scores
         return [
             ClassScore(
@@ -87,11 +116,11 @@ class Evaluation:
         ]
 
     def worst(self, count: int) -> list[ClassScore]:
-        """The classes with the least accuracy, the worst first; of equal ones the larger first."""
+        """Return the classes with the least accuracy, the worst first; of equal ones the larger first."""
         return sorted(self.per_class, key=lambda row: (row.accuracy, -row.total))[:count]
 
     def confusions(self, count: int) -> list[Confusion]:
-        """The pairs of classes that are mistaken most often, the commonest first; none above 4,096 classes."""
+        """Return the pairs of classes that are mistaken most often, the commonest first; none above 4,096 classes."""
         if self.scores.confusion_CC is None:
             return []
         wrong_CC = self.scores.confusion_CC.copy()
@@ -113,7 +142,7 @@ class Evaluation:
 
         Raises `OptionError`, `OutputError`, `MissingExtraError`.
         """
-        check_confusion(path)
+        check_picture(path, "confusion")
         matrix_CC = self.scores.confusion_CC
         if matrix_CC is None:
             raise OptionError(
@@ -122,8 +151,22 @@ class Evaluation:
         shown_S = np.flatnonzero(matrix_CC.sum(axis=0) + matrix_CC.sum(axis=1))
         plot_confusion(matrix_CC[np.ix_(shown_S, shown_S)], [self.classes[one].name for one in shown_S], path)
 
+    def save_worst(self, path: Path, count: int = 25) -> None:
+        """Draw the pictures with the highest loss, each with its label and what it was taken for, as one .png.
+
+        Raises `OptionError`, `OutputError`, `MissingExtraError`, `ShardError`.
+        """
+        found, samples = self.predictions, open_dataset(self.dataset)[self.split]
+        rows = found.worst(count)
+        titles = [
+            f"{_name(self.classes[found.label_N[row]])}\n{_name(self.classes[found.predicted_N[row]])} "
+            f"{found.probability_N[row]:.0%}"
+            for row in rows
+        ]
+        save_sheet([samples[int(found.position_N[row])].image for row in rows], titles, path)
+
     def to_dict(self) -> dict[str, Any]:
-        """All figures as plain values, for JSON; `confusion` has a row for each label, a column for each prediction."""
+        """Return all figures as plain values, for JSON; `confusion` has labels as rows, predictions as columns."""
         scores = self.scores
         return {
             "model": self.model,
@@ -136,6 +179,7 @@ class Evaluation:
             "total": scores.total,
             "calibration_error": scores.calibration_error,
             "matched_by": self.matched_by,
+            "missing": [one.id for one in self.missing],
             "skipped": [{"key": bad.key, "reason": bad.reason, "detail": bad.detail} for bad in self.skipped],
             "per_class": [{**asdict(row), "accuracy": row.accuracy} for row in self.per_class],
             "confusion": None if scores.confusion_CC is None else scores.confusion_CC.tolist(),
@@ -143,8 +187,8 @@ class Evaluation:
 
 
 def evaluate(
-    source: str | Path | Trained,
-    out: str | Path,
+    network: str | Path | Trained,
+    dataset: str | Path | Dataset,
     *,
     split: str | None = None,
     view: str = "",
@@ -152,6 +196,7 @@ def evaluate(
     pretrained: bool = False,
     checkpoint: Which = "best",
     device: str = "auto",
+    model: str | nn.Module | None = None,
     batch_size: int = 128,
     amp: Precision = "none",
     flip_test: bool | None = None,
@@ -160,38 +205,43 @@ def evaluate(
     exact: bool = False,
     progress: Callable[[int, int], None] = lambda done, batches: None,
 ) -> Evaluation:
-    """How good a network is on a split of the dataset in `out`, or a view of it: each sample counts once.
+    """Return how good a network is on a split of a dataset, or a view of it: each sample counts once.
 
-    Under torchrun every process calls it, and gets the same figures over all ranks. A run needs a dataset with its own
-    classes, in the same order. For a network by name it may have some of ImageNet's classes, see
-    `imgdata.inference.class_matching`; its top-1 is over all outputs all the same.
+    Under torchrun every process calls it, and gets the same figures over all ranks. The classes of a run are found in
+    the dataset by their ids: it may lack some, and have another order. For a network by name it may have some of
+    ImageNet's classes, by id, name or number; top-1 is over all outputs all the same.
 
     Args:
-        source: A run's folder, a network's name, or what `load_trained` gave.
-        out: The dataset's folder.
-        split: Name of the split. None: what a run was validated with, also where that was held out, if `out` is the
-            dataset that it was trained on; else `val`, or what else such a split is called.
+        network: A run's folder, a network's name, or what `load_trained` returned.
+        dataset: The dataset's folder, or an open dataset.
+        split: Name of the split. None: the samples that a run was validated with, also held-out ones, where it was
+            trained on this dataset; else `val`, `test` or the like.
         view: A saved view's name, or steps such as `fraction=0.1`.
-        weights: A file of weights, for a network by name; see `load_trained`, as for the next three.
+        weights: A file of weights, for a network by name; see `load_trained`, as for the next four.
         pretrained: Weights of timm's hub, for a network by name.
-        checkpoint: Of a run: `best` or `last`.
+        checkpoint: Which weights of a run: `best` or `last`.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
+        model: The network of a run whose network is your own.
         batch_size: Images that each rank computes at a time.
         amp: 16-bit arithmetic; without it figures don't depend on the device.
         flip_test: The mean of the logits of each picture and its mirror image; None: as the run was validated.
-        backend: Of the loader.
-        threads: Of the loader.
+        backend: Backend of the loader.
+        threads: Threads of the loader.
         exact: Decode and resize as torchvision and timm do, for figures that must agree with theirs; slower.
         progress: Gets how many batches of this rank are done, and of how many.
 
     Raises:
-        OptionError: Of options, classes that differ, samples without a label, and as `load_trained`.
+        OptionError: Wrong options, classes that the network doesn't have, samples without a label.
         ShardError: The dataset can't be read, or none of its pictures.
         MissingExtraError: timm isn't installed, and the network is one of its.
     """
-    with processes(str(source.device) if isinstance(source, Trained) else device) as ranks:
-        trained = load_trained(source, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device)
-        shown, match = _matched(trained, str(out), _shown(trained, Path(out), split, view))
+    collector = Collector()
+    opened = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
+    with processes(str(network.device) if isinstance(network, Trained) else device) as ranks:
+        trained = load_trained(
+            network, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device, model=model
+        )
+        shown, match = _matched(trained, str(opened.path), _shown(trained, opened, split, view))
         with (
             warnings.catch_warnings(),
             Loader(
@@ -209,7 +259,7 @@ def evaluate(
                 world_size=ranks.world_size,
             ) as loader,
         ):
-            # They are named in the result.
+            # The result names them.
             warnings.simplefilter("ignore", BadImageWarning)
             scores = evaluate_network(
                 trained.model,
@@ -217,79 +267,83 @@ def evaluate(
                 ranks,
                 half=half_type(amp, ranks.device),
                 flip_test=trained.flip_test if flip_test is None else flip_test,
+                seen=collector.add,
                 progress=progress,
             )
             skipped = _of_all_ranks(loader.bad, ranks)
+            keys = shown.index.column("key")
+            predictions = collector.predictions(keys, trained.classes, trained.classes, ranks)
     if not scores.total:
         raise ShardError(
-            f"{out}: none of the {len(shown):,} pictures of {shown.split!r} can be decoded; {skipped[0].key}: "
+            f"{opened.path}: none of the {len(shown):,} pictures of {shown.split!r} can be decoded; {skipped[0].key}: "
             f"{skipped[0].detail}"
         )
     return Evaluation(
         model=trained.name,
         split=shown.split,
         view=shown.expression,
+        dataset=opened.path,
         classes=trained.classes,
         scores=scores,
+        predictions=predictions,
         matched_by=match.by,
+        missing=_missing(trained, shown),
         skipped=skipped,
         world_size=ranks.world_size,
     )
 
 
-def check_confusion(path: Path) -> None:
-    """Raise `OptionError` for a name that a confusion matrix can't have, `OutputError` where its folder is missing."""
-    if path.suffix.lower() != ".png":
-        raise OptionError(f"confusion must be a .png file, got {path}")
-    check_folder(path)
-
-
-def check_folder(path: Path) -> None:
-    """Raise `OutputError` where the folder of a file isn't there, before hours are spent on what belongs into it."""
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: its folder must be there; make it, or choose another")
-
-
-def open_shown(out: Path, split: str, view: str) -> View:
-    """What `view` shows of a split of the dataset in `out`. Raises `OptionError`, `ShardError`."""
-    dataset = open_dataset(out)
+def open_shown(dataset: Dataset, split: str, view: str) -> View:
+    """Return the view of a split. Raises `OptionError`, `ShardError`."""
     if split not in dataset:
         raise OptionError(f"split must be one of {', '.join(dataset)}, got {split!r}")
     return open_view(dataset, split, view)
 
 
-def _shown(trained: Trained, out: Path, split: str | None, view: str) -> View:
-    """What is asked for; where nothing is, what the run was validated with, or the usual split."""
+def _shown(trained: Trained, dataset: Dataset, split: str | None, view: str) -> View:
+    """Return the view that is asked for; else the samples that the run was validated with, or the usual split."""
     options = trained.options
-    if split is None and not view and options is not None and trained.data == out.resolve():
-        return open_views(out, options).val
-    if split is None:
-        split = (options and options.val_split) or usual_split(open_dataset(out), trained.split or "")
+    if split is None and not view and options is not None and trained.data == dataset.path.resolve():
+        return open_views(dataset, options).val
+    if split is None and options is not None and options.val_split in dataset:
+        split = options.val_split
+    split = split or usual_split(dataset, trained.split or "")
     if split is None:
         raise OptionError(
-            f"{out}: split must be named where there is none to validate with, got {', '.join(open_dataset(out))}; "
+            f"{dataset.path}: split must be named where there is none to validate with, got {', '.join(dataset)}; "
             "choose one with --split"
         )
-    return open_shown(out, split, view)
+    return open_shown(dataset, split, view)
 
 
-def _matched(trained: Trained, out: str, shown: View) -> tuple[View, Match]:
-    """The samples, their labels numbered as the network's outputs."""
+def _matched(trained: Trained, place: str, shown: View) -> tuple[View, Match]:
+    """Return the samples with labels numbered as the network's outputs."""
     trained.require_classes()
     without = int((shown.label_N < 0).sum())
     if without:
         raise OptionError(
-            f"{out}: every sample must have a label, got {without:,} of {len(shown.label_N):,} without in "
+            f"{place}: every sample must have a label, got {without:,} of {len(shown.label_N):,} without in "
             f'{shown.split!r}; choose another split, or a view such as "where label>=0"'
         )
-    find = match_own if trained.split is not None else match_foreign
-    match = find(shown.classes, trained.classes, out)
+    if trained.split is not None:
+        match = match_own(shown.classes, trained.classes, place, set(np.unique(shown.label_N).tolist()))
+    else:
+        match = match_foreign(shown.classes, trained.classes, place)
     return replace(shown, classes=trained.classes, label_N=match.output_C[shown.label_N]), match
 
 
 def _of_all_ranks(bad: tuple[BadImage, ...], ranks: Processes) -> tuple[BadImage, ...]:
     if ranks.world_size == 1:
         return bad
-    gathered: list[Any] = [None] * ranks.world_size
-    distributed.all_gather_object(gathered, bad)
-    return tuple(sorted((one for part in gathered for one in part), key=lambda one: one.position))
+    return tuple(sorted((one for part in ranks.gather(bad) for one in part), key=lambda one: one.position))
+
+
+def _missing(trained: Trained, shown: View) -> tuple[ClassName, ...]:
+    if trained.split is None:
+        return ()
+    there = set(np.unique(shown.label_N).tolist())
+    return tuple(one for number, one in enumerate(trained.classes) if number not in there)
+
+
+def _name(one: ClassName) -> str:
+    return one.name if len(one.name) <= 18 else f"{one.name[:17]}…"

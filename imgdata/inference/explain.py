@@ -1,4 +1,4 @@
-"""A network, an image, a class -> where in the image the network saw it; as a picture beside the image."""
+"""A network, an image, a class -> a heat map of where the network saw it (Grad-CAM); as a picture."""
 
 import re
 from collections import Counter
@@ -18,7 +18,7 @@ from imgdata.training.plots import figure, save_figure
 
 
 class Explainer:
-    """Writes one picture an image into a folder."""
+    """Writes one picture for each image into a folder."""
 
     def __init__(self, trained: Trained, folder: Path) -> None:
         """Make the folder. Raises `OutputError`, and `MissingExtraError` where captum or matplotlib is not there."""
@@ -35,9 +35,9 @@ class Explainer:
             raise output_error(error, folder) from error
 
     def save(self, image_CHW: torch.Tensor, index: int, name: str, title: str) -> Path:
-        """The picture of one image, as the network got it, and class `index`: its file, named after the image.
+        """Write the heat map of one image, as the network got it, for class `index`; return the file.
 
-        Files that were there before are replaced. Raises `OutputError`.
+        The file is named after the image. Files that were there before are replaced. Raises `OutputError`.
         """
         if not self._looked:
             self._layer, self._looked = last_map(self._trained.model, image_CHW[None]), True
@@ -57,7 +57,7 @@ class Explainer:
 
 
 def heat_map(model: nn.Module, layer: nn.Module | None, image: torch.Tensor, index: int) -> NDArray[np.float32]:
-    """How much each place of `image` `(1, 3, H, W)` speaks for class `index`: `(H, W)`, from 0 to 1 at the most.
+    """Return how much each place of `image` `(1, 3, H, W)` speaks for class `index`: `(H, W)`, 0 to 1.
 
     Grad-CAM of `layer` (Selvaraju et al., arXiv 1610.02391), resized to the image; without a layer saliency, the
     largest gradient of the three channels (Simonyan et al., arXiv 1312.6034). Raises `MissingExtraError`.
@@ -76,9 +76,9 @@ def heat_map(model: nn.Module, layer: nn.Module | None, image: torch.Tensor, ind
 
 @torch.no_grad()
 def last_map(model: nn.Module, image: torch.Tensor) -> nn.Module | None:
-    """The module behind which places in the image can still be told apart, and nothing comes after; None without one.
+    """Return the last module behind which places in the image can be told apart; None without one.
 
-    It is the last one whose output is a map `(N, C, H, W)` of more than one place. Transformers have none: their
+    It is the one whose output is a map `(N, C, H, W)` of more than one place. Transformers have none: their
     features are sequences, or have the channels last.
     """
     seen: list[nn.Module] = []
@@ -89,11 +89,11 @@ def last_map(model: nn.Module, image: torch.Tensor) -> nn.Module | None:
 
     handles = [module.register_forward_hook(note) for module in model.modules()]
     try:
-        features = model.forward_features(image)  # type: ignore[operator]
+        features = getattr(model, "forward_features", model)(image)
     finally:
         for handle in handles:
             handle.remove()
-    if features.ndim != 4 or getattr(model, "output_fmt", "NCHW") != "NCHW":
+    if (hasattr(model, "forward_features") and features.ndim != 4) or getattr(model, "output_fmt", "NCHW") != "NCHW":
         return None
     # A module that runs several times has several outputs, and captum would take the wrong one.
     runs = Counter(seen)
@@ -109,7 +109,7 @@ def _captum() -> Any:
 
 
 def _pixels(image_CHW: torch.Tensor, trained: Trained) -> NDArray[np.float32]:
-    """The image as it was before it was normalised, `(H, W, 3)`, 0 to 1."""
+    """Return the image as it was before it was normalized, `(H, W, 3)`, 0 to 1."""
     pixels_HWC: NDArray[np.float32] = image_CHW.detach().float().cpu().numpy().transpose(1, 2, 0)
     normalize = trained.recipe.find(Normalize)
     if normalize is not None:

@@ -13,41 +13,45 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from imgdata.errors import MissingExtraError, OptionError, OutputError
-from imgdata.inference.evaluate import check_folder
+from imgdata.inference.predictions import check_folder
 from imgdata.inference.trained import Trained, Which, load_trained
 from imgdata.recipes.ops import CenterCrop, Normalize, Resize
 from imgdata.storage.atomic import write_atomic
 from imgdata.version import __version__
 
 MAX_DIFFERENCE = 1e-3
-"""Between logits of the file and of the network, at most."""
+"""Largest difference between logits of the file and of the network."""
 _CHECKED_BATCHES = (1, 3)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
-    """A file that was checked."""
+    """A file that was written and checked."""
 
     path: Path
     bytes: int
+    """Size of the file in bytes."""
     opset: int
     """Version of ONNX's operators."""
     max_difference: float
-    """The largest between its logits, by onnxruntime, and the network's, for batches of 1 and 3 images."""
+    """Largest difference between its logits, by onnxruntime, and the network's, for batches of 1 and 3 images."""
     size: int
     """Side of the images in pixels; the number of images is open."""
     classes: int
+    """Number of classes."""
 
 
 def export_model(
-    source: str | Path | Trained,
+    network: str | Path | Trained,
     path: str | Path,
     *,
     weights: Path | None = None,
     pretrained: bool = False,
     checkpoint: Which = "best",
+    model: str | nn.Module | None = None,
 ) -> Exported:
     """Write the network as ONNX: `images` float32 `(batch, 3, S, S)`, normalised, to `logits` float32 `(batch, C)`.
 
@@ -57,11 +61,12 @@ def export_model(
     `Recipe.to_dict`), `imgdata_version`.
 
     Args:
-        source: A run's folder, a network's name, or what `load_trained` gave.
-        path: What is written; a file that is there is replaced.
-        weights: A file of weights, for a network by name; see `load_trained`, as for the next two.
+        network: A run's folder, a network's name, or what `load_trained` returned.
+        path: The file that is written; one that is there is replaced.
+        weights: A file of weights, for a network by name; see `load_trained`, as for the next three.
         pretrained: Weights of timm's hub, for a network by name.
-        checkpoint: Of a run: `best` or `last`.
+        checkpoint: Which weights of a run: `best` or `last`.
+        model: The network of a run whose network is your own.
 
     Raises:
         OptionError: Another suffix, a network that can't be exported, and as `load_trained`.
@@ -73,7 +78,9 @@ def export_model(
         raise OptionError(f"a model must go to an .onnx file, got {file}")
     check_folder(file)
     onnx, onnxruntime = _packages()
-    trained = load_trained(source, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device="cpu")
+    trained = load_trained(
+        network, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device="cpu", model=model
+    )
     trained.require_classes()
     proto = _converted(trained)
     onnx.helper.set_model_props(proto, _metadata(trained))
@@ -108,7 +115,7 @@ def _packages() -> tuple[ModuleType, ModuleType]:
 
 
 def _converted(trained: Trained) -> Any:
-    """The network as an `onnx.ModelProto`, with an open number of images."""
+    """Return the network as an `onnx.ModelProto`, with an open number of images."""
     # Two, since the exporter takes a batch of one for a constant.
     example = torch.zeros(2, 3, trained.size, trained.size, device=trained.device)
     with _silence():
@@ -133,7 +140,7 @@ def _converted(trained: Trained) -> Any:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """What the exporter prints, logs and warns of tells its makers something, and users nothing."""
+    """Silence the exporter in the block: what it prints, logs and warns of is meant for its makers."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -166,7 +173,7 @@ def _metadata(trained: Trained) -> dict[str, str]:
 
 
 def _difference(onnxruntime: ModuleType, data: bytes, trained: Trained) -> float:
-    """The largest difference of logits, over batches of several lengths of random images."""
+    """Return the largest difference of logits, over batches of several lengths of random images."""
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     generator = np.random.Generator(np.random.Philox(key=[0, 0]))
     largest = 0.0

@@ -1,4 +1,4 @@
-"""A network, a split -> a file with one vector for each image: what the classifier gets, with keys and labels."""
+"""A network, a split -> one vector for each image, the classifier's input, with keys and labels; as a file."""
 
 import json
 import warnings
@@ -11,11 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from imgdata.arrow import number_array, text_array
 from imgdata.backends.options import BackendName
+from imgdata.dataset.dataset import Dataset
+from imgdata.dataset.dataset import open as open_dataset
 from imgdata.errors import OptionError
-from imgdata.inference.evaluate import check_folder, open_shown
+from imgdata.inference.evaluate import open_shown
+from imgdata.inference.predictions import check_folder
 from imgdata.inference.trained import Trained, Which, load_trained
 from imgdata.loader.bad_images import BadImage, BadImageWarning
 from imgdata.loader.loader import Loader
@@ -32,21 +36,26 @@ class Features:
     """The vectors of a split, in the order of its index."""
 
     model: str
+    """Name of the network."""
     vector_ND: NDArray[np.float32]
-    """What the network's classifier gets, float32 `(N, D)`."""
+    """Input of the network's classifier, float32 `(N, D)`."""
     keys: list[str]
-    """Of the samples, `(N,)`."""
+    """Keys of the samples, `(N,)`."""
     label_N: NDArray[np.int64]
     """Class index in `classes`, int64 `(N,)`; -1 for none."""
     classes: tuple[ClassName, ...]
-    """Of the dataset."""
+    """Classes of the dataset."""
     skipped: tuple[BadImage, ...]
     """Samples that have no row, as their image can't be decoded."""
 
+    def __repr__(self) -> str:
+        rows, width = self.vector_ND.shape
+        return f"<Features of {self.model}: {rows:,} vectors of {width:,} numbers>"
+
 
 def features(
-    source: str | Path | Trained,
-    out: str | Path,
+    network: str | Path | Trained,
+    dataset: str | Path | Dataset,
     path: str | Path | None = None,
     *,
     split: str = "train",
@@ -55,13 +64,14 @@ def features(
     pretrained: bool = False,
     checkpoint: Which = "best",
     device: str = "auto",
+    model: str | nn.Module | None = None,
     batch_size: int = 128,
     backend: BackendName = "auto",
     threads: int | None = None,
     exact: bool = False,
     progress: Callable[[int, int], None] = lambda done, batches: None,
 ) -> Features:
-    """The features of each sample once, in the order of the index, and a file of them where `path` is given.
+    """Return the features of each sample once, in the order of the index, and write them to `path` if it is given.
 
     They are `forward_head(forward_features(x), pre_logits=True)`, pooled: 2048 numbers of resnet50, 4096 of vgg16, 1280
     of efficientnet_b0. All are in memory together, 4 N D bytes.
@@ -71,33 +81,41 @@ def features(
     metadata the classes as JSON.
 
     Args:
-        source: A run's folder, a network's name, or what `load_trained` gave.
-        out: The dataset's folder; its classes may be any.
-        path: What is written.
+        network: A run's folder, a network's name, or what `load_trained` returned.
+        dataset: The dataset's folder, or an open dataset; its classes may be any.
+        path: The file that is written.
         split: Name of the split.
         view: A saved view's name, or steps such as `fraction=0.1`.
-        weights: A file of weights, for a network by name; see `load_trained`, as for the next three.
+        weights: A file of weights, for a network by name; see `load_trained`, as for the next four.
         pretrained: Weights of timm's hub, for a network by name.
-        checkpoint: Of a run: `best` or `last`.
+        checkpoint: Which weights of a run: `best` or `last`.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
+        model: The network of a run whose network is your own.
         batch_size: Images that are computed at a time.
-        backend: Of the loader.
-        threads: Of the loader.
+        backend: Backend of the loader.
+        threads: Threads of the loader.
         exact: Decode and resize as torchvision and timm do, for figures that must agree with theirs; slower.
         progress: Gets how many batches are done, and of how many.
 
     Raises:
-        OptionError: Of options, another suffix, several ranks, a balanced view, and as `load_trained`.
+        OptionError: Wrong options, another suffix, several ranks, a balanced view, and as `load_trained`.
         OutputError: The file can't be written.
         ShardError: The dataset can't be read.
         MissingExtraError: timm isn't installed, and the network is one of its.
     """
     file = None if path is None else _checked(Path(path))
     _refuse_ranks()
-    shown = open_shown(Path(out), split, view)
+    shown = open_shown(dataset if isinstance(dataset, Dataset) else open_dataset(dataset), split, view)
     if shown.resampling is not None:
         raise OptionError("the view of features must have each sample once, got a balanced one; leave balance out")
-    trained = load_trained(source, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device)
+    trained = load_trained(
+        network, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device, model=model
+    )
+    if not hasattr(trained.model, "forward_head"):
+        raise OptionError(
+            f"{trained.name}: features need a network with forward_features(x) and forward_head(x, pre_logits=True), "
+            "as timm's have; add them to yours"
+        )
     with (
         warnings.catch_warnings(),
         Loader(
@@ -113,7 +131,7 @@ def features(
             exact=exact,
         ) as loader,
     ):
-        # They are named in the result.
+        # The result names them.
         warnings.simplefilter("ignore", BadImageWarning)
         found = _collect(trained, loader, progress)
     if file is not None:
@@ -157,7 +175,7 @@ def _vectors(trained: Trained, images: torch.Tensor) -> torch.Tensor:
 
 
 def _checked(path: Path) -> Path:
-    """The path, before hours are spent on what belongs there."""
+    """Return the path; raise for one that can't be written before hours are spent on its contents."""
     if path.suffix not in SUFFIXES:
         raise OptionError(f"features must go to a {' or '.join(SUFFIXES)} file, got {path}")
     check_folder(path)

@@ -18,6 +18,7 @@ from imgdata.backends.registry import reference_kind
 from imgdata.dataset.manifest import MAX_PIXELS
 from imgdata.errors import ImageError
 from imgdata.images.decode import refuse_large
+from imgdata.images.encode import repair
 from imgdata.images.probe import probe
 from imgdata.loader.loader import Loader
 from imgdata.recipes.recipe import Recipe
@@ -29,28 +30,28 @@ from imgdata.version import __version__
 
 MAX_DOWNLOAD_BYTES = 64 * 2**20
 DOWNLOAD_TIMEOUT_S = 20.0
-"""Seconds without an answer, or between two pieces of it."""
+"""Seconds without a response, or between two pieces of it."""
 _GROUP = 256
-"""Images that are copied to the temporary folder at a time."""
+"""Number of images that are copied to the temporary folder at a time."""
 _URL = re.compile(r"https?://", re.IGNORECASE)
 
 Refused = Callable[[int, ImageError], None]
 
 
 class FileBatch(NamedTuple):
-    """Some images, those that could be decoded."""
+    """Images that could be decoded."""
 
     images: torch.Tensor
     """float32 `(N, 3, H, W)`, as the recipe leaves them, on the device."""
     numbers: list[int]
-    """Which of the names they are, `(N,)`."""
+    """Numbers of the images' names, `(N,)`."""
 
 
 def find_images(places: Sequence[str | Path]) -> list[str]:
-    """The names of all images: those of a folder, at any depth, sorted by their path; all else as it was given.
+    """Return the names of all images: those of a folder, at any depth, sorted by path; all else as it was given.
 
-    A folder without images stays in the list; `file_batches` says what is wrong with it. Raises `SourceError` for a
-    folder that can't be read.
+    A folder without images stays in the list, and `file_batches` refuses it. Raises `SourceError` for a folder that
+    can't be read.
     """
     names: list[str] = []
     for place in map(str, places):
@@ -62,18 +63,27 @@ def find_images(places: Sequence[str | Path]) -> list[str]:
 
 
 def file_batches(
-    names: Sequence[str], recipe: Recipe, *, device: torch.device, batch_size: int, refused: Refused
+    names: Sequence[str],
+    recipe: Recipe,
+    *,
+    device: torch.device,
+    batch_size: int,
+    refused: Refused,
+    upright: bool = False,
+    rotated: Callable[[int], None] = lambda number: None,
 ) -> Iterator[FileBatch]:
-    """The images, with the pixels of a CPU loader of a dataset that was made of the same files.
+    """Yield the images, with the pixels of a CPU loader of a dataset that was made of the same files.
 
     They are copied into shards in a temporary folder, and a loader reads these: so nothing about a picture is decided
-    here. `refused` hears of each that can't be used: its number and why. Raises `OutputError`: no space.
+    here. With `upright` those whose EXIF says that they are rotated are turned first, as in shards that were encoded
+    anew. `refused` gets the number of each image that can't be used, and why; `rotated` of each that EXIF says to turn.
+    Raises `OutputError`: no space.
     """
     for first in range(0, len(names), _GROUP):
         with tempfile.TemporaryDirectory(prefix="imgdata-") as folder:
             group = range(first, min(first + _GROUP, len(names)))
             try:
-                numbers = _write_shard(Path(folder), names, group, refused)
+                numbers = _write_shard(Path(folder), names, group, refused, upright, rotated)
             except OSError as error:
                 raise output_error(error, Path(folder)) from error
             if numbers:
@@ -81,7 +91,7 @@ def file_batches(
 
 
 def read_image(name: str) -> bytes:
-    """The encoded image in a file, or behind a URL. Raises `ImageError`."""
+    """Return the encoded image in a file, or behind a URL. Raises `ImageError`."""
     try:
         return _download(name) if _URL.match(name) else Path(name).read_bytes()
     except IsADirectoryError as error:
@@ -108,14 +118,26 @@ def _download(url: str) -> bytes:
     return data
 
 
-def _write_shard(folder: Path, names: Sequence[str], group: range, refused: Refused) -> list[int]:
-    """Put the images of `group` into one shard, and return the numbers of those that look like images."""
+def _write_shard(
+    folder: Path,
+    names: Sequence[str],
+    group: range,
+    refused: Refused,
+    upright: bool,
+    rotated: Callable[[int], None],
+) -> list[int]:
+    """Write the images of `group` into one shard, and return the numbers of those that look like images."""
     numbers = []
     with tarfile.open(folder / "images-test-000000.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
         for number in group:
             try:
                 data = read_image(names[number])
-                refuse_large(probe(data), MAX_PIXELS)
+                info = probe(data)
+                refuse_large(info, MAX_PIXELS)
+                if info.orientation != 1:
+                    rotated(number)
+                    # PNG keeps the pixels.
+                    data = repair(data, info, extension="png")[0] if upright else data
             except ImageError as error:
                 refused(number, error)
                 continue

@@ -14,7 +14,8 @@ from imgdata.models.catalogue import OWN
 from imgdata.recipes.recipe import Recipe
 from imgdata.sample import ClassName
 from imgdata.training.checkpoint import load_checkpoint
-from imgdata.training.options import TrainOptions
+from imgdata.training.options import TrainOptions, saved_options
+from imgdata.training.own import build_own, is_own
 from imgdata.training.run_folder import RunFolder
 from imgdata.training.setup import read_classes
 
@@ -24,14 +25,14 @@ _IMAGENET_CLASSES = 1000
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trained:
-    """A network that has learned something."""
+    """A trained network, with its classes and its recipe."""
 
     model: nn.Module
-    """In evaluation mode, on `device`."""
+    """The network, in evaluation mode, on `device`."""
     classes: tuple[ClassName, ...]
-    """Output -> id and name."""
+    """Id and name of each output."""
     recipe: Recipe
-    """What is done to each picture first; nothing random."""
+    """The recipe of evaluation, which has nothing random."""
     name: str
     """The network's name, such as `resnet50`."""
     size: int
@@ -40,14 +41,14 @@ class Trained:
     flip_test: bool = False
     """Whether it was validated with the mean of each picture and its mirror image."""
     split: str | None = None
-    """What it was trained on; None for weights from elsewhere."""
+    """Name of the split that it was trained on; None for weights from elsewhere."""
     data: Path | None = None
     """Folder of the dataset that a run was trained on."""
     options: TrainOptions | None = None
-    """Of a run: they say what it was validated with, too."""
+    """Settings of the run; None for weights from elsewhere."""
 
     def require_classes(self) -> None:
-        """Raise `OptionError` for weights without a classifier: they give features alone."""
+        """Raise `OptionError` for weights without a classifier, which give features alone."""
         if not self.classes:
             raise OptionError(
                 f"{self.name}: the weights must have a classifier, got features alone; take others, see `imgdata "
@@ -56,39 +57,54 @@ class Trained:
 
 
 def load_trained(
-    source: str | Path | Trained,
+    network: str | Path | Trained,
     *,
     weights: Path | None = None,
     pretrained: bool = False,
     checkpoint: Which = "best",
     device: str = "auto",
+    model: str | nn.Module | None = None,
 ) -> Trained:
-    """The network of a run (its folder), or a network by its name with a file of weights or those of timm's hub.
+    """Return the network of a run, or a network by its name with a file of weights or those of timm's hub.
 
     A network by name has as many outputs as its weights: 1,000 are ImageNet's classes, others have numbers for names.
-    What it gave before is given back as it is. Nothing but tensors is read from files. Raises `OptionError`,
-    `MissingExtraError`.
+    Nothing but tensors is read from files.
+
+    Args:
+        network: A run's folder, a network's name, or a `Trained`, which is returned as it is.
+        weights: A file of weights, for a network by name.
+        pretrained: Weights of timm's hub, for a network by name.
+        checkpoint: Which weights of a run: `best` or `last`.
+        device: `auto`, `cpu`, `cuda` or `cuda:1`.
+        model: For a run with a network of your own: the module, which is filled with the run's weights, or
+            `package.module:function`. Names that stand in a run's files are not run.
+
+    Raises:
+        OptionError: No such run or network, weights that don't fit, or a device that isn't there.
+        MissingExtraError: timm isn't installed, and the network is one of its.
     """
-    if isinstance(source, Trained):
-        return source
+    if isinstance(network, Trained):
+        return network
     place = torch.device(choose_device(device, by_rank=True))
-    if Path(source).is_dir():
+    if Path(network).is_dir():
         if weights is not None or pretrained:
-            raise OptionError(f"weights and pretrained are for networks by name; {source} is a run, which has its own")
-        if not (folder := RunFolder(Path(source))).config.exists():
+            raise OptionError(f"weights and pretrained are for networks by name; {network} is a run, which has its own")
+        if not (folder := RunFolder(Path(network))).config.exists():
             raise OptionError(
-                f"{source}: must be the folder of a run, got one without {folder.config.name}; the run comes first, "
+                f"{network}: must be the folder of a run, got one without {folder.config.name}; the run comes first, "
                 "then the dataset or the images"
             )
-        return _of_run(folder, checkpoint, place)
-    name = str(source)
-    if Path(source).is_file():
+        return _of_run(folder, checkpoint, place, model)
+    if model is not None:
+        raise OptionError(f"model is for runs with a network of your own; {network} is none")
+    name = str(network)
+    if Path(network).is_file():
         raise OptionError(
-            f"{source}: must be the folder of a run or the name of a network, got a file; give the run's folder, or "
-            f"--weights {source} after the network's name"
+            f"{network}: must be the folder of a run or the name of a network, got a file; give the run's folder, or "
+            f"--weights {network} after the network's name"
         )
     if "/" in name:
-        raise OptionError(f"{source}: must be the folder of a run or the name of a network, got neither")
+        raise OptionError(f"{network}: must be the folder of a run or the name of a network, got neither")
     takes = model_input(name)
     if weights is None and not pretrained:
         hub = "" if name in OWN else ", or --pretrained for those of timm's hub"
@@ -106,7 +122,7 @@ def load_trained(
 
 
 def imagenet_classes() -> tuple[ClassName, ...]:
-    """ImageNet's 1,000 classes in the order of their wnids, with readable names, as timm has them."""
+    """Return ImageNet's 1,000 classes in the order of their wnids, with readable names, as timm has them."""
     from timm.data.imagenet_info import ImageNetInfo
 
     info = ImageNetInfo()
@@ -116,13 +132,26 @@ def imagenet_classes() -> tuple[ClassName, ...]:
     )
 
 
+def _network(name: str, own: str | nn.Module | None, num_classes: int, size: int, folder: RunFolder) -> nn.Module:
+    if not is_own(name):
+        if own is not None:
+            raise OptionError(f"model is for runs with a network of your own; that of {folder.path} is {name}")
+        return create_model(name, num_classes=num_classes, size=size)
+    if own is None:
+        raise OptionError(
+            f"{folder.path}: its network is your own, {name}, whose code is run only where you name it; add --model "
+            f"{name} (model=... in Python)"
+        )
+    return build_own(own, num_classes) if isinstance(own, str) else own
+
+
 def _numbered(outputs: int) -> tuple[ClassName, ...]:
     return tuple(ClassName(str(number), str(number)) for number in range(outputs))
 
 
-def _of_run(folder: RunFolder, checkpoint: Which, device: torch.device) -> Trained:
+def _of_run(folder: RunFolder, checkpoint: Which, device: torch.device, own: str | nn.Module | None = None) -> Trained:
     config = folder.read_config()
-    options = TrainOptions.from_dict(config["options"])
+    options = saved_options(config["options"])
     classes, size = read_classes(config), config["size"]
     path = folder.best if checkpoint == "best" else folder.last
     if not path.exists():
@@ -130,7 +159,7 @@ def _of_run(folder: RunFolder, checkpoint: Which, device: torch.device) -> Train
     state = load_checkpoint(path)
     if options.model is None:
         raise OptionError(f"{folder.config}: must name the model; it is damaged")
-    model = create_model(options.model, num_classes=len(classes), size=size)
+    model = _network(options.model, own, len(classes), size, folder)
     model.load_state_dict(state.get("ema") or state["model"])
     return Trained(
         model=model.to(device).eval(),

@@ -240,6 +240,11 @@ class Loader:
         return self._engine.kind.name
 
     @property
+    def backend_description(self) -> str:
+        """One line about the backend: its threads, what it keeps and where, why it was chosen."""
+        return self._engine.description
+
+    @property
     def device(self) -> str:
         """Device of images and labels, such as `cpu` or `cuda:0`."""
         return self._options.device

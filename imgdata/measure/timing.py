@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.measure.machine.cgroups import read_text
+from imgdata.cgroups import read_text
 
 if TYPE_CHECKING:
     import torch

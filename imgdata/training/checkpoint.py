@@ -13,7 +13,7 @@ CHECKPOINT_VERSION = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state`, tensors and plain values, under its name when it is complete. Raises `OutputError`."""
+    """Write `state`, tensors and plain values; the file has its name when it is complete. Raises `OutputError`."""
     with whole_file(path) as temporary, open(temporary, "wb") as file:
         try:
             torch.save({"version": CHECKPOINT_VERSION, **state}, file)
@@ -25,13 +25,13 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, its tensors in the processor's memory. Raises `OptionError`."""
+    """Return what `save_checkpoint` wrote, its tensors in the processor's memory. Raises `OptionError`."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise OptionError(f"{path}: the checkpoint can't be read: {error.strerror or error}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise OptionError(f"{path}: is no checkpoint of imgdata, or damaged; take another, or start anew") from error
+        raise OptionError(f"{path}: is no checkpoint of imgdata, or damaged; take another, or start again") from error
     if not isinstance(state, dict) or state.get("version") != CHECKPOINT_VERSION:
         raise OptionError(f"{path}: must be a checkpoint of version {CHECKPOINT_VERSION}; another imgdata wrote it")
     return state

@@ -1,12 +1,13 @@
-"""A dataset, settings -> what is trained on and what is validated with, and how large that is."""
+"""A dataset, settings -> the views to train on and to validate with, and the recipes of both."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from imgdata.dataset.dataset import Dataset
-from imgdata.dataset.dataset import open as open_dataset
 from imgdata.errors import OptionError
 from imgdata.models import ModelInput
 from imgdata.recipes import (
@@ -28,33 +29,51 @@ from imgdata.recipes import (
 )
 from imgdata.recipes.presets import read_recipe
 from imgdata.recipes.recipe import Op, Recipe
-from imgdata.training.defaults import DecidedOptions, Facts
-from imgdata.training.options import TrainOptions
+from imgdata.training.defaults import DecidedOptions, Facts, are_letters
+from imgdata.training.options import RECIPES, TrainOptions
 from imgdata.views.saved import apply_steps, open_view
 from imgdata.views.subsets import subset_count, subset_fraction
 from imgdata.views.text import parse_view
 from imgdata.views.view import View
 
-_USUAL_NAMES = ("val", "validation", "valid", "dev", "test", "eval")
-"""Splits that are validated with where none is named, the first that is there."""
+VALIDATION_NAMES = ("val", "validation", "valid", "dev", "eval")
+"""Names of splits to choose the best epoch by, where none is named; the first that is there."""
+EVALUATION_NAMES = ("val", "validation", "valid", "dev", "test", "eval")
+"""Names of splits to evaluate with where none is named; runs of imgdata 0.1 also chose their best epoch by them."""
 _HELD_OUT = 0.1
-"""Share that is kept out where the dataset has one split alone."""
+"""Share of the training samples that is held out where the dataset has no split to validate with."""
+_POLICIES = {"randaugment": RandAugment, "trivialaugment": TrivialAugment, "autoaugment": AutoAugment}
+_SMALL_SIDE = 40
+_GROWTH = 32
+"""Sides of growing pictures are multiples of it, as networks halve them five times."""
 
 
 class Views(NamedTuple):
-    """What a run sees."""
+    """The samples of a run."""
 
     train: View
     val: View
 
 
-def open_views(out: Path, options: TrainOptions) -> Views:
-    """The samples to train on and those to validate with. Raises `OptionError`, `ShardError`.
+def choose_validation(dataset: Dataset, options: TrainOptions) -> TrainOptions:
+    """Return `options` with `val_split` or `hold_out` set, so that they name the samples to validate with.
 
-    With `hold_out`, or where the dataset has one split alone, the validation samples are drawn by class from the
-    training split, and left out there.
+    A split named `test` is for the end: no epoch is chosen by it unless `val_split` says so.
     """
-    dataset = open_dataset(out)
+    if options.val_split is not None or options.hold_out is not None:
+        return options
+    usual = usual_split(dataset, options.split, VALIDATION_NAMES)
+    if usual is not None:
+        return replace(options, val_split=usual)
+    return replace(options, val_split=options.split) if options.val_view else replace(options, hold_out=_HELD_OUT)
+
+
+def open_views(dataset: Dataset, options: TrainOptions) -> Views:
+    """Return the samples to train on and those to validate with. Raises `OptionError`, `ShardError`.
+
+    With `hold_out` the validation samples are drawn by class from the training split, and left out there. Options
+    without `val_split` and `hold_out` are those of a run that was saved before `choose_validation` was there.
+    """
     train = _open(dataset, options.split, options.view)
     val_split = options.val_split or (None if options.hold_out else usual_split(dataset, options.split))
     if val_split is not None or options.val_view is not None:
@@ -74,20 +93,26 @@ def open_views(out: Path, options: TrainOptions) -> Views:
 
 
 def facts_of(train: View, *, gpu: bool, ranks: int = 1) -> Facts:
-    """What defaults depend on."""
-    side = int(np.median(sides_of(train).min(axis=0)))
-    return Facts(samples=len(train), classes=len(train.classes), side=side, gpu=gpu, ranks=ranks)
+    """Return the facts that defaults depend on."""
+    return Facts(
+        samples=len(train),
+        classes=len(train.classes),
+        side=int(np.median(sides_of(train).min(axis=0))),
+        gpu=gpu,
+        ranks=ranks,
+        letters=are_letters(train.classes),
+    )
 
 
 def one_size(view: View) -> int | None:
-    """The side in pixels where all pictures are squares of one size, else None."""
+    """Return the side in pixels where all pictures are squares of one size, else None."""
     sides_2N = sides_of(view)
     side = int(sides_2N[0, 0])
     return side if (sides_2N == side).all() else None
 
 
 def sides_of(view: View) -> np.ndarray:
-    """Width and height of the view's pictures in pixels, `(2, N)`."""
+    """Return width and height of the view's pictures in pixels, `(2, N)`."""
     view.index.load(("width", "height"))
     return np.stack([view.index.array(name)[view.position_N] for name in ("width", "height")])
 
@@ -98,10 +123,10 @@ def _open(dataset: Dataset, split: str, view: str | None) -> View:
     return open_view(dataset, split, view or "")
 
 
-def usual_split(dataset: Dataset, train: str) -> str | None:
-    """What is validated with where nothing is said: the first usual split, other than `train`, that has labels."""
-    # Those of contests often have none.
-    for name in _USUAL_NAMES:
+def usual_split(dataset: Dataset, train: str, names: Sequence[str] = EVALUATION_NAMES) -> str | None:
+    """Return the first split of these names, other than `train`, whose samples all have labels; else None."""
+    # Test splits of competitions often have no labels.
+    for name in names:
         if name != train and name in dataset and (open_view(dataset, name).label_N >= 0).all():
             return name
     return None
@@ -125,16 +150,10 @@ def _check_labels(view: View, option: str) -> None:
         )
 
 
-_POLICIES = {"randaugment": RandAugment, "trivialaugment": TrivialAugment, "autoaugment": AutoAugment}
-_SMALL_SIDE = 40
-_GROWTH = 32
-"""Sides of growing pictures are multiples of it, as networks halve them five times."""
-
-
 def training_recipe(
     options: DecidedOptions, takes: ModelInput, size: int, facts: Facts, one_size: int | None
 ) -> Recipe:
-    """What is done to training pictures; `options` are decided, `size` is the side that the network gets.
+    """Return the recipe of training pictures; `size` is the side that the network gets.
 
     `one_size` is the side of all pictures where they are equal squares. Raises `OptionError`.
     """
@@ -155,9 +174,9 @@ def training_recipe(
 
 
 def evaluation_recipe(options: DecidedOptions, takes: ModelInput, size: int, facts: Facts, training: Recipe) -> Recipe:
-    """What is done to validation pictures: nothing random, and normalised as in `training`.
+    """Return the recipe of validation pictures: nothing random, and normalized as in `training`.
 
-    The middle of a larger picture for photographs. Pictures of any size fit: predictions are made by it as well.
+    For photographs it cuts out the middle. It takes pictures of any size, as predictions are made with it too.
     """
     kind = recipe_kind(options, facts)
     if kind == "imagenet":
@@ -171,14 +190,12 @@ def evaluation_recipe(options: DecidedOptions, takes: ModelInput, size: int, fac
 
 
 def recipe_kind(options: DecidedOptions, facts: Facts) -> str:
-    """`imagenet`, `cifar`, `classifier` or `plain`; that of validation where the recipe is a file."""
+    """Return `imagenet`, `cifar`, `classifier` or `plain`; for validation alone where the recipe is a file."""
     name = options.recipe.removesuffix("_train")
-    if name in ("imagenet", "cifar", "classifier", "plain"):
+    if name in RECIPES:
         return name
     if options.recipe != "auto" and not options.recipe.endswith(".json"):
-        raise OptionError(
-            f"recipe must be auto, imagenet, cifar, classifier, plain or a .json file, got {options.recipe!r}"
-        )
+        raise OptionError(f"recipe must be auto, {', '.join(RECIPES)} or a .json file, got {options.recipe!r}")
     if options.model == "cnn":
         return "classifier"
     return "cifar" if facts.side <= _SMALL_SIDE or options.model == "resnet9" else "imagenet"
@@ -196,7 +213,7 @@ def _crop(kind: str, options: DecidedOptions, takes: ModelInput, size: int, one_
 
 
 def _whole(takes: ModelInput, size: int, one_size: int | None) -> list[Op]:
-    """The picture with its shorter side made `size`, and its middle."""
+    """Return operators that make the shorter side `size`, and cut out the middle."""
     resize = [] if one_size == size else [Resize(size=size, interpolation=takes.interpolation)]
     return [*resize, CenterCrop(size=size)]
 

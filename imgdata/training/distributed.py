@@ -1,9 +1,10 @@
-"""The environment -> this process's rank, device and process group; sums over all ranks."""
+"""The environment -> this process's rank, device and process group; values of all ranks -> sums and lists."""
 
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
@@ -12,10 +13,12 @@ from imgdata.devices import choose_device
 from imgdata.errors import OptionError
 from imgdata.order.ranks import distributed_rank_and_world, rank_and_world
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Processes:
-    """Where this process stands among those of the run."""
+    """The place of this process among those of the run."""
 
     rank: int
     world_size: int
@@ -38,15 +41,23 @@ class Processes:
             for value in values:
                 distributed.broadcast(value, src=0)
 
+    def gather(self, value: T) -> list[T]:
+        """Return the value of each rank, in the order of the ranks; every rank must call it."""
+        if self.world_size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world_size
+        distributed.all_gather_object(gathered, value)
+        return gathered
+
     def wait(self) -> None:
-        """Until every rank is here."""
+        """Wait until every rank is here."""
         if self.world_size > 1:
             distributed.barrier()
 
 
 @contextmanager
 def processes(device: str) -> Iterator[Processes]:
-    """This process among those that torchrun started, with a process group for the block; alone without torchrun.
+    """Yield this process's place among those that torchrun started, with a process group for the block.
 
     `device` is `auto` (a GPU where there is one), `cpu`, `cuda` (with several ranks, the one of `LOCAL_RANK`) or
     `cuda:1`. Raises `OptionError`.

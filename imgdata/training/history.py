@@ -1,11 +1,11 @@
-"""What happened: steps and epochs -> rows, tables and files."""
+"""Steps, epochs -> rows, tables, the result; and who watches them."""
 
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from imgdata.loader.bad_images import BadImage
 from imgdata.training.scores import Scores
@@ -16,32 +16,47 @@ class EpochRow:
     """One epoch, as a line of `metrics.csv`."""
 
     epoch: int
-    """From 1."""
+    """Number of the epoch, from 1."""
     size: int
     """Side of the training pictures in pixels."""
     lr: float
-    """At its last step."""
+    """Learning rate at the last step."""
     train_loss: float
     """Mean over the samples as they were augmented, while the network learned."""
     train_top1: float
+    """Share of these samples that were right, 0 to 1."""
     val_loss: float
+    """Mean cross-entropy of the validation, in nats."""
     val_top1: float
+    """Share of the validation samples that were right, 0 to 1."""
     val_top5: float
+    """Share of the validation samples whose label was among the five best, 0 to 1."""
     images_per_s: float
-    """In training, over all ranks."""
+    """Images/s of training, over all ranks."""
     data_wait: float
     """Share of the training time in which the network waited for batches, on this rank."""
     seconds: float
-    """Of training, without validation."""
+    """Seconds of training, without validation."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Values of the user's own metrics, by name."""
+
+
+def quality(row: EpochRow, best_by: str | None = None) -> tuple[float, ...]:
+    """Return what epochs are compared by, higher is better: the metric `best_by`, or top-1 and then loss."""
+    first = row.val_top1 if best_by is None else row.metrics[best_by]
+    return first, -row.val_loss
 
 
 def epochs_csv(rows: Sequence[EpochRow]) -> bytes:
-    """`metrics.csv`."""
-    return _csv([field.name for field in fields(EpochRow)], [list(asdict(row).values()) for row in rows])
+    """Return the contents of `metrics.csv`; own metrics stand behind the other columns."""
+    names = [one.name for one in fields(EpochRow) if one.name != "metrics"]
+    own = sorted({name for row in rows for name in row.metrics})
+    lines = [[getattr(row, name) for name in names] + [row.metrics.get(name, "") for name in own] for row in rows]
+    return _csv([*names, *own], lines)
 
 
 def steps_csv(losses: Sequence[float], lrs: Sequence[float]) -> bytes:
-    """`steps.csv`: number of the step from 1, learning rate, loss over all ranks."""
+    """Return the contents of `steps.csv`: number of the step from 1, learning rate, loss over all ranks."""
     return _csv(
         ["step", "lr", "loss"], [[number, *pair] for number, pair in enumerate(zip(lrs, losses, strict=True), 1)]
     )
@@ -57,35 +72,63 @@ def _csv(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainResult:
-    """What a run came to."""
+    """The result of a run; printed, it is what the command says at its end."""
 
     run: Path
+    """The run's folder."""
     rows: tuple[EpochRow, ...]
+    """All epochs."""
     best: EpochRow
     """The epoch whose weights were kept."""
     scores: Scores
-    """Of those weights."""
+    """Scores of these weights on the validation samples."""
     bad: tuple[BadImage, ...]
     """Training pictures that couldn't be decoded, of the first rank since it was started; others took their place."""
     config: dict[str, Any]
+    """The contents of `config.json`."""
 
     @property
     def images_per_s(self) -> float:
-        """In training, over all epochs but the first, where there are more."""
+        """Images/s of training, over all epochs but the first, where there are more."""
         rows = self.rows[1:] or self.rows
         return sum(row.images_per_s * row.seconds for row in rows) / sum(row.seconds for row in rows)
 
     @property
     def data_wait(self) -> float:
-        """Share of that time in which the network waited for batches."""
+        """Share of the training time in which the network waited for batches, 0 to 1."""
         rows = self.rows[1:] or self.rows
         return sum(row.data_wait * row.seconds for row in rows) / sum(row.seconds for row in rows)
 
+    def __str__(self) -> str:
+        scores, options = self.scores, self.config["options"]
+        own = "".join(f", {name} {value:.4g}" for name, value in scores.metrics.items())
+        wide = max(len(str(options["model"])), 10)
+        return "\n".join(
+            [
+                f"{options['model']:<{wide}}  {scores.top1:.2%} right: {scores.correct:,} of {scores.total:,} "
+                f"(epoch {self.best.epoch} of {len(self.rows)}), loss {scores.loss:.3f}{own}",
+                f"{'validation':<{wide}}  {view_text(self.config, 'val')}",
+                f"{'speed':<{wide}}  {self.images_per_s:,.0f} images/s in training, {self.data_wait:.1%} of the time "
+                "waiting for data",
+                f"{'files':<{wide}}  {self.run}",
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return f"<TrainResult\n  {str(self).replace(chr(10), chr(10) + '  ')}>"
+
     def summary(self) -> dict[str, Any]:
-        """What `summary.json` holds."""
-        scores = self.scores
+        """Return what `summary.json` holds."""
+        scores, config = self.scores, self.config
+        options = config["options"]
         return {
-            "model": self.config["options"]["model"],
+            "model": options["model"],
+            "trained_with": {**config["views"]["train"], "samples": config["samples"]["train"]},
+            "validated_with": {**config["views"]["val"], "samples": config["samples"]["val"]},
+            "recipe": config["recipe_name"],
+            "flip": options["flip"],
+            "label_smoothing": options["label_smoothing"],
+            "backend": config["backend"],
             "epochs": len(self.rows),
             "best_epoch": self.best.epoch,
             "top1": scores.top1,
@@ -94,45 +137,87 @@ class TrainResult:
             "correct": scores.correct,
             "total": scores.total,
             "calibration_error": scores.calibration_error,
+            "metrics": dict(scores.metrics),
             "images_per_s": self.images_per_s,
             "data_wait": self.data_wait,
             "train_seconds": sum(row.seconds for row in self.rows),
         }
 
 
+def view_text(config: Mapping[str, Any], which: Literal["train", "val"]) -> str:
+    """Return one phrase about the samples to train on, or to validate with: how many, of which split and view."""
+    shown = config["views"][which]
+    view = f" | {shown['view']}" if shown["view"] else ""
+    held_out = ", held out of training" if which == "val" and config["options"]["hold_out"] else ""
+    return f"{config['samples'][which]:,} samples of {shown['split']}{view}{held_out}"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """Where a run is, now and then during an epoch."""
+    """Progress within an epoch, every half second or 20 steps."""
 
     epoch: int
-    """From 1."""
+    """Number of the epoch, from 1."""
     step: int
-    """Steps of this epoch that are behind it."""
+    """Steps of this epoch that are done."""
     steps: int
     """Steps of an epoch."""
     loss: float
     """Mean over this epoch so far."""
     top1: float
+    """Share of this epoch's samples so far that were right, 0 to 1."""
     images_per_s: float
-    """Since the last report, over all ranks."""
+    """Images/s since the last report, over all ranks."""
     data_wait: float
-    """Share of the time since then in which the network waited for a batch."""
+    """Share of the time since the last report in which the network waited for a batch."""
 
 
 class TrainWatcher:
-    """Told what happens, in the first rank alone; does nothing of its own."""
+    """Callbacks of a run, in the first rank alone; these do nothing. An error that they raise ends the run."""
 
     def started(self, config: Mapping[str, Any], steps_done: int) -> None:
-        """Everything is made: `config` is what `config.json` holds; a resumed run has some steps behind it."""
+        """Handle the start: `config` is what `config.json` holds, a resumed run has done some steps."""
 
     def stepped(self, report: Report) -> None:
-        """Some steps later."""
+        """Handle a report of progress within an epoch."""
 
     def evaluating(self, done: int, batches: int) -> None:
-        """So many batches of the validation are behind it."""
+        """Handle progress of the validation: `done` of so many batches."""
 
     def epoch_done(self, row: EpochRow, *, best: bool) -> None:
-        """An epoch has been validated and saved."""
+        """Handle the end of an epoch, which is validated and saved."""
 
     def noted(self, text: str) -> None:
-        """Something that the user should know."""
+        """Handle a note for the user."""
+
+
+class Watchers(TrainWatcher):
+    """Passes everything on to several watchers, one after another."""
+
+    def __init__(self, watchers: Sequence[TrainWatcher]) -> None:
+        self._watchers = tuple(watchers)
+
+    def started(self, config: Mapping[str, Any], steps_done: int) -> None:
+        """Pass it on."""
+        for one in self._watchers:
+            one.started(config, steps_done)
+
+    def stepped(self, report: Report) -> None:
+        """Pass it on."""
+        for one in self._watchers:
+            one.stepped(report)
+
+    def evaluating(self, done: int, batches: int) -> None:
+        """Pass it on."""
+        for one in self._watchers:
+            one.evaluating(done, batches)
+
+    def epoch_done(self, row: EpochRow, *, best: bool) -> None:
+        """Pass it on."""
+        for one in self._watchers:
+            one.epoch_done(row, best=best)
+
+    def noted(self, text: str) -> None:
+        """Pass it on."""
+        for one in self._watchers:
+            one.noted(text)

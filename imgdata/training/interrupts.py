@@ -1,4 +1,4 @@
-"""Ctrl-C or a SIGTERM -> a flag that is looked at between steps, so that the run can be saved first."""
+"""Ctrl-C, a SIGTERM, memory that is out -> a flag between steps, or one error with advice."""
 
 import signal
 import threading
@@ -8,9 +8,12 @@ from types import FrameType
 
 from imgdata.errors import TrainingError
 
+_OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator")
+"""Texts in PyTorch's errors: of a GPU, pinned memory or its context, and of the processor's memory."""
+
 
 class Stop:
-    """Whether somebody asked to stop."""
+    """Flag: whether the run was asked to stop."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -24,7 +27,7 @@ class Stop:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """A flag that signals set inside the block; only the main thread may handle signals, others never stop."""
+    """Yield a flag that signals set inside the block; outside the main thread, which alone handles signals, none do."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -37,16 +40,12 @@ def stopping() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-_SIGNS = ("out of memory", "DefaultCPUAllocator")
-"""In PyTorch's errors: of a GPU, pinned memory or its context, and of the processor's memory."""
-
-
 @contextmanager
-def memory_told(advice: Callable[[], str]) -> Iterator[None]:
-    """Raises `TrainingError` with `advice` where memory is out in the block."""
+def memory_advice(advice: Callable[[], str]) -> Iterator[None]:
+    """Raise `TrainingError` with `advice` where memory is out in the block."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _SIGNS):
+        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _OUT_OF_MEMORY):
             raise
         raise TrainingError(advice()) from error

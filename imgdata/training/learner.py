@@ -1,4 +1,4 @@
-"""A batch -> one step of the optimiser: forward, backward, update."""
+"""A batch -> one step of the optimizer: forward, backward, update."""
 
 import gc
 from collections.abc import Iterator
@@ -13,9 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 from imgdata.errors import MissingExtraError, TrainingError
 from imgdata.training.defaults import DecidedOptions
 from imgdata.training.distributed import Processes
-from imgdata.training.interrupts import memory_told
+from imgdata.training.interrupts import memory_advice
 from imgdata.training.network import autocast, half_type, spread
 from imgdata.training.optimizer import freeze, make_optimizer, set_learning_rate, train_mode
+from imgdata.training.own import Loss
 
 if TYPE_CHECKING:
     from timm.utils.model_ema import ModelEmaV3
@@ -25,7 +26,7 @@ _STEP_STREAM = 0x9E3779B97F4A7C15
 
 
 class Outcome(NamedTuple):
-    """Of one step, on this rank; nothing has waited for the device."""
+    """Figures of one step, on this rank; nothing has waited for the device."""
 
     loss: torch.Tensor
     """Mean over the rank's samples, float32 `()`."""
@@ -34,16 +35,22 @@ class Outcome(NamedTuple):
 
 
 class Learner:
-    """The network, its optimiser and its moving average: all that a step changes."""
+    """The network, its optimizer and its moving average: all that a step changes."""
 
     def __init__(
-        self, model: nn.Module, options: DecidedOptions, ranks: Processes, weight_C: torch.Tensor | None = None
+        self,
+        model: nn.Module,
+        options: DecidedOptions,
+        ranks: Processes,
+        weight_C: torch.Tensor | None = None,
+        loss: Loss | None = None,
     ) -> None:
         self.model = model
         self.frozen = options.freeze
         self._options = options
         self._ranks = ranks
         self._weight_C = weight_C
+        self._own_loss = loss
         self._half = half_type(options.amp, ranks.device)
         freeze(model, self.frozen)
         self.optimizer = make_optimizer(model, options)
@@ -54,7 +61,7 @@ class Learner:
 
     @property
     def judged(self) -> nn.Module:
-        """What is validated and kept: the moving average where there is one."""
+        """The network that is validated and kept: the moving average where there is one."""
         averaged: nn.Module = self.model if self.ema is None else self.ema.module
         return averaged
 
@@ -69,7 +76,7 @@ class Learner:
 
     def begin_epoch(self) -> None:
         """Put the network into training mode, after an evaluation."""
-        train_mode(self.model, self.frozen)
+        train_mode(self.model, self.frozen, freeze_batchnorm=self._options.freeze_batchnorm)
 
     def step(self, images: torch.Tensor, labels: torch.Tensor, *, number: int, lr: float) -> Outcome:
         """Learn from a batch: images `(N, C, H, W)`, labels int64 `(N,)` or float32 `(N, classes)`.
@@ -79,7 +86,7 @@ class Learner:
         options, ranks = self._options, self._ranks
         torch.manual_seed((options.seed + _STEP_STREAM * (number * ranks.world_size + ranks.rank + 1)) % 2**63)
         set_learning_rate(self.optimizer, lr)
-        with memory_told(lambda: self._memory_advice(images)):
+        with memory_advice(lambda: self._memory_advice(images)):
             outcome = self._forward_and_backward(images, labels)
             if options.clip_grad is not None:
                 self._scaler.unscale_(self.optimizer)
@@ -92,13 +99,13 @@ class Learner:
         return outcome
 
     def _forward_and_backward(self, images: torch.Tensor, labels: torch.Tensor) -> Outcome:
-        """Gradients of the mean loss, part after part; only the last part's backward exchanges them between ranks."""
+        """Add up gradients of the mean loss, part after part; ranks exchange them in the last part's backward alone."""
         losses, correct = [], []
         parts = list(zip(images.chunk(self._options.accumulate), labels.chunk(self._options.accumulate), strict=True))
         for number, (image_part, label_part) in enumerate(parts):
             silent = isinstance(self._called, DistributedDataParallel) and number < len(parts) - 1
             with self._called.no_sync() if silent else nullcontext():  # type: ignore[operator]
-                with autocast(self._half, self._ranks.device), _one_picture_told(len(image_part)):
+                with autocast(self._half, self._ranks.device), _one_picture_refused(len(image_part)):
                     logits_NC = self._called(image_part)
                 loss = self._loss(logits_NC.float(), label_part) / len(images)
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -108,7 +115,9 @@ class Learner:
         return Outcome(torch.stack(losses).sum(), torch.stack(correct).sum())
 
     def _loss(self, logits_NC: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The sum over samples. Weights are not divided out: their mean over the data is 1, and ranks differ."""
+        """Return the sum over samples. Weights are not divided out: their mean over the data is 1, and ranks differ."""
+        if self._own_loss is not None:
+            return _checked(self._own_loss(logits_NC, labels)) * len(logits_NC)
         return functional.cross_entropy(
             logits_NC,
             labels,
@@ -118,7 +127,7 @@ class Learner:
         )
 
     def state(self) -> dict[str, Any]:
-        """All that a step changes, as tensors and plain values."""
+        """Return all that a step changes, as tensors and plain values."""
         return {
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
@@ -127,11 +136,11 @@ class Learner:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Take over `state`."""
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
-        # Which kernels the optimiser has depends on the device, which may be another now.
+        # Which kernels the optimizer has depends on the device, which may be another now.
         groups = state["optimizer"]["param_groups"]
         for saved, own in zip(groups, self.optimizer.param_groups, strict=True):
             saved["fused"] = own["fused"]
@@ -151,9 +160,17 @@ class Learner:
         )
 
 
+def _checked(loss: torch.Tensor) -> torch.Tensor:
+    """Return what a user's loss gave. Raises `TrainingError` where it is no single number."""
+    if not isinstance(loss, torch.Tensor) or loss.ndim:
+        got = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise TrainingError(f"loss must return the mean over the batch, a tensor of one number, got {got}")
+    return loss
+
+
 @contextmanager
-def _one_picture_told(pictures: int) -> Iterator[None]:
-    """Batch norm has no statistics of a single value."""
+def _one_picture_refused(pictures: int) -> Iterator[None]:
+    """Raise `TrainingError` where batch norm has no statistics, as of a single value."""
     try:
         yield
     except ValueError as error:
@@ -166,7 +183,7 @@ def _one_picture_told(pictures: int) -> Iterator[None]:
 
 
 def _average(model: nn.Module, decay: float) -> "ModelEmaV3":
-    """A moving average of `model`; the first steps count less than `decay` says, as they are far from the end."""
+    """Return a moving average of `model`; the first steps count less than `decay` says."""
     try:
         from timm.utils.model_ema import ModelEmaV3
     except ImportError as error:

@@ -1,82 +1,142 @@
-"""A dataset, settings, a folder -> a trained network in it: epochs of steps, each validated and saved."""
+"""A dataset, settings, a folder -> a trained network in that folder, or a run that is resumed there."""
 
-import math
-import time
-from collections.abc import Mapping
-from contextlib import ExitStack, closing
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
-from imgdata.errors import OptionError, TrainingError
+from imgdata.dataset.dataset import Dataset
+from imgdata.errors import OptionError
 from imgdata.sample import ClassName
-from imgdata.storage.atomic import write_atomic
-from imgdata.training.checkpoint import load_checkpoint, save_checkpoint
+from imgdata.training.course import Course
 from imgdata.training.distributed import Processes, processes
-from imgdata.training.history import EpochRow, Report, TrainResult, TrainWatcher, epochs_csv, steps_csv
-from imgdata.training.interrupts import Stop, memory_told, stopping
-from imgdata.training.learner import Learner, Outcome
-from imgdata.training.network import half_type
-from imgdata.training.optimizer import lr_share, phase_at
-from imgdata.training.options import TrainOptions, go_on_with, settings_of
-from imgdata.training.plots import Board, load_figure, load_writer, plot_confusion, plot_curves
-from imgdata.training.run_folder import RunFolder
-from imgdata.training.scores import Scores, classes_csv, evaluate_network
+from imgdata.training.history import TrainResult, TrainWatcher, Watchers
+from imgdata.training.interrupts import memory_advice, stopping
+from imgdata.training.options import TrainOptions, changed_options, resumed_options, saved_options, settings_of
+from imgdata.training.own import Loss, Metric, OwnParts, is_own, name_of
+from imgdata.training.plots import load_figure, load_writer
+from imgdata.training.run_folder import RunFolder, read_config
 from imgdata.training.setup import Prepared, prepare, read_classes
-from imgdata.training.timing import Clock
-
-_REPORT_S = 0.5
-"""Seconds between reports; several ranks report by steps, since all must add up at the same ones."""
-_REPORT_STEPS = 20
+from imgdata.training.threads import fitting_threads
 
 
 def train(
+    dataset: str | Path | Dataset,
     out: str | Path,
-    run: str | Path,
     options: TrainOptions | Mapping[str, Any] | None = None,
     *,
+    model: str | nn.Module | None = None,
+    loss: Loss | None = None,
+    metrics: Mapping[str, Metric] | None = None,
+    best_by: str | None = None,
+    config: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    watcher: TrainWatcher | None = None,
+    watcher: TrainWatcher | Sequence[TrainWatcher] | None = None,
+    **settings: Any,
 ) -> TrainResult:
-    """Train on the dataset in `out`, and keep everything of it in the folder `run`.
+    """Train a network on a dataset, and keep everything of the run in the folder `out`.
 
-    Under torchrun every process calls it, and they share each batch. With `resume` a run goes on with the very next
-    batch after its last checkpoint, also with another number of ranks; what `options` say must not differ then, but
-    for `imgdata.training.options.FREE`. In a mapping, a setting that is a default counts as given, too. Ctrl-C saves
-    before it raises `KeyboardInterrupt`.
+    Settings are given as keywords, `train("out/", "runs/a", model="resnet50", epochs=18)`, or as `options`; their names
+    are those of `TrainOptions`. What isn't given is decided by the dataset.
 
-    Raises `OptionError`, `OutputError`, `ShardError`, `TrainingError`, `MissingExtraError`.
+    Under torchrun every process calls it, and they share each batch. With `resume` a run continues with the very next
+    batch after its last checkpoint, also with another number of ranks; settings must not differ then, but for those in
+    `imgdata.training.options.FREE`. Ctrl-C saves before it raises `KeyboardInterrupt`.
+
+    Args:
+        dataset: The folder of a dataset, or an open one.
+        out: The run's folder, a new one.
+        options: Settings. In a mapping, a setting that is a default counts as given.
+        model: A network's name, such as `resnet50`; `package.module:function`, which is called with `num_classes`; or
+            a module of your own that gives logits `(N, classes)`.
+        loss: `loss(logits, labels)`, the mean over the batch; None for cross-entropy. Where samples are mixed, labels
+            are shares `(N, classes)`.
+        metrics: `metric(logits, labels)` by name, on the CPU, of all validation samples after each epoch; they stand in
+            `metrics.csv`.
+        best_by: The metric that chooses the best epoch, the highest value; None for top-1.
+        config: Begin with the settings of another run, its folder or its `config.json`; the others are changes.
+        resume: Continue the run in `out`.
+        overwrite: Replace the run in `out`.
+        watcher: Gets the course of the run: one, or several.
+        **settings: Settings by the names of `TrainOptions`.
+
+    Raises:
+        OptionError: A setting that is out of range, or doesn't fit the dataset or the saved run.
+        OutputError: `out` has something else, is locked, or can't be written.
+        ShardError: The dataset can't be read.
+        TrainingError: Memory is out, or the loss is no number.
+        MissingExtraError: A package of the extra `train` is missing.
     """
     if resume and overwrite:
-        raise OptionError("resume and overwrite can't be given together: a run goes on, or is replaced")
-    folder, given = RunFolder(Path(run)), settings_of(options)
-    config = folder.read_config() if resume else None
-    chosen = TrainOptions.from_dict(given if config is None else config["options"])
-    if config is not None:
-        chosen = go_on_with(chosen, given)
+        raise OptionError("resume and overwrite can't be given together: a run is continued, or is replaced")
+    if resume and config is not None:
+        raise OptionError("resume and config can't be given together: a resumed run has its own settings")
+    folder, path = RunFolder(Path(out)), dataset.path if isinstance(dataset, Dataset) else Path(dataset)
+    given = {**settings_of(options), **settings}
+    if model is not None:
+        given["model"] = model if isinstance(model, str) else name_of(model)
+    own = OwnParts(
+        model=model if isinstance(model, nn.Module) else None, loss=loss, metrics=metrics or {}, best_by=best_by
+    )
+    before = folder.read_config() if resume else None
+    chosen = _chosen(given, before, config)
+    if before is not None:
+        _check_own(own, before, folder)
     # Now, and not after an epoch.
     load_figure()
     if chosen.tensorboard:
         load_writer()
     with ExitStack() as stack:
         ranks = stack.enter_context(processes(chosen.device))
-        if config is None and ranks.first:
+        if before is None and ranks.first:
             folder.check(overwrite=overwrite)
-        stack.enter_context(memory_told(lambda: _memory_advice(chosen, ranks)))
-        prepared = stack.enter_context(prepare(Path(out), chosen, ranks))
-        _check_classes(prepared, folder, None if config is None else read_classes(config))
+        watchers = Watchers(_sequence(watcher) if ranks.first else ())
+        stack.enter_context(memory_advice(lambda: _memory_advice(chosen, ranks)))
+        prepared = stack.enter_context(prepare(path, chosen, ranks, own=own, saved=before is not None))
+        _check_classes(prepared, folder, None if before is None else read_classes(before))
         if ranks.first:
-            stack.enter_context(folder.held(new=config is None, overwrite=overwrite))
+            stack.enter_context(folder.held(new=before is None, overwrite=overwrite))
         ranks.wait()
         stop = stack.enter_context(stopping())
-        return _Run(prepared, folder, ranks, stop, watcher if watcher and ranks.first else TrainWatcher()).go(resume)
+        stack.enter_context(fitting_threads(ranks.device, watchers.noted))
+        return Course(prepared, folder, ranks, stop, watchers).go(resume)
+
+
+def _sequence(watcher: TrainWatcher | Sequence[TrainWatcher] | None) -> Sequence[TrainWatcher]:
+    return (watcher,) if isinstance(watcher, TrainWatcher) else watcher or ()
+
+
+def _chosen(given: Mapping[str, Any], before: Mapping[str, Any] | None, config: str | Path | None) -> TrainOptions:
+    """Return the settings to train with: given now, those of the run `before`, or those in a file with changes."""
+    content = before
+    if config is not None:
+        content = read_config(Path(config))
+    if content is None:
+        return TrainOptions.from_dict(given)
+    saved = saved_options(content["options"])
+    if is_own(saved.model) and "model" not in given:
+        # The name of any function may stand in a file from elsewhere.
+        raise OptionError(
+            f"model must be given again, {saved.model}: the run has a network of your own, whose code is run only "
+            "where you name it"
+        )
+    return resumed_options(saved, given) if config is None else changed_options(saved, given)
+
+
+def _check_own(own: OwnParts, before: Mapping[str, Any], folder: RunFolder) -> None:
+    saved = before.get("own") or OwnParts().names()
+    for name, value in own.names().items():
+        if value != saved[name]:
+            raise OptionError(
+                f"{folder.path}: {name} must be {saved[name]!r} again, with which the run was started, got {value!r}"
+            )
 
 
 def _memory_advice(options: TrainOptions, ranks: Processes) -> str:
-    """Outside of a step, which has its own."""
+    """Return what to do where memory is out, outside of a step, which has its own advice."""
     below = "" if options.batch_size is None else f" than {options.batch_size:,}"
     return f"out of memory on {ranks.device}; try a smaller batch_size{below} or size, or end what else uses its memory"
 
@@ -84,276 +144,9 @@ def _memory_advice(options: TrainOptions, ranks: Processes) -> str:
 def _check_classes(prepared: Prepared, folder: RunFolder, before: tuple[ClassName, ...] | None) -> None:
     now = prepared.classes
     if len(now) < 2:
-        raise OptionError(f"{prepared.out}: must have at least 2 classes to tell apart, got {len(now)}")
+        raise OptionError(f"{prepared.dataset}: must have at least 2 classes to tell apart, got {len(now)}")
     if before is not None and before != now:
         raise OptionError(
-            f"{folder.path}: its network has {len(before)} classes ({before[0].name}, ...), {prepared.out} has "
-            f"{len(now)} ({now[0].name}, ...); go on with the dataset it was trained on"
+            f"{folder.path}: its network has {len(before)} classes ({before[0].name}, ...), {prepared.dataset} has "
+            f"{len(now)} ({now[0].name}, ...); resume with the dataset that it was trained on"
         )
-
-
-class _Run:
-    """The course of a run: where it is, and what it has seen."""
-
-    def __init__(
-        self, prepared: Prepared, folder: RunFolder, ranks: Processes, stop: Stop, watcher: TrainWatcher
-    ) -> None:
-        self._prepared = prepared
-        self._options = options = prepared.options
-        self._folder = folder
-        self._ranks = ranks
-        self._stop = stop
-        self._stops = False
-        """Whether all ranks know that one of them was asked to stop."""
-        self._watcher = watcher
-        self._learner = Learner(prepared.model, options, ranks, prepared.weight_C)
-        self._clock = Clock(ranks.device)
-        self._epochs = options.epochs
-        self._steps = len(prepared.train)
-        self._phase_ends = [self._epochs * self._steps]
-        if options.unfreeze_after is not None and options.unfreeze_after < self._epochs:
-            self._phase_ends.insert(0, options.unfreeze_after * self._steps)
-        # What a checkpoint keeps beside the learner.
-        self._step = 0
-        self._losses: list[float] = []
-        self._lrs: list[float] = []
-        self._rows: list[EpochRow] = []
-        self._epoch_correct = 0
-        self._epoch_seconds = self._epoch_waited = 0.0
-        # Steps that were not looked at yet.
-        self._pending: list[Outcome] = []
-        self._reported = time.monotonic()
-        self._plotted = 0.0
-
-    def go(self, resume: bool) -> TrainResult:
-        """All epochs that are left."""
-        if resume and self._folder.last.exists():
-            self._load()
-        config = {**self._prepared.config(), "world_size": self._ranks.world_size, "device": str(self._ranks.device)}
-        if self._ranks.first:
-            self._folder.write_config(config)
-        self._watcher.started(config, self._step)
-        with ExitStack() as stack:
-            board = None
-            if self._options.tensorboard and self._ranks.first:
-                board = stack.enter_context(closing(Board(self._folder.tensorboard)))
-            self._train(board)
-        return self._finish(config)
-
-    def _train(self, board: Board | None) -> None:
-        while len(self._rows) < self._epochs:
-            if self._step < (len(self._rows) + 1) * self._steps:
-                self._train_epoch(len(self._rows))
-                # Validation takes long, too.
-                if self._ranks.first:
-                    self._save()
-                if self._stops:
-                    self._ranks.wait()
-                    self._end_here()
-            row, scores = self._validate()
-            best = all((row.val_top1, -row.val_loss) > (old.val_top1, -old.val_loss) for old in self._rows)
-            self._rows.append(row)
-            self._epoch_correct, self._epoch_seconds, self._epoch_waited = 0, 0.0, 0.0
-            if self._ranks.first:
-                self._save_epoch(scores if best else None)
-                if board is not None:
-                    board.add(row)
-            self._watcher.epoch_done(row, best=best)
-
-    def _train_epoch(self, epoch: int) -> None:
-        prepared, options = self._prepared, self._options
-        if self._learner.frozen and options.unfreeze_after is not None and epoch >= options.unfreeze_after:
-            self._learner.thaw()
-        self._learner.begin_epoch()
-        prepared.train.set_epoch(epoch)
-        self._clock.restart()
-        self._clock.waits()
-        for batch in prepared.train:
-            self._clock.has_batch()
-            lr = self._lr(self._step)
-            self._pending.append(self._learner.step(batch.images, batch.labels, number=self._step, lr=lr))
-            self._lrs.append(lr)
-            self._step += 1
-            if self._step < (epoch + 1) * self._steps:
-                self._between_steps()
-            self._clock.waits()
-        self._look()
-
-    def _between_steps(self) -> None:
-        """Report, save, or stop, where it is time to."""
-        every = self._options.checkpoint_steps
-        if every and self._step % every == 0:
-            self._look()
-            if self._ranks.first:
-                self._save()
-            self._clock.restart()
-        elif len(self._pending) >= _REPORT_STEPS or (
-            self._ranks.world_size == 1 and (self._stop.asked or time.monotonic() - self._reported > _REPORT_S)
-        ):
-            self._look()
-        if self._stops:
-            if self._ranks.first:
-                self._save()
-            # Whoever started the ranks may end all of them as soon as one has ended.
-            self._ranks.wait()
-            self._end_here()
-
-    def _end_here(self) -> None:
-        """Stop: the run is saved."""
-        self._watcher.noted(f"saved after step {self._step:,}; --resume goes on with the next batch")
-        raise KeyboardInterrupt
-
-    def _look(self) -> None:
-        """Wait for the steps since the last look, add them up over the ranks, and report. Raises `TrainingError`.
-
-        Ranks are asked to stop at different steps, and agree on it here.
-        """
-        loss_T = torch.stack([outcome.loss.double() for outcome in self._pending])
-        correct = torch.stack([outcome.correct for outcome in self._pending]).sum()
-        asked = torch.tensor(int(self._stop.asked), device=loss_T.device)
-        self._pending.clear()
-        self._ranks.sum(loss_T, correct, asked)
-        self._stops = bool(asked)
-        losses = (loss_T / self._ranks.world_size).tolist()
-        seconds, waited = self._clock.take()
-        for number, loss in enumerate(losses, self._step - len(losses) + 1):
-            if not math.isfinite(loss):
-                self._refuse(number, loss)
-        self._losses += losses
-        self._epoch_correct += int(correct)
-        self._epoch_seconds += seconds
-        self._epoch_waited += waited
-        self._reported = time.monotonic()
-        # At an epoch's end its last step, not the next one's first.
-        epoch, step = divmod(self._step - 1, self._steps)
-        done = self._losses[epoch * self._steps :]
-        self._watcher.stepped(
-            Report(
-                epoch=epoch + 1,
-                step=step + 1,
-                steps=self._steps,
-                loss=sum(done) / len(done),
-                top1=self._epoch_correct / (len(done) * self._options.batch_size),
-                images_per_s=len(losses) * self._options.batch_size / seconds,
-                data_wait=waited / seconds,
-            )
-        )
-
-    def _refuse(self, step: int, loss: float) -> None:
-        options = self._options
-        ways = [f"a lower learning rate than {options.lr:g}"]
-        ways += ["clip_grad=1"] if options.clip_grad is None else []
-        ways += ["amp='none'"] if half_type(options.amp, self._ranks.device) else []
-        kept = f"; the run is kept as it was last saved, in {self._folder.last}" if self._folder.last.exists() else ""
-        epoch = (step - 1) // self._steps + 1
-        raise TrainingError(f"the loss is {loss} at step {step:,} (epoch {epoch}): try {', '.join(ways)}{kept}")
-
-    def _lr(self, step: int) -> float:
-        options = self._options
-        _, in_phase, steps = phase_at(step, self._phase_ends)
-        return options.lr * lr_share(
-            in_phase, steps=steps, warmup=round(options.warmup * self._steps), curve=options.curve
-        )
-
-    def _validate(self) -> tuple[EpochRow, Scores]:
-        prepared, options, epoch = self._prepared, self._options, len(self._rows)
-        # Each rank has seen other samples: batch statistics differ until they are made those of the first.
-        self._ranks.copy_from_first(self._learner.judged.buffers())
-        scores = evaluate_network(
-            self._learner.judged,
-            prepared.val,
-            self._ranks,
-            half=half_type(options.amp, self._ranks.device),
-            flip_test=options.flip_test,
-            progress=self._evaluating,
-        )
-        if not scores.total:
-            raise TrainingError(f"none of the {len(prepared.val.view)} validation pictures could be decoded")
-        samples = self._steps * options.batch_size
-        losses = self._losses[epoch * self._steps :]
-        row = EpochRow(
-            epoch=epoch + 1,
-            size=prepared.recipe.output_size(epoch)[0],
-            lr=self._lrs[-1],
-            train_loss=sum(losses) / len(losses),
-            train_top1=self._epoch_correct / samples,
-            val_loss=scores.loss,
-            val_top1=scores.top1,
-            val_top5=scores.top5,
-            images_per_s=samples / self._epoch_seconds,
-            data_wait=self._epoch_waited / self._epoch_seconds,
-            seconds=self._epoch_seconds,
-        )
-        return row, scores
-
-    def _evaluating(self, done: int, batches: int) -> None:
-        self._watcher.evaluating(done, batches)
-        if self._stop.asked:
-            # All was saved before; the other ranks are asked, too, or ended by whoever started them.
-            self._end_here()
-
-    def _save_epoch(self, best: Scores | None) -> None:
-        """The checkpoint and the tables after an epoch; `best` are its scores when it is the best so far."""
-        if best is not None:
-            state = {"model": self._learner.judged.state_dict(), "epoch": len(self._rows), "scores": best.to_state()}
-            save_checkpoint(self._folder.best, state)
-        self._save()
-        self._write_tables()
-        if time.monotonic() - self._plotted > 60:
-            plot_curves(self._rows, self._folder.curves)
-            self._plotted = time.monotonic()
-
-    def _write_tables(self) -> None:
-        write_atomic(self._folder.metrics, epochs_csv(self._rows))
-        write_atomic(self._folder.steps, steps_csv(self._losses, self._lrs))
-
-    def _save(self) -> None:
-        state = {
-            **self._learner.state(),
-            "step": self._step,
-            "loader": self._prepared.train.state_dict(),
-            "losses": torch.tensor(self._losses, dtype=torch.float64),
-            "lrs": torch.tensor(self._lrs, dtype=torch.float64),
-            "rows": [asdict(row) for row in self._rows],
-            "epoch_so_far": [self._epoch_correct, self._epoch_seconds, self._epoch_waited],
-        }
-        save_checkpoint(self._folder.last, state)
-
-    def _load(self) -> None:
-        state = load_checkpoint(self._folder.last)
-        epochs_done = len(state["rows"])
-        unfreeze_after = self._options.unfreeze_after
-        if self._learner.frozen and unfreeze_after is not None and epochs_done >= unfreeze_after:
-            self._learner.thaw()
-        self._learner.load_state(state)
-        self._prepared.train.load_state_dict(state["loader"])
-        self._step = state["step"]
-        self._losses, self._lrs = state["losses"].tolist(), state["lrs"].tolist()
-        self._rows = [EpochRow(**row) for row in state["rows"]]
-        self._epoch_correct, self._epoch_seconds, self._epoch_waited = state["epoch_so_far"]
-
-    def _finish(self, config: dict[str, Any]) -> TrainResult:
-        # The first rank may be writing it yet.
-        self._ranks.wait()
-        kept = load_checkpoint(self._folder.best)
-        scores = Scores.from_state(kept["scores"])
-        best = self._rows[kept["epoch"] - 1]
-        result = TrainResult(
-            run=self._folder.path,
-            rows=tuple(self._rows),
-            best=best,
-            scores=scores,
-            bad=self._prepared.train.bad,
-            config=config,
-        )
-        if self._ranks.first:
-            # A run that was killed had perhaps saved its last epoch, and no more.
-            self._write_tables()
-            plot_curves(self._rows, self._folder.curves)
-            names = [one.name for one in self._prepared.classes]
-            if scores.confusion_CC is not None:
-                plot_confusion(scores.confusion_CC, names, self._folder.confusion)
-            write_atomic(self._folder.classes, classes_csv(scores, names))
-            self._folder.write_summary(result.summary())
-        self._ranks.wait()
-        return result

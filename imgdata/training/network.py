@@ -13,20 +13,22 @@ from imgdata.models.catalogue import OWN, load_timm
 from imgdata.training.defaults import DecidedOptions
 from imgdata.training.distributed import Processes
 from imgdata.training.options import Precision
+from imgdata.training.own import build_own, check_logits, is_own, load_own_weights
 
 
-def make_network(options: DecidedOptions, num_classes: int, size: int, ranks: Processes) -> nn.Module:
-    """The network with its first weights, the same in every process. Raises `OptionError`, `MissingExtraError`."""
+def make_network(
+    options: DecidedOptions, num_classes: int, size: int, ranks: Processes, own: nn.Module | None = None
+) -> nn.Module:
+    """Return the network with its first weights, the same in every process; `own` is a user's module.
+
+    Raises `OptionError`, `MissingExtraError`.
+    """
     device = ranks.device
     torch.manual_seed(options.seed)
-    model = create_model(
-        options.model,
-        num_classes=num_classes,
-        size=size,
-        weights=None if options.weights is None else Path(options.weights),
-        pretrained=options.pretrained,
-        dropout=options.dropout,
-        drop_path=options.drop_path,
+    model = (
+        _own_network(options, num_classes, size, own)
+        if is_own(options.model)
+        else _named_network(options, num_classes, size)
     )
     # All batches of an epoch have one shape: the fastest kernels are worth a search.
     torch.backends.cudnn.benchmark = device.type == "cuda"
@@ -36,8 +38,31 @@ def make_network(options: DecidedOptions, num_classes: int, size: int, ranks: Pr
     return model.to(device=device).to(memory_format=layout)
 
 
+def _named_network(options: DecidedOptions, num_classes: int, size: int) -> nn.Module:
+    return create_model(
+        options.model,
+        num_classes=num_classes,
+        size=size,
+        weights=None if options.weights is None else Path(options.weights),
+        pretrained=options.pretrained,
+        dropout=options.dropout,
+        drop_path=options.drop_path,
+    )
+
+
+def _own_network(options: DecidedOptions, num_classes: int, size: int, own: nn.Module | None) -> nn.Module:
+    for name in ("dropout", "drop_path", "pretrained"):
+        if getattr(options, name):
+            raise OptionError(f"{name} must be left out for a network of your own, which has it where its code says so")
+    model = build_own(options.model, num_classes) if own is None else own
+    check_logits(model, num_classes, size)
+    if options.weights is not None:
+        load_own_weights(model, Path(options.weights))
+    return model.train()
+
+
 def spread(model: nn.Module, options: DecidedOptions, ranks: Processes) -> nn.Module:
-    """What is called in training: the network compiled, and its gradients averaged over the ranks, where asked for."""
+    """Return what is called in training: the network, compiled and with gradients averaged over the ranks if asked."""
     if ranks.world_size > 1:
         devices = [ranks.device] if ranks.device.type == "cuda" else None
         model = DistributedDataParallel(model, device_ids=devices)
@@ -45,7 +70,7 @@ def spread(model: nn.Module, options: DecidedOptions, ranks: Processes) -> nn.Mo
 
 
 def half_type(amp: Precision, device: torch.device) -> torch.dtype | None:
-    """The 16-bit type of the arithmetic, or None. Raises `OptionError`."""
+    """Return the 16-bit type of the arithmetic, or None. Raises `OptionError`."""
     if amp == "none" or (amp == "auto" and device.type != "cuda"):
         return None
     if amp == "fp16" and device.type != "cuda":
@@ -58,15 +83,15 @@ def half_type(amp: Precision, device: torch.device) -> torch.dtype | None:
 
 
 def autocast(half: torch.dtype | None, device: torch.device) -> AbstractContextManager[object]:
-    """Arithmetic in `half` inside the block, where it isn't None."""
+    """Compute in `half` inside the block, where it isn't None."""
     return nullcontext() if half is None else torch.autocast(device.type, half)
 
 
 def synchronised(model: nn.Module, name: str, device: torch.device) -> nn.Module:
-    """`model` with batch norms whose statistics are those of all ranks."""
+    """Return `model` with batch norms whose statistics are those of all ranks."""
     if device.type != "cuda":
         raise OptionError("sync_batchnorm needs GPUs, got the CPU; leave it out")
-    if name in OWN:
+    if name in OWN or is_own(name):
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return, no-untyped-call]
     # timm's batch norms have an activation inside, which PyTorch's function would lose.
     converted: nn.Module = load_timm().layers.convert_sync_batchnorm(model)

@@ -1,4 +1,4 @@
-"""A network, settings -> its parameters in groups, and the optimiser; which of them learn."""
+"""A network, settings -> its optimizer, which parameters learn, and the learning rate of each step."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -6,16 +6,22 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
+from imgdata.errors import OptionError
 from imgdata.training.defaults import DecidedOptions
 from imgdata.training.options import Curve
 
+_LAST_SHARE = 0.01
+"""Share of the learning rate at which cosine curves end."""
+_RISE = 0.3
+"""Share of the steps in which `onecycle` rises: Smith and Topin, "Super-convergence", 2017 (arXiv 1708.07120)."""
+
 
 def make_optimizer(model: nn.Module, options: DecidedOptions) -> torch.optim.Optimizer:
-    """SGD with Nesterov's momentum or AdamW over all parameters; `options` are decided.
+    """Return SGD with Nesterov's momentum, or AdamW, over all parameters.
 
     Weight decay leaves norms and biases out (all parameters of one dimension, and those that the network names), as in
-    He et al., "Bag of tricks for image classification", 2018 (arXiv 1812.01187). Each group has `lr_share`, what its
-    learning rate is of the run's: `backbone_lr` for all but the classifier, where that came with weights.
+    He et al., "Bag of tricks for image classification", 2018 (arXiv 1812.01187). Each group has `lr_share`, its part
+    of the run's learning rate: `backbone_lr` for all but the classifier, where training starts with weights.
     """
     groups = list(_groups(model, options))
     fused = next(model.parameters()).is_cuda
@@ -33,15 +39,25 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def freeze(model: nn.Module, frozen: bool) -> None:
-    """Let all but the classifier stay as it is, or learn again."""
+    """Let the classifier alone learn, or with `frozen` false all parameters. Raises `OptionError`."""
     head = _head_ids(model)
+    if frozen and not head:
+        raise OptionError("freeze needs a network with get_classifier(), which says what the classifier is")
     for parameter in model.parameters():
         parameter.requires_grad_(not frozen or id(parameter) in head)
 
 
-def train_mode(model: nn.Module, frozen: bool) -> None:
-    """Training mode; with `frozen` for the classifier alone, so that batch statistics of the rest stay as they are."""
+def train_mode(model: nn.Module, frozen: bool, *, freeze_batchnorm: bool = False) -> None:
+    """Put the network into training mode, with `frozen` its classifier alone: batch statistics of the rest stay.
+
+    With `freeze_batchnorm` the batch statistics of all batch norms stay, frozen or not.
+    """
     model.train()
+    if freeze_batchnorm:
+        for module in model.modules():
+            # The class of all of PyTorch's batch norms, and of timm's.
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
     if frozen:
         head = {module for one in _heads(model) for module in one.modules()}
         for module in model.modules():
@@ -65,7 +81,7 @@ def _groups(model: nn.Module, options: DecidedOptions) -> Iterator[dict[str, obj
                 yield {
                     "params": chosen,
                     "weight_decay": options.weight_decay if decays else 0.0,
-                    "lr_share": 1.0 if of_head or not transfers else options.backbone_lr,
+                    "lr_share": 1.0 if of_head or not transfers or not head else options.backbone_lr,
                 }
 
 
@@ -74,19 +90,15 @@ def _head_ids(model: nn.Module) -> set[int]:
 
 
 def _heads(model: nn.Module) -> Sequence[nn.Module]:
-    """The classifier; of networks that were distilled both."""
+    """Return the classifier, of distilled networks both; nothing where the network doesn't tell."""
+    if not hasattr(model, "get_classifier"):
+        return ()
     head = model.get_classifier()  # type: ignore[operator]
     return head if isinstance(head, Sequence) else (head,)
 
 
-_LAST_SHARE = 0.01
-"""Where cosine curves end."""
-_RISE = 0.3
-"""Share of the steps in which `onecycle` rises: Smith and Topin, "Super-convergence", 2017 (arXiv 1708.07120)."""
-
-
 def lr_share(step: int, *, steps: int, warmup: int, curve: Curve) -> float:
-    """The share of the highest learning rate at `step` (from 0) of `steps`.
+    """Return the share of the highest learning rate at `step` (from 0) of `steps`.
 
     It rises linearly for `warmup` steps (`onecycle`: for 3/10 of all, if that is more), and then falls to 1/100 along
     half a cosine (Loshchilov and Hutter, "SGDR", arXiv 1608.03983), or stays with `constant`.
@@ -103,7 +115,7 @@ def lr_share(step: int, *, steps: int, warmup: int, curve: Curve) -> float:
 
 
 def phase_at(step: int, ends: Sequence[int]) -> tuple[int, int, int]:
-    """Which phase `step` is in, its step there, and the phase's length; phases end before the steps `ends`."""
+    """Return the phase of `step`, the step within it, and the phase's length; phases end before the steps `ends`."""
     start = 0
     for number, end in enumerate(ends):
         if step < end:

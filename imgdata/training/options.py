@@ -1,6 +1,7 @@
-"""What a training run is asked to do: settings that are checked once, and become `config.json`."""
+"""Settings of a training run -> the same, checked once; as plain values for `config.json`."""
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from imgdata.errors import OptionError
 Optimizer = Literal["sgd", "adamw"]
 Curve = Literal["cosine", "onecycle", "constant"]
 Precision = Literal["auto", "none", "bf16", "fp16"]
-RecipeName = Literal["auto", "imagenet", "cifar", "classifier", "plain"]
 Policy = Literal["none", "randaugment", "trivialaugment", "autoaugment"]
 ClassWeights = Literal["none", "balanced", "effective"]
 
@@ -27,51 +27,63 @@ FREE = (
     "compile",
     "tensorboard",
     "checkpoint_steps",
+    "patience",
 )
-"""What may differ when a run is gone on with: the rest decides the losses."""
+"""Settings that may differ when a run is resumed; all others decide the losses."""
+RECIPES = ("imagenet", "cifar", "classifier", "plain")
+"""Recipes by name; with `_train` behind the name the same is meant."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainOptions:
-    """Settings of a run. Raises `OptionError`. What is None is decided by the dataset: `imgdata.training.defaults`."""
+    """Settings of a run. Raises `OptionError`. A setting that is None is decided by the dataset."""
 
     # --- the network
     model: str | None = None
-    """`cnn`, `resnet9`, or any name of timm's, such as `resnet50`."""
+    """`cnn`, `resnet9`, any name of timm's, such as `resnet50`, or `package.module:function` for a network of your own,
+    which `function(num_classes=N)` returns."""
     size: int | None = None
-    """Side of the pictures in pixels."""
+    """Side of the pictures that the network gets, in pixels."""
     weights: str | None = None
-    """File of weights to start with: .pth, .pt, .bin or .safetensors."""
+    """File of weights to start with: `.pth`, `.pt`, `.bin` or `.safetensors`."""
     pretrained: bool = False
     """Start with the weights of timm's hub."""
     freeze: bool = False
-    """Train the classifier alone, on the features of the rest as it is."""
+    """Train the classifier alone; the rest of the network (the backbone) stays as it is."""
     unfreeze_after: int | None = None
-    """Epochs with `freeze` before the rest is trained as well."""
+    """Epochs with `freeze` after which the backbone is trained as well."""
+    freeze_batchnorm: bool | None = None
+    """Keep the batch statistics of the weights that training starts with. None: where a frozen backbone is thawed and
+    few pictures at a time go through the network."""
     backbone_lr: float = 0.1
-    """Learning rate of all but the classifier, as a share of the classifier's, once it is not frozen any more."""
+    """Learning rate of the backbone as a share of the classifier's, where training starts with weights."""
     dropout: float = 0.0
+    """Share of the features that are dropped before the classifier in training."""
     drop_path: float = 0.0
+    """Share of the residual branches that are left out in training."""
 
     # --- the data
     split: str = "train"
+    """Name of the split to train on."""
     view: str | None = None
-    """Of the training split: a saved view, or steps such as `fraction=0.1`."""
+    """View of the training split: a saved view's name, or steps such as `fraction=0.1`."""
     val_split: str | None = None
-    """What is validated with; without one, `val` or `test` where the dataset has it, else `hold_out`."""
+    """Name of the split to validate with. None: `val` or the like where the dataset has it, never `test`; else a tenth
+    of the training samples is held out."""
     val_view: str | None = None
+    """View of the validation split, or of the training split where no validation split is named or usual."""
     hold_out: float | None = None
-    """Validate with a part of the training split that is kept out: a number of samples, or a share below 1."""
+    """Training samples to hold out and validate with, drawn by class: a number, or a share below 1."""
     balance: bool = False
     """Draw all classes equally often."""
     class_weights: ClassWeights = "none"
-    """Weights of classes in the loss, see `imgdata.views.balance.class_weights`."""
+    """Weights of the classes in the loss: `balanced` by 1 / samples, `effective` by the effective number of samples."""
 
     # --- augmentation
     recipe: str = "auto"
-    """`imagenet`, `cifar`, `classifier`, `plain`, or a file with `Recipe.to_dict` as JSON."""
-    flip: bool = True
-    """Mirror half of the pictures: not for digits or letters."""
+    """`imagenet`, `cifar`, `classifier`, `plain`, or a `.json` file as `Recipe.to_dict` gives it."""
+    flip: bool | None = None
+    """Mirror half of the pictures. None: unless the class names are digits or letters."""
     policy: Policy = "none"
     mixup: float = 0.0
     """Alpha of MixUp; 0 for none."""
@@ -80,12 +92,14 @@ class TrainOptions:
     erasing: float = 0.0
     """Probability that a rectangle is painted over."""
     progressive: bool = False
-    """Begin with pictures of two thirds of the side, and grow until three quarters of the epochs are over."""
+    """Begin with pictures of two thirds of the side; they grow until three quarters of the epochs are over."""
 
     # --- the course
     epochs: int | None = None
+    patience: int | None = None
+    """Epochs without a new best one after which the run ends early."""
     batch_size: int | None = None
-    """Samples of one step of the optimiser, over all ranks."""
+    """Samples of one step of the optimizer, over all ranks."""
     accumulate: int = 1
     """Parts in which each rank computes its share of a batch, one after another, to save memory."""
     optimizer: Optimizer | None = None
@@ -95,32 +109,41 @@ class TrainOptions:
     warmup: float | None = None
     """Epochs in which the learning rate rises from 0."""
     momentum: float = 0.9
-    """Of SGD, in Nesterov's form."""
+    """Momentum of SGD, in Nesterov's form."""
     weight_decay: float | None = None
-    """Of all weights but norms and biases."""
+    """Weight decay of all weights but norms and biases."""
     label_smoothing: float | None = None
+    """Share of each label that is spread over all classes."""
     clip_grad: float | None = None
     """Highest norm of the gradient."""
     ema: float = 0.0
-    """Decay of a moving average of the weights, which is what is validated and kept; 0 for none."""
+    """Decay of a moving average of the weights, which is then validated and kept; 0 for none."""
     flip_test: bool = False
     """Validate with the mean of each picture and its mirror image."""
     seed: int = 0
+    """Seed of weights, order and augmentation."""
 
     # --- the machine
     device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:1`."""
     backend: BackendName = "auto"
+    """What makes the batches: `cpu`, `dali`, `resident`, or `auto` for the best one here."""
     threads: int | None = None
+    """Threads of the loader. None: one for each core."""
     prefetch: int = 2
+    """Batches that are made ahead."""
     amp: Precision = "auto"
     """16-bit arithmetic: bf16 on GPUs that have it, none on the CPU."""
     channels_last: bool = True
+    """Keep pictures and weights with the channels last in memory."""
     sync_batchnorm: bool = False
     """Batch statistics over all ranks; CUDA only."""
     compile: bool = False
+    """Compile the network with `torch.compile`."""
     tensorboard: bool = False
+    """Write TensorBoard's events too."""
     checkpoint_steps: int = 500
-    """Steps after which the run is saved in mid-epoch; 0 for the ends of epochs alone."""
+    """Steps between checkpoints within an epoch; 0 to save at the ends of epochs alone."""
 
     def __post_init__(self) -> None:
         for name, least in _WHOLE.items():
@@ -152,6 +175,11 @@ class TrainOptions:
             raise OptionError("freeze needs pretrained weights: add pretrained, or weights=FILE")
         if self.unfreeze_after is not None and not self.freeze:
             raise OptionError("unfreeze_after needs freeze: nothing is frozen without it")
+        if self.freeze_batchnorm and not (self.pretrained or self.weights):
+            raise OptionError(
+                "freeze_batchnorm needs pretrained weights, whose batch statistics it keeps: add pretrained, or "
+                "weights=FILE"
+            )
         if self.hold_out is not None and (self.val_split is not None or self.val_view is not None):
             raise OptionError("hold_out can't be given with val_split or val_view: validate with one of them")
         if self.balance and self.class_weights != "none":
@@ -162,33 +190,45 @@ class TrainOptions:
             raise OptionError("hold_out can't cut a balanced view; use balance=True instead, which comes after the cut")
 
     def _check_left_out(self, names: Sequence[str]) -> None:
-        """A recipe from a file says all that is done to pictures."""
+        """Raise `OptionError` for settings beside a recipe from a file, which says all that is done to pictures."""
         for name in names:
             if getattr(self, name) != _DEFAULTS[name]:
                 raise OptionError(f"{name} can't be given with a recipe from a file; put it into {self.recipe}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain values, for JSON."""
+        """Return the settings as plain values, for JSON."""
         return dataclasses.asdict(self)
 
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> "TrainOptions":
-        """The settings that `to_dict` gave. Raises `OptionError` for names that are no setting."""
-        unknown = sorted(set(content) - {field.name for field in dataclasses.fields(TrainOptions)})
+        """Return the settings that `to_dict` gave. Raises `OptionError` for names that are no setting."""
+        known = [field.name for field in dataclasses.fields(TrainOptions)]
+        unknown = sorted(set(content) - set(known))
         if unknown:
-            raise OptionError(f"options: {unknown[0]!r} is none; another imgdata wrote it")
+            near = difflib.get_close_matches(unknown[0], known, n=1)
+            perhaps = f"perhaps {near[0]}, or " if near else ""
+            raise OptionError(f"options: {unknown[0]!r} is none; {perhaps}another imgdata wrote it")
         return TrainOptions(**content)
 
 
+def saved_options(content: Mapping[str, Any]) -> TrainOptions:
+    """Return the settings in a run's `config.json`, with what older runs did where they don't say it."""
+    before = {"freeze_batchnorm": False, **content}
+    if str(before.get("recipe")).endswith(".json"):
+        # A recipe from a file says itself whether pictures are mirrored.
+        before["flip"] = None
+    return TrainOptions.from_dict(before)
+
+
 def settings_of(options: TrainOptions | Mapping[str, Any] | None) -> dict[str, Any]:
-    """What was asked for, by name; of `TrainOptions`, which can't tell, what differs from the defaults."""
+    """Return the settings that were given, by name; of `TrainOptions` those that are not defaults."""
     if isinstance(options, TrainOptions):
         return {name: value for name, value in options.to_dict().items() if value != _DEFAULTS[name]}
     return dict(options or {})
 
 
-def go_on_with(saved: TrainOptions, given: Mapping[str, Any]) -> TrainOptions:
-    """The settings of a run that is gone on with: those it was started with, and what may change as given now.
+def resumed_options(saved: TrainOptions, given: Mapping[str, Any]) -> TrainOptions:
+    """Return the settings of a run that is resumed: those it was started with, and what may change as given now.
 
     Raises `OptionError` where a setting that was given now would change the losses.
     """
@@ -203,6 +243,13 @@ def go_on_with(saved: TrainOptions, given: Mapping[str, Any]) -> TrainOptions:
     return dataclasses.replace(saved, **changed)
 
 
+def changed_options(saved: TrainOptions, given: Mapping[str, Any]) -> TrainOptions:
+    """Return the settings of a saved run with those in `given` changed; a given one replaces those that exclude it."""
+    left_out = {other for name in given for other in _EXCLUDES.get(name, ())}
+    kept = {name: value for name, value in saved.to_dict().items() if name not in left_out}
+    return TrainOptions.from_dict(kept | dict(given))
+
+
 def _range(least: float, most: float) -> str:
     return f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
 
@@ -211,6 +258,7 @@ _WHOLE = {
     "size": 8,
     "unfreeze_after": 1,
     "epochs": 1,
+    "patience": 1,
     "batch_size": 1,
     "accumulate": 1,
     "seed": 0,
@@ -236,6 +284,20 @@ _RANGES = {
     "ema": (0, 0.99999),
 }
 """Settings that are numbers, with the least and the most."""
+_EXCLUDES = {
+    "hold_out": ("val_split", "val_view"),
+    "val_split": ("hold_out", "val_view"),
+    "val_view": ("hold_out",),
+    "weights": ("pretrained",),
+    "pretrained": ("weights",),
+    "balance": ("class_weights",),
+    "class_weights": ("balance",),
+    "recipe": ("flip", "policy", "mixup", "cutmix", "erasing", "progressive"),
+    "model": ("size", "optimizer", "lr", "weight_decay", "weights"),
+    "optimizer": ("lr", "weight_decay"),
+    "batch_size": ("lr",),
+}
+"""Settings -> those of a saved run that don't stay when they are given anew: they exclude or follow each other."""
 _CHOICES = {
     "optimizer": get_args(Optimizer),
     "curve": get_args(Curve),

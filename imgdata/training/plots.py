@@ -1,4 +1,4 @@
-"""Rows of epochs, confusion matrices -> pictures."""
+"""Rows of epochs, confusion matrices -> pictures and TensorBoard's events."""
 
 import io
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A run's folder: what lies where, made anew or found again."""
+"""A run's folder -> the paths of its files, which one process at a time writes."""
 
 import contextlib
 import json
@@ -25,52 +25,52 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """Settings, classes, versions; written first."""
+        """File of settings, classes, versions; written first."""
         return self.path / "config.json"
 
     @property
     def last(self) -> Path:
-        """All that is needed to go on."""
+        """File of all that is needed to resume."""
         return self.path / "last.pt"
 
     @property
     def best(self) -> Path:
-        """The weights of the best epoch, for predictions."""
+        """File of the weights of the best epoch, for predictions."""
         return self.path / "best.pt"
 
     @property
     def metrics(self) -> Path:
-        """A line for each epoch."""
+        """Table with a line for each epoch."""
         return self.path / "metrics.csv"
 
     @property
     def steps(self) -> Path:
-        """A line for each step."""
+        """Table with a line for each step."""
         return self.path / "steps.csv"
 
     @property
     def curves(self) -> Path:
-        """Loss and accuracy by epoch, as a picture."""
+        """Picture of loss and accuracy by epoch."""
         return self.path / "curves.png"
 
     @property
     def confusion(self) -> Path:
-        """The confusion matrix of the best weights, as a picture."""
+        """Picture of the best weights' confusion matrix."""
         return self.path / "confusion.png"
 
     @property
     def classes(self) -> Path:
-        """Accuracy of each class, and what it was taken for."""
+        """Table of each class: its accuracy, and what it was taken for."""
         return self.path / "classes.csv"
 
     @property
     def summary(self) -> Path:
-        """The figures of the whole run; written last."""
+        """File of the figures of the whole run; written last."""
         return self.path / "summary.json"
 
     @property
     def throughput(self) -> Path:
-        """Figures of timed steps, which need no run."""
+        """File of the figures of timed steps, which need no run."""
         return self.path / "throughput.json"
 
     @property
@@ -79,14 +79,14 @@ class RunFolder:
         return self.path / "tensorboard"
 
     def check(self, *, overwrite: bool = False) -> None:
-        """Raises `OutputError` where a new run can't be put: on another one, or on something that is none."""
+        """Raise `OutputError` where a new run can't be written: over another run, or into a folder with other files."""
         try:
             has_run, is_foreign = self.config.exists(), self.path.exists() and self._foreign()
         except OSError as error:
             raise output_error(error, self.path) from error
         if has_run and not overwrite:
             raise OutputError(
-                f"{self.path}: a run lies there already; go on with it (--resume), replace it (--overwrite), or choose "
+                f"{self.path}: already contains a run; resume it (--resume), replace it (--overwrite), or choose "
                 "another folder"
             )
         if is_foreign and not has_run:
@@ -94,9 +94,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self, *, new: bool, overwrite: bool = False) -> Iterator[None]:
-        """The folder for this process alone, made and emptied where the run is `new`; what a killed one left is gone.
+        """Hold the folder for this process alone; clear what a killed process left there.
 
-        Raises `OutputError`, as `check` and where another process writes there.
+        The folder of a `new` run is made and emptied. Raises `OutputError`, as `check` and where another process
+        writes the run.
         """
         with contextlib.ExitStack() as stack:
             try:
@@ -113,15 +114,19 @@ class RunFolder:
             yield
 
     def read_config(self) -> dict[str, Any]:
-        """The contents of `config.json`. Raises `OptionError`."""
-        return _read(self.config, f"{self.path}: must be the folder of a run")
+        """Return the contents of `config.json`. Raises `OptionError`."""
+        return read_config(self.path)
 
     def write_config(self, content: dict[str, Any]) -> None:
         """Write `config.json`."""
         write_atomic(self.config, _json({"version": CONFIG_VERSION, **content}))
 
+    def write_summary(self, content: dict[str, Any]) -> None:
+        """Write `summary.json`."""
+        write_atomic(self.summary, _json(content))
+
     def write_throughput(self, content: dict[str, Any]) -> None:
-        """Write `throughput.json`; the folder is made where it isn't there."""
+        """Write `throughput.json`, and make the folder where it is missing."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -129,7 +134,7 @@ class RunFolder:
         write_atomic(self.throughput, _json(content))
 
     def _foreign(self) -> bool:
-        """Whether what lies at the path is no run's."""
+        """Return whether the path has something that is no run's."""
         return not self.path.is_dir() or any(
             path != self.throughput and path.name != _LOCK and not _is_left_over(path) for path in self.path.iterdir()
         )
@@ -147,13 +152,16 @@ class RunFolder:
         except OSError as error:
             raise output_error(error, self.path) from error
 
-    def write_summary(self, content: dict[str, Any]) -> None:
-        """Write `summary.json`."""
-        write_atomic(self.summary, _json(content))
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the contents of a run's `config.json`; `path` is the run's folder or the file. Raises `OptionError`."""
+    if path.suffix == ".json":
+        return _read(path, f"{path}: must be the config.json of a run")
+    return _read(RunFolder(path).config, f"{path}: must be the folder of a run")
 
 
 def _is_left_over(path: Path) -> bool:
-    """Whether it is a file that a killed process had not finished, see `whole_file`."""
+    """Return whether it is a file that a killed process had not finished, see `whole_file`."""
     return path.name.startswith(".") and path.suffix == ".tmp"
 
 
@@ -161,7 +169,7 @@ def _read(path: Path, what: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = read_json(path)
     except OSError as error:
-        raise OptionError(f"{what}, got one without {path.name} ({error.strerror or error})") from error
+        raise OptionError(f"{what}, got none with {path.name} ({error.strerror or error})") from error
     except ValueError as error:
         raise OptionError(f"{path}: is damaged: {error}") from error
     if content.get("version") != CONFIG_VERSION:

@@ -1,9 +1,10 @@
-"""Logits, labels, batch after batch -> top-1, top-5, loss, accuracy by class, confusion, calibration."""
+"""A network, a loader -> logits and labels, batch after batch -> top-1, top-5, loss, confusion, calibration."""
 
 import csv
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,20 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from imgdata.errors import TrainingError
 from imgdata.loader.loader import Loader
+from imgdata.sample import Batch
 from imgdata.training.distributed import Processes
 from imgdata.training.network import autocast
+from imgdata.training.own import Metric
 
 CALIBRATION_BINS = 15
 """As in Guo et al., "On calibration of modern neural networks", 2017 (arXiv 1706.04599)."""
 MOST_CONFUSED_CLASSES = 4096
 """With more classes no confusion matrix is counted: it would take more memory than the network."""
+
+Seen = Callable[[torch.Tensor, Batch], None]
+"""Called with the logits of each batch, float32 `(N, C)`, and the batch."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,13 +34,13 @@ class Scores:
     """How good predictions were, each sample counted once."""
 
     total: int
-    """Samples with an image that could be decoded."""
+    """Samples whose image could be decoded."""
     skipped: int
-    """Samples without one; they are in no figure."""
+    """Samples whose image could not be decoded; they are in no figure."""
     correct: int
-    """Of them, those whose label had the highest logit."""
+    """Samples whose label had the highest logit."""
     correct_5: int
-    """Of them, those whose label was among the five highest (all where there are no more classes)."""
+    """Samples whose label was among the five highest logits (all samples with up to five classes)."""
     loss: float
     """Mean cross-entropy, in nats."""
     calibration_error: float
@@ -44,6 +51,8 @@ class Scores:
     """Samples of each class, `(C,)`."""
     confusion_CC: NDArray[np.int64] | None
     """Samples by label (row) and prediction (column), `(C, C)`; None above `MOST_CONFUSED_CLASSES`."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Values of the user's own metrics, by name."""
 
     @property
     def top1(self) -> float:
@@ -56,15 +65,15 @@ class Scores:
         return self.correct_5 / self.total if self.total else 0.0
 
     def to_state(self) -> dict[str, Any]:
-        """The figures as tensors and plain values, for a checkpoint."""
+        """Return the figures as tensors and plain values, for a checkpoint."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {
-            field.name: torch.from_numpy(value) if isinstance(value := getattr(self, field.name), np.ndarray) else value
-            for field in fields(self)
+            name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in values.items()
         }
 
     @staticmethod
     def from_state(state: Mapping[str, Any]) -> "Scores":
-        """The figures that `to_state` gave."""
+        """Return the figures that `to_state` gave."""
         plain: dict[str, Any] = {
             name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in state.items()
         }
@@ -72,7 +81,7 @@ class Scores:
 
 
 class Tally:
-    """Counts on the device, without waiting for it, until `scores` sums over all ranks."""
+    """Counts on the device; nothing waits for the device until `scores` sums over all ranks."""
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
         self.num_classes = num_classes
@@ -108,7 +117,7 @@ class Tally:
         self._bins[1].index_add_(0, bin_N, right_N.double())
 
     def scores(self, samples: int, ranks: Processes) -> Scores:
-        """The figures over all ranks, each of which must call it once; `samples` is how many there should be."""
+        """Return the figures over all ranks, each of which must call it once; `samples` is how many there should be."""
         ranks.sum(self._pairs, self._count_C, self._right_C, self._correct_5, self._loss, self._bins)
         total = int(self._count_C.sum())
         confidence, right = self._bins.cpu().numpy()
@@ -126,19 +135,25 @@ class Tally:
 
 
 def classes_csv(scores: Scores, names: Sequence[str]) -> bytes:
-    """A line for each class: its samples, how many are right, the share, and what it is most often taken for."""
+    """Return a line for each class: samples, correct ones, their share, and what it is most often taken for."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["class", "samples", "correct", "accuracy", "mostly_taken_for", "times"])
     for number, name in enumerate(names):
         count, right = int(scores.count_C[number]), int(scores.right_C[number])
         accuracy = f"{right / count:.4f}" if count else ""
-        writer.writerow([name, count, right, accuracy, *_mistaken(scores, number, names)])
+        mistaken, times = _mistaken(scores, number, names)
+        writer.writerow([plain_cell(name), count, right, accuracy, plain_cell(mistaken), times])
     return text.getvalue().encode()
 
 
+def plain_cell(text: str) -> str:
+    """Return the text with an apostrophe before what a spreadsheet would run as a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def _mistaken(scores: Scores, number: int, names: Sequence[str]) -> tuple[str, str]:
-    """The class that samples of class `number` are most often mistaken for, and how many are."""
+    """Return the class that samples of class `number` are most often mistaken for, and how many are."""
     if scores.confusion_CC is None:
         return "", ""
     taken_C = scores.confusion_CC[number].copy()
@@ -155,20 +170,40 @@ def evaluate_network(
     *,
     half: torch.dtype | None = None,
     flip_test: bool = False,
+    metrics: Mapping[str, Metric] | None = None,
+    seen: Seen = lambda logits_NC, batch: None,
     progress: Callable[[int, int], None] = lambda done, batches: None,
 ) -> Scores:
-    """The scores of `model` on all samples of `loader`, whose recipe has nothing random; every rank must call it.
+    """Return the scores of `model` on all samples of `loader`, whose recipe has nothing random.
 
-    Each rank sees its part once, and the sums over the ranks are the scores; padding and images that can't be decoded
-    don't count. With `flip_test` logits are the mean of those of each picture and its mirror image.
+    Every rank must call it: each sees its part once, and the sums over the ranks are the scores. Padding and images
+    that can't be decoded don't count. With `flip_test` logits are the mean of those of each picture and its mirror
+    image. Metrics see the logits of all ranks together, which are kept in memory for them.
     """
     model.eval()
     tally = Tally(len(loader.classes), ranks.device)
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
     for number, batch in enumerate(loader, 1):
         with autocast(half, ranks.device):
             logits_NC = model(batch.images)
             if flip_test:
                 logits_NC = (logits_NC + model(batch.images.flip(-1))) / 2
         tally.add(logits_NC, batch.labels, batch.valid)
+        seen(logits_NC, batch)
+        if metrics:
+            kept.append((logits_NC.float().cpu()[batch.valid], batch.labels.cpu()[batch.valid]))
         progress(number, len(loader))
-    return tally.scores(len(loader.view), ranks)
+    scores = tally.scores(len(loader.view), ranks)
+    return replace(scores, metrics=_measured(metrics, kept, ranks)) if metrics and scores.total else scores
+
+
+def _measured(
+    metrics: Mapping[str, Metric], kept: Sequence[tuple[torch.Tensor, torch.Tensor]], ranks: Processes
+) -> dict[str, float]:
+    parts = [pair for part in ranks.gather(list(kept)) for pair in part]
+    logits_NC, label_N = (torch.cat([pair[which] for pair in parts]) for which in (0, 1))
+    found = {name: float(metric(logits_NC, label_N)) for name, metric in metrics.items()}
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise TrainingError(f"metric {name!r} must return a finite number, got {value}")
+    return found

@@ -1,42 +1,54 @@
-"""A dataset, settings -> all that a run works with: decided settings, loaders, the network."""
+"""A dataset, settings -> what a run works with: decided settings, loaders, the network."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from imgdata.backends.options import DType, LoaderOptions, or_default
-from imgdata.errors import OptionError
+from imgdata.dataset.dataset import open as open_dataset
+from imgdata.dataset.manifest import MANIFEST, dataset_folder
+from imgdata.errors import OptionError, ShardError
 from imgdata.loader.loader import Loader
-from imgdata.models import model_input
+from imgdata.models import ModelInput, model_input
 from imgdata.recipes.recipe import Recipe
 from imgdata.sample import ClassName
-from imgdata.training.data import evaluation_recipe, facts_of, one_size, open_views, training_recipe
+from imgdata.training.data import (
+    Views,
+    choose_validation,
+    evaluation_recipe,
+    facts_of,
+    one_size,
+    open_views,
+    recipe_kind,
+    training_recipe,
+)
 from imgdata.training.defaults import DecidedOptions, Facts, resolve
 from imgdata.training.distributed import Processes
 from imgdata.training.network import half_type, make_network
 from imgdata.training.options import TrainOptions
+from imgdata.training.own import OwnParts, is_own, own_input
 from imgdata.version import __version__
 from imgdata.views.balance import class_weights
 from imgdata.views.view import View
 
 _PACKAGES = ("torch", "torchvision", "timm")
-"""Whose versions are kept, of those that are installed."""
+"""Packages whose versions are kept, of those that are installed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
     """What a run works with."""
 
-    out: Path
+    dataset: Path
     options: DecidedOptions
-    """With nothing left open."""
     classes: tuple[ClassName, ...]
     size: int
     """Side of the pictures in pixels; with growing ones the last."""
@@ -47,22 +59,34 @@ class Prepared:
     model: nn.Module
     weight_C: torch.Tensor | None
     """Weights of the classes in the loss, float32 `(C,)` on the device."""
+    recipe_name: str
+    """`imagenet`, `cifar`, `classifier`, `plain`, or the file of the training recipe."""
+    letters: bool
+    """Whether the class names are digits or letters."""
+    own: OwnParts
 
     @property
     def parameters(self) -> int:
-        """Weights of the network, all of them."""
+        """Number of the network's weights."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def config(self) -> dict[str, Any]:
-        """What `config.json` holds."""
+        """Return what `config.json` holds."""
         return {
-            "data": str(self.out.resolve()),
+            "data": str(self.dataset.resolve()),
             "options": self.options.to_dict(),
             "size": self.size,
             "classes": [list(one) for one in self.classes],
             "recipe": self.recipe.to_dict(),
             "eval_recipe": self.eval_recipe.to_dict(),
+            "recipe_name": self.recipe_name,
             "samples": {"train": len(self.train.view), "val": len(self.val.view)},
+            "views": {"train": _shown(self.train.view), "val": _shown(self.val.view)},
+            "trained_and_validated": _shared(self.train.view, self.val.view),
+            "letters": self.letters,
+            "backend": {"train": self.train.backend, "val": self.val.backend},
+            "backend_description": self.train.backend_description,
+            "own": self.own.names(),
             "parameters": self.parameters,
             "steps_per_epoch": len(self.train),
             "versions": {"imgdata": __version__, **{name: version(name) for name in _PACKAGES if find_spec(name)}},
@@ -70,11 +94,18 @@ class Prepared:
 
 
 @contextmanager
-def prepare(out: Path, options: TrainOptions, ranks: Processes) -> Iterator[Prepared]:
-    """Open the data, decide what is open in `options`, make loaders and network. Raises `OptionError`, `ShardError`."""
-    views = open_views(out, options)
+def prepare(
+    dataset: Path, options: TrainOptions, ranks: Processes, *, own: OwnParts | None = None, saved: bool = False
+) -> Iterator[Prepared]:
+    """Open the data, decide what is open in `options`, make loaders and network; close the loaders after the block.
+
+    `own` are parts of the user's code; `saved` means that the options are those of a run, which decided them. Raises
+    `OptionError`, `ShardError`.
+    """
+    own = own or OwnParts()
+    options, views = open_data(dataset, options, saved=saved)
     facts = facts_of(views.train, gpu=ranks.device.type == "cuda", ranks=ranks.world_size)
-    decided = resolve(options, facts)
+    decided = _with_own_loss(resolve(options, facts), options, own)
     # Raises where the device can't compute in it, before anything is made.
     half_type(decided.amp, ranks.device)
     if decided.unfreeze_after is not None and decided.unfreeze_after >= decided.epochs:
@@ -86,7 +117,7 @@ def prepare(out: Path, options: TrainOptions, ranks: Processes) -> Iterator[Prep
         raise OptionError(
             f"batch_size must be at most the {len(views.train):,} samples to train on, got {decided.batch_size:,}"
         )
-    takes = model_input(decided.model)
+    takes = _input(decided, facts)
     size = decided.size or _size(decided, takes.size, facts)
     recipe = training_recipe(decided, takes, size, facts, one_size(views.train))
     if decided.size is None:
@@ -100,7 +131,7 @@ def prepare(out: Path, options: TrainOptions, ranks: Processes) -> Iterator[Prep
             for name, view, used in (("train", views.train, recipe), ("val", views.val, eval_recipe))
         }
         yield Prepared(
-            out=out,
+            dataset=dataset,
             options=decided,
             classes=views.train.classes,
             size=size,
@@ -108,18 +139,60 @@ def prepare(out: Path, options: TrainOptions, ranks: Processes) -> Iterator[Prep
             eval_recipe=eval_recipe,
             train=loaders["train"],
             val=loaders["val"],
-            model=make_network(decided, len(views.train.classes), size, ranks),
+            model=make_network(decided, len(views.train.classes), size, ranks, own.model),
             weight_C=_weights(views.train, decided, ranks.device),
+            recipe_name=decided.recipe if decided.recipe.endswith(".json") else recipe_kind(decided, facts),
+            letters=facts.letters,
+            own=own,
         )
 
 
+def open_data(dataset: Path, options: TrainOptions, *, saved: bool = False) -> tuple[TrainOptions, Views]:
+    """Return the options with the samples to validate with decided, and the views to train on and to validate with.
+
+    Options that are `saved` stay as they are. Raises `OptionError`, `ShardError`.
+    """
+    folder = dataset_folder(dataset)
+    if folder.is_dir() and not (folder / MANIFEST).exists():
+        raise ShardError(
+            f"{dataset}: must be a dataset that `imgdata shard` wrote, got a folder without {MANIFEST}; make one of "
+            f"raw images first: `imgdata shard {dataset} OUT`, then `imgdata train OUT --out RUN`"
+        )
+    opened = open_dataset(dataset)
+    options = options if saved else choose_validation(opened, options)
+    return options, open_views(opened, options)
+
+
 def read_classes(config: Mapping[str, Any]) -> tuple[ClassName, ...]:
-    """The classes in `config.json`."""
+    """Return the classes in `config.json`."""
     return tuple(ClassName(*one) for one in config["classes"])
 
 
+def _shown(view: View) -> dict[str, str]:
+    return {"split": view.split, "view": view.expression}
+
+
+def _shared(train: View, val: View) -> int:
+    """Return how many samples are trained on and validated with."""
+    return len(np.intersect1d(train.position_N, val.position_N)) if train.split == val.split else 0
+
+
+def _with_own_loss(decided: DecidedOptions, given: TrainOptions, own: OwnParts) -> DecidedOptions:
+    """Return the settings without what a loss of the user's own does not do."""
+    if own.loss is None:
+        return decided
+    for name in ("label_smoothing", "class_weights"):
+        if getattr(given, name) not in (None, 0, "none"):
+            raise OptionError(f"{name} can't be given with a loss of your own; put it into that")
+    return replace(decided, label_smoothing=0.0)
+
+
+def _input(options: DecidedOptions, facts: Facts) -> ModelInput:
+    return own_input(facts.side) if is_own(options.model) else model_input(options.model)
+
+
 def _size(options: DecidedOptions, usual: int, facts: Facts) -> int:
-    """The network's usual side; that of the pictures where they are small and the network takes any."""
+    """Return the network's usual side; that of the pictures where they are small and the network takes any."""
     return facts.side if options.model in ("cnn", "resnet9") and facts.side < usual else usual
 
 
@@ -151,7 +224,7 @@ def _loader(view: View, recipe: Recipe, options: DecidedOptions, ranks: Processe
 
 
 def _weights(view: View, options: DecidedOptions, device: torch.device) -> torch.Tensor | None:
-    """Class weights whose mean over the samples of an epoch is 1."""
+    """Return class weights whose mean over the samples of an epoch is 1."""
     if options.class_weights == "none":
         return None
     weight_C = class_weights(view, options.class_weights)

@@ -24,42 +24,42 @@ _HELD_BATCHES = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EndToEnd:
-    """How much of the network's speed the loader leaves it; medians over the rounds, over all ranks."""
+    """Speed of training with the loader and without it; medians over the rounds, over all ranks."""
 
     real_images_per_s: float
-    """With the loader."""
+    """Images/s with the loader."""
     synthetic_images_per_s: float
-    """With batches that lie on the device already."""
+    """Images/s with batches that are on the device already."""
     ratio: float
     """real / synthetic of neighbouring rounds: 1 when the network never waits."""
     data_wait: float
     """Share of the time with the loader in which the network waited for a batch, on this rank."""
     rounds: int
     steps: int
-    """Of a round."""
+    """Steps of a round."""
     batch_size: int
     """Samples of a step, over all ranks."""
     config: dict[str, Any]
-    """What `config.json` of such a run holds."""
+    """Contents of the `config.json` of such a run."""
 
 
 def end_to_end(
-    out: str | Path,
+    dataset: str | Path,
     options: TrainOptions | None = None,
     *,
     rounds: int = 3,
     steps: int = 50,
     progress: Callable[[int, int], None] = lambda done, rounds: None,
 ) -> EndToEnd:
-    """Time rounds of `steps` steps with the loader and without it, in turn; nothing is validated or kept.
+    """Time rounds of `steps` steps with the loader and without it, by turns; nothing is validated or kept.
 
-    Both learn with the same network and settings. `progress` is told how many of the rounds are done. Raises
+    Both train the same network with the same settings. `progress` gets how many of the rounds are done. Raises
     `OptionError`, `ShardError`, `TrainingError`.
     """
     if rounds < 1 or steps < 1:
         raise OptionError(f"rounds and steps must be 1 or more, got {rounds} and {steps}")
     given = options or TrainOptions()
-    with processes(given.device) as ranks, prepare(Path(out), given, ranks) as prepared:
+    with processes(given.device) as ranks, prepare(Path(dataset), given, ranks) as prepared:
         learner = Learner(prepared.model, prepared.options, ranks, prepared.weight_C)
         learner.begin_epoch()
         clock, real = Clock(ranks.device), _batches(prepared)
@@ -87,7 +87,7 @@ def end_to_end(
 
 
 def _batches(prepared: Prepared) -> Iterator[Batch]:
-    """Epoch after epoch, without end; always the last one, whose pictures are largest where they grow."""
+    """Yield batches without end, always of the last epoch, whose pictures are largest where they grow."""
     while True:
         prepared.train.set_epoch(prepared.options.epochs - 1)
         yield from prepared.train
@@ -96,7 +96,7 @@ def _batches(prepared: Prepared) -> Iterator[Batch]:
 def _steps(
     learner: Learner, source: Iterator[Batch], steps: int, prepared: Prepared, clock: Clock
 ) -> tuple[float, float]:
-    """(seconds, seconds of waiting) of so many steps."""
+    """Return (seconds, seconds of waiting) of so many steps."""
     clock.restart()
     for number in range(steps):
         clock.waits()

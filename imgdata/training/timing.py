@@ -6,15 +6,15 @@ import torch
 
 
 def finish(device: torch.device) -> None:
-    """Wait for what the device was told to do."""
+    """Wait until the device has done all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class Clock:
-    """Call `waits` before a batch is asked for, `has_batch` when it is there, and `take` now and then.
+    """Measures waiting: call `waits` before a batch is requested, `has_batch` when it has come, `take` for the sums.
 
-    On a GPU it is the device whose waiting counts: the time between its last work of a step and its first of the next.
+    On a GPU the device's waiting counts: the time between its last work of a step and its first of the next.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -25,14 +25,14 @@ class Clock:
         self._waited = 0.0
 
     def restart(self) -> None:
-        """Forget what came before: what has been done since was neither learning nor waiting."""
+        """Forget the time so far, which was neither learning nor waiting."""
         self._settle()
         self._gaps.clear()
         self._waited = 0.0
         self._mark = time.perf_counter()
 
     def waits(self) -> None:
-        """The step is given to the device, and the next batch is asked for."""
+        """Note that the device has its step, and that the next batch is requested."""
         if self._cuda is None:
             self._asked = time.perf_counter()
         else:
@@ -40,7 +40,7 @@ class Clock:
             self._idle.record(torch.cuda.current_stream(self._cuda))
 
     def has_batch(self) -> None:
-        """The batch is there."""
+        """Note that the batch has come."""
         if self._cuda is None:
             self._waited += time.perf_counter() - self._asked
         elif self._idle is not None:
@@ -49,7 +49,7 @@ class Clock:
             self._gaps.append((self._idle, busy))
 
     def take(self) -> tuple[float, float]:
-        """(seconds, seconds of waiting) since the last `take` or `restart`; waits for the device."""
+        """Return (seconds, seconds of waiting) since the last `take` or `restart`; waits for the device."""
         self._settle()
         now = time.perf_counter()
         seconds, waited = now - self._mark, self._waited

@@ -1,10 +1,12 @@
 """`imgdata evaluate`: the figures are those of the training, of scikit-learn, and of any number of ranks."""
 
+import csv
 import json
 import shutil
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
@@ -123,18 +125,64 @@ def test_a_split_without_one_good_image_is_refused(tmp_path):
         evaluate(random_network("cnn"), out, split="train")
 
 
+def test_a_run_finds_its_classes_by_id_in_any_order_and_reports_those_that_are_missing(tmp_path):
+    out = dataset(tmp_path, count=9)
+    own = random_network("cnn", classes=4, ids=("2", "9", "0", "1"))
+    found = evaluate(own, out, split="train")
+    assert [(row.index, row.id, row.total) for row in found.per_class] == [(0, "2", 3), (2, "0", 3), (3, "1", 3)]
+    assert [one.id for one in found.missing] == ["9"]
+    assert found.to_dict()["missing"] == ["9"]
+    assert "missing      1 of 4 classes" in str(found)
+
+
+def test_a_run_refuses_samples_of_a_class_that_it_does_not_have(tmp_path):
+    out = dataset(tmp_path, count=4)
+    own = random_network("cnn", classes=2, ids=("0", "1"))
+    with pytest.raises(OptionError, match=r"got '2'; leave its samples out with a view, --view \"where class!=2\""):
+        evaluate(own, out, split="train")
+    assert evaluate(own, out, split="train", view="where class!=2").scores.total == 3
+
+
+def test_each_sample_has_a_row_with_its_label_and_its_prediction(run, digits, tmp_path):
+    found = evaluate(run, digits, batch_size=7)
+    rows = found.predictions
+    assert rows.keys == [sample.key for sample in imgdata.open(digits)["val"]]
+    assert (rows.label_N == rows.predicted_N).sum() == found.scores.correct
+    assert rows.loss_N.mean() == pytest.approx(found.scores.loss, rel=1e-5)
+    worst = rows.worst(5)
+    assert rows.loss_N[worst].tolist() == sorted(rows.loss_N, reverse=True)[:5]
+    rows.save(tmp_path / "rows.csv")
+    rows.save(tmp_path / "rows.parquet")
+    with open(tmp_path / "rows.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    table = pq.read_table(tmp_path / "rows.parquet").to_pylist()
+    assert list(lines[0]) == list(table[0]) == ["key", "label", "predicted", "probability", "loss"]
+    assert [line["key"] for line in lines] == [row["key"] for row in table] == rows.keys
+    assert [float(line["loss"]) for line in lines] == pytest.approx([row["loss"] for row in table], rel=1e-5)
+    assert {line["label"] for line in lines} == set("0123456789")
+
+
+def test_the_command_writes_predictions_and_a_sheet_of_the_worst(run, digits, tmp_path):
+    rows, sheet = tmp_path / "rows.csv", tmp_path / "worst.png"
+    arguments = [str(run), str(digits), "--predictions", str(rows), "--worst", "7", "--sheet", str(sheet)]
+    done = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert len(rows.read_text().splitlines()) == 81
+    assert "highest loss" in done.stdout
+    with Image.open(sheet) as image:
+        assert min(image.size) > 300
+
+
 @pytest.mark.parametrize(
-    ("ids", "message"),
+    ("option", "file", "message"),
     [
-        (("0", "2", "1"), r"class 1 must be '2', as the network was trained, got '1'"),
-        (("0", "1"), r"must have the 2 classes that the network was trained on, got 3"),
-        (("0", "1", "2", "3"), r"must have the 4 classes that the network was trained on, got 3"),
+        ("--predictions", "rows.txt", r"must go to a \.csv or \.parquet file"),
+        ("--predictions", "nowhere/rows.csv", "its folder must be there"),
+        ("--sheet", "sheet.jpg", r"sheet must be a \.png file"),
     ],
 )
-def test_a_run_refuses_a_dataset_of_other_classes(tmp_path, ids, message):
-    out = dataset(tmp_path, count=4)
-    with pytest.raises(OptionError, match=message):
-        evaluate(random_network("cnn", classes=len(ids), ids=ids), out, split="train")
+def test_files_that_cannot_be_written_are_refused_before_the_work(tmp_path, option, file, message):
+    with pytest.raises((OptionError, OutputError), match=message):
+        CliRunner().invoke(command, ["no-run", "no-data", option, str(tmp_path / file)], catch_exceptions=False)
 
 
 def test_a_run_takes_its_own_classes_as_they_are():

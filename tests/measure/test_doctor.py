@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from imgdata_cli.commands.doctor import command
 
 from imgdata import native
+from imgdata.cgroups import cpu_quota, memory_limit
 from imgdata.measure.doctor.problems import Needs, find_problems
-from imgdata.measure.machine.cgroups import cpu_quota, memory_limit
 from imgdata.measure.machine.gpu import Gpu
 from imgdata.measure.machine.host import Cpu, Machine, Memory, look_at_cpu, look_at_machine, look_at_memory
 

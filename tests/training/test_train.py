@@ -171,7 +171,7 @@ def test_memory_that_is_out_says_what_to_do(digits, tmp_path, monkeypatch):
         ({"device": "tpu"}, r"device must be auto, cpu, cuda"),
         ({"amp": "fp16"}, r"amp must be auto, none or bf16 on the CPU"),
         ({"recipe": "other"}, r"recipe must be auto, imagenet"),
-        ({"recipe": "missing.json", "flip": True}, r"missing.json: the recipe can't be read"),
+        ({"recipe": "missing.json", "flip": None}, r"missing.json: the recipe can't be read"),
         ({"progressive": True}, r"progressive needs the recipe imagenet, got plain"),
         ({"progressive": True, "recipe": "imagenet", "model": "resnet18", "size": 50}, r"multiple of 32"),
         ({"weights": "missing.pth"}, r"missing.pth"),
@@ -198,7 +198,7 @@ def test_a_run_is_not_written_over_unless_that_is_asked_for(digits, tmp_path):
     run = tmp_path / "run"
     train(digits, run, quick(epochs=1))
     before = (run / "last.pt").read_bytes()
-    with pytest.raises(OutputError, match="a run lies there already"):
+    with pytest.raises(OutputError, match="already contains a run; resume it"):
         train(digits, run, quick(epochs=1))
     assert (run / "last.pt").read_bytes() == before
     train(digits, run, quick(epochs=1, seed=1), overwrite=True)

@@ -100,7 +100,7 @@ def test_several_processes_without_torchrun_are_told_of_it(monkeypatch):
         pass
 
 
-@pytest.mark.parametrize("where", ["imgdata.training.loop.evaluate_network", "imgdata.training.setup.make_network"])
+@pytest.mark.parametrize("where", ["imgdata.training.course.evaluate_network", "imgdata.training.setup.make_network"])
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: out of memory"), MemoryError()]
 )
@@ -117,7 +117,7 @@ def test_other_faults_than_memory_come_out_as_they_are(digits, tmp_path, monkeyp
     def fail(*_, **__):
         raise RuntimeError("mat1 and mat2")
 
-    monkeypatch.setattr("imgdata.training.loop.evaluate_network", fail)
+    monkeypatch.setattr("imgdata.training.course.evaluate_network", fail)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         train(digits, tmp_path / "run", quick(epochs=1))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from imgdata.errors import OptionError
 from imgdata.training.defaults import Facts, resolve
 from imgdata.training.optimizer import lr_share, phase_at
-from imgdata.training.options import TrainOptions, go_on_with
+from imgdata.training.options import TrainOptions, resumed_options
 
 CIFAR = Facts(samples=45_000, classes=10, side=32, gpu=True)
 IMAGENET = Facts(samples=1_281_167, classes=1000, side=375, gpu=True)
@@ -89,10 +89,10 @@ def test_a_setting_of_another_version_is_named():
 
 def test_a_run_goes_on_with_what_may_change_and_refuses_the_rest():
     saved = resolve(TrainOptions(epochs=3), CIFAR)
-    assert go_on_with(saved, {"epochs": 9, "threads": 2, "accumulate": 4}).epochs == 9
-    assert go_on_with(saved, {"lr": saved.lr}) == saved
+    assert resumed_options(saved, {"epochs": 9, "threads": 2, "accumulate": 4}).epochs == 9
+    assert resumed_options(saved, {"lr": saved.lr}) == saved
     with pytest.raises(OptionError, match=r"mixup must be 0\.0, which the run was started with, got 0\.5"):
-        go_on_with(saved, {"mixup": 0.5})
+        resumed_options(saved, {"mixup": 0.5})
 
 
 @given(

@@ -68,7 +68,7 @@ def test_training_resizes_pictures_of_the_right_size_by_nothing(digits):
 @pytest.mark.parametrize("normalize", [(), (Normalize(mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5)),)])
 def test_validation_is_normalised_as_a_recipe_from_a_file_says(digits, tmp_path, normalize):
     path = own_recipe(tmp_path, Resize(size=20), PadRandomCrop(size=20, padding=2), *normalize)
-    recipe, evaluation = recipes_of(digits, recipe=path, model="resnet9", flip=True)
+    recipe, evaluation = recipes_of(digits, recipe=path, model="resnet9", flip=None)
     assert recipe.find(Normalize) == evaluation.find(Normalize) == (normalize[0] if normalize else None)
     assert evaluation.output_size(0) == (20, 20)
 
@@ -79,12 +79,12 @@ def test_validation_is_normalised_as_a_recipe_from_a_file_says(digits, tmp_path,
 def test_a_recipe_from_a_file_is_not_added_to(setting):
     (name,) = setting
     with pytest.raises(OptionError, match=f"{name} can't be given with a recipe from a file; put it into own.json"):
-        quick(**{"recipe": "own.json", "flip": True} | setting)
+        quick(**{"recipe": "own.json", "flip": None} | setting)
 
 
 def test_a_recipe_from_a_file_is_all_that_is_done(digits, tmp_path):
     ops = (CenterCrop(size=16), HorizontalFlip(), Normalize(mean=(0.0,) * 3, std=(1.0,) * 3), RandomErasing())
-    assert recipes_of(digits, recipe=own_recipe(tmp_path, *ops), flip=True)[0] == Recipe(*ops)
+    assert recipes_of(digits, recipe=own_recipe(tmp_path, *ops), flip=None)[0] == Recipe(*ops)
 
 
 def test_batch_norms_with_an_activation_inside_keep_it_over_all_ranks():
@@ -151,7 +151,23 @@ def test_lines_of_progress_are_whole_and_the_time_left_is_that_of_the_steps_sinc
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     display = TrainDisplay(quiet=False)
     config = {
-        "options": {"model": "cnn", "epochs": 10, "batch_size": 4, "optimizer": "sgd", "lr": 0.1},
+        "options": {
+            "model": "cnn",
+            "epochs": 10,
+            "batch_size": 4,
+            "optimizer": "sgd",
+            "lr": 0.1,
+            "hold_out": None,
+            "flip": True,
+            "patience": None,
+            "label_smoothing": 0.0,
+            "freeze_batchnorm": False,
+        },
+        "views": {"train": {"split": "train", "view": ""}, "val": {"split": "val", "view": ""}},
+        "trained_and_validated": 0,
+        "recipe_name": "cifar",
+        "letters": False,
+        "backend_description": "cpu: 2 threads",
         "samples": {"train": 40, "val": 8},
         "classes": [["0", "a"]] * 1000,
         "parameters": 1,
@@ -165,7 +181,7 @@ def test_lines_of_progress_are_whole_and_the_time_left_is_that_of_the_steps_sinc
     now[0] += 10
     display.stepped(Report(epoch=10, step=6, steps=10, loss=12345.678, top1=0.5, images_per_s=1e6, data_wait=0.5))
     lines = capsys.readouterr().err.splitlines()
-    assert "going on after step 5 of epoch 10" in lines
+    assert "resuming after step 5 of epoch 10" in lines
     assert lines[-1].startswith("epoch 10/10  step 6/10  loss 12345.678")
     assert lines[-1].endswith("0:00:40 left")
 

@@ -93,7 +93,7 @@ class Asking(TrainWatcher):
 
 AT_A_STEP = """
 import signal, sys, time
-import imgdata.training.loop as loop
+import imgdata.training.course as loop
 from imgdata_cli.main import main
 
 step, (at, what), sys.argv[1:] = loop.Learner.step, sys.argv[1:3], sys.argv[3:]
@@ -214,7 +214,7 @@ def test_a_run_is_saved_before_the_tables_of_its_last_epoch_which_are_made_up_fo
 
 RANKS = """
 import json, os, pathlib, signal, sys, time
-import imgdata.training.loop as loop
+import imgdata.training.course as loop
 
 out, run, settings, stop_at = sys.argv[1:]
 rank, step, save = os.environ["RANK"], loop.Learner.step, loop.save_checkpoint

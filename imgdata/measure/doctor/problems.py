@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from imgdata.measure.machine.host import Machine
+from imgdata.training.threads import crowding
 
 Severity = Literal["error", "warning", "note"]
 """Something doesn't work or costs a multiple; something costs time, or may fail; good to know."""
@@ -136,14 +137,9 @@ def _cores(machine: Machine) -> Iterator[Problem]:
             remedy=f"Loader(threads={threads}), `--threads {threads}`, OMP_NUM_THREADS={threads}; or raise the limit "
             "(`docker run --cpus`, `resources.limits.cpu`)",
         )
-    most = max(1, int(cpu.usable))
-    if machine.torch_threads > most:
-        yield Problem(
-            severity="warning",
-            what=f"PyTorch starts {machine.torch_threads} threads on {most} usable cores, which then wait for each "
-            "other",
-            remedy=f"OMP_NUM_THREADS={most}",
-        )
+    crowded = crowding(threads=machine.torch_threads, cores=cpu.usable, load=cpu.load)
+    if crowded is not None:
+        yield Problem(severity="warning" if crowded.certain else "note", what=crowded.what, remedy=crowded.remedy)
     if cpu.load > _BUSY * cpu.usable:
         free = max(1, int(cpu.usable - cpu.load))
         fewer = f"`--threads {free}`, Loader(threads={free}), OMP_NUM_THREADS={free}"

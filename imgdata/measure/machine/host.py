@@ -16,8 +16,8 @@ import numpy as np
 
 from imgdata import native
 from imgdata.backends.dali.available import refusal
+from imgdata.cgroups import ROOT, cpu_quota, memory_limit, read_text
 from imgdata.devices import own_cores
-from imgdata.measure.machine.cgroups import ROOT, cpu_quota, memory_limit, read_text
 from imgdata.measure.machine.gpu import Gpu, find_gpus
 from imgdata.storage.cache_folder import cache_folder, existing_folder
 from imgdata.version import __version__

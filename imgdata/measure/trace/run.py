@@ -24,11 +24,10 @@ from imgdata.models import model_input
 from imgdata.recipes import Normalize
 from imgdata.recipes.recipe import Recipe
 from imgdata.sample import ClassName
-from imgdata.training.data import open_views
 from imgdata.training.distributed import Processes, processes
-from imgdata.training.options import TrainOptions
+from imgdata.training.options import TrainOptions, saved_options
 from imgdata.training.run_folder import RunFolder
-from imgdata.training.setup import Prepared, prepare, read_classes
+from imgdata.training.setup import Prepared, open_data, prepare, read_classes
 from imgdata.views.view import View
 
 TIMED = 64
@@ -102,10 +101,10 @@ def trace(
     with processes(chosen.device) as ranks:
         if ranks.world_size > 1:
             raise OptionError("a trace needs one process alone, got several; start it without torchrun")
-        there = len(open_views(Path(out), chosen).train.position_N)
+        there = len(open_data(Path(out), chosen, saved=run is not None)[1].train.position_N)
         if samples > there:
             raise OptionError(f"samples must be at most the {there:,} there are to train on, got {samples:,}")
-        with prepare(Path(out), chosen, ranks) as prepared:
+        with prepare(Path(out), chosen, ranks, saved=run is not None) as prepared:
             network = _network(prepared, run, ranks)
             # Of a run it is that of augmentation alone: the other draws are made.
             return _follow(prepared, network, ranks, samples, seed=given.seed or chosen.seed)
@@ -118,7 +117,7 @@ def _options_of(folder: RunFolder, given: TrainOptions) -> TrainOptions:
         if field.name not in _OF_ANY_RUN and getattr(given, field.name) != getattr(default, field.name):
             raise OptionError(f"{field.name} must be left out with a run, {folder.path}, which has its own")
     config = folder.read_config()
-    saved = TrainOptions.from_dict(config["options"])
+    saved = saved_options(config["options"])
     return replace(
         saved,
         size=config["size"],
@@ -126,7 +125,10 @@ def _options_of(folder: RunFolder, given: TrainOptions) -> TrainOptions:
         device=given.device,
         # A file may be gone; the run has kept what was in it.
         recipe="auto" if saved.recipe.endswith(".json") else saved.recipe,
-        **{name: getattr(default, name) for name in ("weights", "pretrained", "freeze", "unfreeze_after")},
+        **{
+            name: getattr(default, name)
+            for name in ("weights", "pretrained", "freeze", "unfreeze_after", "freeze_batchnorm")
+        },
     )
 
 
@@ -144,7 +146,7 @@ def _network(prepared: Prepared, run: str | Path | None, ranks: Processes) -> _N
     config = RunFolder(Path(run)).read_config()
     if (theirs := len(read_classes(config))) != (ours := len(prepared.classes)):
         raise OptionError(
-            f"{run}: its network has {theirs} classes, {prepared.out} has {ours}; use the dataset it was trained on"
+            f"{run}: its network has {theirs} classes, {prepared.dataset} has {ours}; use the dataset it was trained on"
         )
     known = load_trained(run, device=str(ranks.device))
     recipe = Recipe.from_dict(config["recipe"])
