@@ -86,7 +86,7 @@ def test_the_test_split_is_used_where_that_is_said_and_the_head_says_what_it_mea
         ),
         (
             {"val_split": "train", "val_view": "per_class=3"},
-            ["validate  30 samples of train | per_class=3,seed=0 (30 of them are trained on as well)"],
+            ["validate  30 samples of train | per_class=3 (30 of them are trained on as well)"],
         ),
     ],
     ids=["defaults", "mirrored", "shared"],
