@@ -30,7 +30,14 @@ _WIDE = 96
 )
 @click.option("--weights", metavar="FILE", help="Weights of --model.  [random]")
 @click.option("--recipe", metavar="NAME|FILE", help="imagenet, cifar, classifier, plain, or a .json file.")
-@click.option("--flip", type=click.Choice(("on", "off", "auto")), help="Mirror half of the pictures.  [auto]")
+@click.option(
+    "--flip",
+    type=click.Choice(("on", "off", "auto")),
+    is_flag=False,
+    flag_value="on",
+    help="Mirror half of the pictures.  [auto: unless classes are digits or letters]",
+)
+@click.option("--no-flip", is_flag=True, hidden=True)
 @click.option("--size", type=click.IntRange(min=8), help="Side of the pictures in pixels.")
 @click.option("--hold-out", type=click.FloatRange(min=0), help="Samples held out for validation; below 1: their share.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of weights and augmentation.  [0]")

@@ -25,6 +25,23 @@ def _flag(flag: str, text: str) -> click.Option:
     return _option(flag, text, is_flag=True)
 
 
+def flip_option() -> click.Option:
+    """Return `--flip on|off|auto`; without a word behind it, it means on."""
+    return _option(
+        "--flip",
+        "Mirror half of the pictures.  [auto: unless classes are digits or letters]",
+        type=click.Choice(("on", "off", "auto")),
+        metavar="on|off|auto",
+        is_flag=False,
+        flag_value="on",
+    )
+
+
+def no_flip_option() -> click.Option:
+    """Return `--no-flip`, another way to write `--flip off`."""
+    return _option("--no-flip", "Don't mirror pictures.", is_flag=True, hidden=True)
+
+
 SECTIONS: Mapping[str, list[click.Option]] = {
     "Network": [
         _option("--model", "cnn, resnet9, any of timm's, or your own: package.module:function.", metavar="NETWORK"),
@@ -57,7 +74,8 @@ SECTIONS: Mapping[str, list[click.Option]] = {
     ],
     "Augmentation": [
         _option("--recipe", "imagenet, cifar, classifier, plain, or a .json file.  [auto]", metavar="NAME|FILE"),
-        _choice("--flip", "on|off|auto", "Mirror half of the pictures.  [auto: unless classes are digits or letters]"),
+        flip_option(),
+        no_flip_option(),
         _choice("--policy", "none|randaugment|trivialaugment|autoaugment", "Random operations."),
         _option("--mixup", "Alpha of MixUp.", type=_ZERO),
         _option("--cutmix", "Alpha of CutMix.", type=_ZERO),
@@ -117,6 +135,7 @@ class SectionedCommand(click.Command):
 def given(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was set on the command line, as settings of `TrainOptions`."""
     found = {name: value for name, value in settings.items() if value is not None}
-    if isinstance(flip := found.pop("flip", None), str) and flip != "auto":
+    flip = "off" if found.pop("no_flip", False) else found.pop("flip", "auto")
+    if flip != "auto":
         found["flip"] = flip == "on"
     return found

@@ -58,9 +58,7 @@ def flags(**settings: Any) -> list[str]:
     for name, value in (QUICK | settings).items():
         flag = name.replace("_", "-")
         if isinstance(value, bool):
-            words += (
-                ["--flip", "on" if value else "off"] if name == "flip" else [f"--{flag}" if value else f"--no-{flag}"]
-            )
+            words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
             words += [f"--{flag}", str(value)]
     return words

@@ -162,7 +162,7 @@ def test_letters_are_not_mirrored_unless_asked_for(settings, letters, flip):
 
 
 def test_the_head_says_why_nothing_is_mirrored(digits, tmp_path):
-    words = [word for word in flags(epochs=1, recipe="classifier") if word not in ("--flip", "off")]
+    words = [word for word in flags(epochs=1, recipe="classifier") if word != "--no-flip"]
     done = command(digits, "--out", tmp_path / "run", *words, "--flip", "auto")
     assert "pictures are not mirrored, classes are digits or letters (--flip on)" in done.stderr
 
