@@ -1,11 +1,18 @@
 """`imgdata`: finds the command, and turns what goes wrong into one message and an exit code."""
 
 import importlib
+import io
 import signal
 import sys
+import traceback
+import warnings
 from typing import Any, NoReturn
 
-import click
+try:
+    import click
+except KeyboardInterrupt:
+    # Before there is anything that could answer.
+    sys.exit(130)
 
 SECTIONS = {
     "Prepare a dataset": {
@@ -94,6 +101,9 @@ def _print_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
 )
+@click.option(
+    "--debug", is_flag=True, expose_value=False, callback=lambda *facts: _set_debug(*facts), help="Show tracebacks."
+)
 def cli() -> None:
     """Turn image datasets into verified, indexed WebDataset shards, and train networks from them.
 
@@ -114,27 +124,70 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: list[str] | None) -> int:
-    from imgdata.errors import ImgdataError, OptionError
-
+    """Run the command and return the exit code: whatever ends it is one line, and the traceback only with `--debug`."""
     try:
+        from imgdata.tables import printable
+
+        show = warnings.formatwarning
+        warnings.formatwarning = lambda *facts, **more: printable(show(*facts, **more))
         _refuse_urls(sys.argv[1:] if arguments is None else arguments)
         result = cli.main(arguments, prog_name="imgdata", standalone_mode=False)
+        return result if isinstance(result, int) else 0
     except click.exceptions.Exit as error:
         return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except ImgdataError as error:
-        click.echo(f"imgdata: {error}", err=True)
-        return EXIT_USAGE if isinstance(error, OptionError) else EXIT_FAULT
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("imgdata: interrupted", err=True)
-        return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output (`head`, a pager) has seen enough.
         sys.stderr.close()
         return EXIT_FAULT
-    return result if isinstance(result, int) else 0
+    except Exception as error:
+        return _failed(error)
+    except KeyboardInterrupt:
+        click.echo("imgdata: interrupted", err=True)
+        return EXIT_INTERRUPTED
+
+
+def _failed(error: Exception) -> int:
+    """Print what `error` means, and return the exit code. Errors that only a fault of imgdata's explains go on."""
+    from imgdata.errors import ImgdataError, OptionError
+    from imgdata.tables import printable
+
+    if isinstance(error, click.Abort):
+        click.echo("imgdata: interrupted", err=True)
+        return EXIT_INTERRUPTED
+    if isinstance(error, click.ClickException):
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(printable(shown.getvalue()), err=True, nl=False)
+        return error.exit_code
+    if isinstance(error, ImgdataError):
+        text = str(error)
+    elif isinstance(error, OSError):
+        text = f"{error.filename}: {error.strerror or error}" if error.filename else error.strerror or str(error)
+    elif isinstance(error, MemoryError):
+        text = "the memory is used up; close other programs, or give fewer workers or smaller batches"
+    elif isinstance(error, RecursionError):
+        text = "folders or data are nested too deeply"
+    else:
+        raise error
+    if _DEBUG.asked:
+        click.echo(printable("".join(traceback.format_exception(error))), err=True, nl=False)
+    elif not isinstance(error, ImgdataError):
+        text += " (`imgdata --debug COMMAND ...` shows where)"
+    click.echo(printable(f"imgdata: {text}"), err=True)
+    return EXIT_USAGE if isinstance(error, OptionError) else EXIT_FAULT
+
+
+class _Debug:
+    """Whether the user asked for tracebacks."""
+
+    asked = False
+
+
+_DEBUG = _Debug()
+
+
+def _set_debug(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    _DEBUG.asked = asked
 
 
 def _refuse_urls(arguments: list[str]) -> None:

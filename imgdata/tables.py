@@ -1,15 +1,50 @@
 """Tables and lines of text -> what a terminal, `print` or a notebook shows of them."""
 
 import io
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
     from rich.table import Table
 
 WIDTH = 100
 """Columns where no terminal says how many there are."""
+
+
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+"""What moves the cursor, colours, renames or rings a terminal, reverses the order of letters, or can't be written."""
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with control characters written as `\x1b` and the like; lines and tabs stay.
+
+    Names of files, keys, classes and answers of servers come from anyone, and a terminal obeys what is in them.
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def new_console(**settings: Any) -> "Console":
+    """Return a console of rich's on which foreign text is only text: no markup, emoji's code or control character."""
+    return _console_class()(**{"highlight": False, "markup": False, "emoji": False, **settings})
+
+
+@cache
+def _console_class() -> "type[Console]":
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class PrintableConsole(Console):
+        def render(self, renderable: "RenderableType", options: "ConsoleOptions | None" = None) -> "Iterator[Segment]":
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+    return PrintableConsole
 
 
 def new_table(**settings: Any) -> "Table":
@@ -22,11 +57,8 @@ def new_table(**settings: Any) -> "Table":
 
 def as_text(parts: "Iterable[RenderableType]", width: int = WIDTH) -> str:
     """Return the parts one below the other, without colours: for `__str__`."""
-    from rich.console import Console
-
     file = io.StringIO()
-    # Names of files and classes are data: nothing in them is markup or an emoji's code.
-    console = Console(file=file, width=width, highlight=False, markup=False, emoji=False, color_system=None)
+    console = new_console(file=file, width=width, color_system=None)
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, str))
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
@@ -34,11 +66,7 @@ def as_text(parts: "Iterable[RenderableType]", width: int = WIDTH) -> str:
 
 def as_html(parts: "Iterable[RenderableType]", width: int = WIDTH) -> str:
     """Return the parts as HTML with their colours: for `_repr_html_` in notebooks."""
-    from rich.console import Console
-
-    console = Console(
-        file=io.StringIO(), width=width, highlight=False, markup=False, emoji=False, record=True, force_jupyter=False
-    )
+    console = new_console(file=io.StringIO(), width=width, record=True, force_jupyter=False)
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, str))
     return console.export_html(

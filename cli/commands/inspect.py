@@ -146,6 +146,8 @@ def _print_sample(dataset: Path, key: str, split: str | None, output: Path | Non
         # As text: numbers above 2^53 lose digits in most readers of JSON.
         click.echo(json.dumps({**facts, "xxh64": f"{row.xxh64:016x}"}))
         return
+    from ..display.console import say
+
     for fact, value in facts.items():
         if value not in ({}, None):
-            click.echo(f"{fact:>12}  {json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
+            say(f"{fact:>12}  {json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")

@@ -30,7 +30,7 @@ def command(ctx: click.Context, dataset: Path, deep: bool, workers: int | None, 
     """  # noqa: D301
     from imgdata.shards.verify import verify
 
-    from ..display.console import BAD, GOOD, Counting, note, tell
+    from ..display.console import BAD, GOOD, Counting, note, say, tell
 
     with Counting("verifying", "shards", quiet=quiet or as_json) as counting:
         faults = verify(dataset, deep=deep, workers=workers, progress=counting.progress)
@@ -39,7 +39,7 @@ def command(ctx: click.Context, dataset: Path, deep: bool, workers: int | None, 
         click.echo(json.dumps({"out": str(dataset), "deep": deep, "faults": [asdict(fault) for fault in faults]}))
     else:
         for fault in serious[:_SHOWN]:
-            click.echo(str(fault))
+            say(str(fault))
         if len(serious) > _SHOWN:
             click.echo(f"and {len(serious) - _SHOWN:,} more (--json prints all)")
     if not (quiet or as_json):

@@ -8,11 +8,12 @@ import time
 from types import TracebackType
 from typing import Self
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from imgdata.tables import WIDTH
+from imgdata.tables import WIDTH, new_console, printable
 
 PLAIN_LINE_SECONDS = 5.0
 """How often a line is printed where there is no terminal."""
@@ -25,10 +26,15 @@ def screen(*, stderr: bool = True) -> Console:
 
     Results that go into a file or a pipe are as wide as `COLUMNS` says, else 100 columns.
     """
-    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    console = new_console(stderr=stderr)
     if not (stderr or console.is_terminal or os.environ.get("COLUMNS")):
         console.width = WIDTH
     return console
+
+
+def say(text: str, *, stderr: bool = False) -> None:
+    """Print plain text, whole lines of any length; what a terminal would obey in it is escaped."""
+    click.echo(printable(text), err=stderr)
 
 
 def tell(console: Console, colour: str, start: str, rest: str, *, wrap: bool = False) -> None:
