@@ -3,7 +3,7 @@
 from imgdata.errors import ImageError
 from imgdata.images.info import ImageInfo
 from imgdata.images.jpeg import decode_jpeg
-from imgdata.images.pillow import heard_warnings, open_image, pillow_errors
+from imgdata.images.pillow import allow_pixels, heard_warnings, open_image, pillow_errors
 from imgdata.images.png import check_png_checksums, png_chunks
 from imgdata.images.webp import check_webp_size
 
@@ -15,6 +15,7 @@ def refuse_large(info: ImageInfo, max_pixels: int) -> None:
     """Raise `ImageError` `too-large` when the header promises more than `max_pixels`; nothing is decoded."""
     if info.width * info.height > max_pixels:
         raise ImageError("too-large", f"{info.width} x {info.height} pixels, the limit is {max_pixels} (max_pixels)")
+    allow_pixels(max_pixels)
 
 
 def check(data: bytes, info: ImageInfo) -> tuple[str, ...]:

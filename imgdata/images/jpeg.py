@@ -18,6 +18,10 @@ EOI = 0xD9
 SOS = 0xDA
 FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """SOF0 to SOF15; the three left out are DHT, JPG and DAC."""
+SEQUENTIAL = frozenset((0xC0, 0xC1))
+"""Frames whose pictures come in one scan, or one of each component."""
+MAX_SCANS = 100
+"""Scans of one JPEG; encoders write ten or so. Each costs a decoder as much as the whole picture, and few bytes."""
 _APP1 = 0xE1
 _APP14 = 0xEE
 _STANDALONE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))
@@ -79,6 +83,14 @@ def has_plain_header(data: bytes) -> bool:
     return False
 
 
+def refuse_many_scans(data: bytes) -> None:
+    """Raise `ImageError` for a JPEG of more than `MAX_SCANS` scans: a file of 1 MB would take minutes."""
+    # Coded data never look like this marker.
+    scans = data.count(b"\xff\xda")
+    if scans > MAX_SCANS:
+        raise ImageError("unsupported", f"JPEG of {scans:,} scans, the limit is {MAX_SCANS}; save it anew")
+
+
 def probe_jpeg(data: bytes) -> ImageInfo:
     """What the header of a JPEG says. Raises `ImageError`."""
     orientation, exif_seen, transform = 1, False, -1
@@ -88,6 +100,8 @@ def probe_jpeg(data: bytes) -> ImageInfo:
             if end - start < _FRAME.size:
                 raise ImageError("corrupt", "JPEG frame header is too short")
             frame = _FRAME.unpack_from(data, start)
+            if marker not in SEQUENTIAL:
+                refuse_many_scans(data)
             # Adobe's segment, if it is still to come, matters to four components only.
             if frame[3] != 4 or transform >= 0:
                 break
@@ -128,6 +142,7 @@ def decode_jpeg(
     """
     if info.bits != 8:
         raise ImageError("unsupported", f"JPEG with {info.bits} bits a channel")
+    refuse_many_scans(data)
     # The smallest scale that reaches these sides is exactly 1/shrink.
     height, width = -(-info.height // shrink), -(-info.width // shrink)
 
@@ -231,7 +246,7 @@ def _picture_only(data: bytes) -> tuple[bytes, int, bool]:
     for marker, start, end in jpeg_segments(data):
         segment = bytes((0xFF, marker)) + data[start - 2 : end]
         if marker in FRAME_MARKERS:
-            sequential = marker in (0xC0, 0xC1)
+            sequential = marker in SEQUENTIAL
         if marker == SOS and sequential:
             segment = segment[:-3] + b"\0\x3f\0"
         # Of the application segments, JFIF's presence and Adobe's transform tell YCbCr from RGB.

@@ -66,6 +66,29 @@ for _name, _module in list(sys.modules.items()):
         _module.warnings = _WarningsOfPillow()  # type: ignore[attr-defined]
 
 
+_pillows_check = Image._decompression_bomb_check
+_MOST_PIXELS = 2**31
+
+
+def _check_pixels(size: tuple[int, int], **options: Any) -> None:
+    if getattr(_heard, "texts", None) is None:
+        _pillows_check(size, **options)
+        return
+    most = getattr(_heard, "max_pixels", _MOST_PIXELS)
+    if size[0] * size[1] > most:
+        # Such as a tile of a TIFF, which may be larger than the picture.
+        raise Image.DecompressionBombError(f"{size[0]} x {size[1]} pixels, the limit is {most} (max_pixels)")
+
+
+# Pillow's limit is one number for the whole process, checked in dozens of places: where it decodes for us, ours counts.
+Image._decompression_bomb_check = _check_pixels
+
+
+def allow_pixels(max_pixels: int) -> None:
+    """Let `pillow_errors` of this thread decode up to `max_pixels` at once, whatever Pillow's own limit is."""
+    _heard.max_pixels = max_pixels
+
+
 @contextmanager
 def heard_warnings() -> Iterator[list[str]]:
     """Collect what Pillow warns of in this thread inside the block, instead of printing it."""

@@ -7,7 +7,6 @@ import re
 import tarfile
 import tempfile
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,20 +14,23 @@ from typing import NamedTuple
 import torch
 
 from imgdata.backends.registry import reference_kind
-from imgdata.dataset.manifest import MAX_PIXELS
+from imgdata.dataset.manifest import own_max_pixels
 from imgdata.errors import ImageError
 from imgdata.images.decode import refuse_large
 from imgdata.images.encode import repair
 from imgdata.images.probe import probe
+from imgdata.inference.download import download
 from imgdata.loader.loader import Loader
 from imgdata.recipes.recipe import Recipe
 from imgdata.shards.index_tars import index
 from imgdata.sources.listing import ListingBuilder
 from imgdata.sources.walk import image_files
 from imgdata.storage.atomic import output_error
-from imgdata.version import __version__
+from imgdata.storage.reading import MAX_MEMBER_BYTES, read_file
 
 MAX_DOWNLOAD_BYTES = 64 * 2**20
+MAX_DOWNLOAD_S = 120.0
+"""Seconds for a whole answer, however it comes."""
 DOWNLOAD_TIMEOUT_S = 20.0
 """Seconds without a response, or between two pieces of it."""
 _GROUP = 256
@@ -93,7 +95,7 @@ def file_batches(
 def read_image(name: str) -> bytes:
     """Return the encoded image in a file, or behind a URL. Raises `ImageError`."""
     try:
-        return _download(name) if _URL.match(name) else Path(name).read_bytes()
+        return _download(name) if _URL.match(name) else read_file(name, MAX_MEMBER_BYTES)
     except IsADirectoryError as error:
         raise ImageError("not-an-image", "a folder without images") from error
     except urllib.error.HTTPError as error:
@@ -108,9 +110,7 @@ def read_image(name: str) -> bytes:
 
 
 def _download(url: str) -> bytes:
-    request = urllib.request.Request(url, headers={"User-Agent": f"imgdata/{__version__}"})
-    with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT_S) as answer:
-        data: bytes = answer.read(MAX_DOWNLOAD_BYTES + 1)
+    data = download(url, max_bytes=MAX_DOWNLOAD_BYTES, timeout_s=DOWNLOAD_TIMEOUT_S, total_s=MAX_DOWNLOAD_S)
     if len(data) > MAX_DOWNLOAD_BYTES:
         raise ImageError(
             "too-large", f"more than {MAX_DOWNLOAD_BYTES:,} bytes; download it yourself, and name the file"
@@ -133,7 +133,7 @@ def _write_shard(
             try:
                 data = read_image(names[number])
                 info = probe(data)
-                refuse_large(info, MAX_PIXELS)
+                refuse_large(info, own_max_pixels())
                 if info.orientation != 1:
                     rotated(number)
                     # PNG keeps the pixels.

@@ -6,6 +6,7 @@
 
 /* Bytes of coefficients that a progressive JPEG may take; larger ones are left to the caller. */
 #define MAX_COEFFICIENTS 1000000000L
+#define SOS_MARKER 0xDA
 
 static int fits(const struct jpeg_decompress_struct *cinfo)
 {
@@ -33,6 +34,20 @@ static int has_end(const uint8_t *data, size_t size)
 
     for (size_t i = size; i-- > last + 1;)
         if (data[i] == JPEG_EOI && data[i - 1] == 0xFF)
+            return 1;
+    return 0;
+}
+
+/* Every scan walks over all coefficients: one of 300 bytes costs as much as the picture. Coded data never look like
+ * this marker. Python's `MAX_SCANS` is the same. */
+#define MAX_SCANS 100
+
+static int has_too_many_scans(const uint8_t *data, size_t size)
+{
+    int scans = 0;
+
+    for (const uint8_t *at = data, *end = data + size; (at = memchr(at, 0xFF, (size_t)(end - at))) != NULL && ++at < end;)
+        if (*at == SOS_MARKER && ++scans > MAX_SCANS)
             return 1;
     return 0;
 }
@@ -177,6 +192,8 @@ static Outcome decode(struct jpeg_decompress_struct *cinfo, Jump *jump, const ui
     jpeg_mem_src(cinfo, (unsigned char *)data, (unsigned long)size);
     jpeg_read_header(cinfo, TRUE);
     if (!fits(cinfo) || cinfo->image_width != (JDIMENSION)width || cinfo->image_height != (JDIMENSION)height)
+        return UNFIT;
+    if (jpeg_has_multiple_scans(cinfo) && has_too_many_scans(data, size))
         return UNFIT;
     cinfo->raw_data_out = TRUE;
     cinfo->out_color_space = cinfo->jpeg_color_space;

@@ -1,0 +1,97 @@
+"""A URL -> the bytes behind it, within limits of size and of time: servers may be slow or hostile."""
+
+import http.client
+import threading
+import urllib.request
+from contextlib import suppress
+from typing import Any
+from urllib.request import Request
+
+from imgdata.version import __version__
+
+
+def download(url: str, *, max_bytes: int, timeout_s: float, total_s: float) -> bytes:
+    """Return up to `max_bytes + 1` bytes of what stands at an http or https `url`.
+
+    Raises `TimeoutError` after `timeout_s` without any byte, and after `total_s` in all, however slowly headers or
+    body drip; else what `urllib.request` raises.
+    """
+    connections = _Connections()
+    opener = urllib.request.OpenerDirector()
+    # No other schemes: an answer may redirect to them.
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.UnknownHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        _Http(connections),
+        _Https(connections),
+    ):
+        opener.add_handler(handler)
+    watch = threading.Timer(total_s, connections.end)
+    watch.daemon = True
+    watch.start()
+    try:
+        request = Request(url, headers={"User-Agent": f"imgdata/{__version__}"})
+        with opener.open(request, timeout=timeout_s) as answer:
+            data: bytes = answer.read(max_bytes + 1)
+    except (OSError, http.client.HTTPException, ValueError):
+        connections.check(total_s)
+        raise
+    finally:
+        watch.cancel()
+    connections.check(total_s)
+    return data
+
+
+class _Connections:
+    """The connections of one download, ended when its time is over."""
+
+    def __init__(self) -> None:
+        self._all: list[http.client.HTTPConnection] = []
+        self._over = threading.Event()
+
+    def add(self, connection: http.client.HTTPConnection) -> None:
+        self._all.append(connection)
+
+    def end(self) -> None:
+        """End them all: a thread that waits for bytes goes on at once."""
+        self._over.set()
+        for connection in self._all:
+            if connection.sock is not None:
+                with suppress(OSError):
+                    connection.sock.shutdown(2)
+
+    def check(self, total_s: float) -> None:
+        """Raise `TimeoutError` when they were ended."""
+        if self._over.is_set():
+            raise TimeoutError(f"no whole answer within {total_s:g} s")
+
+
+class _Http(urllib.request.HTTPHandler):
+    def __init__(self, connections: _Connections) -> None:
+        super().__init__()
+        self._connections = connections
+
+    def http_open(self, req: Request) -> http.client.HTTPResponse:
+        def connect(host: str, **options: Any) -> http.client.HTTPConnection:
+            connection = http.client.HTTPConnection(host, **options)
+            self._connections.add(connection)
+            return connection
+
+        return self.do_open(connect, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, connections: _Connections) -> None:
+        super().__init__()
+        self._connections = connections
+
+    def https_open(self, req: Request) -> http.client.HTTPResponse:
+        def connect(host: str, **options: Any) -> http.client.HTTPConnection:
+            connection = http.client.HTTPSConnection(host, **options)
+            self._connections.add(connection)
+            return connection
+
+        return self.do_open(connect, req)
