@@ -21,6 +21,7 @@ from imgdata.training.setup import read_classes
 
 Which = Literal["best", "last"]
 _IMAGENET_CLASSES = 1000
+_SHOWN_CHARS = 200
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,6 +151,15 @@ def _numbered(outputs: int) -> tuple[ClassName, ...]:
 
 
 def _of_run(folder: RunFolder, checkpoint: Which, device: torch.device, own: str | nn.Module | None = None) -> Trained:
+    try:
+        return _restored(folder, checkpoint, device, own)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        # What a run writes fits together: other types, names or shapes were put there by someone else.
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:_SHOWN_CHARS]
+        raise OptionError(f"{folder.path}: the run's files are damaged or don't belong together ({why})") from error
+
+
+def _restored(folder: RunFolder, checkpoint: Which, device: torch.device, own: str | nn.Module | None) -> Trained:
     config = folder.read_config()
     options = saved_options(config["options"])
     classes, size = read_classes(config), config["size"]

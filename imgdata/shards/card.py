@@ -1,6 +1,8 @@
 """Manifest -> `README.md`: the dataset card that hubs show and that says how to load the shards."""
 
 import json
+import re
+import shlex
 
 from imgdata.dataset.manifest import Manifest, ShardRecord, SplitEntry
 from imgdata.shards.wording import counted
@@ -10,6 +12,9 @@ CARD = "README.md"
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _MORE_SIZES = ((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))
 _CLASSES_SHOWN = 20
+_MARKUP = re.compile(r"[\\\[\]|<>]|://|www\.")
+_AS_TEXT = {"<": "&lt;", ">": "&gt;", "://": "&#58;//", "www.": "www&#46;"}
+_PLAIN_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -36,7 +41,7 @@ def _front_matter(manifest: Manifest) -> str:
         "  data_files:",
     ]
     for split in manifest.splits:
-        lines += [f"  - split: {split.name}", "    path:"]
+        lines += [f"  - split: {split.name if _PLAIN_WORD.fullmatch(split.name) else _quoted(split.name)}", "    path:"]
         lines += [f"    - {_quoted(file)}" for file in _data_files(split.shards)]
     lines += _features(manifest)
     return "\n".join([*lines, "---", ""])
@@ -71,15 +76,15 @@ def _quoted(text: str) -> str:
 
 def _overview(manifest: Manifest) -> str:
     lines = [
-        f"# {manifest.name}",
+        f"# {_plain(manifest.name)}",
         "",
         f"{counted(manifest.samples, 'image')} in {counted(len(manifest.classes), 'class')}, as WebDataset tar shards "
-        f"with an index of every sample. Images are stored as `.{manifest.image_extension.replace(';', '`, `.')}`.",
+        f"with an index of every sample. Images are stored as `.{_code(manifest.image_extension).replace(';', '`, `.')}`.",
         "",
         "| split | samples | shards | size |",
         "|---|---:|---:|---:|",
     ]
-    lines += [f"| {s.name} | {s.samples:,} | {len(s.shards):,} | {_size(s.bytes)} |" for s in manifest.splits]
+    lines += [f"| {_plain(s.name)} | {s.samples:,} | {len(s.shards):,} | {_size(s.bytes)} |" for s in manifest.splits]
     if manifest.rejected:
         why = "; `rejects.jsonl` says why" if "rejects.jsonl" in manifest.files else ""
         lines += [
@@ -88,18 +93,30 @@ def _overview(manifest: Manifest) -> str:
         ]
     warnings = manifest.source.get("warnings", ())
     if warnings:
-        lines += ["", *(f"- Note: {warning}" for warning in warnings)]
+        lines += ["", *(f"- Note: {_plain(warning)}" for warning in warnings)]
     if manifest.classes:
         lines += ["", "## Classes", "", "| index | id | name |", "|---:|---|---|"]
         shown = list(enumerate(manifest.classes))[:_CLASSES_SHOWN]
-        lines += [f"| {i} | {_cell(c.id)} | {_cell(c.name)} |" for i, c in shown]
+        lines += [f"| {i} | {_plain(c.id)} | {_plain(c.name)} |" for i, c in shown]
         if len(manifest.classes) > _CLASSES_SHOWN:
             lines += ["", f"The other {len(manifest.classes) - _CLASSES_SHOWN:,} are in `dataset.json`."]
     return "\n".join([*lines, ""])
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def _plain(text: str) -> str:
+    """Return `text` from elsewhere as it is shown, not as Markdown, HTML or a link."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in text)
+    return _MARKUP.sub(lambda found: _AS_TEXT.get(found[0], f"\\{found[0]}"), shown)
+
+
+def _code(text: str) -> str:
+    """Return `text` from elsewhere as it may stand between backticks."""
+    return "".join("_" if letter == "`" or not letter.isprintable() else letter for letter in text)
+
+
+def _in_quotes(text: str) -> str:
+    """Return `text` as it stands between the quotes of a string in Python code."""
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _size(num_bytes: int) -> str:
@@ -114,6 +131,8 @@ def _loading(manifest: Manifest) -> str:
     labelled = manifest.label_from == "cls"
     member = "cls" if labelled else "json" if manifest.has_json else None
     second = f', "{member}"' if member else ""
+    extension = _in_quotes(manifest.image_extension)
+    name, of_split = shlex.quote(manifest.name), shlex.quote(split.name)
     alternatives = manifest.image_extension.split(";")
     patterns = _data_files(split.shards)
     parts = [
@@ -125,7 +144,7 @@ def _loading(manifest: Manifest) -> str:
         "import imgdata",
         "",
         'dataset = imgdata.open(".")',
-        f'sample = dataset["{split.name}"][0]  # key, image (encoded bytes), label, format',
+        f'sample = dataset["{_in_quotes(split.name)}"][0]  # key, image (encoded bytes), label, format',
         "```",
         "",
         "webdataset:",
@@ -133,8 +152,8 @@ def _loading(manifest: Manifest) -> str:
         "```python",
         "import webdataset as wds",
         "",
-        f'samples = wds.WebDataset("{_braces(split.shards)}", shardshuffle=False).decode("pil")',
-        f'pairs = samples.to_tuple("{manifest.image_extension}"{second})',
+        f'samples = wds.WebDataset("{_in_quotes(_braces(split.shards))}", shardshuffle=False).decode("pil")',
+        f'pairs = samples.to_tuple("{extension}"{second})',
         "```",
         "",
         "NVIDIA DALI, inside a pipeline:",
@@ -144,7 +163,7 @@ def _loading(manifest: Manifest) -> str:
         "",
         f"tars = {_tar_list(patterns, 'sorted(glob.glob({}))')}",
         "images, *rest = fn.readers.webdataset(",
-        f'    paths=tars, index_paths=[t[:-4] + ".idx" for t in tars], ext=["{manifest.image_extension}"{second}]',
+        f'    paths=tars, index_paths=[t[:-4] + ".idx" for t in tars], ext=["{extension}"{second}]',
         ")",
         "```",
         "",
@@ -154,7 +173,7 @@ def _loading(manifest: Manifest) -> str:
             "timm (`train.py`):",
             "",
             "```",
-            f"python train.py --dataset wds/{manifest.name} --data-dir . --train-split {split.name} "
+            f"python train.py --dataset wds/{name} --data-dir . --train-split {of_split} "
             f"--val-split {_validation_split(manifest)} --num-classes {len(manifest.classes)}",
             "```",
             "",
@@ -170,7 +189,7 @@ def _loading(manifest: Manifest) -> str:
             "```python",
             "from datasets import load_dataset",
             "",
-            f'dataset = load_dataset("webdataset", data_files={{"{split.name}": {_tar_list(patterns)}}})',
+            f'dataset = load_dataset("webdataset", data_files={{"{_in_quotes(split.name)}": {_tar_list(patterns)}}})',
             "```",
             "",
         ]
@@ -214,7 +233,7 @@ def _tar_list(patterns: list[str], expand: str = "{}") -> str:
 
 
 def _files(manifest: Manifest) -> str:
-    indices = ", ".join(f"`{split.index}`" for split in manifest.splits)
+    indices = ", ".join(f"`{_code(split.index)}`" for split in manifest.splits)
     return "\n".join(
         [
             "## Files",
@@ -235,5 +254,5 @@ def _files(manifest: Manifest) -> str:
 
 
 def _names(split: SplitEntry) -> str:
-    first, last = split.shards[0].file, split.shards[-1].file
+    first, last = _code(split.shards[0].file), _code(split.shards[-1].file)
     return f"`{first}`" if first == last else f"`{first}` to `{last}`"

@@ -140,7 +140,8 @@ def _classes(manifest: Manifest) -> dict[str, Any]:
 
 
 def _records(manifest: Manifest, split: SplitEntry) -> dict[str, Any]:
-    extensions = "|".join(re.escape(ext) for ext in manifest.image_extension.split(";"))
+    several = [re.escape(ext) for ext in manifest.image_extension.split(";")]
+    extensions = several[0] if len(several) == 1 else f"(?:{'|'.join(several)})"
     key = {
         **_field(f"{split.name}/key", "key", "sc:Text", "Key in the shards."),
         "source": {

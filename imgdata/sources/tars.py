@@ -6,7 +6,7 @@ import tarfile
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.readers import RangeReader
 from imgdata.sources.splits import in_usual_order, split_in_path, split_of_word
+from imgdata.sources.walk import scan
 from imgdata.storage.atomic import JOB_FOLDER
 from imgdata.tar.archive import Member, members, open_tar
 from imgdata.tar.labels import LabelReader, choose_label_source, read_fields
@@ -62,13 +63,24 @@ def _below(folder: Path) -> tuple[list[Path], list[Path]]:
     """The tars in `folder` and below, and those that are left out: the ones below a finished dataset."""
     own: dict[bool, list[Path]] = {True: [], False: []}
     above: dict[Path, bool] = {}
-    for tar in sorted(folder.rglob("*.tar"), key=_natural):
+    for tar in sorted(_tars_below(folder), key=_natural):
         parent = tar.parent
         if parent not in above:
             between = (one for one in parent.parents if one == folder or folder in one.parents)
             above[parent] = parent != folder and any((one / MANIFEST).is_file() for one in between)
         own[not above[parent]].append(tar)
     return own[True], own[False]
+
+
+def _tars_below(folder: Path) -> Iterator[Path]:
+    """All `*.tar` in `folder` and below, links to folders not followed; `Path.rglob` fails where folders are deep."""
+    folders = [os.fspath(folder)]
+    while folders:
+        for entry in scan(folders.pop()):
+            if entry.name.endswith(".tar"):
+                yield Path(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
 
 
 def _left_out(path: str | os.PathLike[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,8 @@ from imgdata.sources.listing import ListingBuilder
 
 _MAX_EXTENSION_CHARS = 12
 _LEADS_NOWHERE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
+_MAX_LINKS = 64
+"""Times that one folder may be reached through links."""
 
 
 class Entries(NamedTuple):
@@ -27,6 +30,8 @@ class _Level(NamedTuple):
     prefix: str
     names: Iterator[str]
     identity: tuple[int, int]
+    linked: bool
+    """Whether a link leads here."""
 
 
 def extension(name: str) -> str:
@@ -45,7 +50,7 @@ def visible(folder: Path) -> Entries:
     Raises `SourceError` when the folder can't be read.
     """
     entries = Entries([], [])
-    for entry in _scan(os.fspath(folder)):
+    for entry in scan(os.fspath(folder)):
         if is_hidden(entry.name):
             continue
         if _is_folder(entry):
@@ -69,9 +74,10 @@ def image_files(folder: Path, builder: ListingBuilder, *, masks: bool = True) ->
     One folder's names are held at a time, so that millions of files take little memory.
     """
     top = os.fspath(folder)
-    stack = [_Level("", _names(top, builder, masks), _identity(top))]
+    stack = [_Level("", _names(top, builder, masks), _identity(top), False)]
+    through_links: Counter[tuple[int, int]] = Counter()
     while stack:
-        prefix, names, _ = stack[-1]
+        prefix, names, _, linked = stack[-1]
         for name in names:
             path = prefix + name
             if name[-1] == "/":
@@ -80,7 +86,14 @@ def image_files(folder: Path, builder: ListingBuilder, *, masks: bool = True) ->
                     builder.see()
                     builder.skip("symlinks to a folder above")
                     continue
-                stack.append(_Level(path, _names(f"{top}/{path}", builder, masks), identity))
+                inside = linked or os.path.islink(f"{top}/{path[:-1]}")
+                through_links[identity] += inside
+                if through_links[identity] > _MAX_LINKS:
+                    raise SourceError(
+                        f"{top}/{path}: reached through links more than {_MAX_LINKS} times; thirty folders that link "
+                        "to each other have a billion paths: remove the links"
+                    )
+                stack.append(_Level(path, _names(f"{top}/{path}", builder, masks), identity, inside))
                 break
             info = _stat(f"{top}/{path}")
             if info is None:
@@ -98,7 +111,7 @@ def _names(folder: str, builder: ListingBuilder, masks: bool) -> Iterator[str]:
     names: list[str] = []
     folders: list[str] = []
     seen = 0
-    for entry in _scan(folder):
+    for entry in scan(folder):
         name = entry.name
         is_folder = _is_folder(entry)
         if is_hidden(name):
@@ -131,7 +144,8 @@ def count_below(folder: Path, builder: ListingBuilder, what: str) -> int:
     return images
 
 
-def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
+def scan(folder: str) -> Iterator[os.DirEntry[str]]:
+    """Yield what is directly in `folder`. Raises `SourceError` when the folder can't be read."""
     try:
         with os.scandir(folder) as entries:
             yield from entries

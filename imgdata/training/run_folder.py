@@ -172,6 +172,8 @@ def _read(path: Path, what: str) -> dict[str, Any]:
         raise OptionError(f"{what}, got none with {path.name} ({error.strerror or error})") from error
     except ValueError as error:
         raise OptionError(f"{path}: is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise OptionError(f"{path}: must be a JSON object, got {type(content).__name__}; it is damaged")
     if content.get("version") != CONFIG_VERSION:
         raise OptionError(f"{path}: version must be {CONFIG_VERSION}, got {content.get('version')!r}; upgrade imgdata")
     return content

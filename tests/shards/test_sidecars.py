@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from imgdata.dataset.manifest import Manifest, ShardRecord, SplitEntry, is_as_wr
 from imgdata.errors import OutputError, ShardError
 from imgdata.sample import ClassName
 from imgdata.shards.card import card
+from imgdata.shards.croissant import croissant
 from imgdata.shards.sidecars import SplitRecord, write_dali_index, write_sidecars
 from imgdata.storage.atomic import write_atomic
 from support.tars import dataset
@@ -189,3 +191,63 @@ def test_atomic_writes_replace_the_file_and_leave_nothing_else(tmp_path):
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"2")]
     with pytest.raises(OutputError, match="missing/a: can't be written"):
         write_atomic(tmp_path / "missing" / "a", b"3")
+
+
+def test_foreign_text_is_only_text_in_the_card(tmp_path):
+    hostile = 'a<script>[x](https://evil.example)"\n```\x1b[2J'
+    facts = Manifest(
+        name="demo",
+        classes=(ClassName(hostile, "![y](http://evil.example) www.evil.example | b"),),
+        splits=(SplitEntry(hostile, "i`x.parquet", "0", (ShardRecord('s`"\n.tar', 1, 1024, "0"),)),),
+        image_extension='jpg"<b>',
+        label_from="cls",
+        has_json=False,
+        rejected=0,
+        source={"warnings": ["<img src=x> [z](https://evil.example)"]},
+    )
+    text = card(facts).decode()
+    # Behind the front matter, and without the blocks of code.
+    prose = re.sub(r"(?ms)^```.*?^```$", "", text.split("\n---\n", 1)[1])
+    assert "\x1b" not in text
+    assert "<script" not in prose
+    assert "<img" not in text
+    assert "](http" not in prose.replace(r"\]", "")
+    assert "://evil" not in prose
+    assert "www.evil" not in text
+    assert r"a&lt;script&gt;\[x\](https&#58;//evil.example)" in text
+
+
+def test_usual_names_stand_in_the_card_as_they_are():
+    facts = Manifest(
+        name="demo",
+        classes=(ClassName("n01440764", "maple_tree (Acer), 50% & more - it's *here*"),),
+        splits=(SplitEntry("train", "demo.index.parquet", "0", (ShardRecord("demo-train-000000.tar", 1, 1, "0"),)),),
+        image_extension="jpg;png",
+        label_from="cls",
+        has_json=False,
+        rejected=0,
+    )
+    text = card(facts).decode()
+    assert "| 0 | n01440764 | maple_tree (Acer), 50% & more - it's *here* |" in text
+    assert "  - split: train\n" in text
+    assert "`.jpg`, `.png`" in text
+
+
+@pytest.mark.parametrize(
+    ("extensions", "pattern"), [("jpg", r"^(.*?)(?:\.jpg)?$"), ("jpg;png", r"^(.*?)(?:\.(?:jpg|png))?$")]
+)
+def test_croissants_pattern_takes_names_of_members_and_keys(extensions, pattern):
+    facts = Manifest(
+        name="demo",
+        classes=(),
+        splits=(SplitEntry("train", "i", "0", (ShardRecord("s.tar", 1, 1, "0"),)),),
+        image_extension=extensions,
+        label_from="none",
+        has_json=False,
+        rejected=0,
+    )
+    content = json.loads(croissant(facts))
+    found = content["recordSet"][0]["field"][0]["source"]["transform"]["regex"]
+    assert found == pattern
+    for name in ("a/b.jpg", "a/b"):
+        assert re.match(found, name)[1] == "a/b"

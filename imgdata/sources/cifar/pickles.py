@@ -195,8 +195,10 @@ _ADMITTED: dict[str, type] = {
 class _Unpickler(pickle._Unpickler):
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data), encoding="bytes")
-        # Bytes left to call with: each is copied, and a memo can name the same megabyte over and over.
-        self.bytes_left = len(data) + _SHORT
+        self.size = len(data)
+        # Bytes left to call with: each is copied, and a memo can name the same megabyte over and over. The first
+        # protocols take three calls to bring bytes into an array.
+        self.bytes_left = 8 * len(data)
 
     def find_class(self, module: str, name: str) -> Any:
         stand_in = _ADMITTED.get(f"{module}.{name}")
@@ -212,7 +214,7 @@ class _Unpickler(pickle._Unpickler):
 def _load_bytearray8(unpickler: Any) -> None:
     # `pickle` makes an array of the stated length, up to the whole memory, before it reads.
     length = int.from_bytes(unpickler.read(8), "little")
-    if length > unpickler.bytes_left:
+    if length > unpickler.size:
         raise ValueError(f"a byte array of {length:,} bytes")
     unpickler.append(bytearray(unpickler.read(length)))
 

@@ -100,6 +100,8 @@ def find_layout(file: Path, options: SourceOptions) -> ParquetLayout:
             what = "which holds no single values" if column in schema.names else f"it has: {there}"
             raise SourceError(f"{file}: no column {column!r} ({option}), {what}")
     names = features.get(label, {}).get("names") if label else None
+    if names is not None and not isinstance(names, list):
+        raise SourceError(f"{file}: the metadata `huggingface` in its schema are damaged: names must be a list")
     others = [name for name in schema.names if name not in (top, label, split)]
     return ParquetLayout(
         top=top,
@@ -126,4 +128,6 @@ def _features(schema: pa.Schema, file: Path) -> dict[str, dict[str, Any]]:
         features = parse_json(text).get("info", {}).get("features", {})
     except (ValueError, AttributeError) as error:
         raise SourceError(f"{file}: the metadata `huggingface` in its schema are damaged: {error}") from error
+    if not isinstance(features, dict):
+        raise SourceError(f"{file}: the metadata `huggingface` in its schema are damaged: no features by name")
     return {name: feature for name, feature in features.items() if isinstance(feature, dict)}

@@ -44,6 +44,11 @@ CACHE_BYTES = 256 * 2**20
 _BATCH_ROWS = 256
 _MAX_DEPTH = 3
 _SPOOL_ROWS = 4096
+_MUCH_BYTES = 256 * 2**20
+_LEAST_ROWS = 4
+_MAX_REPEATS = 20
+_MAX_RATIO = 200
+"""Images are compressed already: columns of `_MUCH_BYTES` shrink by less than this."""
 
 
 @dataclass
@@ -258,13 +263,46 @@ def _relative(file: Path, path: Path) -> str:
 
 
 def _batches(file: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    parquet = open_parquet(file)
+    parquet, total, largest = _open_images(file, columns[0])
+    # One image of a dictionary can fill every row: each becomes a copy.
+    rows = min(_BATCH_ROWS, max(_LEAST_ROWS, _MUCH_BYTES // max(largest, 1)))
+    most, read = max(_MUCH_BYTES, _MAX_REPEATS * total), 0
     try:
-        yield from parquet.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns))
+        for batch in parquet.iter_batches(batch_size=rows, columns=list(columns)):
+            read += batch.column(0).nbytes
+            if read > most:
+                raise SourceError(
+                    f"{file}: column {columns[0]} has {total:,} bytes, and its first rows more than {most:,}: the same "
+                    "images come over and over; give a file that has each of them once"
+                )
+            yield batch
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{file}: damaged Parquet file: {error}") from error
     finally:
         parquet.close()
+
+
+def _open_images(file: Path, column: str) -> tuple[pq.ParquetFile, int, int]:
+    """Open `file`; the bytes that its column of images unpacks to, and those of its largest dictionary.
+
+    Raises `SourceError` for a file that unpacks to far more than images do.
+    """
+    parquet = open_parquet(file)
+    total = largest = 0
+    for group in range(parquet.metadata.num_row_groups):
+        facts = parquet.metadata.row_group(group)
+        for chunk in (facts.column(place) for place in range(facts.num_columns)):
+            unpacked, packed = chunk.total_uncompressed_size, chunk.total_compressed_size
+            if unpacked > _MUCH_BYTES and unpacked > _MAX_RATIO * packed:
+                parquet.close()
+                raise SourceError(
+                    f"{file}: row group {group} of column {chunk.path_in_schema} unpacks from {packed:,} to "
+                    f"{unpacked:,} bytes, which no images do"
+                )
+            if chunk.path_in_schema == column:
+                total += unpacked
+                largest = max(largest, unpacked if chunk.has_dictionary_page else 0)
+    return parquet, total, largest
 
 
 def _leaf(column: Any, path: str) -> Any:

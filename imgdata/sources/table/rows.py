@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imgdata.errors import SourceError
-from imgdata.storage.reading import bounded_lines, open_regular, parse_json, read_file
+from imgdata.storage.reading import bounded_lines, open_regular, parse_json, read_file, require_regular
 
 TABLE_EXTENSIONS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
 
@@ -144,11 +144,13 @@ def _parquet_rows(table: Path) -> Iterator[tuple[str, Row]]:
 
 
 def open_parquet(table: Path) -> pq.ParquetFile:
-    """The Parquet file at `table`. Raises `SourceError` when it can't be read as one."""
+    """Return the Parquet file at `table`. Raises `SourceError` when it can't be read as one."""
     try:
+        require_regular(table)
         return pq.ParquetFile(table)
     except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{table}: can't read this as Parquet: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise SourceError(f"{table}: can't read this as Parquet: {why}") from error
 
 
 def holds_bytes(kind: pa.DataType) -> bool:
