@@ -79,7 +79,8 @@ def _overview(manifest: Manifest) -> str:
         f"# {_plain(manifest.name)}",
         "",
         f"{counted(manifest.samples, 'image')} in {counted(len(manifest.classes), 'class')}, as WebDataset tar shards "
-        f"with an index of every sample. Images are stored as `.{_code(manifest.image_extension).replace(';', '`, `.')}`.",
+        "with an index of every sample. Images are stored as "
+        f"`.{_code(manifest.image_extension).replace(';', '`, `.')}`.",
         "",
         "| split | samples | shards | size |",
         "|---|---:|---:|---:|",
@@ -174,7 +175,7 @@ def _loading(manifest: Manifest) -> str:
             "",
             "```",
             f"python train.py --dataset wds/{name} --data-dir . --train-split {of_split} "
-            f"--val-split {_validation_split(manifest)} --num-classes {len(manifest.classes)}",
+            f"--val-split {shlex.quote(_validation_split(manifest))} --num-classes {len(manifest.classes)}",
             "```",
             "",
             "Its reader gives whole shards to its workers: a split needs as many shards as there are ranks, times two "
