@@ -66,7 +66,10 @@ _WITHOUT_PATH = ("synthetic", "tars")
 
 def list_source(path: str | os.PathLike[str], options: SourceOptions) -> Listing:
     """The listing of the raw dataset at `path`. Raises `SourceError` or `OptionError`, each with the way out."""
-    return detect(path, options).list_samples(Path(path), options)
+    try:
+        return detect(path, options).list_samples(Path(path), options)
+    except RecursionError:
+        raise SourceError(f"{path}: folders are nested too deeply; give a folder nearer to the images") from None
 
 
 def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
