@@ -140,8 +140,7 @@ def _classes(manifest: Manifest) -> dict[str, Any]:
 
 
 def _records(manifest: Manifest, split: SplitEntry) -> dict[str, Any]:
-    several = [re.escape(ext) for ext in manifest.image_extension.split(";")]
-    extensions = several[0] if len(several) == 1 else f"(?:{'|'.join(several)})"
+    extensions = "|".join(re.escape(ext) for ext in manifest.image_extension.split(";"))
     key = {
         **_field(f"{split.name}/key", "key", "sc:Text", "Key in the shards."),
         "source": {
