@@ -129,8 +129,8 @@ def command(source: str, out: Path, **options: Any) -> None:
     """Turn the raw dataset SOURCE into WebDataset shards, with an index, in the folder OUT.
 
     SOURCE is what you have: CIFAR or ImageNet as downloaded, class folders, a folder with a table of labels,
-    Parquet files with images, WebDataset tars, or synthetic:samples=1000,classes=10. Its layout is
-    recognised.
+    Parquet files with images, arrays (MNIST, .npz), WebDataset tars, or synthetic:samples=1000,classes=10. Its
+    layout is recognised.
 
     \b
       imgdata shard imagenet/ out/

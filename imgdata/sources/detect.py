@@ -41,6 +41,7 @@ class Source(Protocol):
 _LAYOUTS = {
     "cifar": "CIFAR-10 or CIFAR-100: python or binary archive or folder, Kaggle's train/ with trainLabels.csv",
     "imagenet": "ImageNet: train/<wnid>/, the official ILSVRC2012 tars, Kaggle's ILSVRC/, a tar for each class",
+    "arrays": "arrays: MNIST's train-images-idx3-ubyte(.gz), an .npz with x_train and y_train or train_images",
     "tars": "WebDataset: tars of image and cls members, a folder or a pattern of them",
     "parquet": "Parquet with image bytes: data/train-*.parquet",
     "table": "a table of files and labels (.csv, .tsv, .jsonl, .parquet) beside or above the images",
