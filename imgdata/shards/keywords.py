@@ -54,6 +54,8 @@ class ShardKeywords(WriterKeywords, total=False):
     image_column: str | None
     image_ext: str | Sequence[str]
     label_from: str
+    split_names: Mapping[str, str] | None
+    class_order: Literal["auto", "number", "text"]
 
 
 def byte_size(text: str) -> int:
@@ -103,7 +105,9 @@ def with_keywords(
             values[name] = Path(values[name])
     encoding = {field.name: values.pop(field.name) for field in dataclasses.fields(Encoding) if field.name in values}
     reading = {
-        field.name: values.pop(field.name) for field in dataclasses.fields(SourceOptions) if field.name in values
+        field.name: values.pop(field.name)
+        for field in dataclasses.fields(SourceOptions)
+        if field.name in values and field.name != "exclude"
     }
     try:
         return ShardOptions(**values, encoding=Encoding(**encoding)), SourceOptions(**reading)

@@ -1,5 +1,6 @@
 """Readers that several sources share: a file for each sample, or ranges of larger files."""
 
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ LARGE_BYTES = 64 * 2**20
 MAX_IMAGE_BYTES = 2**31 - 1024
 """Most bytes of one encoded image."""
 _HEAD_BYTES = 4096
+LEADS_NOWHERE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG))
+"""What the system says where there is no such file; anything else may pass."""
 
 
 def refuse_by_head(head: bytes, size: int) -> None:
@@ -38,12 +41,16 @@ class FileReader:
         return f"{self.root}/{unescape_name(ref.name)}"
 
     def read(self, ref: SampleRef) -> bytes:
-        """Return the whole file. Raises `OSError`, and `SourceError` when its size is not the listed one."""
+        """Return the whole file.
+
+        Raises `OSError`, `SourceError` when its size is not the listed one, and `ImageError` where a table names a
+        file that was not there when it was listed.
+        """
         path = self.file(ref)
         try:
             descriptor = open_regular(path)
-        except FileNotFoundError as error:
-            if not ref.size:
+        except OSError as error:
+            if not ref.size and error.errno in LEADS_NOWHERE:
                 raise ImageError("missing", "there is no such file, though a table names it") from error
             raise
         try:

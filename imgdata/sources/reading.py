@@ -20,6 +20,7 @@ import xxhash
 from imgdata.errors import SourceError
 from imgdata.sample import SampleRef
 from imgdata.sources.listing import Listing, Reader
+from imgdata.sources.readers import LEADS_NOWHERE
 
 RETRY_S = (0.1, 0.3, 1.0, 2.0)
 """Seconds between tries: what passes (a full table of files, a file server that starts anew) mostly does so within."""
@@ -84,14 +85,21 @@ def with_states(listing: Listing) -> tuple[Listing, str]:
         if path not in found:
             if len(found) >= _STATS_KEPT:
                 found.clear()
-            info = retried(functools.partial(os.stat, path), path)
-            found[path] = (
-                _state(info),
-                struct.pack("<qqqQ", info.st_size, info.st_mtime_ns, info.st_ctime_ns, _inode(info)),
-            )
+            found[path] = retried(functools.partial(_facts, path, may_be_missing=not ref.size), path)
         state_N[row], facts = found[path]
         digest.update(facts)
     return replace(listing, state_N=state_N), digest.hexdigest()
+
+
+def _facts(path: str, *, may_be_missing: bool) -> tuple[int, bytes]:
+    """State of a file for `SampleRef.state`, and all that tells whether it was touched; 0 for a missing one."""
+    try:
+        info = os.stat(path)
+    except OSError as error:
+        if may_be_missing and error.errno in LEADS_NOWHERE:
+            return 0, b"missing"
+        raise
+    return _state(info), struct.pack("<qqqQ", info.st_size, info.st_mtime_ns, info.st_ctime_ns, _inode(info))
 
 
 def _state(info: os.stat_result) -> int:

@@ -1,5 +1,6 @@
 """Bad input through the command line: one clear message, a non-zero exit code, nothing half-written."""
 
+import errno
 import io
 import json
 import os
@@ -205,10 +206,10 @@ def test_names_that_are_not_utf_8_survive(tmp_path, shard):
     ("table", "message"),
     [
         ("picture,kind\n0.jpg,a\n", "--path-column"),
-        ("path,label\n0.jpg,a\nmissing.jpg,b\n", "missing.jpg"),
+        ("path,label\n0.jpg,a\nmissing.jpg,b\nanother.jpg,b\n", "missing.jpg"),
         ("path,label\n0.jpg,\n", "line 2"),
     ],
-    ids=["columns", "missing file", "empty label"],
+    ids=["columns", "most files missing", "empty label"],
 )
 def test_tables_that_do_not_fit_their_folder(tmp_path, shard, table, message):
     (tmp_path / "in").mkdir()
@@ -217,6 +218,31 @@ def test_tables_that_do_not_fit_their_folder(tmp_path, shard, table, message):
     code, _, said = shard(tmp_path / "in", tmp_path / "out", "--table", tmp_path / "in" / "labels.csv")
     assert code == 1
     assert message in said
+
+
+def test_a_few_files_that_a_table_names_and_that_are_missing_are_left_out_with_the_reason(tmp_path):
+    one_class(tmp_path / "in", {"2.jpg": encoded(2)})
+    rows = "path,label\na/good.jpg,x\na/gone.jpg,x\na/2.jpg,y\n"
+    (tmp_path / "in" / "labels.csv").write_text(rows)
+    assert imgdata.shard(tmp_path / "in", tmp_path / "out", workers=1).rejected == {"missing": 1}
+    assert imgdata.shard(tmp_path / "in", tmp_path / "out", workers=1).already_complete
+
+
+@pytest.mark.parametrize("code", ["EIO", "ESTALE", "EACCES"])
+def test_a_file_that_the_system_can_not_look_at_is_not_called_missing(tmp_path, monkeypatch, code):
+    one_class(tmp_path / "in", {"2.jpg": encoded(2), "3.jpg": encoded(3)})
+    rows = "path,label\na/good.jpg,x\na/3.jpg,x\na/2.jpg,y\n"
+    (tmp_path / "in" / "labels.csv").write_text(rows)
+    stat = os.stat
+
+    def failing(path, *arguments, **options):
+        if isinstance(path, str) and path.endswith("a/3.jpg"):
+            raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)), path)
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", failing)
+    with pytest.raises(imgdata.SourceError, match=r"3\.jpg: can't"):
+        imgdata.shard(tmp_path / "in", tmp_path / "out", workers=1)
 
 
 def test_a_class_that_only_val_has_is_pointed_out(tmp_path, shard):

@@ -1,5 +1,6 @@
 """Python objects become the same shards as files: any iterable by `imgdata.shard`, one by one by `imgdata.Writer`."""
 
+import dataclasses
 import hashlib
 import io
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 import imgdata
 from imgdata import Encoding, ShardOptions
+from imgdata.shards.keywords import ShardKeywords
 from support.rawdata import class_folders, encoded, picture
 
 
@@ -284,6 +286,18 @@ def test_keywords_are_the_options_of_the_command(tmp_path):
     assert flat.splits.keys() == {"train", "val"}
     plan = imgdata.plan_shards(raw, split="train=0.5,val=0.5", shard_samples=2, kind="folder")
     assert plan["splits"]["train"]["shards"] == 5
+
+
+def test_every_option_is_a_keyword():
+    fields = {
+        field.name for one in (ShardOptions, Encoding, imgdata.SourceOptions) for field in dataclasses.fields(one)
+    }
+    assert set(ShardKeywords.__annotations__) == fields - {"encoding"} | {"shard_size"}
+
+
+def test_a_pattern_as_keyword_leaves_names_out(tmp_path):
+    raw = class_folders(tmp_path / "pets", {"": 2})
+    assert imgdata.shard(raw, tmp_path / "o", exclude="cat/*", class_order="text").samples == 4
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from imgdata.sources.label_column import Labels
 from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.plausible import check_classes
-from imgdata.sources.readers import FileReader
+from imgdata.sources.readers import LEADS_NOWHERE, FileReader
 from imgdata.sources.splits import Splits, split_in_path, split_of_word
 from imgdata.sources.table.columns import (
     TableColumns,
@@ -184,8 +184,13 @@ class _Finder:
     def _size(self, name: str) -> int | None:
         try:
             info = os.stat(f"{self._root}/{name}")
-        except (OSError, ValueError):
+        except ValueError:
             return None
+        except OSError as error:
+            if error.errno in LEADS_NOWHERE:
+                return None
+            # Anything else is no word about the file: taking it for missing would lose the image.
+            raise SourceError(f"{self._root}/{name}: can't be read: {error.strerror or error}") from error
         return info.st_size if stat.S_ISREG(info.st_mode) else None
 
 
