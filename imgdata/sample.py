@@ -31,6 +31,11 @@ class ClassName(NamedTuple):
     name: str
 
 
+def fields_of(value: object) -> dict[str, object]:
+    """Return the fields of a `json` member: the object that it is; a list, text or number is the one field `json`."""
+    return value if isinstance(value, dict) else {"json": value}
+
+
 @dataclass(frozen=True, slots=True)
 class SampleRef:
     """Where the bytes of one raw sample lie, and what is known of it without reading them."""

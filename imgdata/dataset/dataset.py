@@ -13,7 +13,7 @@ from imgdata.dataset.index import Index
 from imgdata.dataset.index_checks import IndexLimits
 from imgdata.dataset.manifest import MANIFEST, Manifest, SplitEntry, dataset_folder, read_manifest
 from imgdata.errors import ShardError
-from imgdata.sample import ClassName, Sample
+from imgdata.sample import ClassName, Sample, fields_of
 from imgdata.storage.atomic import FilePool
 from imgdata.storage.folder import DatasetFolder
 from imgdata.storage.reading import parse_json
@@ -167,15 +167,12 @@ class Split:
             return {}
         data = self._read(i, "json_offset", "json_size")
         try:
-            fields = parse_json(data)
-        except ValueError:
-            fields = None
-        if not isinstance(fields, dict):
+            return fields_of(parse_json(data))
+        except ValueError as error:
             offset = int(self.index.array("json_offset")[i])
             raise ShardError(
-                f"{self._path(i)}: json member at byte {offset} is no JSON object; `imgdata verify` the folder"
-            )
-        return fields
+                f"{self._path(i)}: json member at byte {offset} is no JSON ({error}); `imgdata verify` the folder"
+            ) from error
 
 
 class Dataset(Mapping[str, Split]):

@@ -97,9 +97,22 @@ def _files(split: Split, classes: tuple[ClassName, ...], folder: Path) -> Iterat
 
 
 def class_folder(class_id: str) -> Path:
-    """Folder of a class: its id, with `/` kept as nested folders and what file systems refuse as `_`."""
-    parts = [_clean(part) for part in class_id.split("/") if part not in ("", ".", "..")]
+    """Return the folder of a class: its id, with `/` kept as nested folders and what file systems refuse as `_`.
+
+    Bytes that are not UTF-8 are those of the raw dataset's folder.
+    """
+    parts = [_clean(part) for part in _as_on_disk(class_id).split("/") if part not in ("", ".", "..")]
     return Path(*parts) if parts else Path("_")
+
+
+def _as_on_disk(text: str) -> str:
+    """`text` as `escape_name` was given it; as it is where that could not be a name."""
+    name = unescape_name(text)
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return text
+    return name
 
 
 def file_names(split: Split, rows: Sequence[int] | np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[str]:
@@ -129,7 +142,7 @@ def file_names(split: Split, rows: Sequence[int] | np.ndarray[tuple[int], np.dty
 
 def _source_name(source: str, kind: str) -> str:
     """Base name of `source`; the extension stays if it fits the format. Empty when it can't be a file's name."""
-    base = _clean(unescape_name(source).rsplit("/", 1)[-1])
+    base = _clean(_as_on_disk(source).rsplit("/", 1)[-1])
     stem, dot, suffix = base.rpartition(".")
     if not (stem and dot and suffix.lower() in _extensions(kind)):
         # Behind the last dot there may be a part of the name, or an extension of bytes that were re-encoded.

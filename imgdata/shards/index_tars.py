@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from imgdata.shards.sidecars import (
     write_sidecars,
 )
 from imgdata.sources.listing import clean_title, escape_name
+from imgdata.sources.parts import missing_parts
 from imgdata.sources.tars import TarSet, expand, tar_set
 from imgdata.storage.atomic import JOB_FOLDER
 from imgdata.storage.local_paths import local_path
@@ -39,7 +40,16 @@ from imgdata.storage.reading import parse_json
 from imgdata.tar.archive import open_tar, read_member
 from imgdata.tar.keys import duplicate_positions
 from imgdata.tar.labels import LabelReader, choose_label_source
-from imgdata.tar.samples import TarSample, image_member, is_image, several_images_warning, tar_samples
+from imgdata.tar.samples import (
+    TarContents,
+    TarSample,
+    contents_notes,
+    image_member,
+    is_image,
+    several_images_warning,
+    tar_contents,
+    tar_samples,
+)
 
 _PLACE = ("key", "offset", "xxh64")
 """Columns that tell whether a row is of the same image in the same place."""
@@ -56,7 +66,8 @@ class _Scan:
     extensions: Counter[str]
     several: Counter[tuple[str, ...]]
     """Extensions of the images of samples that have several."""
-    without_image: int
+    contents: TarContents
+    """What lies in the tar besides, counted; its samples are left out."""
     bad: int
     first_bad: str
 
@@ -144,7 +155,16 @@ def index(
     extensions = tuple(ext.lower().lstrip(".") for ext in image_ext)
     source = _label_source(found, extensions, label_from)
     scans = list(in_threads(lambda tar: _scan(tar, extensions, source), found.tars, workers=workers, progress=progress))
-    _write(folder, found, scans, clean_title(name or found.title), source)
+    notes: list[str] = []
+    texts = LabelReader(source)
+    texts.texts = {text: 0 for scan in scans for text in scan.labels.texts}
+    if label_from == "auto" and found.manifest is None and texts.hold_captions(sum(len(scan.table) for scan in scans)):
+        scans, source = [_unlabelled(scan) for scan in scans], "none"
+        notes.append(
+            f"{len(texts.texts)} different texts in the txt members are captions, and no classes: images get no label; "
+            "--label-from txt makes each a class"
+        )
+    _write(folder, found, scans, clean_title(name or found.title), source, notes, named=label_from != "auto")
     return open_dataset(folder)
 
 
@@ -189,15 +209,11 @@ def _label_source(found: TarSet, image_ext: tuple[str, ...], wanted: str) -> str
 
 def _scan(tar: Path, image_ext: tuple[str, ...], source: str) -> _Scan:
     rows = _Rows(tar, LabelReader(source))
-    without_image = 0
+    contents = tar_contents(tar, image_ext)
     with open_tar(tar) as file:
-        for sample in tar_samples(tar):
+        for sample, extension in contents.samples:
             end_if_stopped()
-            extension = image_member(sample, image_ext)
-            if extension is None:
-                without_image += 1
-            else:
-                rows.add(sample, extension, file.fileno())
+            rows.add(sample, extension, file.fileno())
         num_bytes = os.fstat(file.fileno()).st_size
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -210,7 +226,7 @@ def _scan(tar: Path, image_ext: tuple[str, ...], source: str) -> _Scan:
         labels=rows.labels,
         extensions=rows.extensions,
         several=Counter() if image_ext else rows.several,
-        without_image=without_image,
+        contents=replace(contents, samples=[]),
         bad=rows.bad,
         first_bad=rows.first_bad,
     )
@@ -230,10 +246,27 @@ def _source_in(fields: bytes) -> str:
         return ""
 
 
-def _write(folder: Path, found: TarSet, scans: Sequence[_Scan], name: str, label_source: str) -> None:
+def _unlabelled(scan: _Scan) -> _Scan:
+    """`scan` with no labels."""
+    none = number_array(np.full(len(scan.table), -1, np.int32))
+    return replace(scan, labels=LabelReader("none"), table=_with_column(scan.table, "label", none))
+
+
+def _write(
+    folder: Path,
+    found: TarSet,
+    scans: Sequence[_Scan],
+    name: str,
+    label_source: str,
+    notes: Sequence[str],
+    *,
+    named: bool,
+) -> None:
     manifest = found.manifest
     has_json = any(pc.any(pc.greater(scan.table["json_size"], 0)).as_py() for scan in scans)
     labels, tables, classes = _merge_labels(scans, label_source, manifest)
+    if named:
+        labels.check_found()
     tables = _keep_sources(tables, folder, manifest)
     names = index_schema(has_json=has_json).names
     splits = []
@@ -253,15 +286,26 @@ def _write(folder: Path, found: TarSet, scans: Sequence[_Scan], name: str, label
         # What made the shards stays on record.
         options, source, rejected = manifest.options, manifest.source, manifest.rejected
     else:
-        skipped = sum(scan.without_image for scan in scans)
+        skipped = dict(sorted(sum((scan.contents.passed_over for scan in scans), Counter()).items()))
         hashes = "".join(scan.record.sha256 for scan in scans)
         options, rejected = {"label_from": label_source}, 0
         source = {
             "kind": "index",
             "title": name,
             "fingerprint": xxhash.xxh3_128_hexdigest(hashes.encode()),
-            "skipped": {"samples without an image": skipped} if skipped else {},
-            "warnings": [*_warnings(scans, splits), *labels.warnings()],
+            "skipped": skipped,
+            "warnings": [
+                *_warnings(scans, splits),
+                *missing_parts(scan.record.file for scan in scans),
+                *contents_notes([(scan.record.file, scan.contents) for scan in scans]),
+                *(
+                    [f"passed over {', '.join(f'{count} {what}' for what, count in skipped.items())}"]
+                    if skipped
+                    else []
+                ),
+                *labels.warnings(),
+                *notes,
+            ],
         }
     facts = Manifest(
         name=name,

@@ -1,21 +1,17 @@
 """A listing with labels numbered as they came -> the same with classes sorted, splits in order, and warnings."""
 
 import dataclasses
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.errors import OptionError
 from imgdata.sample import ClassName
 from imgdata.sources.listing import Listing, escape_name
 from imgdata.sources.splits import in_usual_order
+from imgdata.tar.class_order import class_ranks
 
 _SHOWN = 5
-
-
-_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?")
 
 
 def with_sorted_classes(listing: Listing, ids: Sequence[str], *, order: str = "auto") -> Listing:
@@ -36,31 +32,6 @@ def with_sorted_classes(listing: Listing, ids: Sequence[str], *, order: str = "a
             warnings=(*listing.warnings, *notes),
         )
     )
-
-
-def class_ranks(ids: Iterable[str], order: str = "auto") -> tuple[dict[str, int], list[str]]:
-    """Class index of each id, in that order; and a note where the order by number and as text differ.
-
-    By number where all ids are numbers (or `order` is `number`), else as text. Raises `OptionError` for an order by
-    number of what is none.
-    """
-    as_text = sorted(set(ids))
-    numeric = all(map(_NUMBER.fullmatch, as_text))
-    if order == "number" and not numeric:
-        odd = next(one for one in as_text if not _NUMBER.fullmatch(one))
-        raise OptionError(
-            f"class_order 'number' needs class ids that are numbers, got {escape_name(odd)!r}; use 'text'"
-        )
-    by_number = sorted(as_text, key=lambda one: (float(one), one)) if numeric else as_text
-    chosen = as_text if order == "text" else by_number
-    notes = []
-    if by_number != as_text:
-        how, other = ("as text", "number") if order == "text" else ("by number", "text")
-        notes.append(
-            f"the classes are numbers; their order is {how} ({some(chosen)}), not that of --class-order {other}"
-            + ("" if order == "text" else " and of torchvision's ImageFolder")
-        )
-    return {one: rank for rank, one in enumerate(chosen)}, notes
 
 
 def with_usual_splits(listing: Listing) -> Listing:

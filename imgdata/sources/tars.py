@@ -13,13 +13,16 @@ from pathlib import Path
 
 import braceexpand
 import numpy as np
+from numpy.typing import NDArray
 
 from imgdata.dataset.manifest import MANIFEST, Manifest, read_manifest
 from imgdata.errors import ShardError, SourceError
 from imgdata.sample import ClassName
-from imgdata.sources.classes import some
+from imgdata.sources.classes import some, with_usual_splits
 from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
+from imgdata.sources.parts import missing_parts
+from imgdata.sources.plausible import check_classes
 from imgdata.sources.readers import RangeReader
 from imgdata.sources.splits import in_usual_order, split_in_path, split_of_word
 from imgdata.sources.walk import scan
@@ -27,7 +30,15 @@ from imgdata.storage.atomic import JOB_FOLDER
 from imgdata.tar.archive import Member, members, open_tar
 from imgdata.tar.labels import LabelReader, choose_label_source, read_fields
 from imgdata.tar.packed import UnpackError, open_packed
-from imgdata.tar.samples import group_members, image_member, is_image, several_images_warning, tar_samples
+from imgdata.tar.samples import (
+    TarContents,
+    contents_notes,
+    group_members,
+    image_member,
+    is_image,
+    several_images_warning,
+    tar_contents,
+)
 
 NAME = "tars"
 _SIDE_EXTENSIONS = {"cls", "json", "txt"}
@@ -141,6 +152,9 @@ def _has_pairs(tar: Path) -> bool:
         names = _peek_gzip(tar) if gzipped else list(islice(members(tar), _PEEK_MEMBERS))
     except OSError as error:
         raise SourceError(f"{tar}: can't be read: {error.strerror or error}") from error
+    if not gzipped and len(names) == _PEEK_MEMBERS and all(is_image(member.name) for member in names):
+        # All images may come first, and then all labels.
+        names = list(members(tar))
     return any(
         image_member(sample) and _SIDE_EXTENSIONS & {ext.rsplit(".", 1)[-1] for ext in sample.members}
         for sample in group_members(names, tar)
@@ -261,36 +275,57 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
 
     Raises `SourceError` or `ShardError` naming the tar, and where it matters the key and the byte.
     """
+    listing, captions = _listed(path, options, None)
+    if captions:
+        listing, _ = _listed(path, options, "none")
+        note = (
+            f"{captions} different texts in the txt members are captions, and no classes: images get no label, and the "
+            "texts go into the json members (field txt); --label-from txt makes each a class"
+        )
+        kept = [text for text in listing.warnings if not text.startswith("no labels found")]
+        listing = replace(listing, warnings=(*kept, note))
+    return check_classes(listing, path, named=True)
+
+
+def _listed(path: Path, options: SourceOptions, label_from: str | None) -> tuple[Listing, int]:
+    """The listing with the labels of `label_from`; and how many captions were taken for labels, by a guess."""
     tars = tar_set(expand(path))
     known_classes = tars.manifest.classes if tars.manifest else _shared_classes(tars.tars)
-    builder = ListingBuilder()
+    builder = ListingBuilder(options.exclude)
     reader = RangeReader(tars.tars)
+    all_contents: list[tuple[str, TarContents]] = []
     labels = None
     wanted = tars.manifest.label_from if tars.manifest and options.label_from == "auto" else options.label_from
+    wanted = label_from or wanted
     several: Counter[tuple[str, ...]] = Counter()
     provisional = array("i")
     for container, (tar, split) in enumerate(zip(tars.tars, tars.splits, strict=True)):
         with open_tar(tar) as file:
-            for sample in tar_samples(tar):
-                extension = image_member(sample, options.image_ext)
-                if extension is None:
-                    builder.skip("samples without an image")
+            contents = tar_contents(tar, options.image_ext)
+            all_contents.append((tar.name, replace(contents, samples=[])))
+            for what, count in contents.passed_over.items():
+                builder.see(count)
+                builder.skip(what, count)
+            for sample, extension in contents.samples:
+                name = f"{os.path.relpath(os.path.abspath(tar), tars.root)}/{sample.members[extension].name}"
+                builder.see()
+                if builder.excluded(name):
                     continue
                 images = tuple(ext for ext in sample.members if is_image(ext))
                 if len(images) > 1 and not options.image_ext:
                     several[images] += 1
                 if labels is None:
-                    labels = LabelReader(choose_label_source(sample, file.fileno(), tar, wanted))
+                    labels = LabelReader(choose_label_source(sample, file.fileno(), tar, wanted), options.class_order)
                 image = sample.members[extension]
                 label = labels.read(sample, file.fileno(), tar)
                 provisional.append(label)
                 fields, unkept = read_fields(sample, file.fileno(), tar, labels.source)
                 for other in unkept:
                     if not is_image(other):
-                        builder.skip(f".{other} members")
+                        builder.skip(f".{other} members", entries=False)
                 builder.add(
                     split=split,
-                    name=f"{os.path.relpath(os.path.abspath(tar), tars.root)}/{image.name}",
+                    name=name,
                     key=sample.key.removeprefix("./"),
                     label=label,
                     size=image.size,
@@ -299,13 +334,50 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
                     fields=fields,
                 )
     labels = labels or LabelReader("none")
-    label_N, classes = labels.finish(np.frombuffer(provisional, np.int32), known_classes)
+    if wanted == "auto" and labels.hold_captions(len(builder)):
+        return builder.build(title=tars.title, kind=NAME, reader=reader, classes=()), len(labels.texts)
+    if options.label_from != "auto":
+        labels.check_found()
+    provisional_N = np.array(provisional, np.int32)
+    splits_of_texts = _splits_of_texts(labels, provisional_N) if not tars.given_splits else None
+    label_N, classes = labels.finish(provisional_N, known_classes)
     listing = builder.build(
         title=tars.title,
         kind=NAME,
         reader=reader,
         classes=classes,
-        given_splits=tars.given_splits,
-        warnings=(*_left_out(path), *several_images_warning(several), *labels.warnings()),
+        given_splits=tars.given_splits or splits_of_texts is not None,
+        warnings=(
+            *_left_out(path),
+            *missing_parts(os.path.relpath(os.path.abspath(tar), tars.root) for tar in tars.tars),
+            *contents_notes(all_contents),
+            *several_images_warning(several),
+            *labels.warnings(),
+        ),
     )
-    return replace(listing, label_N=label_N)
+    if splits_of_texts is None:
+        return replace(listing, label_N=label_N), 0
+    splits, split_N = splits_of_texts
+    note = f"splits were read from the folders in the keys: {', '.join(splits)}"
+    return with_usual_splits(
+        replace(listing, label_N=label_N, splits=splits, split_N=split_N, warnings=(*listing.warnings, note))
+    ), 0
+
+
+def _splits_of_texts(
+    labels: LabelReader, provisional_N: NDArray[np.int32]
+) -> tuple[tuple[str, ...], NDArray[np.uint8]] | None:
+    """The splits in labels that are folders (`train/cat`), which are classes without them then (`cat`).
+
+    None where not all begin with a split word and have a class behind it.
+    """
+    parts = [text.partition("/")[::2] for text in labels.texts]
+    if labels.source != "folder" or not parts or int(provisional_N.min(initial=0)) < 0:
+        return None
+    if not all(behind and split_of_word(first) for first, behind in parts):
+        return None
+    splits = tuple(dict.fromkeys(str(split_of_word(first)) for first, _ in parts))
+    split_C = np.array([splits.index(str(split_of_word(first))) for first, _ in parts], np.uint8)
+    split_N = split_C[provisional_N]
+    provisional_N[:] = labels.rename([behind for _, behind in parts])[provisional_N]
+    return splits, split_N

@@ -4,7 +4,9 @@ import io
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,11 +106,27 @@ def read_member(descriptor: int, member: Member, path: Path, max_bytes: int = MA
     return data
 
 
-def members(path: Path, *, start: int = 0, end: int | None = None) -> Iterator[Member]:
+@dataclass
+class TarWalk:
+    """What a walk through a tar met besides its regular files."""
+
+    passed_over: Counter[str] = field(default_factory=Counter)
+    """Links, devices and the like, by kind; folders are not counted."""
+    without_end: bool = False
+    """Whether the file ends behind a member, without the blocks of zeros that end a tar."""
+    short_bytes: int = 0
+    """Bytes that the last block lacks: of its padding, since a member's own bytes that lack are an error."""
+
+
+_OTHER_KINDS = {b"1": "hard links", b"2": "symbolic links", b"3": "devices", b"4": "devices", b"6": "FIFOs"}
+
+
+def members(path: Path, *, start: int = 0, end: int | None = None, walk: TarWalk | None = None) -> Iterator[Member]:
     """The regular files of the tar in bytes `start` to `end` of `path` (default: all of it), in order.
 
     Reads headers only. Understands USTAR prefixes, GNU long names, pax `path` and `size`, and base-256
-    sizes. Raises `TarError` with the byte of the fault for a damaged header or an archive that is cut short.
+    sizes. `walk` is told of what is passed over. Raises `TarError` with the byte of the fault for a damaged header or
+    an archive that is cut short.
     """
     with open_tar(path) as file:
         descriptor = file.fileno()
@@ -126,6 +144,9 @@ def members(path: Path, *, start: int = 0, end: int | None = None) -> Iterator[M
                 # Some writers leave out the end marker; a cut is only sure when a member is incomplete.
                 if position == start or position < end:
                     raise TarError(f"{path}: not a tar, or cut short: no header at byte {position}", position)
+                if walk is not None:
+                    walk.without_end = True
+                    walk.short_bytes = position - end
                 return
             if header.count(0) == BLOCK:
                 return
@@ -159,6 +180,8 @@ def members(path: Path, *, start: int = 0, end: int | None = None) -> Iterator[M
                 )
             if kind in _REGULAR and not name.endswith("/"):
                 yield Member(name, offset, size)
+            elif walk is not None and kind in _OTHER_KINDS:
+                walk.passed_over[_OTHER_KINDS[kind]] += 1
             position = offset + (padded(size) if has_data else 0)
 
 

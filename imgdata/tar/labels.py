@@ -1,17 +1,20 @@
 """Members of a tar sample -> its label and its further fields."""
 
+import difflib
 import json
 import re
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.errors import OptionError, ShardError
-from imgdata.sample import ClassName
+from imgdata.sample import ClassName, fields_of
 from imgdata.storage.reading import parse_json
 from imgdata.tar.archive import read_member
+from imgdata.tar.class_order import class_ranks
 from imgdata.tar.samples import TarSample
 
 LABEL_FIELDS = ("label", "cls", "class", "class_id", "class_index", "target")
@@ -25,6 +28,12 @@ _MAX_BYTES = {"cls": 1024}
 _MANY_CLASSES = 65_536
 """More classes than this, and than there are samples, are no class indices."""
 _NO_LABEL = -1
+_MAX_FIELDS = 20
+_SPLIT_WORDS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+_FEW = 3
+_MANY_TEXTS = 20
+_WORDS_OF_CAPTIONS = 3
+"""Words of a text, on average, from which it is a caption where nearly every sample has its own."""
 _MIXED = "text among numbers, or a number among texts; choose another place with --label-from"
 
 
@@ -59,13 +68,17 @@ class LabelReader:
     Until `finish` a text label is the number of its first appearance.
     """
 
-    def __init__(self, source: str) -> None:
-        """`source` as `choose_label_source` returns it."""
+    def __init__(self, source: str, class_order: str = "auto") -> None:
+        """`source` as `choose_label_source` returns it, `class_order` as for `class_ranks`."""
         self.source = source
+        self.class_order = class_order
+        self._order_notes: list[str] = []
         self.texts: dict[str, int] = {}
         self._numbers = False
         self._without = 0
         self._first_without = ""
+        self._labelled = 0
+        self._fields: dict[str, None] = {}
 
     def read(self, sample: TarSample, descriptor: int, tar: Path) -> int:
         """The label of `sample`; -1 when it has none. Raises `ShardError` for one that can't be understood."""
@@ -74,6 +87,7 @@ class LabelReader:
             self._without += self.source != "none"
             self._first_without = self._first_without or f"{tar.name}: {sample.key}"
             return _NO_LABEL
+        self._labelled += 1
         if isinstance(value, str):
             label = self.texts.setdefault(value, len(self.texts))
         elif _NO_LABEL <= value < _MAX_CLASS:
@@ -110,6 +124,8 @@ class LabelReader:
 
     def _json_value(self, sample: TarSample, descriptor: int, tar: Path, field: str) -> int | str | None:
         value: object = _json_object(sample, descriptor, tar)
+        if len(self._fields) < _MAX_FIELDS and isinstance(value, dict):
+            self._fields |= dict.fromkeys(islice(value, _MAX_FIELDS))
         for part in field.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if value is None:
@@ -126,6 +142,8 @@ class LabelReader:
         self._without += other._without
         self._first_without = self._first_without or other._first_without
         self._numbers = self._numbers or other._numbers
+        self._labelled += other._labelled
+        self._fields |= other._fields
         # The last entry is taken by -1.
         number_C = [self.texts.setdefault(text, len(self.texts)) for text in other.texts]
         if self._numbers and self.texts:
@@ -163,11 +181,35 @@ class LabelReader:
             _check_count(max(final) + 1, len(label_N))
             names = tuple(ClassName(str(i), str(i)) for i in range(max(final) + 1))
         else:
-            rank = {text: i for i, text in enumerate(sorted(self.texts))}
+            rank, self._order_notes = class_ranks(self.texts, self.class_order)
             final, names = [rank[text] for text in self.texts], tuple(ClassName(text, text) for text in rank)
         # The last entry is taken by -1.
         final_C = np.array([*final, _NO_LABEL], np.int32)
         return final_C[label_N], names
+
+    def rename(self, texts: Sequence[str]) -> NDArray[np.int32]:
+        """Give the texts other names, of which several may be the same; returns the new number of each."""
+        self.texts = {}
+        return np.array([self.texts.setdefault(text, len(self.texts)) for text in texts], np.int32)
+
+    def check_found(self) -> None:
+        """Raise `OptionError` when no sample has a label in the place that a user named, with names that are near."""
+        if self._labelled or not self._without or self.source == "none":
+            return
+        kind, _, field = self.source.partition(":")
+        if kind != "json":
+            raise OptionError(f"label_from {self.source!r}: no sample has a label there; give another place, or none")
+        near = difflib.get_close_matches(field, list(self._fields), n=3, cutoff=0.4)
+        there = f"; their fields are {', '.join(self._fields)}" if self._fields else "; there are no json members"
+        meant = f" (did you mean {' or '.join(near)}?)" if near else ""
+        raise OptionError(f"label_from {self.source!r}: no sample has that field{meant}{there}")
+
+    def hold_captions(self, samples: int) -> bool:
+        """Whether the texts are captions, and no classes: nearly as many as there are samples, or sentences."""
+        if self.source != "txt" or len(self.texts) < _FEW or 2 * len(self.texts) <= samples:
+            return False
+        words = sum(len(text.split()) for text in self.texts) / len(self.texts)
+        return words >= _WORDS_OF_CAPTIONS or len(self.texts) >= _MANY_TEXTS
 
     def warnings(self) -> list[str]:
         """What a user should know of these labels."""
@@ -176,7 +218,17 @@ class LabelReader:
                 f"a cls member, a json member with {'/'.join(LABEL_FIELDS)}, a short txt member, folders in the keys"
             )
             return [f"no labels found (looked for {looked}); set label_from if they are elsewhere"]
-        found = []
+        found = list(self._order_notes)
+        odd = sorted(
+            text
+            for text in self.texts
+            if self.source == "folder" and _SPLIT_WORDS.intersection(text.lower().split("/"))
+        )
+        if odd:
+            found.append(
+                f"split words inside class names ({', '.join(odd[:3])}{', ...' if len(odd) > 3 else ''}): if they are "
+                "splits, `imgdata shard` reads them as such where all keys begin with one"
+            )
         if self._without:
             found.append(
                 f"{self._without} samples have no label in {self.source!r}, the first is {self._first_without}"
@@ -210,16 +262,13 @@ def read_fields(sample: TarSample, descriptor: int, tar: Path, label_source: str
 
 
 def _json_object(sample: TarSample, descriptor: int, tar: Path) -> dict[str, object]:
-    why = ""
     try:
-        value = parse_json(_read(sample, "json", descriptor, tar))
+        return fields_of(parse_json(_read(sample, "json", descriptor, tar)))
     except ValueError as error:
-        value, why = None, f" ({error})"
-    if not isinstance(value, dict):
         raise ShardError(
-            f"{tar}: json member of {sample.key!r} at byte {sample.members['json'].offset} must be a JSON object{why}"
-        )
-    return value
+            f"{tar}: json member of {sample.key!r} at byte {sample.members['json'].offset} must be a JSON object "
+            f"({error})"
+        ) from error
 
 
 def _read(sample: TarSample, extension: str, descriptor: int, tar: Path) -> bytes:

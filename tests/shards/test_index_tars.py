@@ -198,7 +198,8 @@ def test_labels_from_another_place_have_classes_of_their_own(tmp_path):
     assert found("json:label") == (["ant", "zebra"], [1, 0])
     assert found("auto") == (["ant", "zebra"], [1, 0])
     assert found("cls") == (["0", "1"], [0, 1])
-    assert found("json:nope") == ([], [-1, -1])
+    with pytest.raises(imgdata.OptionError, match=r"'json:labe': no sample has that field \(did you mean label\?\)"):
+        found("json:labe")
     assert found("cls") == (["0", "1"], [0, 1])
 
 

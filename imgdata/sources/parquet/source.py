@@ -8,6 +8,7 @@ row has a label (null or -1) is one of label -1.
 
 import dataclasses
 import os
+import re
 import threading
 from array import array
 from bisect import bisect_right
@@ -31,9 +32,10 @@ from imgdata.sources.label_column import Labels
 from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.parquet.layout import ParquetLayout, find_layout, holds_images, without_images
+from imgdata.sources.parts import missing_parts
 from imgdata.sources.readers import RangeReader
 from imgdata.sources.reading import read_sample
-from imgdata.sources.splits import Splits, split_in_path
+from imgdata.sources.splits import Splits, split_in_path, split_of_word
 from imgdata.sources.table.columns import no_label_warning
 from imgdata.sources.table.rows import Row, fields_json, open_parquet
 from imgdata.sources.walk import extension, visible
@@ -155,6 +157,8 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
     if not files:
         raise SourceError(f"{path}: no .parquet files there")
     relative = [_relative(file, path) for file in files]
+    if options.kind is None:
+        _refuse_configurations(path, relative)
     layouts = [find_layout(file, options) for file in files]
     # Files of a test split may have no labels.
     first = next((layout for layout in layouts if layout.label), layouts[0])
@@ -169,7 +173,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
     splits = [split_in_path(name) for name in relative]
     given = any(splits) or any(layout.split for layout in layouts)
     named = _all_named_differently(files, first)
-    builder = ListingBuilder()
+    builder = ListingBuilder(options.exclude)
     labels = Labels(first.names)
     for container, (file, name, split, layout) in enumerate(zip(files, relative, splits, layouts, strict=True)):
         if given and split is None and layout.split is None:
@@ -178,10 +182,13 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
         cells = Splits(layout.split) if layout.split else None
         for number, (size, own_name, value, cell, others) in enumerate(_rows(file, layout)):
             at = f"{file}: row {number}"
+            row_name = own_name if named else f"{name}[{number}]"
+            if builder.excluded(row_name):
+                continue
             of_row = cells.name(cell, at) if cells else split or "train"
             builder.add(
                 split=of_row,
-                name=own_name if named else f"{name}[{number}]",
+                name=row_name,
                 key=os.path.splitext(own_name)[0] if named else f"{os.path.splitext(name)[0]}-{number}",
                 label=labels.code(value, column=layout.label, split=of_row, at=at)
                 if layout.label
@@ -199,6 +206,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
         given_splits=given,
         warnings=[
             *(f"column {column} holds bytes and is left out" for column in first.left_out),
+            *missing_parts(relative),
             *(labels.warnings() if first.label else [no_label_warning(layout.others for layout in layouts)]),
         ],
     )
@@ -256,6 +264,31 @@ def _files(path: Path, depth: int = _MAX_DEPTH) -> list[Path]:
     for name in folders:
         files += _files(path / name, depth - 1)
     return files
+
+
+def _refuse_configurations(path: Path, files: Sequence[str]) -> None:
+    """Raise `SourceError` for several configurations of one dataset, which would have every image several times.
+
+    They are folders, or names before the split, that have the same splits: `plain/train-0.parquet`,
+    `small/train-0.parquet`.
+    """
+    splits: dict[str, set[str]] = {}
+    for file in files:
+        parts = file.split("/")
+        of_split = [place for place, part in enumerate(parts) if split_in_path(part)]
+        if not of_split:
+            continue
+        words = re.split(r"[-._ ]", parts[of_split[-1]])
+        before = words[: next((place for place, word in enumerate(words) if split_of_word(word)), 0)]
+        name = "/".join((*parts[: of_split[0]], "-".join(before))).strip("/")
+        splits.setdefault(name, set()).add(str(split_in_path(file)))
+    names = sorted(splits)
+    twice = [name for name in names if any(splits[name] & splits[other] for other in names if other != name)]
+    if len(twice) > 1:
+        raise SourceError(
+            f"{path}: holds several configurations ({some(twice)}) with the same splits, perhaps of the same images; "
+            f"give one of them ({path / twice[0]}), or take all with --source parquet"
+        )
 
 
 def _relative(file: Path, path: Path) -> str:
