@@ -270,6 +270,11 @@ class Loader:
         return EpochSampler(self)
 
     @property
+    def batch_sampler(self) -> None:
+        """None, as of a `DataLoader` whose batches come ready: Lightning asks for it."""
+        return None
+
+    @property
     def bad(self) -> tuple[BadImage, ...]:
         """The images that this process could not use, each once."""
         return self._bad.records

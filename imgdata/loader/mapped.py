@@ -81,6 +81,11 @@ class MappedLoader(IterableDataset[T_co]):
         return self._loader.sampler
 
     @property
+    def batch_sampler(self) -> None:
+        """See `imgdata.Loader.batch_sampler`."""
+        return None
+
+    @property
     def dataset(self) -> View:
         """`len(loader.dataset)` is the number of samples, over all ranks."""
         return self._loader.dataset

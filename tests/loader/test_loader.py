@@ -267,7 +267,7 @@ def test_repr_says_what_and_why(images, backend):
         ({"drop_last": "no"}, r"drop_last must be True, False or None, got 'no'"),
         ({"prefetch": 0}, r"prefetch must be a whole number of at least 1, got 0"),
         ({"seed": -1}, r"seed must be a whole number of at least 0, got -1"),
-        ({"recipe": "imagenet"}, r"recipe must be a Recipe, such as .*, got 'imagenet'"),
+        ({"recipe": 5}, "recipe must be a Recipe, such as .*, got 5"),
         ({"backend": "gpu"}, r"backend must be one of auto, cpu, dali, resident, got 'gpu'"),
         ({"dtype": "float64"}, r"dtype must be one of uint8, float16, bfloat16, float32, got 'float64'"),
         ({"on_bad": "ignore"}, r"on_bad must be one of replace, skip, raise, got 'ignore'"),
