@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from imgdata.checks import is_integer
 from imgdata.errors import SourceError
 from imgdata.images.png import encode_png
 from imgdata.sample import ClassName, Sample
@@ -114,7 +115,7 @@ def label_of(value: Any, at: str) -> int | str | None:
         value = value.item()
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= -1:
+    if is_integer(value) and value >= -1:
         return None if value == -1 else int(value)
     raise SourceError(f"{at}: a label must be a class index, a class name or None, got {value!r:.80}")
 

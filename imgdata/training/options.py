@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from imgdata.backends.options import BackendName
 from imgdata.backends.registry import backend_names
+from imgdata.checks import is_integer, is_number
 from imgdata.errors import OptionError
 
 Optimizer = Literal["sgd", "adamw"]
@@ -148,14 +149,16 @@ class TrainOptions:
     def __post_init__(self) -> None:
         for name, least in _WHOLE.items():
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            if value is not None and not (is_integer(value) and value >= least):
                 raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
+            if value is not None:
+                # NumPy's integers can't be written as JSON.
+                object.__setattr__(self, name, int(value))
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
             if value is None:
                 continue
-            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or not least <= value <= most:
+            if not (is_number(value) and least <= value <= most):
                 raise OptionError(f"{name} must be {_range(least, most)}, got {value!r}")
         for name, choices in {**_CHOICES, "backend": backend_names()}.items():
             value = getattr(self, name)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from imgdata.checks import is_integer, is_number
 from imgdata.errors import OptionError
 
 _FEW_CORES = 8
@@ -24,9 +25,9 @@ class DaliOptions:
 
     def __post_init__(self) -> None:
         load = self.hw_decoder_load
-        if load is not None and (isinstance(load, bool) or not isinstance(load, int | float) or not 0 <= load <= 1):
+        if load is not None and not (is_number(load) and 0 <= load <= 1):
             raise OptionError(f"dali_options['hw_decoder_load'] must be a number from 0 to 1, got {load!r}")
-        if isinstance(self.depth, bool) or not isinstance(self.depth, int) or self.depth < 1:
+        if not (is_integer(self.depth) and self.depth >= 1):
             raise OptionError(f"dali_options['depth'] must be a whole number of at least 1, got {self.depth!r}")
         if self.crop_decode not in (None, True, False) or not isinstance(self.preallocate, bool):
             raise OptionError("dali_options['crop_decode'] and ['preallocate'] must be True or False")

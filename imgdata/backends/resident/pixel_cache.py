@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from imgdata import native
 from imgdata.backends.protocol import BackendSetup
 from imgdata.backends.resident.decoding import Bad, Put, decode, parts
-from imgdata.backends.resident.window import Kept
+from imgdata.backends.resident.window import Kept, num_bytes
 from imgdata.dataset.index import index_id
 from imgdata.errors import ImageError, OutputError
 from imgdata.storage.atomic import output_error, whole_file, write_atomic
-from imgdata.storage.cache_folder import CacheWarning, cache_folder
+from imgdata.storage.cache_folder import CacheWarning, cache_folder, cache_limit, make_room
 from imgdata.storage.locks import locked
 from imgdata.storage.reading import open_regular, read_json
 from imgdata.version import __version__
@@ -78,7 +78,9 @@ def fill(setup: BackendSetup, window: Kept, put: Put, check: Callable[[], None])
             with locked(path.with_suffix(".lock"), wait_s=math.inf, while_waiting=check, mode=0o666):
                 # Another process may have made it by now.
                 bad = _read(path, count, window, checked)
-                bad = _make(path, setup, window, checked) if bad is None else bad
+                if bad is None:
+                    _make_room(path, setup, window)
+                    bad = _make(path, setup, window, checked)
         return bad
     except (OSError, OutputError) as error:
         reason = error if isinstance(error, OutputError) else output_error(error, path)
@@ -88,6 +90,16 @@ def fill(setup: BackendSetup, window: Kept, put: Put, check: Callable[[], None])
             stacklevel=2,
         )
     return decode(setup, window, checked)
+
+
+def _make_room(path: Path, setup: BackendSetup, window: Kept) -> None:
+    """Remove what was cached first, so far as it is needed. Raises `OutputError` where the limit is too low."""
+    needed = num_bytes(setup, window)
+    if not make_room(needed):
+        raise OutputError(
+            f"{path.parent}: the decoded pictures take {needed / 1e9:.2f} GB, and the cache may hold "
+            f"{cache_limit() / 1e9:.2f} GB (IMGDATA_CACHE_GB)"
+        )
 
 
 def _make(path: Path, setup: BackendSetup, window: Kept, put: Put) -> Bad:

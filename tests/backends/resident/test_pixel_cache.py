@@ -120,6 +120,21 @@ def test_other_pictures_are_in_another_file_and_equal_ones_in_the_same(tmp_path,
     assert first == same != other
 
 
+def test_the_cache_holds_no_more_than_its_limit(one_size, resident_cache, monkeypatch):
+    setup = setup_of(one_size, GEOMETRY["mirrored margins"])
+    images_of(ResidentBackend, setup)
+    first = pixel_cache.cache_file(setup, window.kept(setup))
+    size = first.stat().st_size
+    other = setup_of(one_size, Recipe(Resize(size=(HEIGHT + 1, WIDTH + 1)), CenterCrop(size=8)))
+    monkeypatch.setenv("IMGDATA_CACHE_GB", f"{size / 1e9:.12f}")
+    images_of(ResidentBackend, other)
+    assert pixel_cache.cache_file(other, window.kept(other)).exists()
+    assert not first.exists()
+    monkeypatch.setenv("IMGDATA_CACHE_GB", "0.0000001")
+    with pytest.warns(pixel_cache.CacheWarning, match=r"the cache may hold 0.00 GB \(IMGDATA_CACHE_GB\)"):
+        images_of(ResidentBackend, setup)
+
+
 def test_a_folder_that_cannot_be_written_is_warned_of_and_done_without(one_size, tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "file"))
