@@ -35,13 +35,13 @@ def provide(folder: Path, code: str) -> None:
         used = any(word == name or word.startswith(f"{name}/") for word in words)
         if used and name not in written and not (folder / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            _copy(_template(make), folder / name)
+            _copy(_template(make, Path(name).suffix), folder / name)
 
 
 @functools.cache
-def _template(make: Callable[[Path], None]) -> Path:
+def _template(make: Callable[[Path], None], suffix: str = "") -> Path:
     # conftest.py's folder, which is removed at the end.
-    place = Path(tempfile.mkdtemp(dir=os.environ.get("IMGDATA_TEST_CACHE"))) / "it"
+    place = Path(tempfile.mkdtemp(dir=os.environ.get("IMGDATA_TEST_CACHE"))) / f"it{suffix}"
     make(place)
     return place
 
@@ -67,6 +67,11 @@ def _photos(folder: Path) -> None:
     for name in CLASSES:
         for number in range(1, 31):
             _picture(folder / name / f"{number:04}.jpg", number)
+
+
+def _new(folder: Path) -> None:
+    for number in range(1, 4):
+        _picture(folder / f"{number:04}.jpg", number)
 
 
 def _imagenet(folder: Path) -> None:
@@ -139,6 +144,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "shards": _shards,
     "runs/a": _run,
     "runs/digits": _run,
+    "new": _new,
     "photo.jpg": _photo,
     "cat.jpg": _photo,
 }
