@@ -10,12 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from click.testing import CliRunner
 from imgdata_cli.main import cli
 from PIL import Image
 
 import imgdata
 from benchmarks.data import cifar10, write_cifar10_python
+from benchmarks.photos import package_file
+from benchmarks.pipeline_data import lite0_weights
 
 SIDE = 40
 CLASSES = ("cat", "dog")
@@ -121,10 +124,27 @@ def _dataset(folder: Path) -> None:
     imgdata.shard(_template(_photos), folder, imgdata.ShardOptions(name="photos", split={"train": 0.8, "val": 0.2}))
 
 
+def _three_splits(folder: Path) -> None:
+    splits = {"train": 0.7, "val": 0.15, "test": 0.15}
+    imgdata.shard(_template(_photos), folder, imgdata.ShardOptions(name="cifar", split=splits))
+
+
 def _run(folder: Path) -> None:
     arguments = ["train", str(_template(_dataset)), "--model", "cnn", "--epochs", "1", "--out", str(folder), "--quiet"]
     result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
+
+
+def _lite0(file: Path) -> None:
+    shutil.copy(lite0_weights(), file)
+
+
+def _checkpoint(file: Path) -> None:
+    torch.save({"state_dict": {"weight": torch.ones(2)}}, file)
+
+
+def _photograph(name: str, file: Path) -> None:
+    shutil.copy(package_file("skimage", f"data/{name}"), file)
 
 
 def _photo(file: Path) -> None:
@@ -139,12 +159,17 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "few-dogs": _few_dogs,
     "cifar-10-python.tar.gz": _cifar,
     "out": _dataset,
-    "cifar": _dataset,
+    "cifar": _three_splits,
     "cifar10": _dataset,
     "shards": _shards,
     "runs/a": _run,
     "runs/digits": _run,
     "new": _new,
+    "efficientnet-lite0.pth": _lite0,
+    "checkpoint.pth": _checkpoint,
+    "chelsea.png": lambda file: _photograph("chelsea.png", file),
+    "coffee.png": lambda file: _photograph("coffee.png", file),
+    "seven.png": _photo,
     "photo.jpg": _photo,
     "cat.jpg": _photo,
 }
