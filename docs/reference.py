@@ -64,7 +64,7 @@ def _made(part: re.Match[str]) -> str:
 
 
 def _help(name: str) -> str:
-    with click.Context(cli, info_name="imgdata") as context:
+    with click.Context(cli, info_name="imgdata", **cli.context_settings) as context:
         if not name:
             return _block("imgdata", context)
         command = cli.get_command(context, name)

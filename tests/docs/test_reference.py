@@ -11,8 +11,9 @@ README = (REPOSITORY / "README.md").read_text()
 
 
 def test_generated_parts_are_up_to_date():
-    stale = [str(page.relative_to(REPOSITORY)) for page, text in reference.filled() if page.read_text() != text]
-    assert not stale, f"run `make reference`, and commit {', '.join(stale)}"
+    for page, text in reference.filled():
+        name = page.relative_to(REPOSITORY)
+        assert page.read_text() == text, f"{name} is out of date: run `make reference`, and commit {name}"
 
 
 def test_every_public_name_has_its_place_in_the_reference():

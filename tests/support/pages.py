@@ -14,6 +14,7 @@ from typing import Any
 from click.testing import CliRunner
 from imgdata_cli.main import cli
 
+from imgdata.errors import ImgdataError
 from support.page_data import provide
 from support.places import REPOSITORY
 
@@ -45,6 +46,7 @@ SMALLER = (
     (r'"cuda"', '"cpu"'),
     (r"\[12345\]", "[3]"),
     (r"(?<=length=)\d+", "40"),
+    (r"samples=1000,", "samples=20,"),
     (r"% 1000 == 999", ">= 0"),
     (r"num_classes=10\b", "num_classes=2"),
     (r"zip\(pixels, labels\)", "list(zip(pixels, labels))[::10]"),
@@ -52,8 +54,12 @@ SMALLER = (
     (r"seconds=\d+", "seconds=1, rounds=1"),
 )
 """What pages have -> what the time of a test and its pictures allow."""
-ADDED = {"train": ("--epochs", "1"), "bench": ("--seconds", "1", "--rounds", "1"), "doctor": ("--seconds", "1")}
-"""Options that a command gets where its line has none of that name."""
+ADDED = {
+    "train": {"--epochs": "1", "--model": "cnn"},
+    "bench": {"--seconds": "1", "--rounds": "1"},
+    "doctor": {"--seconds": "1"},
+}
+"""Options that a command gets where its line has none of that name, and names no run whose settings hold."""
 
 _FENCE = re.compile(r"^(\s*)```(\w*)(.*)$")
 _NOT_RUN = re.compile(r"^<!-- not run: (.+) -->$")
@@ -136,8 +142,7 @@ class Session:
         words = shlex.split(line)
         provide(self.folder, line)
         if words[0] == "imgdata" and not _SHELL.search(re.sub(r"'[^']*'|\"[^\"]*\"", "", line)):
-            result = CliRunner().invoke(cli, _with_added(words[1:]), catch_exceptions=False)
-            said, code = result.output, result.exit_code
+            said, code = _imgdata(_with_added(words[1:]))
         else:
             paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
             done = subprocess.run(
@@ -168,6 +173,17 @@ def _smaller(text: str) -> str:
     return text
 
 
+def _imgdata(arguments: list[str]) -> tuple[str, int]:
+    """Run a command in this process, which has imported everything; return what it prints, and its exit code."""
+    try:
+        result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    except ImgdataError as error:
+        return str(error), 1
+    return result.output, result.exit_code
+
+
 def _with_added(words: list[str]) -> list[str]:
-    added = ADDED.get(words[0], ())
-    return words if not added or added[0] in words or "--resume" in words else [*words, *added]
+    if {"--resume", "--config"} & set(words):
+        return words
+    added = [(name, value) for name, value in ADDED.get(words[0], {}).items() if name not in words]
+    return [*words, *(word for pair in added for word in pair)]
