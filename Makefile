@@ -28,6 +28,7 @@ WHICH_PILLOW = $(BIN)/python -c 'import PIL; print(f"PIL is now {PIL.__version__
 # Tests that use Pillow themselves run with both: Pillow-SIMD, and the Pillow that most people have.
 PILLOW_TESTS = $(shell grep -rlE --include='test_*.py' '^ *(import|from) (PIL|support.pictures)' tests)
 
+# mkdocs counts warnings only where it may print them: --strict --quiet would pass with broken links.
 # A notice of the theme's makers at every build; nothing to do with these pages.
 export NO_MKDOCS_2_WARNING := 1
 
@@ -65,7 +66,7 @@ check: $(READY) ## format, lint, types, layers, cost of the decoder, documentati
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m benchmarks.gate
 	@$(BIN)/python docs/reference.py --check
-	@$(BIN)/mkdocs build --strict --quiet
+	@said=$$($(BIN)/mkdocs build --strict 2>&1) || { echo "$$said"; exit 1; }
 	@echo "check: all passed"
 
 format: $(READY) ## format the code and fix what ruff can fix
@@ -120,7 +121,7 @@ reference: $(READY) ## write the generated parts of the pages anew: commands, Py
 	@$(BIN)/python docs/reference.py
 
 docs: $(READY) ## build the documentation into site/
-	@$(BIN)/mkdocs build --strict --quiet
+	@said=$$($(BIN)/mkdocs build --strict 2>&1) || { echo "$$said"; exit 1; }
 	@echo "Documentation: site/index.html"
 
 pillow-simd: $(READY) $(SIMD_TRIED) ## let Pillow-SIMD run instead of Pillow in .venv

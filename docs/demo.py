@@ -47,6 +47,7 @@ def main() -> None:
     step("Class folders with damaged files in them, cut into train and val")
     imgdata("shard", "demo/raw/folders", "demo/folders", "--split", "train=0.8,val=0.2", "--on-bad", "repair")
     imgdata("verify", "demo/folders", "--deep")
+    imgdata("inspect", "demo/folders", "--sheet", "demo/sheet.png")
     imgdata("export", "demo/folders", "demo/folders-again")
 
     step("Epochs for training, beside torchvision's DataLoader on the same files")
@@ -58,7 +59,7 @@ def main() -> None:
     imgdata("train", "demo/folders", "--model", "cnn", "--epochs", "8", "--out", "demo/run")
     imgdata("evaluate", "demo/run", "demo/folders")
     pictures = [f"demo/raw/folders/{name}/{name}_30.jpg" for name in CLASSES]
-    imgdata("predict", "demo/run", *pictures, "--top", "3")
+    imgdata("predict", "demo/run", *pictures, "--top", "3", "--explain", "demo/heat")
 
     CONSOLE.rule("[bold]Done")
     for name in ("imagenet", "cifar10", "photos", "folders"):
@@ -66,7 +67,9 @@ def main() -> None:
         size = sum(path.stat().st_size for path in files)
         CONSOLE.print(f"  demo/{name:10} {len(files):3} files, {size / 1e6:6.1f} MB")
     CONSOLE.print("  demo/run   curves.png, confusion.png, metrics.csv, and the network in best.pt")
-    CONSOLE.print("\nLook around: .venv/bin/imgdata inspect demo/imagenet")
+    CONSOLE.print("\nPictures to look at: demo/sheet.png, demo/run/curves.png, and the heat maps in demo/heat")
+    CONSOLE.print("Look around:         .venv/bin/imgdata inspect demo/imagenet")
+    CONSOLE.print("Go on with:          docs/tutorial.md")
 
 
 def compare_epochs() -> None:
