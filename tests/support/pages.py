@@ -41,7 +41,7 @@ SMALLER = (
     (r"batch_size=\d+", "batch_size=8"),
     (r"num_workers=\d+", "num_workers=0"),
     (r"(?<=_train\()224|(?<=_eval\()224|(?<=Crop\()224|(?<=size=)224", "32"),
-    (r"(?<=range\()\d+|(?<=, )90(?=\))", "1"),
+    (r"(?<=\brange\()\d+|(?<=, )90(?=\))", "1"),
     (r"count=\d+", "count=20"),
     (r'"cuda"', '"cpu"'),
     (r"\[12345\]", "[3]"),
