@@ -30,7 +30,6 @@ NOT_RUN = {
 SLOW = (
     "README.md",
     "docs/bench.md",
-    "docs/dali.md",
     "docs/doctor.md",
     "docs/evaluation.md",
     "docs/how-to/imbalanced-classes.md",

@@ -46,6 +46,8 @@ SMALLER = (
     (r'"cuda"', '"cpu"'),
     (r"\[12345\]", "[3]"),
     (r"(?<=length=)\d+", "40"),
+    (r"--compare \S+", "--compare torchvision"),
+    (r"--images \d+", "--images 4"),
     (r"samples=1000,", "samples=20,"),
     (r"% 1000 == 999", ">= 0"),
     (r"num_classes=10\b", "num_classes=2"),
