@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from support.pages import PAGES, RUN, SHOWN, Session, blocks, indented_code
+from support.pages import PAGES, RUN, SHOWN, Session, blocks, indented_code, not_printed
 
 NOT_RUN = {
     "CONTRIBUTING.md": 1,
@@ -49,6 +49,8 @@ SLOW = (
     "docs/tutorial.md",
 )
 """Pages that train, or measure."""
+SHOWN_AS_PRINTED = ("docs/how-to/", "docs/tutorial.md", "docs/quickstart.md")
+"""Pages whose blocks of text are what the block before prints, but for numbers."""
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -69,9 +71,13 @@ RUNNABLE = [page for page in PAGES if any(block.language in RUN and not block.no
 @pytest.mark.parametrize(
     "page", [pytest.param(page, marks=pytest.mark.slow) if page in SLOW else page for page in RUNNABLE]
 )
-def test_the_blocks_of_a_page_run_in_order(page, tmp_path):
+def test_the_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     # Asserts nothing: a block that fails raises.
-    session = Session(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    session, printed = Session(tmp_path), ""
     for block in blocks(page):
-        if block.language in RUN and not block.not_run:
-            session.run(block)
+        if block.language in RUN:
+            printed = "" if block.not_run else session.run(block)
+        elif printed and page.startswith(SHOWN_AS_PRINTED):
+            assert not_printed(block.text, printed) == [], f"{page}:{block.line}: the block before prints\n{printed}"
+            printed = ""

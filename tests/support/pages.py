@@ -1,6 +1,7 @@
 """Pages of the documentation -> their code blocks, run in order in a folder that holds what the pages speak of."""
 
 import contextlib
+import io
 import os
 import re
 import shlex
@@ -30,7 +31,8 @@ SHOWN = ("text", "json", "csv", "diff")
 """What a block may be beside code: output, data; diffs are run by `tests/plugins`."""
 
 SMALLER = (
-    (r"--epochs \d+", "--epochs 1"),
+    (r"--resume --epochs \d+", "--resume --epochs 2"),
+    (r"--epochs (?!2$)\d+", "--epochs 1"),
     (r"--model (?!cnn)\S+", "--model cnn"),
     (r"(?<=--unfreeze-after )\d+", "1"),
     (r"(?<=--batch-size )\d+", "8"),
@@ -126,18 +128,18 @@ class Session:
     folder: Path
     names: dict[str, Any] = field(default_factory=lambda: {"__name__": "__main__"})
 
-    def run(self, block: Block) -> None:
-        """Run a block; what fails is named with its place in the page."""
+    def run(self, block: Block) -> str:
+        """Run a block and return what it prints; what fails is named with its place in the page."""
         with contextlib.chdir(self.folder):
             if block.language == "python":
                 code = _smaller(block.text)
                 provide(self.folder, code)
-                exec(compile("\n" * block.line + code, block.page, "exec"), self.names)
-            else:
-                for command in _commands(block):
-                    self._command(command, f"{block.page}:{block.line}")
+                with contextlib.redirect_stdout(io.StringIO()) as printed:
+                    exec(compile("\n" * block.line + code, block.page, "exec"), self.names)
+                return printed.getvalue()
+            return "".join([self._command(command, f"{block.page}:{block.line}") for command in _commands(block)])
 
-    def _command(self, line: str, place: str) -> None:
+    def _command(self, line: str, place: str) -> str:
         found = _EXIT_CODE.search(line)
         expected = int(found[1]) if found else 0
         line = _smaller(line.partition(" # ")[0]).strip()
@@ -156,6 +158,29 @@ class Session:
             )
             said, code = done.stdout + done.stderr, done.returncode
         assert code == expected, f"{place}: {line}\nexit code {code}, not {expected}\n{said}"
+        return said
+
+
+def not_printed(shown: str, printed: str) -> list[str]:
+    """Return the lines of `shown` that aren't among the printed ones, whatever numbers stand in them.
+
+    `...` stands for any lines, and at the end of a line for any rest of it.
+    """
+    lines = {_wording(line) for line in printed.splitlines()}
+    return [
+        line
+        for line in shown.splitlines()
+        if (words := _wording(line)) not in lines
+        and not (words.endswith("...") and any(one.startswith(words.removesuffix("...").strip()) for one in lines))
+    ]
+
+
+def _wording(line: str) -> str:
+    """Return a line without what differs from run to run: numbers, units, bars, spaces, the plural of 1."""
+    line = re.sub(r"[\u2580-\u258f]+", " ", line)
+    line = re.sub(r"\d[\d,.]*(e-\d+)?", "0", line)
+    line = re.sub(r"\b[kMG]B\b", "bytes", line)
+    return " ".join(re.sub(r"\b(shard|image|sample|epoch)s\b", r"\1", line).split())
 
 
 def _commands(block: Block) -> Iterator[str]:
