@@ -13,6 +13,7 @@ _RESULTS = _ROOT / "benchmarks" / "results"
 sys.path.insert(0, str(_ROOT))
 _tables, _aims = import_module("benchmarks.tables"), import_module("benchmarks.targets")
 _RIVALS = {
+    "Grain + Pillow-SIMD": "Grain with Pillow-SIMD",
     "torchvision v2": "torchvision, `DataLoader`",
     "timm": "timm",
     "webdataset": "webdataset",
