@@ -1,5 +1,7 @@
 """Tasks -> a few threads that run them; batches in work and what makes them, which all end with their backend."""
 
+# PyTorch, which the first batch imports, needs it, and it can't be imported while the program ends.
+import concurrent.futures.thread  # noqa: F401
 import os
 import queue
 import threading

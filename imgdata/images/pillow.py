@@ -15,6 +15,7 @@ from PIL import Image
 
 from imgdata.errors import ImageError
 from imgdata.images.png import pixels_only
+from imgdata.images.webp import probe_webp
 
 # All plugins at once: loading them lazily, format by format, is not safe from several threads.
 Image.init()
@@ -144,4 +145,17 @@ def open_image(data: bytes, name: str) -> Image.Image:
     verdict = accept(data[:16]) if accept else True
     if not verdict or isinstance(verdict, str):
         raise ImageError("unsupported" if verdict else "corrupt", verdict or f"no valid {name} header")
-    return factory(io.BytesIO(pixels_only(data) if name == "PNG" else data), "")
+    try:
+        return factory(io.BytesIO(pixels_only(data) if name == "PNG" else data), "")
+    except OSError as error:
+        if name == "WEBP" and says_no_memory(str(error)):
+            _blame_webp(data, error)
+        raise
+
+
+def _blame_webp(data: bytes, error: OSError) -> None:
+    """Raise `ImageError` for a damaged WebP: its decoder says the same for that and where there is no memory for it."""
+    info = probe_webp(data)
+    # The decoder needs two canvases in RGBA; where there is room for three, memory is not what is missing.
+    bytearray(3 * 4 * info.width * info.height)
+    raise ImageError("corrupt", str(error)) from error

@@ -109,7 +109,7 @@ class Order:
                 f"{self.num_samples:,}; make the view shorter"
             )
         if self.global_batch < 1:
-            raise OptionError(f"global_batch must be 1 or more, got {self.global_batch}")
+            raise OptionError(f"batch_size must be 1 or more, got {self.global_batch}")
         if self.shuffle not in get_args(Shuffle):
             raise OptionError(f"shuffle must be one of {', '.join(get_args(Shuffle))}, got {self.shuffle!r}")
         if not 0 <= self.seed < MAX_SEED:
@@ -125,8 +125,8 @@ class Order:
             raise OptionError(f"shard_sizes must be 1 or more, got {min(self.shard_sizes)}; leave empty shards out")
         if self.drop_last and self.global_batch > self.num_samples:
             raise OptionError(
-                f"global_batch must be at most {self.num_samples}, the number of samples, with drop_last, "
-                f"got {self.global_batch}: no batch would be left; make it smaller, or drop_last false"
+                f"batch_size times world_size must be at most {self.num_samples}, the number of samples, with "
+                f"drop_last, got {self.global_batch}: no batch would be left; make it smaller, or drop_last false"
             )
 
     def __len__(self) -> int:

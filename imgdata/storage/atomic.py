@@ -51,7 +51,7 @@ def output_error(error: OSError, path: Path) -> OutputError:
         return OutputError(f"{path}: no space left on the disk; free some and run the same command again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"{path}: can't be written ({error.strerror}); choose a folder you may write to")
-    return OutputError(f"{path}: can't be written: {error.strerror or error}; mend that and run the same command again")
+    return OutputError(f"{path}: can't be written: {error.strerror or error}")
 
 
 def sync_folder(folder: Path) -> None:

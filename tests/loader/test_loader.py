@@ -261,7 +261,7 @@ def test_repr_says_what_and_why(images, backend):
         ({"split": None}, r"split must be one of train, got None"),
         ({"batch_size": 0}, r"batch_size must be a whole number of at least 1, got 0"),
         ({"batch_size": 2.5}, r"batch_size must be a whole number"),
-        ({"batch_size": 61}, r"global_batch must be at most 60.* or drop_last false"),
+        ({"batch_size": 61}, r"batch_size times world_size must be at most 60.* or drop_last false"),
         ({"threads": 0}, r"threads must be a whole number of at least 1, got 0"),
         ({"threads": 4097}, r"threads must be at most 4096, got 4097"),
         ({"drop_last": "no"}, r"drop_last must be True, False or None, got 'no'"),

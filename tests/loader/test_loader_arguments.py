@@ -110,7 +110,7 @@ def test_a_recipe_may_be_named(images, name):
         imgdata.Loader(images, split="train", batch_size=8, recipe=recipes.imagenet_train(224)) as other,
     ):
         assert_same(take(one, 1), take(other, 1))
-    with pytest.raises(imgdata.OptionError, match="recipe must be one of imagenet_train, "):
+    with pytest.raises(imgdata.OptionError, match="recipe must be one of imagenet, cifar, "):
         imgdata.Loader(images, split="train", batch_size=8, recipe="imagnet")
 
 

@@ -196,7 +196,7 @@ def test_the_table_is_text_and_values(mixed_view):
 def test_settings_without_meaning_are_refused(mixed_view):
     with pytest.raises(OptionError, match="buffer must be 1 or more, got 0"):
         shuffle_quality(mixed_view, 4, buffer=0)
-    with pytest.raises(OptionError, match="global_batch must be 1 or more, got 0"):
+    with pytest.raises(OptionError, match="batch_size must be 1 or more, got 0"):
         shuffle_quality(mixed_view, 0)
     with pytest.raises(OptionError, match="shuffle must be one of global, window, none, got 'buffer'"):
         shuffle_quality(mixed_view, 4, shuffle="buffer")

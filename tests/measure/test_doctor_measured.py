@@ -234,7 +234,7 @@ def test_a_narrow_screen_has_words_in_place_of_bars(images, monkeypatch):
     [
         ({"split": "nope"}, OptionError, "split must be one of train, got 'nope'"),
         ({"batch_size": 61}, OptionError, "batch_size must be at most the 60 samples, got 61"),
-        ({"recipe": "nope"}, OptionError, "recipe must be one of imagenet_train"),
+        ({"recipe": "nope"}, OptionError, "recipe must be one of imagenet, cifar, "),
         ({"recipe": "cifar_train", "size": 64}, OptionError, "cifar_train must have its own size"),
         ({"model": "resnet9000", "recipe": "cifar_train"}, OptionError, "a model must be cnn, resnet9"),
         ({"size": 4}, OptionError, "size must be at least 8, got 4"),

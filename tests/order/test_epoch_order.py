@@ -259,7 +259,7 @@ def test_global_and_none_are_the_ends_of_spread() -> None:
     ("change", "message"),
     [
         ({"num_samples": 0}, "num_samples must be 1 or more, got 0; the split or view is empty"),
-        ({"global_batch": 0}, "global_batch must be 1 or more, got 0"),
+        ({"global_batch": 0}, "batch_size must be 1 or more, got 0"),
         ({"shuffle": "yes"}, "shuffle must be one of global, window, none, got 'yes'"),
         ({"seed": -1}, r"seed must be 0 to 2\^63-1, got -1"),
         ({"seed": 2**63}, r"seed must be 0 to 2\^63-1"),
@@ -267,7 +267,10 @@ def test_global_and_none_are_the_ends_of_spread() -> None:
         ({"shard_sizes": (4, 5)}, "shard_sizes must sum to num_samples = 10, got 9 in 2 shards"),
         ({"shard_sizes": (10, 0)}, "shard_sizes must be 1 or more, got 0"),
         ({"window_shards": 0}, "window_shards must be 1 or more, got 0"),
-        ({"global_batch": 11, "drop_last": True}, "global_batch must be at most 10, .* with drop_last, got 11"),
+        (
+            {"global_batch": 11, "drop_last": True},
+            "world_size must be at most 10, .* with drop_last, got 11",
+        ),
     ],
 )
 def test_settings_without_meaning_are_refused(change, message) -> None:

@@ -137,9 +137,9 @@ def _cores(machine: Machine) -> Iterator[Problem]:
             remedy=f"Loader(threads={threads}), `--threads {threads}`, OMP_NUM_THREADS={threads}; or raise the limit "
             "(`docker run --cpus`, `resources.limits.cpu`)",
         )
-    crowded = crowding(threads=machine.torch_threads, cores=cpu.usable, load=cpu.load)
+    crowded = crowding(threads=machine.torch_threads, cores=cpu.usable, load=0.0)
     if crowded is not None:
-        yield Problem(severity="warning" if crowded.certain else "note", what=crowded.what, remedy=crowded.remedy)
+        yield Problem(severity="warning", what=crowded.what, remedy=crowded.remedy)
     if cpu.load > _BUSY * cpu.usable:
         free = max(1, int(cpu.usable - cpu.load))
         fewer = f"`--threads {free}`, Loader(threads={free}), OMP_NUM_THREADS={free}"
