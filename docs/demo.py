@@ -67,7 +67,7 @@ def main() -> None:
         size = sum(path.stat().st_size for path in files)
         CONSOLE.print(f"  demo/{name:10} {len(files):3} files, {size / 1e6:6.1f} MB")
     CONSOLE.print("  demo/run   curves.png, confusion.png, metrics.csv, and the network in best.pt")
-    CONSOLE.print("\nPictures to look at: demo/sheet.png, demo/run/curves.png, and the heat maps in demo/heat")
+    CONSOLE.print("\nPictures to look at: demo/sheet.png, demo/run/curves.png, heat maps in demo/heat")
     CONSOLE.print("Look around:         .venv/bin/imgdata inspect demo/imagenet")
     CONSOLE.print("Go on with:          docs/tutorial.md")
 

@@ -41,6 +41,7 @@ SMALLER = (
     (r'model="resnet\d+"', 'model="cnn"'),
     (r"epochs=\d+", "epochs=1"),
     (r"batch_size=\d+", "batch_size=8"),
+    (r'"batch_size": \d+', '"batch_size": 8'),
     (r"num_workers=\d+", "num_workers=0"),
     (r"(?<=_train\()224|(?<=_eval\()224|(?<=Crop\()224|(?<=size=)224", "32"),
     (r"(?<=\brange\()\d+|(?<=, )90(?=\))", "1"),
