@@ -20,7 +20,7 @@ def subset_fraction(view: View, fraction: float, *, part: SubsetPart = "first", 
     """A share of the samples drawn by class, or with `part="rest"` all the others: together they are the view.
 
     `fraction` above 0 and below 1. Each class gives its share rounded down or up, and the total is rounded to the
-    nearest (`imgdata.stratify.split_counts`). Raises `OptionError`.
+    nearest. Raises `OptionError`.
     """
     if not 0 < fraction < 1:
         raise OptionError(f"view: fraction must be above 0 and below 1, got {fraction:g}")

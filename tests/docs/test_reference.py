@@ -1,10 +1,13 @@
 """Generated parts of the pages: they are what the code and the recorded runs say today."""
 
 import json
+import re
+
+import pytest
 
 import imgdata
 from benchmarks import recorded
-from support.pages import reference
+from support.pages import PAGES, reference
 from support.places import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
@@ -20,6 +23,16 @@ def test_every_public_name_has_its_place_in_the_reference():
     page = (REPOSITORY / "docs" / "python-api.md").read_text()
     missing = [name for name in imgdata.__all__ if f"### imgdata.{name}\n" not in page]
     assert set(missing) <= {"__version__", "recipes", "views"}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/architecture.md"])
+def test_pages_name_nothing_deeper_than_the_public_names(page):
+    text = (REPOSITORY / page).read_text()
+    named = set(re.findall(r"(?<![\w/.-])imgdata\.([a-zA-Z_]+)", text))
+    assert named <= set(imgdata.__all__)
+    for namespace in ("recipes", "views"):
+        inside = set(re.findall(rf"(?<![\w/.-])imgdata\.{namespace}\.(\w+)", text))
+        assert [name for name in inside if not hasattr(getattr(imgdata, namespace), name)] == []
 
 
 def test_every_command_has_its_place_in_the_reference():

@@ -60,7 +60,7 @@ class Trace:
     notes: tuple[str, ...]
     """What looks wrong."""
     panels: tuple[Panel, ...]
-    """The example after each stage, for `imgdata.measure.trace.picture.save_picture`."""
+    """The example after each stage, for `imgdata.save_picture`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the pictures as plain values, for JSON."""
