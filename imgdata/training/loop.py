@@ -43,8 +43,9 @@ def train(
     are those of `TrainOptions`. What isn't given is decided by the dataset.
 
     Under torchrun every process calls it, and they share each batch. With `resume` a run continues with the very next
-    batch after its last checkpoint, also with another number of ranks; settings that would change the losses
-    must not differ then, others such as `epochs`, `threads` and `device` may. Ctrl-C saves before it raises `KeyboardInterrupt`.
+    batch after its last checkpoint, also with another number of ranks; settings that would change
+    the losses must not differ then; others, such as `epochs`, `threads` and `device`, may. Ctrl-C saves before it
+    raises `KeyboardInterrupt`.
 
     Args:
         dataset: The folder of a dataset, or an open one.
