@@ -264,7 +264,9 @@ def test_nobody_is_advised_to_run_the_code_of_a_file_that_cannot_be_read(tmp_pat
     assert "weights_only" not in str(told.value)
 
 
-@pytest.mark.parametrize(("name", "reason"), [("none.pth", "No such file or directory"), ("", "Is a directory")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("none.pth", "No such file or directory"), ("", "a folder, must be a regular file")]
+)
 def test_a_path_without_a_file_is_refused(tmp_path, name, reason):
     with pytest.raises(OptionError, match=f"must be a file of weights, got {reason}; check the path"):
         read_weights(tmp_path / name)
