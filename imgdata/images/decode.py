@@ -1,4 +1,4 @@
-"""Encoded bytes -> whether all pixels decode, and what is odd about the bytes."""
+"""Encoded bytes -> whether all pixels decode, and notes on what is unusual about the bytes."""
 
 from imgdata.errors import ImageError
 from imgdata.images.info import ImageInfo
@@ -19,7 +19,7 @@ def refuse_large(info: ImageInfo, max_pixels: int) -> None:
 
 
 def check(data: bytes, info: ImageInfo) -> tuple[str, ...]:
-    """Decode the image once, as a whole, and return notes on what is odd about it; of an animation the first frame.
+    """Decode the whole image once (of an animation the first frame), and return notes on what is unusual.
 
     Raises `ImageError`: `truncated`, `corrupt` or `unsupported`. Call `refuse_large` before: the decoder
     takes as much memory as the header promises.
@@ -39,7 +39,7 @@ def check(data: bytes, info: ImageInfo) -> tuple[str, ...]:
 
 
 def _bytes_behind(data: bytes, format: str) -> int:
-    """Bytes behind the end marker of a JPEG or PNG; 0 for other formats."""
+    """Return the number of bytes behind the end marker of a JPEG or PNG; 0 for other formats."""
     if format == "jpeg" and data[-2:] != b"\xff\xd9":
         return len(data) - (data.rfind(b"\xff\xd9") + 2)
     if format == "png":
@@ -50,7 +50,7 @@ def _bytes_behind(data: bytes, format: str) -> int:
 def check_structure(data: bytes, info: ImageInfo, *, strict: bool = False) -> list[str]:
     """Raise `ImageError` for the faults that Pillow, which makes the pixels, would pass over.
 
-    Returns notes on what is odd about the bytes. `strict` as for `decode_jpeg`.
+    Returns notes on what is unusual about the bytes. `strict` as for `decode_jpeg`.
     """
     notes: list[str] = []
     if info.format == "jpeg":

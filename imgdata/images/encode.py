@@ -24,25 +24,25 @@ from imgdata.images.pillow import open_image, pillow_errors
 from imgdata.images.probe import probe
 
 STORED_FORMATS = ("jpeg", "png", "webp")
-"""What shards hold; bytes in another format are always encoded anew."""
+"""Formats that shards hold; images in another format are always encoded anew."""
 _FORMAT_OF = {"jpg": "jpeg", "png": "png", "webp": "webp"}
 _MAX_SIDE = {"jpg": 65_500, "png": 65_535, "webp": 16_383}
-"""Pixels; PNG itself allows more, decoders do not."""
+"""Most pixels of a side; PNG itself allows more, decoders do not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoding:
-    """How images are stored. The defaults keep the bytes as they are."""
+    """Settings of how images are stored. The defaults keep the bytes as they are."""
 
     format: Literal["keep", "jpg", "png", "webp"] = "keep"
     resize: int | None = None
     """Pixels of the side that `resize_mode` names; None keeps the size."""
     resize_mode: Literal["shorter", "longer", "exact"] = "shorter"
-    """`shorter` and `longer` keep the proportions; `exact` makes a square of both sides."""
+    """The side that gets `resize` pixels: `shorter` and `longer` keep the proportions; `exact` makes a square."""
     upscale: bool = False
-    """Enlarge smaller images too. Otherwise they keep their size; with `exact`, each smaller side does."""
+    """Whether smaller images are enlarged. If not, small images keep their size (with `exact`, each smaller side)."""
     quality: int = 90
-    """1 to 100, for JPEG and WebP."""
+    """Quality of JPEG and WebP, 1 to 100."""
 
     def __post_init__(self) -> None:
         """Check all fields; raises `OptionError`."""
@@ -59,7 +59,7 @@ class Encoding:
 
 
 def extension_of(format: str) -> str:
-    """The extension in shards for `ImageInfo.format`: `jpg` for `jpeg`, the format's own name otherwise."""
+    """Return the extension in shards for `ImageInfo.format`: `jpg` for `jpeg`, the format's own name otherwise."""
     return "jpg" if format == "jpeg" else format
 
 
@@ -75,7 +75,7 @@ def lost_in_encoding(info: ImageInfo) -> tuple[str, ...]:
 
 
 def oddities(info: ImageInfo) -> tuple[str, ...]:
-    """What training code may stumble on: `cmyk`, `16-bit`, `palette`, `alpha`, `animated`, `rotated`."""
+    """Return what training code may read wrongly: `cmyk`, `16-bit`, `palette`, `alpha`, `animated`, `rotated`."""
     found = {
         "cmyk": info.mode in ("CMYK", "YCCK"),
         "16-bit": info.bits > 8,
@@ -88,7 +88,7 @@ def oddities(info: ImageInfo) -> tuple[str, ...]:
 
 
 def needs_repair(info: ImageInfo) -> bool:
-    """Whether decoders disagree about the pixels of such an image, or give other ones than a viewer shows.
+    """Return whether decoders disagree about the pixels of such an image, or give others than a viewer shows.
 
     True for CMYK and YCCK, 16 bits, alpha (dropping it uncovers what was hidden), further frames, and an
     EXIF rotation (most training code ignores it). False for a palette without alpha, and for gray: every
@@ -98,11 +98,11 @@ def needs_repair(info: ImageInfo) -> bool:
 
 
 def encoder() -> str:
-    """All that decides about the bytes that `reencode` makes here, with versions.
+    """Return all that decides the bytes that `reencode` makes here, with versions.
 
-    `native libjpeg-turbo 2.1.5, simplejpeg 1.9.0, Pillow 13.0.0`; `native` is missing where the extension is. What
-    it leaves to the others, such as PNG and rotated images, depends on them, so all are named. Two machines that
-    give the same answer make the same bytes.
+    `native libjpeg-turbo 2.1.5, simplejpeg 1.9.0, Pillow 13.0.0`; `native` is left out where the extension is
+    not compiled. What `native` leaves to the other libraries, such as PNG and rotated images, depends on them, so all
+    are named. Two machines that give the same answer make the same bytes.
     """
     # The versions of Pillow-SIMD are those of the Pillow that they follow, and a number of their own behind it.
     pillow = f"Pillow{'-SIMD' if '.post' in PIL.__version__ else ''} {PIL.__version__}"
@@ -111,7 +111,7 @@ def encoder() -> str:
 
 
 def needs_encoding(info: ImageInfo, encoding: Encoding) -> bool:
-    """False when the bytes may be copied unchanged: they are in the format and of the size asked for.
+    """Return whether the image must be encoded anew, since the bytes have another format or size than wanted.
 
     `quality` alone never asks for a new encoding.
     """
@@ -123,7 +123,7 @@ def needs_encoding(info: ImageInfo, encoding: Encoding) -> bool:
 
 
 def _target_size(size: tuple[int, int], encoding: Encoding) -> tuple[int, int]:
-    """Width and height after the resize; the other side is rounded down, as torchvision's `Resize` does."""
+    """Return width and height after the resize; the other side is rounded down, as torchvision's `Resize` does."""
     side = encoding.resize
     if side is None:
         return size
@@ -137,7 +137,7 @@ def _target_size(size: tuple[int, int], encoding: Encoding) -> tuple[int, int]:
 
 
 def reencode(data: bytes, info: ImageInfo, encoding: Encoding, *, extension: str) -> tuple[bytes, ImageInfo]:
-    """The image as `extension` (`jpg`, `png`, `webp`), resized as `encoding` says, with its new header facts.
+    """Return the image as `extension` (`jpg`, `png`, `webp`), resized as `encoding` says, with its new header facts.
 
     Upright, first frame, 8 bits, RGB; gray stays gray in JPEG and PNG. 16 bits are scaled to 8, CMYK is
     converted without its profile, alpha is laid on white. Metadata and profiles are dropped. Finds the faults
@@ -169,7 +169,7 @@ def reencode(data: bytes, info: ImageInfo, encoding: Encoding, *, extension: str
 
 
 def _check_encoded(encoded: bytes, stored: ImageInfo, image: Image.Image | None) -> None:
-    """Decode what was encoded once more, and compare it: the facts of its header; for PNG every pixel of `image`."""
+    """Decode the new bytes, and compare the facts of their header; for PNG also every pixel with `image`."""
     found = probe(encoded)
     check(encoded, found)
     same = (found.format, found.upright_size, found.bits) == (stored.format, stored.upright_size, stored.bits)
@@ -188,7 +188,7 @@ def _check_extension(extension: str) -> None:
 
 
 def repair(data: bytes, info: ImageInfo, *, extension: str, quality: int = 90) -> tuple[bytes, ImageInfo]:
-    """The image in its own size, with nothing left of its `oddities`: as `reencode` makes it."""
+    """Return the image in its own size without any of its `oddities`, encoded by `reencode`."""
     return reencode(data, info, Encoding(quality=quality), extension=extension)
 
 
@@ -201,13 +201,13 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> what turns the stored picture upright (Exif 2.32, section 4.6.4 A)."""
+"""EXIF orientation -> the transposition that makes the stored picture upright (Exif 2.32, section 4.6.4 A)."""
 
 
 def _through_planes(data: bytes, info: ImageInfo, size: tuple[int, int], quality: int) -> bytes | None:
-    """The new JPEG, of an upright one whose colour planes `imgdata.native` can keep; None for all else.
+    """Return the new JPEG of an upright JPEG whose colour planes `imgdata.native` can keep; None for all others.
 
-    None for damaged ones too: the other way finds out what is wrong with them.
+    None for damaged images too: the slower way reports the damage.
     """
     if not native.AVAILABLE or info.format != "jpeg" or info.mode not in ("L", "RGB") or info.orientation != 1:
         return None
@@ -216,7 +216,7 @@ def _through_planes(data: bytes, info: ImageInfo, size: tuple[int, int], quality
 
 
 def _shrink_while_decoding(info: ImageInfo, size: tuple[int, int]) -> int:
-    """1, 2, 4 or 8: how far the DCT may shrink a JPEG that a resize to `size` follows.
+    """Return how far the DCT may shrink a JPEG before a resize to `size`: 1, 2, 4 or 8.
 
     While twice the target is left, this costs less than quality 90 does afterwards: by 0.7 to 15 dB on eight
     photographs at 1/2, 1/4 and 1/8. With less left it can cost more (28 dB at worst).
@@ -226,7 +226,7 @@ def _shrink_while_decoding(info: ImageInfo, size: tuple[int, int]) -> int:
 
 
 def _decoded(data: bytes, info: ImageInfo, size: tuple[int, int]) -> Image.Image:
-    """The first frame in mode L or RGB, as stored; a JPEG is shrunk on the way to at least twice `size`."""
+    """Return the first frame in mode L or RGB, as stored; a JPEG is decoded at no less than twice `size`."""
     if info.format == "jpeg" and info.mode in ("L", "RGB"):
         shrink = _shrink_while_decoding(info, size)
         pixels = decode_jpeg(data, info, "GRAY" if info.mode == "L" else "RGB", shrink=shrink, strict=True)
@@ -239,7 +239,7 @@ def _decoded(data: bytes, info: ImageInfo, size: tuple[int, int]) -> Image.Image
 
 
 def _plain(image: Image.Image, info: ImageInfo) -> Image.Image:
-    """Any mode -> L where the image is gray, RGB otherwise."""
+    """Return an image of any mode in mode L where the image is gray, in RGB otherwise."""
     gray = info.mode.partition(";")[0] in ("1", "L", "LA", "La", "I", "F")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _eight_bit(image)
@@ -250,7 +250,7 @@ def _plain(image: Image.Image, info: ImageInfo) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Gray of 16 bits -> L, 65535 becoming 255; wider numbers have no agreed range."""
+    """Return gray of 16 bits in mode L, where 65535 becomes 255; wider numbers have no agreed range."""
     pixels = np.asarray(image)
     if image.mode == "F" or pixels.min() < 0 or pixels.max() > 0xFFFF:
         raise ImageError("unsupported", "gray values beyond 16 bits; convert the image to 8 bits first")
@@ -259,7 +259,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Antialiased bicubic, which Pillow and torchvision users know.
+    """Return the image resized by antialiased bicubic interpolation, which Pillow and torchvision users know.
 
     Hamming would save 0.5 ms of 2.5 with Pillow for 500x375 to 341x256, and next to nothing with Pillow-SIMD,
     but is 1 to 3 dB further from Lanczos on photographs.

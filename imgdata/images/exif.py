@@ -4,7 +4,7 @@ import struct
 
 
 def exif_orientation(tiff: bytes) -> int:
-    """EXIF orientation in the first directory of a TIFF structure; 1 when absent, invalid or unreadable."""
+    """Return the EXIF orientation in the first directory of a TIFF structure; 1 when absent, invalid or unreadable."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None or len(tiff) < 8:
         return 1

@@ -1,19 +1,19 @@
-"""What the header of an encoded image says."""
+"""Facts in the header of an encoded image."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What the header of an encoded image says."""
+    """Facts in the header of an encoded image."""
 
     format: str
-    """`jpeg`, `png`, `webp`, `gif`, `bmp`, `tiff`, ..."""
+    """Name of the format: `jpeg`, `png`, `webp`, `gif`, `bmp`, `tiff`, ..."""
     width: int
     height: int
-    """Pixels as stored, before `orientation` is applied."""
+    """Width and height in pixels as stored, before `orientation` is applied."""
     mode: str
-    """Pillow's word where it has one: `1`, `L`, `LA`, `P`, `RGB`, `RGBA`, `CMYK`, `I;16`. Besides: `YCCK`,
+    """Pillow's mode where there is one: `1`, `L`, `LA`, `P`, `RGB`, `RGBA`, `CMYK`, `I;16`. Besides: `YCCK`,
     `PA` (a palette with transparent entries), and `;16` behind the mode for 16 bits: `RGB;16`, `LA;16`."""
     bits: int
     """Bits of one channel; of one palette index for `P` and `PA`."""
@@ -29,11 +29,11 @@ class ImageInfo:
 
 
 UNKNOWN = ImageInfo(format="unknown", width=0, height=0, mode="unknown", bits=0)
-"""What an index says of bytes that have no header known here, and are kept all the same."""
+"""Facts that an index has for bytes with an unknown header, which are kept all the same."""
 IMAGE_EXTENSIONS = (
     *("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"),
     *("jp2", "avif", "heic", "heif", "jxl", "jpe", "jfif", "mpo", "apng", "dib"),
 )
-"""Lower-case, without the dot, the commonest first. Images that can't be decoded are refused later, with the reason."""
+"""Extensions, lower-case, without the dot, the commonest first. Undecodable ones are refused later."""
 IMAGE_SUFFIXES = frozenset(f".{extension}" for extension in IMAGE_EXTENSIONS)
-"""The same with the dot."""
+"""The same extensions with the dot."""

@@ -19,18 +19,18 @@ SOS = 0xDA
 FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """SOF0 to SOF15; the three left out are DHT, JPG and DAC."""
 SEQUENTIAL = frozenset((0xC0, 0xC1))
-"""Frames whose pictures come in one scan, or one of each component."""
+"""Markers of frames whose picture is in one scan, or in one scan of each component."""
 MAX_SCANS = 100
-"""Scans of one JPEG; encoders write ten or so. Each costs a decoder as much as the whole picture, and few bytes."""
+"""Most scans of one JPEG; encoders write ten or so. A scan of few bytes takes as long as a whole picture."""
 _APP1 = 0xE1
 _APP14 = 0xEE
 _STANDALONE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))
-"""No length follows these; 0x00 is a stuffed byte among garbage."""
+"""Markers that no length follows; 0x00 is a stuffed byte among garbage."""
 _FRAME = struct.Struct(">BHHB")
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """`(marker, start, end)` of the header's segments, `start` to `end` being the payload; SOS is the last.
+    """Yield `(marker, start, end)` of the header's segments, `start` to `end` being the payload; SOS is the last.
 
     Fill bytes and bytes that belong to no segment are passed over, as decoders do. Raises `ImageError`
     when the header ends early.
@@ -69,7 +69,7 @@ _IN_HEADER = frozenset((*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDD, *range(0xE0, 0xF0)
 def has_plain_header(data: bytes) -> bool:
     """Return whether the header is nothing but segments, each right behind the one before, with one frame, and a scan.
 
-    Decoders pass over fill bytes, unknown markers and bytes between segments, but not every parser survives them.
+    Decoders pass over fill bytes, unknown markers and bytes between segments, but some parsers fail on them.
     """
     position, frames = 2, 0
     while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] in _IN_HEADER:
@@ -92,7 +92,7 @@ def refuse_many_scans(data: bytes) -> None:
 
 
 def probe_jpeg(data: bytes) -> ImageInfo:
-    """What the header of a JPEG says. Raises `ImageError`."""
+    """Return the facts in the header of a JPEG. Raises `ImageError`."""
     orientation, exif_seen, transform = 1, False, -1
     frame: tuple[int, int, int, int] | None = None
     for marker, start, end in jpeg_segments(data):
@@ -167,7 +167,7 @@ def decode_jpeg(
 
 
 def _decode_unusual_jpeg(data: bytes, info: ImageInfo, colorspace: str) -> NDArray[np.uint8]:
-    """As `decode_jpeg`, through Pillow and at full size: simplejpeg refuses rare chroma subsamplings."""
+    """Decode like `decode_jpeg`, but by Pillow and at full size: simplejpeg refuses rare chroma subsamplings."""
     with pillow_errors(), open_image(data, info.format) as image:
         pixels = np.asarray(image.convert("L" if colorspace == "GRAY" else "RGB"))
     return np.atleast_3d(pixels)
@@ -182,12 +182,12 @@ _JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 def _without_harmless_faults(data: bytes, strict: bool, notes: list[str]) -> bytes | None:
     """Return a JPEG with the same pixels and no faults, when the faults of `data` touch no pixel; None otherwise.
 
-    They touch none when the picture decodes without any warning once these are gone: application and
+    The faults touch no pixel when the picture decodes without any warning once these are gone: application and
     comment segments (an unknown JFIF version, a broken ICC profile), bytes between the header's segments,
     and the scan parameters, which sequential JPEG ignores. Bytes between the picture's data and the end
     marker are harmless too, since all pixels were decoded before: some encoders pad with zeros, some cameras
-    write others. A decoder that lost its way can be done too early as well: others than zeros are noted, and are
-    a fault if `strict` and the picture's data do not end as an encoder ends them.
+    write others. A decoder that lost its position can finish too early as well: bytes other than zeros are noted,
+    and are a fault if `strict` and the picture's data do not end as an encoder ends them.
     """
     try:
         picture, scan, sequential = _picture_only(data)
@@ -203,7 +203,7 @@ def _without_harmless_faults(data: bytes, strict: bool, notes: list[str]) -> byt
         end = picture.find(b"\xff\xd9", scan)
         first = end - int(stray[1])
         if any(picture[first:end]):
-            # The last bits of a progressive picture are too fine to change a pixel: nothing can be told from them.
+            # The last bits of a progressive picture are too fine to change a pixel: they can't be checked.
             if strict and sequential and not _ends_as_encoded(picture[:first]):
                 return None
             notes.append(STRAY_BYTES)
@@ -211,10 +211,10 @@ def _without_harmless_faults(data: bytes, strict: bool, notes: list[str]) -> byt
 
 
 def _ends_as_encoded(picture: bytes) -> bool:
-    """Whether the bits behind the last code of `picture` are ones, as encoders fill the last byte.
+    """Return whether the bits behind the last code of `picture` are ones, as encoders fill the last byte.
 
-    `picture` ends up to eight bytes behind that code. A bit that changes no pixel stands behind the code. A decoder
-    that lost its way stops at any bit of any byte, so that three in four of those pictures are told by it.
+    `picture` ends up to eight bytes behind that code. A bit that changes no pixel is behind the code. A decoder that
+    lost its position stops at any bit of any byte, so that the bits expose three in four of those pictures.
     """
 
     def pixels(data: bytes) -> NDArray[np.uint8] | None:
@@ -240,7 +240,7 @@ def _ends_as_encoded(picture: bytes) -> bool:
 
 
 def _picture_only(data: bytes) -> tuple[bytes, int, bool]:
-    """Return the segments that decide the pixels with all behind them, the first scan's first byte, if sequential."""
+    """Return the segments that decide the pixels and all behind them, where the first scan begins, if sequential."""
     parts = [b"\xff\xd8"]
     sequential = False
     for marker, start, end in jpeg_segments(data):

@@ -22,7 +22,7 @@ Image.init()
 
 _CUT_SHORT = re.compile(r"truncated|premature|unexpected end|end of (?:file|data)|not enough|unpack|out of range", re.I)
 _NO_MEMORY = re.compile(r"insufficient memory|out of memory|not create \w*decoder|cannot allocate memory", re.I)
-"""What Pillow, libjpeg (`Insufficient memory (case 4)`) and simplejpeg (`could not create decoder object`) say."""
+"""Messages of Pillow, libjpeg (`Insufficient memory (case 4)`), simplejpeg (`could not create decoder object`)."""
 _PILLOW_FAULTS = (
     OSError,
     SyntaxError,
@@ -38,20 +38,20 @@ _PILLOW_FAULTS = (
     zlib.error,
     Warning,
 )
-"""What Pillow's plugins raise on damaged files; warnings only where the caller turned them into errors."""
+"""Errors of Pillow's plugins for damaged files; warnings only where the caller turned them into errors."""
 
 
 _heard = threading.local()
 
 
 class _WarningsOfPillow:
-    """Stands in Pillow's modules for `warnings`: what they warn of goes to `heard_warnings` of the same thread.
+    """Replacement of `warnings` in Pillow's modules: warnings go to `heard_warnings` of the same thread.
 
     `warnings.catch_warnings` would change the filters of all threads.
     """
 
     def warn(self, message: Warning | str, *args: Any, **options: Any) -> None:
-        """As `warnings.warn`; outside of `pillow_errors` and `heard_warnings` the same."""
+        """Collect the warning inside `pillow_errors` and `heard_warnings`; pass it to `warnings.warn` elsewhere."""
         texts: list[str] | None = getattr(_heard, "texts", None)
         if texts is None:
             warnings.warn(message, *args, **{"stacklevel": 1, **options, "source": None})
@@ -81,7 +81,8 @@ def _check_pixels(size: tuple[int, int], **options: Any) -> None:
         raise Image.DecompressionBombError(f"{size[0]} x {size[1]} pixels, the limit is {most} (max_pixels)")
 
 
-# Pillow's limit is one number for the whole process, checked in dozens of places: where it decodes for us, ours counts.
+# Pillow's limit is one number for the whole process, checked in dozens of places: where imgdata calls Pillow, the limit
+# of `allow_pixels` counts.
 Image._decompression_bomb_check = _check_pixels
 
 
@@ -106,7 +107,7 @@ def heard_warnings() -> Iterator[list[str]]:
 def pillow_errors() -> Iterator[None]:
     """Turn what Pillow raises on damaged images into `ImageError`, and its words for short memory into `MemoryError`.
 
-    Its warnings are for `heard_warnings` alone.
+    Pillow's warnings are collected by `heard_warnings` alone.
     """
     outer: list[str] | None = getattr(_heard, "texts", None)
     if outer is None:
@@ -132,11 +133,11 @@ def says_no_memory(text: str) -> bool:
 
 
 def open_image(data: bytes, name: str) -> Image.Image:
-    """`data` opened lazily by Pillow's plugin for the format `name`, in `ImageInfo`'s or Pillow's words.
+    """Open `data` lazily by Pillow's plugin for the format `name`, as `ImageInfo` or Pillow calls it.
 
     The plugin is called directly: `Image.open` would apply Pillow's own limit of pixels, a global, where
     `imgdata.images.decode.refuse_large` is the rule here. A PNG is read without its texts and profiles, of which
-    Pillow takes a megabyte at most. To be called inside `pillow_errors`.
+    Pillow takes a megabyte at most. Call this inside `pillow_errors`.
     """
     name = name.upper()
     if name not in Image.OPEN:

@@ -31,9 +31,9 @@ _IHDR = struct.Struct(">IIBB")
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """`(type, start, end)` of the chunks, `start` to `end` being the payload; IEND is the last.
+    """Yield `(type, start, end)` of the chunks, `start` to `end` being the payload; IEND is the last.
 
-    Raises `ImageError` when the file ends before IEND. Checksums are not looked at.
+    Raises `ImageError` when the file ends before IEND. Checksums are not checked.
     """
     position, length = 8, len(data)
     while position + 8 <= length:
@@ -50,7 +50,7 @@ _NO_PIXELS = frozenset((b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"acTL", b"fcTL", b"
 
 
 def pixels_only(data: bytes) -> bytes:
-    """`data` without the chunks that no pixel depends on; the same object where there are none."""
+    """Return `data` without the chunks that no pixel depends on; the same object where there are none."""
     parts: list[bytes] = []
     kept_from = 0
     # A file that is cut short has no end chunk: the decoder says so.
@@ -63,7 +63,7 @@ def pixels_only(data: bytes) -> bytes:
 
 
 def probe_png(data: bytes) -> ImageInfo:
-    """What the header of a PNG says. Raises `ImageError`."""
+    """Return the facts in the header of a PNG. Raises `ImageError`."""
     orientation = 1
     transparent = animated = False
     mode = ""
@@ -107,7 +107,7 @@ def check_png_checksums(data: bytes) -> None:
 
 
 def encode_png(image_HWC: NDArray[np.uint8]) -> bytes:
-    """RGB uint8 `(H, W, 3)` -> PNG, lossless.
+    """Return RGB uint8 `(H, W, 3)` as PNG, lossless.
 
     Every row is filtered by Paeth's predictor and the residues are Huffman-coded without a search for matches.
     Measured on CIFAR images: 2,312 bytes where Pillow takes 2,296, and 0.08 ms where Pillow takes 0.28. One
@@ -122,9 +122,9 @@ def encode_png(image_HWC: NDArray[np.uint8]) -> bytes:
 
 
 def _paeth_rows(image_HWC: NDArray[np.uint8]) -> bytes:
-    """Rows of a filter byte and residues; PNG specification (third edition), section 9.4."""
+    """Return rows of a filter byte and residues; PNG specification (third edition), section 9.4."""
     height, width, channels = image_HWC.shape
-    # A border of zeros stands for the pixels left of and above the image.
+    # A border of zeros, as the pixels left of and above the image count as zeros.
     around = np.zeros((height + 1, width + 1, channels), np.int16)
     around[1:, 1:] = image_HWC
     left, above, corner = around[1:, :-1], around[:-1, 1:], around[:-1, :-1]

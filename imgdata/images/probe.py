@@ -11,7 +11,7 @@ from imgdata.images.webp import probe_webp
 
 
 def probe(data: bytes | bytearray | memoryview) -> ImageInfo:
-    """What the header of `data` says; takes 2 to 4 us for a usual JPEG, PNG or WebP.
+    """Return the facts in the header of `data`; takes 2 to 4 us for a usual JPEG, PNG or WebP.
 
     Raises `ImageError` with the reason `empty`, `truncated` (the header is incomplete), `not-an-image`,
     `corrupt`, or `unsupported` (an image format that can't be read here). Damage behind the header is
@@ -38,7 +38,7 @@ _MAGIC = (
     (b"8BPS", "PSD"),
     *((b"P%d%c" % (digit, space), "PPM") for digit in range(1, 7) for space in b" \n\r\t#"),
 )
-"""Only formats with a signature: Pillow's others are guesswork or run other programs."""
+"""Formats by their signature: Pillow's others are guesswork or run other programs."""
 _NO_IMAGES = (
     (rb"%PDF-", "a PDF"),
     (rb"PK\x03\x04|\x1f\x8b|Rar!|7z\xbc\xaf", "an archive (zip, gzip, rar, 7z)"),
@@ -50,12 +50,12 @@ _NO_IMAGES = (
     (rb"version https://git-lfs", "a Git LFS pointer; fetch the real files with `git lfs pull`"),
     (rb"\0+\Z", "nothing but zero bytes"),
 )
-"""What is found in place of an image, by the pattern at its start."""
+"""Patterns at the start of files that are no images, and what such a file is."""
 _SIGNATURES = (b"\xff\xd8", PNG_SIGNATURE, b"RIFF", *(magic for magic, _ in _MAGIC))
 
 
 def _sniff(data: bytes) -> str:
-    """Pillow's name of the format, by signature."""
+    """Return Pillow's name of the format, by signature."""
     if not data:
         raise ImageError("empty", "the file has no bytes")
     head = data[:16]
@@ -75,7 +75,7 @@ def _sniff(data: bytes) -> str:
 
 
 def looks_like_an_image(head: bytes) -> bool:
-    """Whether the first bytes of a file are those of an image format, be it readable here or not."""
+    """Return whether the first bytes of a file are those of an image format, readable here or not."""
     try:
         return head.startswith((b"\xff\xd8", PNG_SIGNATURE, b"RIFF")) or bool(_sniff(head))
     except ImageError as error:
@@ -105,7 +105,7 @@ def _probe_other(data: bytes, name: str) -> ImageInfo:
         elif mode == "P" and "transparency" in image.info:
             mode = "PA"
         if name == "TIFF":
-            # Pillow turns TIFF upright by itself, its size is that of the upright picture.
+            # Pillow makes a TIFF upright itself, and its size is that of the upright picture.
             if mode != "1" and max(getattr(image, "tag_v2", {}).get(258, (8,))) == 16:
                 mode, bits = mode if mode == "I;16" else f"{mode};16", 16
         else:

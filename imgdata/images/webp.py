@@ -6,7 +6,7 @@ from imgdata.images.info import ImageInfo
 
 
 def probe_webp(data: bytes) -> ImageInfo:
-    """What the header of a WebP file says. Raises `ImageError`."""
+    """Return the facts in the header of a WebP file. Raises `ImageError`."""
     kind = data[12:16]
     if len(data) < 30:
         raise ImageError("truncated", f"WebP header incomplete after {len(data)} bytes")
@@ -37,7 +37,7 @@ def probe_webp(data: bytes) -> ImageInfo:
 
 
 def _webp_exif(data: bytes) -> bytes:
-    """The EXIF chunk, which stands behind the pixels; empty when the header promised one in vain."""
+    """Return the EXIF chunk, which follows the pixels; empty when the header promises one that is not there."""
     end = 8 + int.from_bytes(data[4:8], "little")
     position = 12
     while position + 8 <= end:

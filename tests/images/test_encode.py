@@ -75,7 +75,7 @@ GOOD = present(
     ids=["native", "python"],
 )
 def _both_ways(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every test runs twice: with the compiled way from JPEG to JPEG, and without."""
+    """Run every test twice: with the compiled way from JPEG to JPEG, and without."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "AVAILABLE", request.param)
         yield
@@ -89,7 +89,7 @@ def checked(data: bytes) -> ImageInfo:
 
 
 def found_odd(data: bytes) -> bool:
-    """Whether the image is refused, or noted as one that may be damaged."""
+    """Return whether the image is refused, or noted as one that may be damaged."""
     try:
         return check(data, probe(data)) == (STRAY_BYTES,)
     except ImageError as error:
@@ -97,13 +97,13 @@ def found_odd(data: bytes) -> bool:
 
 
 def pixels(data: bytes) -> NDArray[np.int16]:
-    """As Pillow decodes them: int16 `(H, W)` or `(H, W, 3)`."""
+    """Return the pixels as Pillow decodes them: int16 `(H, W)` or `(H, W, 3)`."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image).astype(np.int16)
 
 
 def remade(data: bytes, *, extension: str = "png", **encoding: Any) -> tuple[bytes, ImageInfo]:
-    """`reencode`d, after its header facts were compared with those of a new probe."""
+    """Return the result of `reencode`, after a new probe gave the same header facts."""
     encoded, info = reencode(data, probe(data), Encoding(**encoding), extension=extension)
     assert probe(encoded) == info
     assert oddities(info) == ()
@@ -122,7 +122,7 @@ def remade_if_small(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", GOOD.values(), ids=GOOD)
 def test_good_images_pass(data: bytes) -> None:
-    # Asserts nothing: a bad one raises.
+    # Asserts nothing: a bad image raises.
     checked(data)
 
 
@@ -137,7 +137,7 @@ def test_good_images_pass(data: bytes) -> None:
     ids=lambda path: path.name,
 )
 def test_photographs_of_packages_pass(path: Path) -> None:
-    # Asserts nothing: a bad one raises.
+    # Asserts nothing: a bad image raises.
     checked(path.read_bytes())
 
 
@@ -256,7 +256,7 @@ def test_bombs_are_refused_by_their_header_and_memory_stays_flat() -> None:
 
 def test_images_beyond_pillows_own_limit_are_judged_by_ours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     # As if they were huge: Pillow would warn above this number of pixels, and refuse above twice as many.
-    # Asserts nothing: Pillow's refusal would come out.
+    # Asserts nothing: Pillow's refusal would raise.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5_000)
     for name in ("jpeg", "jpeg cmyk", "png", "bmp"):
         info = checked(GOOD[name])
@@ -540,7 +540,7 @@ def test_jpegs_shrunk_while_decoding_look_like_those_shrunk_afterwards(factor: f
     lossless = encode(Image.fromarray(pixels(data).astype(np.uint8)), "PNG")
     resize = int(min(large.size) / factor)
     difference = pixels(remade(data, resize=resize)[0]) - pixels(remade(lossless, resize=resize)[0])
-    # 34 dB; what quality 90 loses on this picture.
+    # 34 dB is the loss of quality 90 on this picture.
     assert np.sqrt((difference.astype(float) ** 2).mean()) < 5
 
 

@@ -1,4 +1,4 @@
-"""Bytes that are odd and harm no pixel, and what is said of them."""
+"""Unusual bytes that change no pixel, and the notes on them."""
 
 import io
 
