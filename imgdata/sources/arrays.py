@@ -31,7 +31,7 @@ from imgdata.storage.reading import open_regular
 
 NAME = "arrays"
 MAX_BYTES = 4 * 2**30
-"""Most bytes of one array; they are held in memory."""
+"""Most bytes of one array; arrays are held in memory."""
 _IDX_IMAGES = re.compile(r"^(.*?)images([.-])idx3-ubyte(\.gz)?$")
 _NPZ_IMAGES = re.compile(r"^(?:x_(?P<x>\w+)|(?P<split>\w+)_images|(?P<one>images|x|data))$")
 _IDX_UINT8 = 8
@@ -50,13 +50,13 @@ class _Part(NamedTuple):
 
 @dataclass
 class ArrayReader:
-    """The images of arrays as PNG; each process reads the arrays that it needs into memory, once."""
+    """Reader of the images in arrays, as PNG; each process reads the arrays that it needs into memory, once."""
 
     parts: tuple[_Part, ...]
     _arrays: dict[int, NDArray[np.uint8]] = field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, object]:
-        """Workers get the places, not the arrays."""
+        """Return the places alone: workers read the arrays themselves."""
         return {"parts": self.parts, "_arrays": {}}
 
     def file(self, ref: SampleRef) -> Path:
@@ -79,14 +79,14 @@ class ArrayReader:
 
 
 def recognise(path: Path) -> str | None:
-    """Why `path` holds arrays of images, in one phrase, or None; looks at names only, and at the list of an .npz."""
+    """Return why `path` holds arrays of images, in one phrase, or None; reads names only, and the list of an .npz."""
     parts = list(_parts(path))
     names = ", ".join(dict.fromkeys(part.images.name for part in parts))
     return f"arrays of images ({names})" if parts else None
 
 
 def list_samples(path: Path, options: SourceOptions) -> Listing:
-    """Return all images in the order of the arrays, with the numbers that stand as labels as classes.
+    """Return all images in the order of the arrays, with the numbers in the label arrays as classes.
 
     Raises `SourceError` for arrays that are damaged, of the wrong shape, or too large.
     """
@@ -140,7 +140,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
 def _parts(path: Path) -> Iterator[_Part]:
     files = _files(path)
     stems: set[str] = set()
-    # Without an ending first: torchvision leaves the packed files beside the unpacked ones.
+    # Files without an ending come first: torchvision leaves the packed files beside the unpacked ones.
     for file in sorted(files, key=lambda file: (file.suffix == ".gz", file.name)):
         found = _IDX_IMAGES.match(file.name)
         if found and found[1] not in stems:
@@ -156,7 +156,7 @@ def _parts(path: Path) -> Iterator[_Part]:
 
 
 def _files(path: Path) -> list[Path]:
-    """The file itself, or the files of the folder; those of `raw` in it, where torchvision puts MNIST."""
+    """Return the file itself, or the files of the folder, or of its folder `raw`, where torchvision puts MNIST."""
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -207,7 +207,7 @@ def _labels(part: _Part) -> NDArray[np.int64]:
 
 
 def _idx(path: Path) -> NDArray[Any]:
-    """The array of an idx file (yann.lecun.com/exdb/mnist): two zero bytes, type, dimensions, sizes, big-endian."""
+    """Return the array of an idx file: two zero bytes, type, dimensions, sizes, big-endian (yann.lecun.com)."""
     with open(open_regular(path), "rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)

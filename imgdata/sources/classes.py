@@ -15,13 +15,13 @@ _SHOWN = 5
 
 
 def with_sorted_classes(listing: Listing, ids: Sequence[str], *, order: str = "auto") -> Listing:
-    """Return `listing`, whose labels are positions in `ids`, ranks of ids as labels, and splits in usual order.
+    """Return `listing` with ranks of ids as labels instead of positions in `ids`, and with splits in usual order.
 
-    `order` as in `SourceOptions.class_order`; -1 stays. Class ids become class names. Ids that occur twice, once a
-    common part of all was left out, are one class.
+    `order` as in `SourceOptions.class_order`; -1 stays. Class ids become class names. Ids that are equal
+    after a common part was left out are one class.
     """
     ranks, notes = class_ranks(ids, order)
-    # The last entry is taken by -1.
+    # The label -1 picks the last entry.
     rank_C = np.array([*(ranks[one] for one in ids), -1], np.int32)
     names = [escape_name(one) for one in ranks]
     return with_usual_splits(
@@ -35,7 +35,7 @@ def with_sorted_classes(listing: Listing, ids: Sequence[str], *, order: str = "a
 
 
 def with_usual_splits(listing: Listing) -> Listing:
-    """`listing` with its splits in the order train, val, test, others; and a warning of classes that train lacks."""
+    """Return `listing` with its splits in the order train, val, test, others, and warnings of classes train lacks."""
     splits = tuple(in_usual_order(listing.splits))
     place_S = np.array([splits.index(split) for split in listing.splits], np.uint8)
     split_N = place_S[listing.split_N]
@@ -46,7 +46,7 @@ def with_usual_splits(listing: Listing) -> Listing:
 def warn_of_classes(
     splits: Sequence[str], split_N: NDArray[np.uint8], label_N: NDArray[np.int32], classes: Sequence[ClassName]
 ) -> Iterator[str]:
-    """One sentence for each split with classes that the split `train` lacks."""
+    """Yield one sentence for each split with classes that the split `train` lacks."""
     if "train" not in splits:
         return
     seen = [set(np.unique(label_N[split_N == place]).tolist()) for place in range(len(splits))]
@@ -60,6 +60,6 @@ def warn_of_classes(
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few of `names`, for a message."""
+    """Return the first few of `names`, for a message."""
     shown = ", ".join(escape_name(name) for name in names[:_SHOWN])
     return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -1,4 +1,4 @@
-"""A path and options -> the source that fits what lies there, and its listing.
+"""A path and options -> the source that fits the files there, and its listing.
 
 Every source is asked whether it recognises the layout. Where several do, the one that knows more wins: CIFAR and
 ImageNet before all general layouts, WebDataset before a table beside it, a table that names files and labels before
@@ -22,19 +22,19 @@ from imgdata.sources.walk import Entries, extension, is_image, visible
 
 
 class Source(Protocol):
-    """What each module of a source offers."""
+    """Interface of the module of each source."""
 
     NAME: str
 
     def recognise(self, path: Path) -> str | None:
-        """One short phrase why `path` has this layout, or None.
+        """Return one short phrase that says why `path` has this layout, or None.
 
-        Raises `SourceError` or `ShardError` for what would have this layout, were it whole.
+        Raises `SourceError` or `ShardError` for files that would have this layout if they were not damaged.
         """
         ...
 
     def list_samples(self, path: Path, options: SourceOptions) -> Listing:
-        """All samples of the dataset at `path`."""
+        """Return all samples of the dataset at `path`."""
         ...
 
 
@@ -53,7 +53,7 @@ KINDS = tuple(_LAYOUTS)
 """Names of all sources, as `--source` takes them."""
 
 _MODULES = {kind: f"{kind}.source" for kind in ("cifar", "imagenet", "parquet", "table")}
-"""Where a source is a package."""
+"""Modules of the sources that are packages."""
 _GENERAL = frozenset({"tars", "parquet", "table", "folder"})
 _BEATS: dict[str, frozenset[str]] = {
     "cifar": _GENERAL,
@@ -66,7 +66,10 @@ _WITHOUT_PATH = ("synthetic", "tars")
 
 
 def list_source(path: str | os.PathLike[str], options: SourceOptions) -> Listing:
-    """The listing of the raw dataset at `path`. Raises `SourceError` or `OptionError`, each with the way out."""
+    """Return the listing of the raw dataset at `path`.
+
+    Raises `SourceError` or `OptionError`, each with what to do about it.
+    """
     try:
         return detect(path, options).list_samples(Path(path), options)
     except RecursionError:
@@ -74,7 +77,7 @@ def list_source(path: str | os.PathLike[str], options: SourceOptions) -> Listing
 
 
 def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
-    """The source to read `path` with: the one that `options.kind` names, else the one that recognises the layout.
+    """Return the source that `options.kind` names, else the one that recognises the layout of `path`.
 
     Raises `OptionError` for an unknown kind, `SourceError` when no source fits or several do.
     """
@@ -92,7 +95,7 @@ def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
         except (SourceError, ShardError) as error:
             if kind not in _GENERAL:
                 raise
-            # It may be something beside what another source understands.
+            # The damaged file may lie beside a layout that another source reads.
             faults.append((kind, str(error)))
             continue
         if reason is not None:
@@ -101,15 +104,15 @@ def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
         from imgdata.sources.tars import only_datasets_below
 
         if only_datasets_below(path):
-            # Such as shards that were made of these very folders.
+            # Such as shards that were made from these folders.
             del reasons["tars"]
     if options.label_column is not None and path.is_dir():
-        # Folders have no columns; a table that lies there with unusual ones is not recognised by its names.
+        # Folders have no columns; a table whose columns have unusual names is not recognised by them.
         reasons.pop("folder", None)
         reasons = reasons or {"table": "--label-column"}
     unread = [fault for kind, fault in faults if kind in ("tars", "parquet")] if path.is_dir() else []
     if reasons.keys() == {"folder"}:
-        # Folders are classes only where nothing says more.
+        # Folders are classes only where no table names the labels.
         unread += [fault for fault in unreadable_tables(path) if fault not in unread]
     if unread and reasons:
         others = "; ".join(f"--source {kind}: {reasons[kind]}" for kind in reasons)
@@ -124,12 +127,12 @@ def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
     if left:
         found = "; ".join(f"--source {kind}: {reasons[kind]}" for kind in left)
         raise SourceError(f"{path}: several layouts fit, choose one with --source ({found})")
-    # Parquet is asked about as a table, too, and says the same then.
+    # A Parquet file is tried as a table too, with the same message.
     raise SourceError(_nothing_fits(path, list(dict.fromkeys(fault.rstrip(".") for _, fault in faults))))
 
 
 def source(kind: str) -> Source:
-    """The module of the source called `kind`. Raises `OptionError` when there is none."""
+    """Return the module of the source called `kind`. Raises `OptionError` when there is none."""
     if kind not in KINDS:
         raise OptionError(f"--source must be one of {', '.join(KINDS)}, got {kind!r}")
     # Imported when asked for: a source that is named needs none of the others.
@@ -155,7 +158,7 @@ def _nothing_fits(path: Path, faults: Sequence[str]) -> str:
 
 
 def _images_deep_down(path: Path) -> list[str]:
-    """A sentence where images lie deeper than the sources look."""
+    """Return one sentence when images lie deeper than the sources look, else none."""
     for folder, folders, files in os.walk(path):
         folders[:] = [name for name in sorted(folders) if not is_hidden(name)]
         if any(map(is_image, files)):

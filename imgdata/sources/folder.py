@@ -1,12 +1,12 @@
 """Class folders -> Listing: `train/cat/1.jpg`, `val/cat/2.jpg`, or `cat/1.jpg` without splits.
 
 `imgdata.sources.folder_layout` says which folders are splits. The class of an image is the path of the folder that
-holds it, from its split on (`cat`, or `animals/cat` in deeper trees), without a first or last part that says no class
-and that all have (`images`). The class index is the rank of that path over all splits: by number where all are
+holds it, from its split on (`cat`, or `animals/cat` in deeper trees), without a first or last part that all share
+and that names no class (`images`). The class index is the rank of that path over all splits: by number where all are
 numbers, else as text, which is torchvision's `ImageFolder` for folders of depth one.
 
-A split but `train` whose images lie in no class folder has no labels. Masks and annotations are passed over. Lists of
-names beside the images, such as `meta/train.txt`, are their splits.
+A split other than `train` whose images lie in no class folder has no labels. Masks and annotations are passed over.
+Lists of names beside the images, such as `meta/train.txt`, decide the splits.
 """
 
 import os
@@ -33,7 +33,7 @@ NAME = "folder"
 
 
 def recognise(path: Path) -> str | None:
-    """Return what `path` is where there are images below it; looks into a few folders only."""
+    """Return a phrase that describes `path` when images are below it, or None; looks into a few folders only."""
     if not path.is_dir():
         return None
     entries = visible(path)
@@ -79,7 +79,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
             if places[1:] and not places[0].class_prefix
         ),
         *(
-            f"folder {escape_name(name)} is neither a split nor has it the classes of one; passed over"
+            f"folder {escape_name(name)} is not a split and does not have the classes of one; passed over"
             for name in layout.passed_over
         ),
         *([f"class folders without images: {some(sorted(walk.empty))}"] if walk.empty else []),
@@ -105,7 +105,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
 
 
 class _Walk:
-    """Adds one place after the other to the builder; classes get numbers as they come."""
+    """Walk that adds the images of places to the builder; classes are numbered in order of appearance."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class _Walk:
             self.empty += _empty_folders(self._path / folder, folder, used)
 
     def _says_no_classes(self, split: str, place: Place) -> bool:
-        """Whether the images of a split but `train` lie in no class folders, as those of a test split do."""
+        """Return whether a split other than `train` has no class folders, as a test split often has none."""
         if split == "train" or place.class_prefix:
             return False
         below = [
@@ -171,7 +171,7 @@ class _Walk:
 
 
 def _labelled_classes(path: Path, layout: FolderLayout) -> set[str]:
-    """Names of the class folders of `train`."""
+    """Return the names of the class folders of `train`."""
     places = layout.splits.get("train", []) if layout.given else []
     return {name for place in places for name in visible(path / place.folder).folders}
 
@@ -187,7 +187,7 @@ def _no_labels(path: Path, name: str, prefix: str) -> str:
 
 
 def _tables_beside(path: Path) -> str:
-    """What is wrong with the tables in `path`, to be put behind another sentence; empty when nothing is."""
+    """Return why the tables in `path` were not used, as the end of a message; empty when there is no such table."""
     why = [why_no_table(path, SourceOptions()), *label_files(path)]
     return f". Seen and not understood: {'; '.join(filter(None, why))}" if any(why) else ""
 
@@ -222,7 +222,7 @@ def _count_folder(path: Path, folder: str, used: set[str], builder: ListingBuild
 
 
 def _empty_folders(top: Path, folder: str, used: set[str]) -> Iterator[str]:
-    """Folders directly in `top` in which no image was found, but for those of masks."""
+    """Yield the folders directly in `top` in which no image was found, except those of masks."""
     folders, files = visible(top)
     masks = mask_folders(folders, images_beside=any(map(is_image, files)))
     for name in folders:
@@ -231,7 +231,7 @@ def _empty_folders(top: Path, folder: str, used: set[str]) -> Iterator[str]:
 
 
 def _without_common_parts(ids: list[str]) -> list[str]:
-    """Class ids without the first and the last part where all have the same and it says no class, such as `images`."""
+    """Return class ids without a first or last part that all share and that names no class, such as `images`."""
     if len(ids) > 1:
         for place in (0, -1):
             parts = [class_id.split("/") for class_id in ids]

@@ -12,8 +12,8 @@ How the folders directly in the root are read (a split word is `train`, `valid`,
     only `train`, images inside       a class called `train`, as in {bus, car, train}
     anything else                     refused: class or split can't be told
 
-A single folder around all this (`archive/train/cat/1.jpg`) is looked through. `SourceOptions.split_names` says
-instead which folders are splits; the other ones are classes then.
+Where a single folder holds all this (`archive/train/cat/1.jpg`), the folders inside are read. Where
+`SourceOptions.split_names` says which folders are splits, the other ones are classes.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,23 +31,23 @@ from imgdata.sources.walk import is_image, visible
 _MAX_WRAPPERS = 8
 _MAX_PROBED_FOLDERS = 64
 _MAX_BESIDE = 16
-"""Folders from which they are classes, and not one wrapper with something beside it."""
+"""Most folders in which one may be a wrapper and the others lie beside it; more folders than that are classes."""
 
 
 class Place(NamedTuple):
     """A folder with class folders of one split in it."""
 
     folder: str
-    """Relative to the source's root; `""` is the root itself."""
+    """Path relative to the source's root; `""` is the root itself."""
     class_prefix: str = ""
-    """What stands before the classes found there, with `/` behind; the class itself where the split lies in it."""
+    """Start of the class ids found there, ending in `/`; the class itself where the split lies inside the class."""
 
 
 class FolderLayout(NamedTuple):
-    """Where the class folders of each split are."""
+    """Places of the class folders of each split."""
 
     top: str
-    """The folder that all of them lie in, relative to the source's root."""
+    """The folder that holds all class folders, relative to the source's root."""
     splits: dict[str, list[Place]]
     given: bool
     """Whether the splits are those of the source."""
@@ -98,7 +98,7 @@ def read_layout(path: Path, options: SourceOptions) -> FolderLayout:
 
 
 def _wrapper(path: Path, options: SourceOptions) -> str:
-    """The folder with the splits or classes in it, below folders that hold one folder and no image; else the root."""
+    """Return the folder that holds the splits or classes, below folders with one folder and no image; else the root."""
     inner = ""
     named = options.split_names or {}
     for _ in range(_MAX_WRAPPERS):
@@ -119,7 +119,7 @@ def _wrapper(path: Path, options: SourceOptions) -> str:
 
 
 def _holds_folders_of_images(folder: Path) -> bool:
-    """Whether there are at least two folders with images in `folder`, or one that has them; and no image directly."""
+    """Return whether `folder` has no image itself, but several folders, a split, or one folder that has those."""
     entries = visible(folder)
     if any(map(is_image, entries.files)) or not entries.folders:
         return False
@@ -129,7 +129,7 @@ def _holds_folders_of_images(folder: Path) -> bool:
 
 
 def _split_in(name: str) -> str | None:
-    """The split in a name that was found to be one by `_split_like`."""
+    """Return the split in a name that `_split_like` takes for one."""
     found = split_of_folder(name)
     if found:
         return found
@@ -139,7 +139,7 @@ def _split_in(name: str) -> str | None:
 
 
 def _split_like(folders: list[str]) -> list[str]:
-    """Those of `folders` whose names mean splits though they are no plain split words; empty where fewer than two do.
+    """Return those of `folders` whose names mean splits without being plain split words; empty for fewer than two.
 
     One such name alone may be a class.
     """
@@ -155,7 +155,7 @@ def _split_like(folders: list[str]) -> list[str]:
 
 
 def _class_first(path: Path, top: str, folders: list[str]) -> FolderLayout | None:
-    """The layout `cat/train/1.jpg`, `cat/val/2.jpg`: nothing but split words in each of `folders`."""
+    """Return the layout `cat/train/1.jpg`, `cat/val/2.jpg`: nothing but split words in each of `folders`; else None."""
     prefix = top + "/" if top else ""
     splits: dict[str, list[Place]] = {}
     for name in folders:
@@ -170,7 +170,7 @@ def _class_first(path: Path, top: str, folders: list[str]) -> FolderLayout | Non
 
 
 def _as_named(path: Path, top: str, folders: list[str], names: Mapping[str, str]) -> FolderLayout:
-    """The layout with the splits of `--split-names`; other folders are classes of `train`."""
+    """Return the layout with the splits of `--split-names`; other folders are classes of `train`."""
     prefix = top + "/" if top else ""
     missing = [name for name in names if name not in folders]
     if missing:
@@ -187,7 +187,7 @@ def _as_named(path: Path, top: str, folders: list[str], names: Mapping[str, str]
 
 
 def _through(path: Path, folder: str, split: str) -> str:
-    """`folder`, or the one inside it that stands for the same: `seg_train/seg_train`, `train/images`."""
+    """Return `folder`, or the only folder inside where that means the same: `seg_train/seg_train`, `train/images`."""
     for _ in range(_MAX_WRAPPERS):
         entries = visible(path / folder)
         if len(entries.folders) != 1 or any(map(is_image, entries.files)):
@@ -201,7 +201,7 @@ def _through(path: Path, folder: str, split: str) -> str:
 
 
 def _years(folders: list[str]) -> list[str]:
-    """A note where the folders differ by nothing but a year: `VOC2007`, `VOC2012`."""
+    """Return a note when the folders differ by nothing but a year: `VOC2007`, `VOC2012`."""
     years = {name.rstrip("0123456789") for name in folders if name[-4:-2] in ("19", "20") and name[-4:].isdigit()}
     if len(folders) < 2 or len(years) != 1 or any(not name[-4:].isdigit() for name in folders):
         return []
@@ -212,14 +212,14 @@ def _years(folders: list[str]) -> list[str]:
 
 
 class _Budget:
-    """How many folders may still be opened."""
+    """Number of folders that may still be opened."""
 
     def __init__(self, folders: int) -> None:
         self.folders = folders
 
 
 def holds_images(folder: Path) -> bool:
-    """Whether there is an image below `folder`; looks into a few folders only."""
+    """Return whether there is an image below `folder`; looks into a few folders only."""
     return _holds_image(folder, _Budget(_MAX_PROBED_FOLDERS))
 
 
@@ -232,7 +232,7 @@ def _holds_image(folder: Path, budget: _Budget) -> bool:
 
 
 def has_class_folders(path: Path) -> bool:
-    """Whether two folders or more, of those that would be classes, hold images; looks into a few folders only."""
+    """Return whether two folders or more that would be classes hold images; looks into a few folders only."""
     try:
         layout = read_layout(path, SourceOptions())
     except SourceError:

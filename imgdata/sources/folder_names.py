@@ -18,7 +18,7 @@ _NEUTRAL = _IMAGES | frozenset(
         *("new", "final"),
     )
 )
-"""Words that say nothing of a class."""
+"""Words that don't name a class."""
 _MASKS = frozenset(
     (
         *("mask", "masks", "annotation", "annotations", "annotated", "annots", "annot", "anno", "annos"),
@@ -29,9 +29,9 @@ _MASKS = frozenset(
     )
 )
 _MASK_OR_CLASS = frozenset(("mask",))
-"""What a class may be called as well, such as `mask` and `no_mask`."""
+"""Names that a class may have as well, such as `mask` and `no_mask`."""
 _LABELS = frozenset(("label", "labels", "labelids", "gtfine", "depth", "edges", "instances", "target", "targets"))
-"""What masks are called beside a folder of images only."""
+"""Names of masks only where a folder of images is beside them."""
 _UNLABELLED = _IMAGES | frozenset(("unknown", "unlabeled", "unlabelled", "test", "data", "all", "pred", "predict"))
 
 
@@ -40,9 +40,9 @@ def _tokens(name: str) -> list[str]:
 
 
 def split_of_folder(name: str) -> str | None:
-    """The split that a folder's name means: `train2017`, `train_images`, `seg_test`, `ValData`; None for others.
+    """Return the split that a folder's name means (`train2017`, `train_images`, `seg_test`, `ValData`), or None.
 
-    One split word, and besides only numbers and words that say nothing of a class.
+    The name must have one split word, and otherwise only numbers and words that don't name a class.
     """
     word = split_of_word(name)
     if word:
@@ -55,7 +55,7 @@ def split_of_folder(name: str) -> str | None:
 
 
 def _parted(token: str) -> list[str]:
-    """`trainset` -> `train`, `set`; others as they are."""
+    """Return the two words in one such as `trainset` (`train`, `set`); other words as they are."""
     for ending in ("set", "images", "data", "imgs"):
         start = token.removesuffix(ending)
         if start != token and split_of_word(start):
@@ -64,27 +64,27 @@ def _parted(token: str) -> list[str]:
 
 
 def without_split(name: str) -> str:
-    """`name` without its split word: what `chest_train` and `chest_test` have in common."""
+    """Return `name` without its split word: what `chest_train` and `chest_test` have in common."""
     return "_".join("" if split_of_word(token) else token for token in _tokens(name))
 
 
 def holds_images_of_any_class(name: str) -> bool:
-    """Whether a folder's name says no more than that there are images in it: `images`, `JPEGImages`, `img_data`."""
+    """Return whether a folder's name says only that the folder holds images: `images`, `JPEGImages`, `img_data`."""
     tokens = _tokens(name)
     return any(token in _IMAGES for token in tokens) and all(token in _NEUTRAL or token.isdigit() for token in tokens)
 
 
 def says_no_class(name: str) -> bool:
-    """Whether a folder called so beside labelled splits holds images without labels: `images`, `unknown`, `test`."""
+    """Return whether `name`, beside labelled splits, means images without labels: `images`, `unknown`, `test`."""
     tokens = _tokens(name)
     return bool(tokens) and all(token in _UNLABELLED or token.isdigit() for token in tokens) and not name.isdigit()
 
 
 def mask_folders(names: Sequence[str], *, images_beside: bool) -> list[str]:
-    """Those of sibling folders that hold masks or annotations of the images in the others, by their names.
+    """Return the folders among `names` that by their names hold masks or annotations of the images in the others.
 
-    `images_beside`: images lie in the same folder as they do. Names that classes have as well (`mask`, `labels`)
-    count only beside a folder of images.
+    `images_beside` says that images lie beside these folders. Names that classes have as well (`mask`, `labels`) count
+    only beside a folder of images.
     """
     beside = images_beside or any(map(holds_images_of_any_class, names))
     return [name for name in names if _means_masks(name, beside)]
@@ -111,9 +111,9 @@ _LEFTOVERS = frozenset(
         *("thevolumesettingsfolder", "__pycache__", "ipynb_checkpoints", "aquota.user", "aquota.group"),
     )
 )
-"""What operating systems, network disks and tools leave behind, in lower case."""
+"""Names of what operating systems, network disks and tools leave behind, in lower case."""
 
 
 def is_hidden(name: str) -> bool:
-    """Whether `name` starts with a dot, or is what an operating system, a network disk or a tool leaves behind."""
+    """Return whether `name` starts with a dot, or is left behind by an operating system, a network disk or a tool."""
     return name.startswith(".") or name.lower() in _LEFTOVERS

@@ -1,4 +1,4 @@
-"""Cells of a label column -> class ids, numbered as they come; a split without any labels is one of label -1."""
+"""Cells of a label column -> class ids, numbered in order of appearance; -1 in a split without any labels."""
 
 import re
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 
 
 class Labels:
-    """Numbers the labels as they come, and remembers where each came first."""
+    """Class ids in order of appearance, and the place where each was found first."""
 
     def __init__(self, names: Sequence[str] | None = None) -> None:
-        """`names` of the classes, where the source states them: numbers are positions in it then."""
+        """Begin with the `names` of the classes where the source states them: numbers are positions in `names`."""
         self.ids: list[str] = list(names or ())
         self._codes: dict[str, int] = {name: code for code, name in enumerate(self.ids)}
         self._named = names is not None
@@ -29,9 +29,9 @@ class Labels:
         self._first_unlabelled: dict[str, str] = {}
 
     def code(self, value: object, *, column: str, split: str, at: str) -> int:
-        """The position in `ids` of the label in a cell; -1 for an empty cell or -1.
+        """Return the position in `ids` of the label in a cell; -1 for an empty cell or -1.
 
-        Raises `SourceError` for a list, and for what is outside of the named classes.
+        Raises `SourceError` for a list, and for a label outside of the named classes.
         """
         text = str(value).lower() if isinstance(value, bool) else value
         if isinstance(text, float) and text.is_integer():
@@ -55,15 +55,15 @@ class Labels:
         return code
 
     def none(self, *, split: str, at: str) -> int:
-        """-1, for a sample without a label; `at` says where, and why it has none."""
+        """Count a sample without a label, and return -1; `at` says where the sample is, and why it has no label."""
         self._unlabelled[split] = self._unlabelled.get(split, 0) + 1
         self._first_unlabelled.setdefault(split, at)
         return NO_LABEL
 
     def check(self, *, has_fields: bool) -> None:
-        """Raises `SourceError` for a split in which only some samples have a label.
+        """Raise `SourceError` for a split in which only some samples have a label.
 
-        And where no sample has one, unless they carry further fields.
+        Without any label the error is raised as well, unless samples have further fields.
         """
         if not self._labelled and not has_fields:
             first = next(iter(self._first_unlabelled.values()))
@@ -77,13 +77,13 @@ class Labels:
                 )
 
     def refuse_quantities(self, samples: int) -> None:
-        """Raise `SourceError` for fractions, nearly as many as there are samples: measurements, and no classes."""
+        """Raise `SourceError` when most labels are fractions, and few samples share one: quantities, not classes."""
         fractions = [label for label in self.ids if _FRACTION.fullmatch(label)]
         if self._named or len(self.ids) < _FEW or 2 * len(self.ids) <= samples or 2 * len(fractions) < len(self.ids):
             return
         raise SourceError(
             f"{self._first[0]}: the labels are {len(self.ids)} numbers such as {fractions[0]}, for {samples} images: "
-            "quantities, and no classes; keep them in the json members with --label-column '' (images get no label), "
+            "quantities, not classes; keep them in the json members with --label-column '' (images get no label), "
             "name another column with --label-column, or this one to make each a class"
         )
 
@@ -98,7 +98,7 @@ class Labels:
         return True
 
     def warnings(self) -> list[str]:
-        """Splits without labels; and numbers that aren't 0, 1, 2, ..., since they become other numbers."""
+        """Return notes on splits without labels, and on numbers that aren't 0, 1, 2, ... and become other numbers."""
         unlabelled = [f"split {split} has no labels ({count} images)" for split, count in self._unlabelled.items()]
         if self._named or not self.numeric or set(self.ids) == set(map(str, range(len(self.ids)))):
             return unlabelled

@@ -20,7 +20,7 @@ from imgdata.tar.keys import clean_key, duplicate_positions, numbered_key
 
 _FLUSH_ROWS = 65_536
 MAX_SPLITS = 255
-"""What `Listing.split_N` holds."""
+"""Most splits of a dataset: `Listing.split_N` is uint8."""
 
 
 class Reader(Protocol):
@@ -30,7 +30,7 @@ class Reader(Protocol):
         """Return the encoded image of `ref`.
 
         Raises `ImageError` when there is none or its bytes are bad, `SourceError` when the source itself is damaged,
-        and lets `OSError` and `MemoryError` pass: what the system fails at is no fault of the image.
+        and lets `OSError` and `MemoryError` pass: a failure of the system is no fault of the image.
         """
         ...
 
@@ -46,13 +46,13 @@ class Listing:
     title: str
     """Short name of the dataset, fit for a file name: `imagenet`, `cifar10`, the folder's name."""
     kind: str
-    """Which source listed it: `folder`, `cifar`, ..."""
+    """Name of the source that made the listing: `folder`, `cifar`, ..."""
     reader: Reader
     classes: tuple[ClassName, ...]
     splits: tuple[str, ...]
     """Split names; a split may be empty only between two steps of planning."""
     split_N: NDArray[np.uint8]
-    """Position in `splits`."""
+    """Position of each sample's split in `splits`."""
     label_N: NDArray[np.int32]
     size_N: NDArray[np.int64]
     container_N: NDArray[np.int32]
@@ -64,15 +64,15 @@ class Listing:
     state_N: NDArray[np.int64] | None = None
     """`SampleRef.state` of each sample; None when the states of the files were not taken."""
     exact_sizes: bool = True
-    """False when `size_N` only estimates the encoded images (arrays that become PNG)."""
+    """Whether `size_N` is exact; False when it estimates the encoded images (arrays that become PNG)."""
     given_splits: bool = True
-    """False when the source had no splits of its own, and everything is called `train`."""
+    """Whether the source had splits of its own; False when all samples were put into `train`."""
     content: str = ""
     """Hash of the bytes of all images, where the source has read them; part of the fingerprint then."""
     skipped: Mapping[str, int] = field(default_factory=dict)
-    """What was passed over while listing, with counts: `hidden files`, `not images (.txt)`, ..."""
+    """Entries passed over while listing, by reason, with counts: `hidden files`, `not images (.txt)`, ..."""
     warnings: tuple[str, ...] = ()
-    """What a user should know before training on this: a class that only val has, ..."""
+    """Sentences to read before training on the dataset: a class that only val has, ..."""
     excluded: Mapping[str, int] = field(default_factory=dict)
     """Patterns of `SourceOptions.exclude` that left samples out, with counts."""
 
@@ -85,7 +85,7 @@ class Listing:
         return self.fields_N is not None
 
     def refs(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> Iterator[SampleRef]:
-        """The references at `rows`, in that order."""
+        """Return the references at `rows`, in that order."""
         rows = np.asarray(rows, np.int64)
         row = number_array(rows)
         no_fields = [""] * len(rows)
@@ -102,7 +102,7 @@ class Listing:
         return map(SampleRef, *columns)
 
     def fingerprint(self) -> str:
-        """Hash of all that decides the shards: names, keys, labels, splits, sizes, classes, fields.
+        """Return a hash of all that decides the shards: names, keys, labels, splits, sizes, classes, fields.
 
         The place of the source on this machine is not part of it.
         """
@@ -119,10 +119,10 @@ class Listing:
 
 
 class ListingBuilder:
-    """Collects samples one by one into the columns of a `Listing`, and makes their keys clean and unique."""
+    """Builder of a `Listing`, to which samples are added one by one; makes their keys clean and unique."""
 
     def __init__(self, exclude: Sequence[str] = ()) -> None:
-        """`exclude` are patterns with `*`, `?` and `[...]` for `excluded`."""
+        """Begin without samples; `exclude` are patterns with `*`, `?` and `[...]` for `excluded`."""
         self._matches = {pattern: re.compile(fnmatch.translate(pattern)).match for pattern in exclude}
         self._excluded: dict[str, int] = {}
         self.seen = 0
@@ -154,9 +154,9 @@ class ListingBuilder:
         offset: int = 0,
         fields: str = "",
     ) -> None:
-        """Append one sample; `key` is cleaned here, any path without its extension will do.
+        """Append one sample; `key` may be any path without its extension, and is cleaned here.
 
-        Raises `SourceError` for a sample of more splits than a dataset can have.
+        Raises `SourceError` when there are more splits than a dataset can have.
         """
         number = self._splits.setdefault(split, len(self._splits))
         if number >= MAX_SPLITS:
@@ -180,12 +180,12 @@ class ListingBuilder:
         self.seen += count
 
     def skip(self, what: str, count: int = 1, *, entries: bool = True) -> None:
-        """Count something that was passed over; `entries` is False for what `see` was not told of."""
+        """Count entries that were passed over, by reason; `entries` is False for things that `see` did not count."""
         self.skipped[what] = self.skipped.get(what, 0) + count
         self._beside += 0 if entries else count
 
     def excluded(self, name: str) -> bool:
-        """Whether a pattern leaves `name` out, which is counted then. To be asked before a sample is checked."""
+        """Return whether a pattern leaves `name` out, and count `name` then; call this before a sample is checked."""
         if not self._matches:
             return False
         matching = [pattern for pattern, matches in self._matches.items() if matches(name)]
@@ -247,7 +247,7 @@ class ListingBuilder:
 
 
 def too_many_splits(where: str, splits: Sequence[str]) -> SourceError:
-    """The error of a column, or of folders, that were taken for splits and are none."""
+    """Return the error for a column, or folders, with more values than splits can have."""
     return SourceError(
         f"{where}: more than {MAX_SPLITS} splits, such as {', '.join(splits[:3])} and {splits[-1]}: these are no "
         "splits; name the column of the splits with --split-column, or give --split-column '' for none"
@@ -255,14 +255,14 @@ def too_many_splits(where: str, splits: Sequence[str]) -> SourceError:
 
 
 def escape_name(name: str) -> str:
-    r"""`name` with bytes that are not UTF-8 written as `\udcXX`, which `unescape_name` turns back."""
-    # Backslashes before such a byte, or before text that looks like one, are doubled: so their number tells.
+    r"""Return `name` with bytes that are not UTF-8 written as `\udcXX`, which `unescape_name` reverses."""
+    # Backslashes before such a byte, or before text that looks like one, are doubled: an odd number marks an escape.
     doubled = re.sub(r"(\\+)(?=udc[0-9a-f]{2}|[\udc80-\udcff])", r"\1\1", name)
     return doubled.encode("utf-8", "backslashreplace").decode()
 
 
 def unescape_name(name: str) -> str:
-    """The file name that `escape_name` was given."""
+    """Return the file name that `escape_name` was given."""
     if "\\udc" not in name:
         return name
     return re.sub(r"(\\+)udc([0-9a-f]{2})", _unescape, name)
@@ -274,12 +274,12 @@ def _unescape(found: re.Match[str]) -> str:
 
 
 def clean_title(title: str) -> str:
-    """`title` as the first part of shard names: lower-case letters, digits and hyphens."""
+    """Return `title` as the first part of shard names: lower-case letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9_]+", "-", title.lower()).strip("-") or "dataset"
 
 
 def unique_in_splits(key_N: pa.ChunkedArray, split_N: NDArray[np.uint8]) -> pa.ChunkedArray:
-    """Keys with `-1`, `-2`, ... behind those that stood before in the same split."""
+    """Return the keys, with `-1`, `-2`, ... appended to those that occurred before in the same split."""
     keys: list[str] = key_N.to_pylist()
     repeated = [
         row

@@ -16,9 +16,9 @@ class SourceOptions:
     kind: str | None = None
     """Name of the source, when the layout fits several: `folder`, `imagenet`, `cifar`, ..."""
     labels: Literal["fine", "coarse"] = "fine"
-    """Which labels of CIFAR-100 become the classes."""
+    """Labels of CIFAR-100 that become the classes."""
     devkit: Path | None = None
-    """ILSVRC2012 devkit (archive or folder) or `LOC_val_solution.csv`, when it lies elsewhere."""
+    """ILSVRC2012 devkit (archive or folder) or `LOC_val_solution.csv`, when it is not beside the images."""
     table: Path | None = None
     """CSV, TSV, JSON-lines or Parquet file with one row per image."""
     path_column: str | None = None
@@ -31,12 +31,12 @@ class SourceOptions:
     image_ext: tuple[str, ...] = ()
     """Extension of the image among a tar sample's members; empty: the first known image extension."""
     label_from: str = "auto"
-    """Where labels come from: in tars `cls`, `txt`, `json:FIELD`, `folder`, `none`, or `auto`; `none` also for images
+    """Place of the labels: in tars `cls`, `txt`, `json:FIELD`, `folder`, `none`, or `auto`; `none` also for images
     in folders, which then get no labels."""
     split_names: Mapping[str, str] | None = None
     """Folders that are splits, with the names of the splits; the others are classes. None: found by their names."""
     class_order: Literal["auto", "number", "text"] = "auto"
-    """Which class is 0, 1, ...: by number, as text, or by number where all ids are numbers and as text elsewhere."""
+    """Order of the classes: by number, as text, or by number where all ids are numbers and as text elsewhere."""
     exclude: tuple[str, ...] = ()
     """Patterns of names that are left out before anything is checked."""
 

@@ -9,7 +9,7 @@ _SHOWN = 3
 
 
 def missing_parts(names: Iterable[str]) -> list[str]:
-    """Return a sentence for each set of names that lacks some, such as `x-00000-of-00002` without the second."""
+    """Return a sentence for each set of names with missing parts, such as `x-00000-of-00002` without the second."""
     counted: dict[tuple[str, int], set[int]] = {}
     numbered: dict[tuple[str, str], dict[int, int]] = {}
     for name in names:

@@ -1,6 +1,7 @@
-"""A listing -> whether its classes can be classes: notes on what is doubtful, an error for what can't be.
+"""A listing -> whether its classes are plausible: notes on doubtful ones, an error for impossible ones.
 
-Where the layout was guessed, what can't be is an error that names the way out; where `--source` named it, a note.
+Where the layout was guessed, impossible classes are an error that says what to do; where `--source` named the layout,
+they are a note.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ _MIN_STEMS = 3
 
 
 def check_classes(listing: Listing, where: Path | str, *, named: bool) -> Listing:
-    """Return `listing` with notes on its classes. Raises `SourceError` for what can't be classes, unless `named`."""
+    """Return `listing` with notes on its classes. Raises `SourceError` for impossible classes, unless `named`."""
     faults = list(_faults(listing))
     if faults and not named:
         raise SourceError(f"{where}: {'; '.join(faults)}")
@@ -66,9 +67,9 @@ def _notes(listing: Listing) -> Iterator[str]:
 
 
 def _same_stems(listing: Listing) -> list[str]:
-    """Ids of the few classes whose files have the same names but for the extension; empty where they differ.
+    """Return the ids when all files of few classes have the same names but for the extension; else an empty list.
 
-    Names that only count up (`0001`) say nothing.
+    Names that are only numbers (`0001`) don't count.
     """
     if listing.kind != "folder" or not 2 <= len(listing.classes) <= _MAX_BRANCHES or len(listing) > _MAX_COMPARED:
         return []

@@ -14,12 +14,12 @@ from imgdata.storage.atomic import FilePool
 from imgdata.storage.reading import open_regular
 
 LARGE_BYTES = 64 * 2**20
-"""Bytes from which the head of an image is looked at before all of it is read."""
+"""Size in bytes above which the head of an image is checked before the whole image is read."""
 MAX_IMAGE_BYTES = 2**31 - 1024
 """Most bytes of one encoded image."""
 _HEAD_BYTES = 4096
 LEADS_NOWHERE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG))
-"""What the system says where there is no such file; anything else may pass."""
+"""Error numbers of a file that does not exist; other errors may be temporary."""
 
 
 def refuse_by_head(head: bytes, size: int) -> None:
@@ -32,7 +32,7 @@ def refuse_by_head(head: bytes, size: int) -> None:
 
 @dataclass(frozen=True)
 class FileReader:
-    """Each sample is a file: `root / ref.name`."""
+    """Reader of samples that are files: `root / ref.name`."""
 
     root: Path
 
@@ -56,14 +56,14 @@ class FileReader:
         try:
             if ref.size > LARGE_BYTES:
                 refuse_by_head(os.pread(descriptor, _HEAD_BYTES, 0), ref.size)
-            # One byte more than listed tells a file that has grown since.
+            # Read one byte more than listed, to notice a file that has grown since.
             data = os.read(descriptor, ref.size + 1)
             if len(data) < ref.size:
                 # One call may read less on some network disks.
                 while len(data) <= ref.size and (more := os.read(descriptor, ref.size + 1 - len(data))):
                     data += more
         except OSError as error:
-            # A descriptor alone names no file.
+            # The error of a descriptor has no path.
             raise OSError(error.errno, error.strerror, path) from error
         finally:
             os.close(descriptor)
@@ -76,14 +76,14 @@ class FileReader:
 
 
 class RangeReader:
-    """Each sample is a byte range of one of `containers` (tars, blobs)."""
+    """Reader of samples that are byte ranges of `containers` (tars, blobs)."""
 
     def __init__(self, containers: Sequence[Path]) -> None:
         self._files = FilePool(containers)
 
     @property
     def containers(self) -> tuple[Path, ...]:
-        """The files that samples lie in."""
+        """The files that hold the samples."""
         return self._files.paths
 
     def file(self, ref: SampleRef) -> Path:

@@ -1,8 +1,8 @@
-"""A listed sample -> its raw bytes, from the very file that was listed; errors of the system are never the image's.
+"""A listed sample -> its raw bytes, from the file that was listed; errors of the system are not the image's fault.
 
-A fault of the bytes (`ImageError`) leaves an image out of the dataset for good, so nothing else may look like one. What
-the system says (an I/O error, too many open files, a stale handle, no memory) is tried again for some seconds, and
-stops the run if it stays: the same command resumes then, with every image.
+A fault of the bytes (`ImageError`) leaves an image out of the dataset for good, so nothing else may look like one. A
+read that fails because of the system (an I/O error, too many open files, a stale handle, no memory) is tried again for
+some seconds, and stops the run if the failure lasts: the same command resumes then, with every image.
 """
 
 import errno
@@ -23,13 +23,13 @@ from imgdata.sources.listing import Listing, Reader
 from imgdata.sources.readers import LEADS_NOWHERE
 
 RETRY_S = (0.1, 0.3, 1.0, 2.0)
-"""Seconds between tries: what passes (a full table of files, a file server that starts anew) mostly does so within."""
+"""Seconds between tries; a temporary failure (too many open files, a server that restarts) is mostly shorter."""
 _LASTING = frozenset(
     (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 )
-"""Errors that waiting does not mend."""
+"""Error numbers of failures that last."""
 _STEADY_INODES = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay", "bcachefs"))
-"""File systems on which a file keeps its inode number; network and user-space file systems may number anew."""
+"""File systems on which a file keeps its inode number; network and user-space file systems may change it."""
 _STATS_KEPT = 4096
 
 Result = TypeVar("Result")
@@ -39,10 +39,10 @@ def read_sample(reader: Reader, ref: SampleRef) -> bytes:
     """Return the encoded image of `ref`.
 
     Raises `ImageError` when the bytes themselves are bad, and `SourceError` with the file's name when the system can't
-    read them, or when the file is not the one that was listed any more.
+    read them, or when the file has changed since it was listed.
     """
     data = retried(lambda: reader.read(ref), ref.name)
-    # Behind the read: a file that is written to during the read has another modification time by now.
+    # After the read: a file that is written to during the read has another modification time by now.
     path = reader.file(ref) if ref.state else None
     if path is not None and retried(lambda: _state(os.stat(path)), ref.name) != ref.state:
         raise SourceError(
@@ -53,9 +53,9 @@ def read_sample(reader: Reader, ref: SampleRef) -> bytes:
 
 
 def retried(work: Callable[[], Result], name: str) -> Result:
-    """Return what `work` returns; tried again, with pauses, while the system fails.
+    """Return the result of `work`, which is called again, with pauses, while the system fails.
 
-    Raises `SourceError` with `name`, or the file's own path, for a failure that stays.
+    Raises `SourceError` with `name`, or the file's own path, for a failure that lasts.
     """
     for pause_s in (*RETRY_S, None):
         try:
@@ -70,8 +70,8 @@ def retried(work: Callable[[], Result], name: str) -> Result:
 def with_states(listing: Listing) -> tuple[Listing, str]:
     """Return `listing` with the state of each sample's file, and one hash of the states of all.
 
-    The hash differs when a file was written to, replaced or moved since; equal bytes may have another one, in a copy
-    for example. It is empty for sources without files. Raises `SourceError` for a file that is gone.
+    The hash differs when a file was written to, replaced or moved since; equal bytes may have another hash, in a
+    copy for example. The hash is empty for sources without files. Raises `SourceError` for a file that is gone.
     """
     reader = listing.reader
     state_N = np.zeros(len(listing), np.int64)
@@ -92,7 +92,7 @@ def with_states(listing: Listing) -> tuple[Listing, str]:
 
 
 def _facts(path: str, *, may_be_missing: bool) -> tuple[int, bytes]:
-    """State of a file for `SampleRef.state`, and all that tells whether it was touched; 0 for a missing one."""
+    """Return `SampleRef.state` of a file, 0 for a missing one, and bytes that differ when the file was touched."""
     try:
         info = os.stat(path)
     except OSError as error:
@@ -103,7 +103,7 @@ def _facts(path: str, *, may_be_missing: bool) -> tuple[int, bytes]:
 
 
 def _state(info: os.stat_result) -> int:
-    """Hash of what changes when a file is written to or replaced; never 0."""
+    """Return a hash that differs when a file was written to or replaced; never 0."""
     return xxhash.xxh3_64_intdigest(struct.pack("<qqQ", info.st_size, info.st_mtime_ns, _inode(info))) >> 1 | 1
 
 
@@ -113,7 +113,7 @@ def _inode(info: os.stat_result) -> int:
 
 @functools.cache
 def _steady_devices() -> frozenset[int]:
-    """Devices of the mounted file systems in `_STEADY_INODES`; none where the system does not say."""
+    """Return the devices of the mounted file systems in `_STEADY_INODES`; none where the system does not say."""
     devices = set()
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:

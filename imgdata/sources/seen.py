@@ -1,4 +1,4 @@
-"""A folder -> sentences on what lies there and can't be read as it is: packed, or in a form that no source reads."""
+"""A folder -> sentences on its files that can't be read as they are: packed, or in a form that no source reads."""
 
 import json
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ _MAX_FILES = 200
 
 
 def not_understood(path: Path) -> list[str]:
-    """A sentence for each file in `path`, and just below, that may hold images or labels, the first few of them."""
+    """Return a sentence for each of the first few files in `path`, or just below, that may hold images or labels."""
     found: list[str] = []
     entries = visible(path)
     names = entries.files[:_MAX_FILES]
@@ -51,7 +51,7 @@ def not_understood(path: Path) -> list[str]:
 
 
 def label_files(path: Path) -> list[str]:
-    """Those sentences of `not_understood` that are about tables and lists directly in `path`."""
+    """Return those sentences of `not_understood` that are about tables and lists directly in `path`."""
     return [
         f"{name}: {what}"
         for name in visible(path).files[:_MAX_FILES]
@@ -94,7 +94,7 @@ def _of_json(file: Path) -> str:
     if '"annotations"' in text and '"images"' in text:
         return "annotations in COCO's form; write a CSV with the columns path and label"
     if file.name in ("state.json", "dataset_dict.json"):
-        return "of Hugging Face's save_to_disk; write Parquet instead: dataset.to_parquet('x.parquet')"
+        return "a file of Hugging Face's save_to_disk; write Parquet instead: dataset.to_parquet('x.parquet')"
     if text.startswith("{") and len(text) < _HEAD_BYTES:
         try:
             names = list(json.loads(text))[:_SHOWN]

@@ -16,17 +16,17 @@ _PROBED_LINES = 50
 
 
 class SplitLists:
-    """The images that each list names; an image is asked for by its path."""
+    """Splits of the images that lists name, found by the path of an image."""
 
     def __init__(self, lists: dict[str, str], stems: dict[str, str]) -> None:
-        """`lists` are paths with their splits, `stems` paths of images without extension with their splits."""
+        """Begin with the split of each list in `lists`, and of each image path without extension in `stems`."""
         self._lists = lists
         self._split_of = stems
         self._found: set[str] = set()
 
     @classmethod
     def beside(cls, path: Path, top: str) -> "SplitLists | None":
-        """The lists in `path`, and in its folders of usual names; None where no two of them name images.
+        """Return the lists in `path` and its folders of usual names; None for lists of fewer than two splits.
 
         Raises `SourceError` when two lists of different splits name the same image.
         """
@@ -48,13 +48,13 @@ class SplitLists:
                 for stem in _stems(path / folder / name):
                     if stems.setdefault(stem, split) != split:
                         raise SourceError(
-                            f"{path / folder / name}: {stem} stands in the list of {stems[stem]} as well; leave it in "
+                            f"{path / folder / name}: {stem} is in the list of {stems[stem]} as well; leave it in "
                             "one of them, or move the lists away"
                         )
         return cls(lists, stems) if len(set(lists.values())) > 1 else None
 
     def split_of(self, name: str) -> str | None:
-        """The split of the image `name`, whose path may begin further inside in the lists; None when none names it."""
+        """Return the split of the image `name`, or None; paths in the lists may begin at a folder further inside."""
         stem = os.path.splitext(name)[0]
         while stem not in self._split_of:
             _, slash, stem = stem.partition("/")
@@ -64,23 +64,23 @@ class SplitLists:
         return self._split_of[stem]
 
     def check(self, path: Path) -> None:
-        """Raise `SourceError` when most of the names in the lists are of no image."""
+        """Raise `SourceError` when most of the names in the lists match no image."""
         if 2 * len(self._found) < len(self._split_of):
             raise SourceError(
                 f"{path}: {len(self._split_of) - len(self._found)} of {len(self._split_of)} names in "
-                f"{some(list(self._lists))} are of no image; give the folder that they count from, or move them away"
+                f"{some(list(self._lists))} match no image; give the folder they start from, or move the lists away"
             )
 
     def notes(self) -> Iterator[str]:
-        """What was taken from the lists, and what they name in vain."""
+        """Yield which lists were used, and which names in the lists match no image."""
         yield f"splits were taken from lists of images: {some(list(self._lists))}"
         missing = self._split_of.keys() - self._found
         if missing:
-            yield f"{len(missing)} names in {some(list(self._lists))} are of no image: {some(sorted(missing))}"
+            yield f"{len(missing)} names in {some(list(self._lists))} match no image: {some(sorted(missing))}"
 
 
 def _names_images(path: Path, top: str, file: Path) -> bool:
-    """Whether the first line of a list that holds something names an image below `path`."""
+    """Return whether the first line of a list that is not empty names an image below `path`."""
     stem = next(_stems(file), None)
     if not stem:
         return False
@@ -95,7 +95,7 @@ def _names_images(path: Path, top: str, file: Path) -> bool:
 
 
 def _stems(file: Path) -> Iterator[str]:
-    """The paths in a list, one a line, without extension; a label may stand behind each."""
+    """Yield the paths in a list, one a line, without extension; a number as label may follow a path."""
     try:
         if file.stat().st_size > _MAX_BYTES:
             return

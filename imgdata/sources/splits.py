@@ -19,7 +19,7 @@ class Splits:
         self._seen: dict[str, None] = {}
 
     def name(self, value: object, at: str) -> str:
-        """The split in a cell. Raises `SourceError` for an empty one, and for one of too many splits."""
+        """Return the split in a cell. Raises `SourceError` for an empty cell, and for too many splits."""
         if isinstance(value, list | dict):
             raise SourceError(
                 f"{at}: the split (column {self.column!r}) holds a {type(value).__name__}; {self._way_out}"
@@ -58,12 +58,12 @@ _BETWEEN = re.compile(r"[-._ 0-9]+")
 
 
 def split_of_word(word: str) -> str | None:
-    """`train`, `val` or `test` when `word` is one of their usual names in any case; else None."""
+    """Return `train`, `val` or `test` when `word` is one of their usual names in any case; else None."""
     return _SPLIT_OF.get(word.strip().lower())
 
 
 def split_in_path(path: str) -> str | None:
-    """The split that a path speaks of: the last of its parts with a split word between `-._`, digits or spaces.
+    """Return the split in the last part of a path that has a split word between `-._`, digits or spaces, or None.
 
     `data/train-00000-of-00002.parquet` -> `train`; `default/validation/0000.parquet` -> `val`.
     """
@@ -76,11 +76,11 @@ def split_in_path(path: str) -> str | None:
 
 
 def split_name(text: str) -> str:
-    """`text` as a split name: the usual name where it is a split word, else letters, digits and `_` kept."""
+    """Return `text` as a split name: the usual name where it is a split word, else letters, digits and `_` kept."""
     return split_of_word(text) or re.sub(r"[^a-z0-9]+", "_", text.strip().lower()).strip("_")
 
 
 def in_usual_order(splits: Iterable[str]) -> list[str]:
-    """Splits in the order train, val, test, then the others by name."""
+    """Return the splits in the order train, val, test, then the others by name."""
     usual = list(_WORDS)
     return sorted(set(splits), key=lambda split: (usual.index(split) if split in usual else len(usual), split))

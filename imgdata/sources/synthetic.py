@@ -23,20 +23,20 @@ NAME = "synthetic"
 PREFIX = "synthetic:"
 
 BYTES_PER_PIXEL = {"jpg": 0.44, "png": 1.42, "webp": 0.3}
-"""Measured at 500x375, 40 images; what `size_N` is estimated by."""
+"""Mean encoded bytes of a pixel, measured on 40 images of 500x375; `size_N` is estimated from this."""
 
 _MAX_SIDE = 16_383
-"""Pixels; what WebP can hold."""
+"""Most pixels of a side that WebP can hold."""
 _JPEG_QUALITY = 92
 _WEBP_QUALITY = 85
 _NOISE = 18
 _GOLDEN_ANGLE = 137_508
-"""Thousandths of a degree."""
+"""The golden angle in thousandths of a degree."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyntheticSpec:
-    """What stands behind `synthetic:`."""
+    """Settings in a description `synthetic:...`."""
 
     samples: int = 1000
     """Images in train."""
@@ -46,15 +46,15 @@ class SyntheticSpec:
     """Images in test."""
     classes: int = 10
     width: int = 500
-    """Pixels."""
+    """Width in pixels."""
     height: int = 375
-    """Pixels."""
+    """Height in pixels."""
     seed: int = 0
     format: str = "jpg"
     """`jpg`, `png` or `webp`."""
 
     def __post_init__(self) -> None:
-        """Raises `OptionError` for values out of range."""
+        """Raise `OptionError` for values out of range."""
         ranges = {
             "samples": (1, 10**9),
             "val": (0, 10**9),
@@ -73,12 +73,12 @@ class SyntheticSpec:
 
 @dataclass(frozen=True)
 class SyntheticReader:
-    """Draws and encodes the image of row `ref.offset`."""
+    """Reader that draws and encodes the image of row `ref.offset`."""
 
     spec: SyntheticSpec
 
     def file(self, ref: SampleRef) -> None:
-        """Return None: nothing is read."""
+        """Return None: synthetic images have no files."""
 
     def read(self, ref: SampleRef) -> bytes:
         """Return the encoded image, RGB of 8 bits."""
@@ -95,12 +95,12 @@ class SyntheticReader:
 
 
 def recognise(path: Path) -> str | None:
-    """Whether `path` is no path at all but a description."""
+    """Return a phrase when `path` is a description of synthetic images, else None."""
     return "a description of synthetic images" if str(path).startswith(PREFIX) else None
 
 
 def list_samples(path: Path, options: SourceOptions) -> Listing:
-    """As many samples as described, classes in turn; sizes are estimates.
+    """Return as many samples as described, with the classes in rotation; sizes are estimates.
 
     Raises `OptionError` for a description with unknown names or values out of range.
     """
@@ -128,7 +128,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
 
 
 def parse(text: str) -> SyntheticSpec:
-    """`synthetic:samples=10,format=png` as settings. Raises `OptionError` naming the part that is wrong."""
+    """Return the settings in `synthetic:samples=10,format=png`. Raises `OptionError` that names the faulty part."""
     names = [field.name for field in fields(SyntheticSpec)]
     settings: dict[str, int | str] = {}
     for part in filter(None, text.removeprefix(PREFIX).split(",")):
@@ -148,7 +148,7 @@ def parse(text: str) -> SyntheticSpec:
 
 
 def draw(spec: SyntheticSpec, row: int) -> NDArray[np.uint8]:
-    """The image of `row` as uint8 `(H, W, 3)`: a gradient in the class's colour, its shape, other shapes, noise."""
+    """Return the image of `row` as uint8 `(H, W, 3)`: a gradient in the class's colour, its shape, others, noise."""
     random = np.random.Philox(key=np.array([spec.seed, row], np.uint64))
     picks = random.random_raw(9).tolist()
     label = row % spec.classes
@@ -165,7 +165,7 @@ def draw(spec: SyntheticSpec, row: int) -> NDArray[np.uint8]:
 
 
 def _class_colour(label: int) -> tuple[int, int, int]:
-    """Colours far apart for neighbouring labels: hues a golden angle apart, in three brightnesses."""
+    """Return a colour far from those of neighbouring labels: hues a golden angle apart, in three brightnesses."""
     sixth, rest = divmod(label * _GOLDEN_ANGLE % 360_000, 60_000)
     level = (200, 140, 240)[label // 7 % 3]
     part = level * rest // 60_000
@@ -176,7 +176,7 @@ def _class_colour(label: int) -> tuple[int, int, int]:
 
 
 def _gradient(height: int, width: int, colour: tuple[int, int, int], picks: list[int]) -> NDArray[np.uint8]:
-    """Bilinear between four corners near `colour`; integers only, `(H, W, 3)`."""
+    """Return uint8 `(H, W, 3)`, bilinear between four corners near `colour`; computed with integers only."""
     spread = 60
     corners = np.array(
         [
@@ -194,7 +194,7 @@ def _gradient(height: int, width: int, colour: tuple[int, int, int], picks: list
 
 
 def _stamp(pixels_HWC: NDArray[np.uint8], pick: int, *, kind: int, share: int, colour: tuple[int, int, int]) -> None:
-    """Paints one shape of about `share` percent of the shorter side, in place: disc, square, triangle or cross."""
+    """Paint one shape of about `share` percent of the shorter side, in place: disc, square, triangle or cross."""
     height, width, _ = pixels_HWC.shape
     side = max(1, min(height, width) * (share + pick % 20) // 100)
     top = (pick >> 8) % (height - side + 1)
@@ -212,7 +212,7 @@ def _stamp(pixels_HWC: NDArray[np.uint8], pick: int, *, kind: int, share: int, c
 
 
 def _with_noise(pixels_HWC: NDArray[np.uint8], random: np.random.Philox) -> NDArray[np.uint8]:
-    """Grain of plus and minus `_NOISE` levels, equal in the three channels, as film and sensors have it."""
+    """Return the pixels with grain of plus and minus `_NOISE` levels, equal in all channels, as of film and sensors."""
     height, width, _ = pixels_HWC.shape
     words = random.random_raw(-(-height * width // 8))
     grain = (words.astype("<u8").view(np.uint8)[: height * width].astype(np.int16) * (2 * _NOISE + 1) >> 8) - _NOISE

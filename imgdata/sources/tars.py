@@ -48,10 +48,10 @@ _TAR_NAME = re.compile(r"\.(tar|tgz)\b", re.IGNORECASE)
 
 
 def expand(path: str | os.PathLike[str]) -> list[Path]:
-    """The tars that `path` means: one tar, a folder, a glob, a `{0..9}` pattern, or several of them joined by `::`.
+    """Return the tars that `path` means: a tar, a folder, a glob, a `{0..9}` pattern, or several joined by `::`.
 
-    In natural order; of a folder with a `dataset.json`, only the tars directly in it. Raises `SourceError` when there
-    is none.
+    The tars are in natural order; of a folder with a `dataset.json`, only the tars directly in it count. Raises
+    `SourceError` when there is no tar.
     """
     found: list[Path] = []
     for part in os.fspath(path).split("::"):
@@ -71,7 +71,7 @@ def expand(path: str | os.PathLike[str]) -> list[Path]:
 
 
 def _below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The tars in `folder` and below, and those that are left out: the ones below a finished dataset."""
+    """Return the tars in `folder` and below, and those that are left out: the tars below a finished dataset."""
     own: dict[bool, list[Path]] = {True: [], False: []}
     above: dict[Path, bool] = {}
     for tar in sorted(_tars_below(folder), key=_natural):
@@ -84,7 +84,7 @@ def _below(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _tars_below(folder: Path) -> Iterator[Path]:
-    """All `*.tar` in `folder` and below, links to folders not followed; `Path.rglob` fails where folders are deep."""
+    """Yield all `*.tar` in `folder` and below, without links to folders; `Path.rglob` fails where folders are deep."""
     folders = [os.fspath(folder)]
     while folders:
         for entry in scan(folders.pop()):
@@ -95,7 +95,7 @@ def _tars_below(folder: Path) -> Iterator[Path]:
 
 
 def _left_out(path: str | os.PathLike[str]) -> list[str]:
-    """A sentence for each folder of `path` whose dataset has further tars below it."""
+    """Return a sentence for each folder of `path` whose dataset has further tars below."""
     sentences = []
     for folder in map(Path, os.fspath(path).split("::")):
         others = [tar for tar in _below(folder)[1] if JOB_FOLDER not in tar.parts] if folder.is_dir() else []
@@ -125,9 +125,9 @@ def _natural(path: Path) -> list[tuple[bool, int, str]]:
 
 
 def recognise(path: Path) -> str | None:
-    """What `path` is when it is a WebDataset; None for anything else, such as a tar of plain image folders.
+    """Return a phrase when `path` is a WebDataset; None for others, such as a tar of plain image folders.
 
-    Raises `SourceError` or `ShardError` for a tar that is damaged where it was looked into: its first members.
+    Raises `SourceError` or `ShardError` for a tar whose first members are damaged.
     """
     try:
         tars = expand(path)
@@ -145,7 +145,7 @@ def recognise(path: Path) -> str | None:
 
 
 def _has_pairs(tar: Path) -> bool:
-    """Whether an image with something beside it is among the first members of `tar`."""
+    """Return whether the first members of `tar` hold an image and a label or text of the same key."""
     try:
         with open_tar(tar) as file:
             gzipped = file.read(2) == b"\x1f\x8b"
@@ -162,7 +162,7 @@ def _has_pairs(tar: Path) -> bool:
 
 
 def only_datasets_below(path: Path) -> bool:
-    """Whether all tars that the folder `path` means lie in finished datasets below it."""
+    """Return whether all tars that the folder `path` means lie in finished datasets below it."""
     return path.is_dir() and all(tar.parent != path and (tar.parent / MANIFEST).is_file() for tar in expand(path))
 
 
@@ -182,21 +182,21 @@ def _peek_gzip(path: Path) -> list[Member]:
 
 @dataclass(frozen=True, kw_only=True)
 class TarSet:
-    """Tars that belong together, with what their names and their `dataset.json` tell."""
+    """Tars of one dataset, with the facts in their names and in their `dataset.json`."""
 
     tars: tuple[Path, ...]
     root: Path
-    """The folder that all of them lie in."""
+    """The folder that holds all tars."""
     splits: tuple[str, ...]
     """Split of each tar."""
     given_splits: bool
     title: str
     manifest: Manifest | None
-    """The `dataset.json` beside them, if they are shards of imgdata."""
+    """The `dataset.json` beside the tars, if the tars are shards of imgdata."""
 
 
 def tar_set(tars: Sequence[Path]) -> TarSet:
-    """Find the splits and the name of `tars`; they come out ordered by split. Raises `SourceError`, `ShardError`."""
+    """Return `tars` in the order of their splits, with splits and name. Raises `SourceError`, `ShardError`."""
     for tar in tars:
         with open_tar(tar) as file:
             if file.read(2) == b"\x1f\x8b":
@@ -243,9 +243,9 @@ def _manifest(root: Path) -> Manifest | None:
 
 
 def _shared_classes(tars: Sequence[Path]) -> tuple[ClassName, ...]:
-    """The classes that the datasets of these tars have in common; empty when not all are datasets of imgdata.
+    """Return the classes that the datasets of these tars share; empty when not all are datasets of imgdata.
 
-    Raises `SourceError` when they have different classes: the same number would mean another class.
+    Raises `SourceError` when the datasets have different classes: the same number would mean another class.
     """
     folders = sorted({tar.parent for tar in tars})
     manifests = [_manifest(folder) for folder in folders]
@@ -261,7 +261,7 @@ def _shared_classes(tars: Sequence[Path]) -> tuple[ClassName, ...]:
 
 
 def _title(tars: Sequence[Path], root: Path) -> str:
-    """What the names have in common before numbers and split words, else the folder's name."""
+    """Return the common start of the names before numbers and split words, else the folder's name."""
     starts = set[str]()
     for tar in tars:
         words = re.split(r"[-._ ]+", tar.name.removesuffix(".tar"))
@@ -271,7 +271,7 @@ def _title(tars: Sequence[Path], root: Path) -> str:
 
 
 def list_samples(path: Path, options: SourceOptions) -> Listing:
-    """All samples of the tars that `path` means, in the order of the tars.
+    """Return all samples of the tars that `path` means, in the order of the tars.
 
     Raises `SourceError` or `ShardError` naming the tar, and where it matters the key and the byte.
     """
@@ -288,7 +288,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
 
 
 def _listed(path: Path, options: SourceOptions, label_from: str | None) -> tuple[Listing, int]:
-    """The listing with the labels of `label_from`; and how many captions were taken for labels, by a guess."""
+    """Return the listing with the labels of `label_from`, and the number of labels that are probably captions."""
     tars = tar_set(expand(path))
     known_classes = tars.manifest.classes if tars.manifest else _shared_classes(tars.tars)
     builder = ListingBuilder(options.exclude)
@@ -367,9 +367,9 @@ def _listed(path: Path, options: SourceOptions, label_from: str | None) -> tuple
 def _splits_of_texts(
     labels: LabelReader, provisional_N: NDArray[np.int32]
 ) -> tuple[tuple[str, ...], NDArray[np.uint8]] | None:
-    """The splits in labels that are folders (`train/cat`), which are classes without them then (`cat`).
+    """Return the splits in labels that are folders (`train/cat`), and rename the classes to the rest (`cat`).
 
-    None where not all begin with a split word and have a class behind it.
+    None unless all labels begin with a split word that a class follows.
     """
     parts = [text.partition("/")[::2] for text in labels.texts]
     if labels.source != "folder" or not parts or int(provisional_N.min(initial=0)) < 0:

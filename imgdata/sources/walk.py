@@ -31,21 +31,21 @@ class _Level(NamedTuple):
     names: Iterator[str]
     identity: tuple[int, int]
     linked: bool
-    """Whether a link leads here."""
+    """Whether this folder was reached through a link."""
 
 
 def extension(name: str) -> str:
-    """The extension of a file name, lower-case with its dot; empty when it has none."""
+    """Return the extension of a file name, lower-case with its dot; empty when it has none."""
     return os.path.splitext(name)[1].lower()
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name is taken for an image: visible, with an image's extension."""
+    """Return whether a file of this name is taken for an image: visible, with an image's extension."""
     return extension(name) in IMAGE_SUFFIXES and not is_hidden(name)
 
 
 def visible(folder: Path) -> Entries:
-    """The visible folders and files directly in `folder`; broken links are left out.
+    """Return the visible folders and files directly in `folder`; broken links are left out.
 
     Raises `SourceError` when the folder can't be read.
     """
@@ -65,11 +65,11 @@ def visible(folder: Path) -> Entries:
 def image_files(folder: Path, builder: ListingBuilder, *, masks: bool = True) -> Iterator[tuple[str, int]]:
     """Yield every image below `folder`: its path relative to `folder` with `/` between, and its size in bytes.
 
-    Sorted by that path as a string, whatever the file system's order and the locale. Links to files and
+    Images are sorted by that path as a string, whatever the file system's order and the locale. Links to files and
     folders are followed, a link to a folder above it is not. What is passed over is counted with
-    `builder.skip`, so that all that was seen adds up: `ListingBuilder.seen`. Without `masks`, folders that hold masks
-    or annotations of the images beside them are passed over, and their images are counted. Raises `SourceError`
-    naming the file or folder that can't be read.
+    `builder.skip`, so that samples and skipped entries add up to `ListingBuilder.seen`. Without `masks`, folders that
+    hold masks or annotations of the images beside them are passed over, and their images are counted. Raises
+    `SourceError` that names the file or folder that can't be read.
 
     One folder's names are held at a time, so that millions of files take little memory.
     """
@@ -107,7 +107,7 @@ def image_files(folder: Path, builder: ListingBuilder, *, masks: bool = True) ->
 
 
 def _names(folder: str, builder: ListingBuilder, masks: bool) -> Iterator[str]:
-    """The images and folders directly in `folder`, folders with `/` behind: so they sort as the whole paths do."""
+    """Return the images and folders directly in `folder`; folders end in `/`, and so sort as the whole paths do."""
     names: list[str] = []
     folders: list[str] = []
     seen = 0
@@ -164,7 +164,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_broken(path: str) -> bool:
-    """Whether nothing is at `path`: a link that leads nowhere. Raises `SourceError` where the system can't say."""
+    """Return whether the link at `path` leads nowhere. Raises `SourceError` when the system can't say."""
     try:
         os.stat(path)
     except OSError as error:
@@ -175,7 +175,7 @@ def _is_broken(path: str) -> bool:
 
 
 def _identity(folder: str) -> tuple[int, int]:
-    """What stays the same when a folder is reached by another path."""
+    """Return the device and inode of a folder, which are the same when it is reached by another path."""
     try:
         info = os.stat(folder)
     except OSError as error:
@@ -184,7 +184,7 @@ def _identity(folder: str) -> tuple[int, int]:
 
 
 def _stat(path: str) -> os.stat_result | None:
-    """Facts of the file at `path`; None when it is a link that leads nowhere."""
+    """Return the status of the file at `path`; None when it is a link that leads nowhere."""
     try:
         return os.stat(path)
     except OSError as error:

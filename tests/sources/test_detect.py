@@ -17,7 +17,7 @@ CSV = "path,label\ncat/1.jpg,cat\ndog/2.jpg,dog\n"
 
 
 def plant(root: Path, files: Iterable[str]) -> Path:
-    """What the names promise: tables, tars and Parquet with content, else one byte."""
+    """Write each file with the content that its name promises: tables, tars, Parquet; else one byte."""
     for file in files:
         path = root / file
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""ImageNet's devkit and Kaggle's tables: found where they lie, and refused where they contradict the images."""
+"""ImageNet's devkit and Kaggle's tables: found in every usual place, and refused when they contradict the images."""
 
 import io
 from pathlib import Path

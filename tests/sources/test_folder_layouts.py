@@ -1,4 +1,4 @@
-"""Trees of images as they lie on disks: which folders are splits, classes, masks, leftovers; and that all adds up."""
+"""Trees of images as on users' disks: which folders are splits, classes, masks, leftovers; every file is counted."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +22,7 @@ def plant(root: Path, files: Iterable[str]) -> Path:
 
 
 def found(root: Path, files: Iterable[str], **options: object) -> tuple[Listing, dict[str, list[str]]]:
-    """The listing, and each split's `class name` of its images."""
+    """Return the listing, and for each split `class name` of its images."""
     listing = list_source(plant(root, files), SourceOptions(**options))  # type: ignore[arg-type]
     by_split: dict[str, list[str]] = {split: [] for split in listing.splits}
     for split, ref in zip(listing.split_N.tolist(), listing.refs(range(len(listing))), strict=True):
@@ -105,7 +105,7 @@ def test_names_of_masks(names: list[str], masks: list[str]) -> None:
             ["COVID/images/1.png", "COVID/masks/1.png", "Normal/images/2.png", "Normal/masks/2.png"],
             {"train": ["COVID 1.png", "Normal 2.png"]},
         ),
-        # leftovers of systems
+        # files that operating systems leave behind
         (
             [
                 *("cat/1.jpg", "dog/2.jpg", "@eaDir/cat/1.jpg", "$RECYCLE.BIN/x/1.jpg", "cat/@eaDir/1.jpg"),
@@ -114,7 +114,7 @@ def test_names_of_masks(names: list[str], masks: list[str]) -> None:
             ],
             {"train": ["cat 1.jpg", "dog 2.jpg"]},
         ),
-        # one folder around all of it
+        # one folder around all splits
         (["animals/cat/1.jpg", "animals/dog/2.jpg", "readme.txt"], {"train": ["cat 1.jpg", "dog 2.jpg"]}),
     ],
 )
@@ -143,7 +143,7 @@ def test_lists_of_names_beside_the_images_are_their_splits(tmp_path: Path) -> No
     assert listing.skipped["images in none of the lists"] == 1
     assert any("splits were taken from lists of images: meta/test.txt, meta/train.txt" in w for w in listing.warnings)
     (tmp_path / "meta/test.txt").write_text("pie/1\n")
-    with pytest.raises(SourceError, match=r"pie/1 stands in the list of (test|train) as well"):
+    with pytest.raises(SourceError, match=r"pie/1 is in the list of (test|train) as well"):
         found(tmp_path, [])
 
 

@@ -21,7 +21,7 @@ from imgdata.sources.walk import image_files, is_image
 
 
 def plant(root: Path, files: Iterable[str]) -> Path:
-    """Files of one byte more each, so that every size tells its file."""
+    """Write files, each one byte longer than the last, so that every size belongs to one file."""
     for number, file in enumerate(files):
         path = root / file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def listed(path: Path) -> Listing:
 
 
 def rows(listing: Listing) -> list[tuple[str, str, str]]:
-    """(split, class id, name) of every sample, in order."""
+    """Return (split, class id, name) of every sample, in order."""
     refs = listing.refs(range(len(listing)))
     return [
         (listing.splits[split], listing.classes[ref.label].id, ref.name)
@@ -69,7 +69,7 @@ def rows(listing: Listing) -> list[tuple[str, str, str]]:
         ),
         # `train` can be a class
         (["bus/1.jpg", "train/2.jpg"], [("train", "bus", "bus/1.jpg"), ("train", "train", "train/2.jpg")]),
-        # a folder around the splits is looked through
+        # a folder around the splits is skipped
         (
             ["archive/data/train/a/1.jpg", "archive/data/val/a/2.jpg"],
             [("train", "a", "archive/data/train/a/1.jpg"), ("val", "a", "archive/data/val/a/2.jpg")],
@@ -161,7 +161,7 @@ def test_files_and_folders_beside_the_splits_are_counted_and_named(tmp_path: Pat
         "images in folders passed over (notes)": 1,
         "other files beside the splits": 1,
     }
-    assert "folder notes is neither a split nor has it the classes of one; passed over" in listing.warnings
+    assert "folder notes is not a split and does not have the classes of one; passed over" in listing.warnings
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Raw datasets that were made to fill memory or time: one error each, and nobody waits."""
+"""Raw datasets that were made to fill memory or time: one error each, without a long wait."""
 
 import contextlib
 import gzip
@@ -165,7 +165,7 @@ def test_very_deep_folders_are_an_error_or_are_read(tmp_path):
             with contextlib.suppress(imgdata.ImgdataError):
                 assert len(list_source(tmp_path, SourceOptions(kind=kind))) == 1
     finally:
-        # pytest can't remove what is so deep.
+        # pytest can't remove folders nested so deeply.
         subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
 
 

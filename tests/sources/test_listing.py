@@ -149,7 +149,7 @@ def test_files_that_changed_since_are_not_read(tmp_path: Path, size: int, messag
 
 
 def test_reads_that_give_less_than_asked_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As calls for more than 2 GiB do, and network disks.
+    # Short reads, as calls for more than 2 GiB and network disks give.
     read, pread = os.read, os.pread
     monkeypatch.setattr(os, "read", lambda file, size: read(file, min(size, 3)))
     monkeypatch.setattr(os, "pread", lambda file, size, offset: pread(file, min(size, 3), offset))

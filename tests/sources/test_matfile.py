@@ -30,7 +30,7 @@ def struct_array(*words: str) -> np.ndarray:
 
 
 def compressed(data: bytes, cut: int = 0) -> bytes:
-    """A compressed element, its stream `cut` bytes short."""
+    """Return a compressed element, its stream `cut` bytes short."""
     stream = zlib.compress(data)
     stream = stream[: len(stream) - cut]
     return struct.pack("<II", 15, len(stream)) + stream
@@ -91,7 +91,7 @@ def test_what_is_no_readable_file_is_named(data: bytes, message: str) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_any_damage_is_a_source_error_or_a_value(data: st.DataObject) -> None:
-    # Asserts nothing: another exception comes out.
+    # Asserts nothing: any other exception fails the test.
     damaged = bytearray(saved(False, synsets=struct_array("n01440764", "n01443537")))
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))

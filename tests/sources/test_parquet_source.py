@@ -36,7 +36,7 @@ def write(
     group: int = 3,
     **columns: Any,
 ) -> Path:
-    """A file as Hugging Face's datasets lays it out; labels alternate unless given."""
+    """Write a file as Hugging Face's datasets does; labels alternate unless given."""
     paths = paths or [f"{path.stem}_{row}.JPEG" for row in range(len(images))]
     structs = [{"bytes": data, "path": name} for data, name in zip(images, paths, strict=True)]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -271,7 +271,7 @@ def test_a_spool_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def listed_again(listing: Listing) -> Listing:
-    """As a worker gets it: with files not yet open."""
+    """Return the reader as a worker gets it: with files not yet open."""
     return pickle.loads(pickle.dumps(listing))  # type: ignore[no-any-return]
 
 

@@ -1,4 +1,4 @@
-"""The restricted unpickler: arrays come through as they were, and nothing else does anything."""
+"""The restricted unpickler: arrays are loaded unchanged, and nothing else is run."""
 
 import io
 import os
@@ -61,7 +61,7 @@ def test_python_2_pickles_give_bytes_and_arrays() -> None:
 
 
 class _Calls:
-    """Pickles as a call of any function."""
+    """Object whose pickle is a call of any function."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -100,7 +100,7 @@ def test_a_malicious_pickle_is_refused_and_does_nothing(
     with pytest.raises(SourceError, match=r"data_batch_1: refused: the pickle asks for .*only NumPy arrays"):
         load_arrays(data, "data_batch_1")
     assert not list(tmp_path.iterdir())
-    # The pickle does work where nothing guards against it.
+    # The pickle does run its call in the ordinary unpickler.
     pickle.loads(data)
     assert target.exists() or target.with_suffix(".npy").exists()
 
@@ -169,7 +169,7 @@ def test_array_data_must_fit_the_shape() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_any_damage_is_a_source_error_or_a_value(data: st.DataObject) -> None:
-    # Asserts nothing: another exception comes out.
+    # Asserts nothing: any other exception fails the test.
     damaged = bytearray(VALID)
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(VALID) - 1))] = data.draw(st.integers(0, 255))

@@ -1,4 +1,4 @@
-"""Tables of (path, label[, split]): columns, labels, files, and all that can be wrong with them."""
+"""Tables of (path, label[, split]): columns, labels, files, and the errors for all their faults."""
 
 import json
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ IMAGES = ("a.jpg", "b.jpg", "c.png")
 
 
 def plant(root: Path, files: Iterable[str] = IMAGES, **tables: str) -> Path:
-    """Images of one byte more each, and tables: `train_csv="..."` becomes `train.csv`."""
+    """Write images, each one byte longer than the last, and tables: `train_csv="..."` becomes `train.csv`."""
     for number, file in enumerate(files):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_bytes(bytes(number + 1))
@@ -35,7 +35,7 @@ def listed(path: Path, **options: object) -> Listing:
 
 
 def rows(listing: Listing) -> list[tuple[str, str, str]]:
-    """(split, name, class id) of every sample, in order."""
+    """Return (split, name, class id) of every sample, in order."""
     refs = listing.refs(range(len(listing)))
     return [
         (listing.splits[split], ref.name, listing.classes[ref.label].id)
@@ -57,7 +57,7 @@ ABC = [("train", "a.jpg", "cat"), ("train", "b.jpg", "dog"), ("train", "c.png", 
         {"labels_tsv": "image_id\ttarget\na\tcat\nb\tdog\nc\tcat\n"},
         {"labels_jsonl": '{"file_name":"./a.jpg","label":"cat"}\n{"label":"dog","file_name":"b.jpg"}\n\n'
                          '{"file_name":"x/../c.png","label":"cat"}\n'},
-        # a table about something else lies there as well
+        # another table in the folder is about something else
         {"a_csv": "path,label\na.jpg,cat\nb.jpg,dog\nc.png,cat\n", "classes_csv": "id,word\n1,one\n"},
     ],
 )  # fmt: skip
@@ -175,11 +175,11 @@ def test_guessed_fields_lose_nothing_but_notation(row: dict[str, str]) -> None:
     [
         # one subfolder has the images
         (["images/a.jpg", "images/b.jpg"], {"t_csv": "id,label\na,x\nb,y\n"}, ["images/a.jpg", "images/b.jpg"]),
-        # the folder called like the table
+        # the folder has the name of the table
         (["train/a.jpg", "test/a.jpg"], {"train_csv": "id,label\na,x\n"}, ["train/a.jpg"]),
         # Windows separators
         (["images/a.jpg"], {"t_csv": "id,label\nimages\\a.jpg,x\n"}, ["images/a.jpg"]),
-        # extensions that are missing differ
+        # missing extensions may differ
         (["a.JPEG", "b.png", "c.tif", "d.1.jpg"], {"t_csv": "id,label\na,x\nb,x\nc,x\nd.1,x\n"},
          ["a.JPEG", "b.png", "c.tif", "d.1.jpg"]),
     ],
@@ -229,8 +229,11 @@ def test_images_that_the_table_does_not_name_are_counted(tmp_path: Path) -> None
         ),
         ("path,label\na.jpg,0\nb.jpg,-2\n", "line 3: label -2 is outside of the classes"),
         ("path,label\n../a.jpg,0\n", r"line 2: \.\./a\.jpg lies outside"),
-        ("path,label\na.jpg,0\na.jpg,1\n", r"1 rows name a file that stood before, such as a\.jpg \(labels 0 and 1\)"),
-        ("path,label\na.jpg,0\na,0\n", "1 rows name a file that stood before"),
+        (
+            "path,label\na.jpg,0\na.jpg,1\n",
+            r"1 rows name the file of an earlier row, such as a\.jpg \(labels 0 and 1\)",
+        ),
+        ("path,label\na.jpg,0\na,0\n", "1 rows name the file of an earlier row"),
         ("path,label,split\na.jpg,0,\n", "line 2: the split .* must be a word"),
         (
             "path,label\n" + "".join(f"no{i}.jpg,x\n" for i in range(5)) + "a.jpg,x\n",
@@ -269,7 +272,7 @@ def test_faults_in_json_lines_are_named_with_their_place(tmp_path: Path, line: s
 )
 def test_a_table_of_another_encoding_is_refused(tmp_path: Path, encoding: str, message: str) -> None:
     plant(tmp_path)
-    # The fault lies behind what is read at once.
+    # The fault comes after the part that is read at once.
     (tmp_path / "t.csv").write_bytes(f"path,label\na.jpg,{'x' * 40_000}Käfer\n".encode(encoding))
     with pytest.raises(SourceError, match=message):
         listed(tmp_path)

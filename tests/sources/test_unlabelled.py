@@ -20,7 +20,7 @@ IMAGES = ("a.jpg", "b.jpg", "c.png")
 
 
 def plant(root: Path, files: Iterable[str] = IMAGES, **tables: str) -> Path:
-    """Images, and tables: `train_csv="..."` becomes `train.csv`."""
+    """Write images and tables: `train_csv="..."` becomes `train.csv`."""
     for number, file in enumerate(files):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_bytes(encoded(number))

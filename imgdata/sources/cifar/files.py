@@ -23,14 +23,14 @@ PIXELS = 3 * 32 * 32
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar")
 _MAX_PEEK = 3
 _MAX_BYTES = 512 * 2**20
-"""Of a file, and of an archive unpacked; CIFAR-10 and CIFAR-100 have up to 190 MB."""
+"""Most bytes of a file, or of an unpacked archive; CIFAR-10 and CIFAR-100 have up to 190 MB."""
 
 
 class Part(NamedTuple):
     """One data file of CIFAR, decoded."""
 
     pixels_ND: NDArray[np.uint8]
-    """`(N, 3072)`, channel-major."""
+    """Pixels as uint8 `(N, 3072)`, channel-major."""
     fine_N: NDArray[np.int64]
     """The class; the fine label of CIFAR-100."""
     coarse_N: NDArray[np.int64] | None
@@ -59,7 +59,7 @@ class Form:
     names: tuple[str, ...]
     """Files with class names; they may be missing."""
     decode: Callable[[bytes, str, bool], Part]
-    """Bytes of a part, where they come from, whether there are coarse labels."""
+    """Function of the bytes of a part, their place for messages, and whether there are coarse labels."""
 
     @property
     def has_coarse(self) -> bool:
@@ -90,7 +90,7 @@ def _decode_pickle(data: bytes, where: str, has_coarse: bool) -> Part:
 
 
 def _decode_records(data: bytes, where: str, has_coarse: bool) -> Part:
-    """Records of a label byte (two in CIFAR-100, the coarse one first) and the pixels."""
+    """Return the labels and pixels of records: a label byte (two in CIFAR-100, the coarse one first), then pixels."""
     labels = 2 if has_coarse else 1
     if len(data) % (labels + PIXELS):
         raise SourceError(
@@ -128,7 +128,7 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Place:
-    """Where CIFAR lies on disk, and in which form."""
+    """Path of a CIFAR dataset, and its form."""
 
     path: Path
     """The folder with the files, or the archive."""
@@ -136,7 +136,7 @@ class Place:
 
 
 def find(path: Path) -> list[Place]:
-    """The CIFAR datasets at `path` or directly below, one place for each dataset; extracted folders come first."""
+    """Return the CIFAR datasets at `path` or directly below, one place for each; extracted folders come first."""
     if path.is_file():
         return _in_archive(path)
     if not path.is_dir():
@@ -148,12 +148,12 @@ def find(path: Path) -> list[Place]:
             archive = path / f"{form.archive}{ending}"
             if archive.is_file():
                 found.append(Place(archive, form))
-    # The same dataset often lies there as the archive and extracted.
+    # The same dataset is often there twice: as the archive, and extracted.
     return list({place.form.title: place for place in reversed(found)}.values())[::-1]
 
 
 def read(place: Place) -> Content:
-    """All of a dataset, in one pass over its files.
+    """Return the whole dataset, read in one pass over its files.
 
     Raises `SourceError` that names the file which is missing, damaged or of the wrong shape.
     """
@@ -194,7 +194,7 @@ def _holds(folder: Path, form: Form) -> bool:
 
 
 def _in_archive(path: Path) -> list[Place]:
-    """What an archive holds, from its first few members."""
+    """Return the CIFAR dataset in an archive, recognised by its first few members."""
     if not path.name.endswith(ARCHIVE_ENDINGS):
         return []
     try:
@@ -209,13 +209,13 @@ def _in_archive(path: Path) -> list[Place]:
                     if known or form.folder in (folder.rpartition("/")[2], file):
                         return [Place(path, form)]
     except (tarfile.TarError, EOFError, OSError, zlib.error):
-        # A damaged archive under its official name is still CIFAR: reading it says what is wrong.
+        # A damaged archive under its official name is still CIFAR: reading it reports the damage.
         pass
     return [Place(path, form) for form in FORMS if path.name.startswith(f"{form.archive}.")]
 
 
 def _contents(place: Place, wanted: frozenset[str]) -> Iterator[tuple[str, bytes]]:
-    """The wanted files that are there, one at a time: name and bytes."""
+    """Yield the name and bytes of each wanted file that exists."""
     try:
         if place.path.is_dir():
             for file in sorted(wanted):
@@ -232,7 +232,7 @@ def _contents(place: Place, wanted: frozenset[str]) -> Iterator[tuple[str, bytes
 
 
 def _text_keys(content: Any, where: str) -> dict[str, Any]:
-    """A dictionary of Python 2 or 3 with `str` keys."""
+    """Return a dictionary that Python 2 or 3 pickled, with `str` keys."""
     if not isinstance(content, dict):
         raise SourceError(f"{where}: must hold a dictionary, got {_describe(content)}")
     return {key.decode("latin-1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}

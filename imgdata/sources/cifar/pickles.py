@@ -44,7 +44,7 @@ class _RefusedError(Exception):
 
 
 def load_arrays(data: bytes, where: str) -> Any:
-    """The object pickled in `data`, by Python 2 or 3, in any protocol; byte strings of Python 2 stay `bytes`.
+    """Return the object pickled in `data`, by Python 2 or 3, in any protocol; byte strings of Python 2 stay `bytes`.
 
     `where` names the file in messages. Raises `SourceError` for a pickle that asks for anything but containers,
     text, numbers and numeric arrays, and for one that is damaged.
@@ -91,7 +91,7 @@ class _Dtype:
         self.order = order
 
     def array(self, data: Any, shape: Any, order: str) -> NDArray[Any]:
-        """An array over `data`, which must have just the bytes that `shape` needs."""
+        """Return an array over `data`, which must have just the bytes that `shape` needs."""
         # Without an encoding for byte strings, Python 3 wrote them as Latin-1 text.
         raw = data.encode("latin-1") if isinstance(data, str) else data
         if not isinstance(raw, bytes | bytearray | memoryview):
@@ -133,7 +133,7 @@ class _Reconstruct:
 
 
 class _FromBuffer:
-    """How protocol 5 writes a contiguous array."""
+    """`_frombuffer` of NumPy, by which protocol 5 writes a contiguous array."""
 
     __slots__ = ()
 
@@ -150,7 +150,7 @@ class _Scalar:
 
 
 class _EncodeLatin1:
-    """`_codecs.encode`: how Python 3 writes bytes for Python 2. Other codecs decompress or worse."""
+    """`_codecs.encode`, by which Python 3 writes bytes for Python 2. Other codecs could unpack to any size."""
 
     __slots__ = ()
 
@@ -191,13 +191,13 @@ _ADMITTED: dict[str, type] = {
 }
 
 
-# The unpickler in Python, not the one in C: there a damaged memo number of four bytes allocates 32 GiB.
+# The unpickler in Python, not the one in C, where a damaged memo number of four bytes allocates 32 GiB.
 class _Unpickler(pickle._Unpickler):
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data), encoding="bytes")
         self.size = len(data)
-        # Bytes left to call with: each is copied, and a memo can name the same megabyte over and over. The first
-        # protocols take three calls to bring bytes into an array.
+        # Bytes that calls may still pass: each call copies them, and a memo can name the same megabyte many times. The
+        # first protocols take three calls to bring bytes into an array.
         self.bytes_left = 8 * len(data)
 
     def find_class(self, module: str, name: str) -> Any:
@@ -243,10 +243,10 @@ def _checked(dtype: object) -> _Dtype:
 
 
 def _resolved(value: Any, depth: int, seen: dict[int, Any]) -> Any:
-    """`value` with the stand-ins in it replaced by their arrays.
+    """Return `value` with the stand-ins inside replaced by their arrays.
 
-    `seen` holds what was resolved, by identity: a list of the same list over and over is small as a pickle,
-    and must not grow here.
+    `seen` maps the identity of each value to its result: a list that repeats one list many times is small as a
+    pickle, and must stay small here.
     """
     if value is None or isinstance(value, str | bytes | bytearray | int | float | np.ndarray):
         return value

@@ -28,7 +28,7 @@ _MAX_LINE_CHARS = 2**16
 
 
 def recognise(path: Path) -> str | None:
-    """Why `path` is CIFAR in one phrase, or None; looks at names only."""
+    """Return why `path` is CIFAR in one phrase, or None; looks at names only."""
     if (path / _KAGGLE_LABELS).is_file() and (path / "train").is_dir():
         return f"{_KAGGLE_LABELS} beside train/: Kaggle's CIFAR-10"
     places = find(path)
@@ -36,7 +36,7 @@ def recognise(path: Path) -> str | None:
 
 
 def list_samples(path: Path, options: SourceOptions) -> Listing:
-    """All samples of the CIFAR at `path`, in the official order.
+    """Return all samples of the CIFAR dataset at `path`, in the official order.
 
     The python and the binary form of the same images give the same listing. Raises `SourceError` for what is
     missing, damaged or contradictory, and `OptionError` for coarse labels of CIFAR-10.
@@ -60,14 +60,14 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
 
 @dataclass
 class CifarReader:
-    """The images of official CIFAR files as PNG. Reads all of them into memory once a process (180 MB)."""
+    """Reader of the images in official CIFAR files, as PNG; each process reads all files into memory once (180 MB)."""
 
     place: Place
     _pixels: tuple[NDArray[np.uint8], ...] = field(default=(), repr=False, compare=False)
     """`(N, 3072)` for each part; empty until the first read, unless the listing has them already."""
 
     def __getstate__(self) -> dict[str, object]:
-        """Workers get the place, not the arrays."""
+        """Return the place alone: workers read the arrays themselves."""
         return {"place": self.place, "_pixels": ()}
 
     def file(self, ref: SampleRef) -> Path:
@@ -117,7 +117,7 @@ def _list_official(place: Place, options: SourceOptions) -> Listing:
 
 
 def _other_labels(label_N: NDArray[np.int64] | None, what: str, names: tuple[str, ...]) -> list[str]:
-    """JSON of the labels that are not the classes; nothing for CIFAR-10."""
+    """Return JSON of each image's label that is not the class; an empty list for CIFAR-10."""
     if label_N is None:
         return []
     texts = [json.dumps({what: index, f"{what}_name": name}) for index, name in enumerate(names)]
@@ -127,7 +127,7 @@ def _other_labels(label_N: NDArray[np.int64] | None, what: str, names: tuple[str
 def _list_kaggle(path: Path) -> Listing:
     label_of = _kaggle_labels(path / _KAGGLE_LABELS)
     names = sorted(set(label_of.values()))
-    # A few images of a class may be missing in a sample of the data, the classes stay.
+    # A sample of the data may have no image of some class; all classes stay.
     names = list(CIFAR10) if set(names) <= set(CIFAR10) else names
     index = {name: position for position, name in enumerate(names)}
     builder = ListingBuilder()
@@ -142,7 +142,7 @@ def _list_kaggle(path: Path) -> Listing:
         file, size = files[stem]
         builder.add(split="train", name=f"train/{file}", key=stem, label=index[label_of[stem]], size=size)
     if (path / "test").is_dir():
-        # Counted by what image_files gives; what it passes over there concerns nobody.
+        # Only images are counted here; other files of the test folder are not reported.
         count = sum(1 for _ in image_files(path / "test", ListingBuilder()))
         if count:
             builder.see(count)

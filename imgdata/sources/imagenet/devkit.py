@@ -24,13 +24,13 @@ _MAPPING = "LOC_synset_mapping.txt"
 _TINY_WORDS = "words.txt"
 _TINY_TRUTH = "val/val_annotations.txt"
 _MAX_BYTES = 64 * 2**20
-"""Of each of these files, and of the devkit unpacked; the real ones have up to 10 MB."""
+"""Most bytes of each of these files, and of the unpacked devkit; the real files have up to 10 MB."""
 _MAX_LINE_CHARS = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Knowledge:
-    """What lies beside the images; every part may be missing."""
+    """Classes, names and labels from the files beside the images; every part may be missing."""
 
     classes: tuple[str, ...] | None = None
     """All wnids, sorted: the class index is the position."""
@@ -43,7 +43,7 @@ class Knowledge:
 
 
 def gather(folders: Iterable[Path], given: Path | None) -> Knowledge:
-    """What can be learnt from the files in `folders`, the first one first; `given` (`options.devkit`) before all.
+    """Return the knowledge in `given` (`options.devkit`) and `folders`; of each part the first one found is used.
 
     Raises `SourceError` when a file is damaged, or `given` is neither devkit nor solution table.
     """
@@ -113,7 +113,10 @@ def _devkit_archive(path: Path) -> Knowledge:
 
 
 def _devkit(meta: bytes, truth: bytes, where: str) -> Knowledge:
-    """Leaf synsets have no children; line i of the truth is the ILSVRC id of val image i, counted from 1."""
+    """Return the knowledge in the two files of a devkit.
+
+    Leaf synsets have no children; line i of the truth is the ILSVRC id of val image i, counted from 1.
+    """
     wnid_of: dict[int, str] = {}
     names: dict[str, str] = {}
     synsets = load_mat(meta, f"{where}/data/{_META}").get("synsets")
@@ -147,7 +150,7 @@ def _integer(synset: dict[str, Any], key: str) -> int | None:
 
 
 def _mapping(path: Path) -> Knowledge:
-    """Lines `n01440764 tench, Tinca tinca`."""
+    """Return the classes and names in lines such as `n01440764 tench, Tinca tinca`."""
     names = dict(_split_lines(path, " "))
     for wnid in names:
         _check_wnid(wnid, path)
@@ -155,7 +158,7 @@ def _mapping(path: Path) -> Knowledge:
 
 
 def _solution(path: Path) -> Knowledge:
-    """Rows `ILSVRC2012_val_00048981,n03995372 85 1 499 272`: the first word is the class, boxes follow."""
+    """Return the val labels in rows `ILSVRC2012_val_00048981,n03995372 85 1 499 272`, where boxes follow the class."""
     try:
         with open(path, encoding="utf-8-sig", newline="", opener=open_regular) as file:
             rows = csv.DictReader(bounded_lines(file, _MAX_LINE_CHARS))
@@ -173,7 +176,10 @@ def _solution(path: Path) -> Knowledge:
 
 
 def _tiny(folder: Path) -> Knowledge:
-    """Tiny ImageNet: lines `val_0.JPEG<tab>n03444034<tab>box`, and `n00001740<tab>entity` for all of WordNet."""
+    """Return the val labels and names of Tiny ImageNet.
+
+    Lines are `val_0.JPEG<tab>n03444034<tab>box`, and `n00001740<tab>entity` for all of WordNet.
+    """
     path = folder / _TINY_TRUTH
     val = {name.rpartition(".")[0]: rest.split("\t")[0] for name, rest in _split_lines(path, "\t")}
     for wnid in set(val.values()):

@@ -1,4 +1,4 @@
-"""A path -> which forms of ImageNet lie there: class folders, flat folders, tars of images, tars of tars."""
+"""A path -> which forms of ImageNet it holds: class folders, flat folders, tars of images, tars of tars."""
 
 import os
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ _KAGGLE_PARTS = ("ILSVRC", "Data", "CLS-LOC")
 
 
 class Form(Enum):
-    """How one split lies there; the values are for people."""
+    """Form in which one split is stored; the values are words for messages."""
 
     CLASS_FOLDERS = "class folders"
     FLAT_FOLDER = "a flat folder"
@@ -45,18 +45,18 @@ class Layout:
     base: Path
     """The folder that file names are relative to."""
     parts: dict[str, Part]
-    """By split, in the order train, val, test."""
+    """Parts by split, in the order train, val, test."""
     title: str = "imagenet"
     given_splits: bool = True
     passed_over: dict[str, int] = field(default_factory=dict)
     unclear: str = ""
-    """Why this can't be listed as ImageNet although a part of it is."""
+    """Reason why the folder can't be listed as ImageNet although a split is ImageNet; empty without such a reason."""
     knowledge_folders: tuple[Path, ...]
-    """Where a devkit or Kaggle's tables may lie."""
+    """Folders that may hold a devkit or Kaggle's tables."""
 
 
 def discover(path: Path) -> Layout | None:
-    """The layout at `path`, or None when it is not ImageNet; looks at names, and a tar's first member, only."""
+    """Return the layout at `path`, or None when it is not ImageNet; reads only names, and a tar's first member."""
     if path.is_file():
         return _single_tar(path)
     if not path.is_dir():
@@ -86,12 +86,12 @@ def discover(path: Path) -> Layout | None:
 
 
 def describe(layout: Layout) -> str:
-    """One phrase: what was found, split by split."""
+    """Return one phrase on what was found, split by split."""
     return ", ".join(f"{split} as {part.form.value} ({part.path.name})" for split, part in layout.parts.items())
 
 
 def _split_folders(base: Path, entries: dict[str, bool]) -> tuple[dict[str, Part], str]:
-    """The folders of the splits, and why they can't all be taken (empty when they can)."""
+    """Return the folders of the splits, and why they can't all be used (empty when they can)."""
     parts: dict[str, Part] = {}
     unclear = ""
     for name in sorted(entries):
@@ -109,7 +109,7 @@ def _split_folders(base: Path, entries: dict[str, bool]) -> tuple[dict[str, Part
 
 
 def _add_tars(base: Path, entries: dict[str, bool], parts: dict[str, Part]) -> dict[str, int]:
-    """Adds the official tars to `parts` where there is no folder; the tars that are passed over, with counts."""
+    """Add the official tars to `parts` where there is no folder; return the passed over tars by reason, with counts."""
     extracted = 0
     for split, tar, form in (("train", TRAIN_TAR, Form.TAR_OF_TARS), ("val", VAL_TAR, Form.FLAT_TAR)):
         if tar in entries and split in parts:
@@ -122,7 +122,7 @@ def _add_tars(base: Path, entries: dict[str, bool], parts: dict[str, Part]) -> d
 
 
 def _form(folder: Path) -> Form | None:
-    """The form of a split's folder; None when it is empty."""
+    """Return the form of a split's folder; None when it is empty."""
     wnid_folders = tars = images = others = 0
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -149,7 +149,7 @@ def _form(folder: Path) -> Form | None:
 
 
 def _is_official(folder: Path) -> bool:
-    """Whether a flat folder's images have the official names; one image tells."""
+    """Return whether a flat folder's images have the official names; one such name is enough."""
     with os.scandir(folder) as entries:
         return any(entry.name.startswith("ILSVRC2012_val_") for entry in entries if is_image(entry.name))
 
@@ -182,7 +182,7 @@ def _holds_class_tars(path: Path) -> bool:
 
 
 def _knowledge_folders(path: Path, base: Path) -> tuple[Path, ...]:
-    """`base`, `path`, what lies between, and above them the rest of Kaggle's tree."""
+    """Return `base`, `path`, the folders between them, and above them the rest of Kaggle's tree."""
     folders = [base]
     while folders[-1].name in _KAGGLE_PARTS and folders[-1].parent != folders[-1]:
         folders.append(folders[-1].parent)

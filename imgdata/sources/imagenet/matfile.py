@@ -15,9 +15,9 @@ from imgdata.errors import SourceError
 
 _HEADER = 128
 _MAX_BYTES = 16 * 2**20
-"""Of all elements when decompressed; the real `meta.mat` has about 5 MB."""
+"""Most bytes of all decompressed elements; the real `meta.mat` has about 5 MB."""
 _MAX_NUMBERS = 2**20
-"""In one matrix."""
+"""Most numbers in one matrix."""
 _MAX_DEPTH = 16
 _MATRIX, _COMPRESSED = 14, 15
 _CELL, _STRUCT, _CHAR = 1, 2, 4
@@ -29,11 +29,11 @@ _TEXT_TYPES = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16
 
 
 class _DamageError(Exception):
-    """What is wrong with the bytes."""
+    """Damage in the bytes, described by the message."""
 
 
 def load_mat(data: bytes, where: str) -> dict[str, Any]:
-    """The variables of a MATLAB 5 file by name.
+    """Return the variables of a MATLAB 5 file by name.
 
     A struct array becomes a list of dictionaries, a cell array a list (both in column order), text a `str`, numbers a
     flat float64 array. `where` names the file in messages. Raises `SourceError` for anything else, or for damage.
@@ -66,7 +66,7 @@ def _variables(data: memoryview, order: str) -> Iterator[tuple[str, Any]]:
 
 def _inflated(content: memoryview, max_bytes: int) -> memoryview:
     inflater = zlib.decompressobj()
-    # A limit of 0 would mean none.
+    # A limit of 0 would mean no limit.
     data = inflater.decompress(content, max_bytes + 1)
     if len(data) > max_bytes or not inflater.eof:
         raise _DamageError(f"compressed data cut short, or more than {_MAX_BYTES:,} bytes unpacked")
@@ -74,7 +74,7 @@ def _inflated(content: memoryview, max_bytes: int) -> memoryview:
 
 
 def _elements(data: memoryview, order: str, *, packed: bool = True) -> Iterator[tuple[int, memoryview]]:
-    """The elements one after the other: their type and content; `packed` ones end on whole 8 bytes."""
+    """Yield the type and content of one element after the other; `packed` elements end on whole 8 bytes."""
     position = 0
     while position < len(data):
         if len(data) - position < 8:
@@ -91,7 +91,7 @@ def _elements(data: memoryview, order: str, *, packed: bool = True) -> Iterator[
 
 
 def _matrix(data: memoryview, order: str, depth: int) -> tuple[str, Any]:
-    """A matrix element as (name, value)."""
+    """Return a matrix element as (name, value)."""
     if not depth:
         raise _DamageError(f"nested deeper than {_MAX_DEPTH}")
     if not data:

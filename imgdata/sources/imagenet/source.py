@@ -44,7 +44,7 @@ def recognise(path: Path) -> str | None:
 
 
 def list_samples(path: Path, options: SourceOptions) -> Listing:
-    """All samples of the ImageNet at `path`: train by class and file name, then val and test by key.
+    """Return all samples of the ImageNet at `path`: train by class and file name, then val and test by key.
 
     Raises `SourceError` for what is missing or contradictory, `ShardError` for a damaged or truncated tar.
     """
@@ -79,7 +79,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
 
 @dataclass(frozen=True)
 class ImagenetReader:
-    """Files below a folder (container 0), or ranges of tars (the others)."""
+    """Reader of files below a folder (container 0), and of ranges of tars (the other containers)."""
 
     files: FileReader
     ranges: RangeReader
@@ -112,7 +112,7 @@ class _Row(NamedTuple):
 
 
 def _groups(part: Part) -> list[_Group]:
-    """The classes of a split, sorted by wnid; none for flat forms."""
+    """Return the classes of a split, sorted by wnid; none for flat forms."""
     groups: list[_Group] = []
     if part.form is Form.CLASS_FOLDERS:
         folders, files = visible(part.path)
@@ -142,7 +142,7 @@ def _is_class_tar(name: str) -> bool:
 
 
 def _classes(layout: Layout, knowledge: Knowledge, groups: Mapping[str, list[_Group]]) -> tuple[str, ...]:
-    """All wnids, sorted: the devkit's where there is one, and then each split must agree with it."""
+    """Return all wnids, sorted: the devkit's where there is one, with which each split must agree."""
     present = {split: {group.wnid for group in found} for split, found in groups.items() if found}
     val = layout.parts.get("val")
     if val and val.form in (Form.FLAT_FOLDER, Form.FLAT_TAR):
@@ -168,14 +168,14 @@ def _classes(layout: Layout, knowledge: Knowledge, groups: Mapping[str, list[_Gr
 
 
 class _Walker:
-    """Adds one split after the other to the builder, and collects the tars that hold samples."""
+    """Walk that adds one split after the other to the builder, and collects the tars that hold samples."""
 
     def __init__(self, layout: Layout, knowledge: Knowledge, builder: ListingBuilder, index: dict[str, int]) -> None:
         self._base = layout.base
         self._knowledge = knowledge
         self._builder = builder
         self._index = index
-        # Container 0 stands for the files outside of tars.
+        # Container 0 means the files outside of tars.
         self._containers: dict[Path, int] = {layout.base: 0}
         self.warnings: list[str] = []
 
@@ -219,7 +219,7 @@ class _Walker:
                 yield _Row(self._key(split, wnid, _stem(name)), wnid, name, member.size, container, member.offset)
 
     def _outside(self, split: str, part: Part) -> Iterator[_Row]:
-        """What lies beside the class folders of a split: images with a known label are taken, all else is counted."""
+        """Yield the images beside the class folders of a split whose label is known; all other entries are counted."""
         truth = self._knowledge.val if split == "val" else None
         prefix = part.path.relative_to(self._base).as_posix()
         odd = []
@@ -285,7 +285,7 @@ class _Walker:
             yield _Row(self._key(split, truth[stem], stem), truth[stem], name, size, container, offset)
 
     def _key(self, split: str, wnid: str, stem: str) -> str:
-        """`<wnid>/<stem>`; an official val image has its stem alone, as no flat layout has the wnid in its names."""
+        """Return `<wnid>/<stem>`; the stem alone for an official val image, as flat layouts have no wnid in names."""
         if split == "train" or not stem.startswith(_OFFICIAL_VAL):
             return f"{wnid}/{stem}"
         truth = self._knowledge.val
@@ -297,7 +297,7 @@ class _Walker:
         return stem
 
     def _images(self, found: Iterator[Member]) -> list[Member]:
-        """The images of one tar, sorted by name as in a folder; the rest is counted."""
+        """Return the images of one tar, sorted by name as in a folder; other members are counted."""
         images = []
         for member in found:
             file = os.path.basename(member.name)
@@ -326,7 +326,7 @@ def _stem(name: str) -> str:
 
 
 def _some(what: str, names: set[str]) -> str:
-    """`what (count): the first few`, or nothing when there are no names."""
+    """Return `what (count): the first few`, or nothing when there are no names."""
     if not names:
         return ""
     shown = sorted(names)[:_SHOWN]
@@ -334,7 +334,7 @@ def _some(what: str, names: set[str]) -> str:
 
 
 def _with_warnings(listing: Listing) -> Listing:
-    """Says which classes have no image in train, where there is a train."""
+    """Return `listing` with a warning of the classes without an image in train, where there is a train."""
     if "train" not in listing.splits:
         return listing
     in_train = listing.label_N[listing.split_N == listing.splits.index("train")]

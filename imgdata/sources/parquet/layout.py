@@ -17,7 +17,7 @@ _IMAGE_NAMES = ("image", "img", "bytes", "image_bytes", "image_data", "data", "c
 
 
 class ParquetLayout(NamedTuple):
-    """Where images, labels and class names are found in a file."""
+    """Columns of images, labels and class names in a file."""
 
     top: str
     """Column of the images."""
@@ -26,7 +26,7 @@ class ParquetLayout(NamedTuple):
     path: str | None
     """Column path of the original names: `image.path`."""
     label: str | None
-    """None when no column is called like a label and holds single values."""
+    """Column of the labels; None when no column of single values has a usual name for labels."""
     names: tuple[str, ...] | None
     """Class names that the metadata states."""
     split: str | None
@@ -37,7 +37,7 @@ class ParquetLayout(NamedTuple):
 
 
 def image_column(schema: pa.Schema, given: str | None) -> str | None:
-    """Column path of the encoded images; None when it can't be told."""
+    """Return the column path of the encoded images; None when no column is clearly the one."""
     paths = {}
     for column in schema:
         if pa.types.is_struct(column.type):
@@ -55,9 +55,9 @@ def image_column(schema: pa.Schema, given: str | None) -> str | None:
 
 
 def holds_images(file: Path) -> bool:
-    """Whether a column of `file` holds bytes.
+    """Return whether a column of `file` holds bytes.
 
-    Raises `SourceError` when the file is damaged, or has a place for images and none in it.
+    Raises `SourceError` when the file is damaged, or has a column for images that holds none.
     """
     schema = open_parquet(file).schema_arrow
     if image_column(schema, None) is not None:
@@ -69,7 +69,7 @@ def holds_images(file: Path) -> bool:
 
 
 def without_images(file: Path, image: str, what: str) -> SourceError:
-    """The error of a file that says where images lie elsewhere, instead of holding them."""
+    """Return the error for a file that refers to images elsewhere instead of holding them."""
     return SourceError(
         f"{file}: column {image} holds no image ({what}): the images lie elsewhere; write their bytes into it, or "
         "give the folder of the images with a table of paths and labels (--table)"
@@ -77,7 +77,7 @@ def without_images(file: Path, image: str, what: str) -> SourceError:
 
 
 def find_layout(file: Path, options: SourceOptions) -> ParquetLayout:
-    """Where things are in `file`, by the options or by their usual names. Raises `SourceError`."""
+    """Return the columns of `file` to read, by the options or by their usual names. Raises `SourceError`."""
     schema = open_parquet(file).schema_arrow
     there = ", ".join(schema.names)
     image = image_column(schema, options.image_column)
@@ -120,7 +120,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _features(schema: pa.Schema, file: Path) -> dict[str, dict[str, Any]]:
-    """What Hugging Face's metadata say of the columns; empty when there are none."""
+    """Return Hugging Face's metadata on each column; empty when there are none."""
     text = (schema.metadata or {}).get(b"huggingface")
     if text is None:
         return {}

@@ -2,8 +2,8 @@
 
 Known columns: a struct with `bytes` (and `path`), as Hugging Face stores images, or plain bytes. Splits come from a
 column of them, as in a table, else from the names of files and folders (`data/train-00000-of-00002.parquet`); class
-names from the `ClassLabel` in the schema's metadata; without it labels are sorted as in a table. A split in which no
-row has a label (null or -1) is one of label -1.
+names from the `ClassLabel` in the schema's metadata; without it labels are sorted as in a table. All samples of
+a split in which no row has a label (null or -1) get the label -1.
 """
 
 import dataclasses
@@ -50,15 +50,15 @@ _MUCH_BYTES = 256 * 2**20
 _LEAST_ROWS = 4
 _MAX_REPEATS = 20
 _MAX_RATIO = 200
-"""Images are compressed already: columns of `_MUCH_BYTES` shrink by less than this."""
+"""Highest ratio of unpacked to packed bytes in columns above `_MUCH_BYTES`; images are compressed already."""
 
 
 @dataclass
 class ParquetReader:
-    """Each sample is a row of one of `files`: row `ref.offset`, counted from 0 over all row groups.
+    """Reader of samples that are rows of `files`: row `ref.offset`, counted from 0 over all row groups.
 
-    Reads whole row groups and keeps the last used ones; cheap in the order of the rows, dear in random order (`spool`
-    is the way out).
+    Whole row groups are read, and the last used ones are kept: fast in the order of the rows, slow in random order
+    (use `spool` for that).
     """
 
     files: tuple[Path, ...]
@@ -72,7 +72,7 @@ class ParquetReader:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, object]:
-        """Open files and kept row groups stay in their process."""
+        """Return the settings alone: open files and kept row groups stay in their process."""
         return {"files": self.files, "column": self.column, "cache_bytes": self.cache_bytes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -136,9 +136,9 @@ class _Row(NamedTuple):
 
 
 def recognise(path: Path) -> str | None:
-    """Whether `path` is, or holds, Parquet files with a column of bytes; reads the schema of the first.
+    """Return a phrase when `path` is, or holds, Parquet files with a column of bytes; reads the first file's schema.
 
-    Raises `SourceError` when that file is damaged, or has a place for images and none in it.
+    Raises `SourceError` when that file is damaged, or has a column for images that holds none.
     """
     files = _files(path)
     if not files or not holds_images(files[0]):
@@ -147,7 +147,7 @@ def recognise(path: Path) -> str | None:
 
 
 def list_samples(path: Path, options: SourceOptions) -> Listing:
-    """All rows, file by file, sorted by name; a column of splits goes before the names of the files.
+    """Return all rows, file by file, sorted by name; a column of splits is used rather than the names of the files.
 
     Names are the paths beside the bytes where all differ, else `file[row]`. Reads the whole image column once, a few
     rows at a time, since only the bytes themselves tell the sizes. Raises `SourceError` for missing columns, labels
@@ -221,11 +221,11 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
 
 
 def spool(listing: Listing, path: Path) -> Listing:
-    """Copies all images of `listing` into one file at `path`, row group by row group; random access is cheap there.
+    """Copy all images of `listing` into one file at `path`, row group by row group, for fast random access.
 
     Returns the listing with a `RangeReader` on that file. Samples keep rows, names, keys, labels and sizes; offsets
-    change, and they count in `Listing.fingerprint`: a caller that compares fingerprints takes it before spooling.
-    Nothing stands at `path` before it is complete. Raises `OutputError` when it can't be written.
+    change, and they count in `Listing.fingerprint`: a caller that compares fingerprints makes them before
+    spooling. The file appears at `path` only when it is complete. Raises `OutputError` when it can't be written.
     """
     order_N = np.lexsort((listing.offset_N, listing.container_N))
     offset_N = np.zeros(len(listing), np.int64)
@@ -236,7 +236,7 @@ def spool(listing: Listing, path: Path) -> Listing:
                 row_N = order_N[start : start + _SPOOL_ROWS]
                 for row, ref in zip(row_N.tolist(), listing.refs(row_N), strict=True):
                     offset_N[row] = blob.tell()
-                    # A row without an image stays one of size 0, to be rejected as the others are.
+                    # A row without an image keeps size 0, and is rejected when it is read.
                     blob.write(read_sample(listing.reader, ref) if ref.size else b"")
         partial.replace(path)
     except OSError as error:
@@ -254,7 +254,7 @@ def spool(listing: Listing, path: Path) -> Listing:
 
 
 def _files(path: Path, depth: int = _MAX_DEPTH) -> list[Path]:
-    """Parquet files at or below `path`, sorted folder by folder."""
+    """Return the Parquet files at or below `path`, sorted folder by folder."""
     if path.is_file():
         return [path] if extension(path.name) == ".parquet" else []
     if not path.is_dir() or not depth:
@@ -269,7 +269,7 @@ def _files(path: Path, depth: int = _MAX_DEPTH) -> list[Path]:
 def _refuse_configurations(path: Path, files: Sequence[str]) -> None:
     """Raise `SourceError` for several configurations of one dataset, which would have every image several times.
 
-    They are folders, or names before the split, that have the same splits: `plain/train-0.parquet`,
+    Configurations are folders, or names before the split, that have the same splits: `plain/train-0.parquet`,
     `small/train-0.parquet`.
     """
     splits: dict[str, set[str]] = {}
@@ -316,7 +316,7 @@ def _batches(file: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _open_images(file: Path, column: str) -> tuple[pq.ParquetFile, int, int]:
-    """Open `file`; the bytes that its column of images unpacks to, and those of its largest dictionary.
+    """Return `file` opened, with the unpacked bytes of its column of images and of the largest dictionary.
 
     Raises `SourceError` for a file that unpacks to far more than images do.
     """
@@ -339,7 +339,7 @@ def _open_images(file: Path, column: str) -> tuple[pq.ParquetFile, int, int]:
 
 
 def _leaf(column: Any, path: str) -> Any:
-    """The last part of a column path such as `image.bytes`, taken from its column."""
+    """Return the last part of a column path such as `image.bytes`, taken from its column."""
     return pc.struct_field(column, path.rpartition(".")[2]) if pa.types.is_struct(column.type) else column
 
 
@@ -358,7 +358,7 @@ def _rows(file: Path, layout: ParquetLayout) -> Iterator[_Row]:
 
 
 def _all_named_differently(files: Sequence[Path], layout: ParquetLayout) -> bool:
-    """Whether each row has a path of its own; 8 bytes of memory a row."""
+    """Return whether each row has a path of its own; 8 bytes of memory a row."""
     if layout.path is None:
         return False
     hashes = array("Q")

@@ -26,11 +26,11 @@ _PROBED_ROWS = 3
 
 
 class TableColumns(NamedTuple):
-    """The columns to read."""
+    """Columns of a table to read."""
 
     path: str
     label: str | None
-    """None when no column is called like a label and holds single values."""
+    """Column of the labels; None when no column of single values has a usual name for labels."""
     split: str | None
     others: tuple[str, ...]
     """Further columns, kept as fields."""
@@ -42,9 +42,9 @@ class TableColumns(NamedTuple):
 
 
 def choose_columns(table: Path, options: SourceOptions) -> TableColumns:
-    """The columns to read, by the options or by their usual names.
+    """Return the columns to read, by the options or by their usual names.
 
-    Raises `SourceError` for a table that can't be read, or that has no column of paths or one that was named.
+    Raises `SourceError` for a table that can't be read, or that lacks the column of paths or a named column.
     """
     there = columns(table)
     single = [name for name, is_single in there.items() if is_single]
@@ -69,19 +69,19 @@ def choose_columns(table: Path, options: SourceOptions) -> TableColumns:
 
 
 def find_usual(there: Iterable[str], usual: Sequence[str]) -> str | None:
-    """The column with the first of the `usual` names; case, spaces and hyphens don't matter."""
+    """Return the column with the first of the `usual` names; case, spaces and hyphens don't matter."""
     plain = {re.sub(r"[ -]", "_", name.lower()): name for name in reversed(list(there))}
     return next((plain[name] for name in usual if name in plain), None)
 
 
 def tables_in(folder: Path) -> list[str]:
-    """Names of the tables directly in `folder`; none where there are so many that they must be something else."""
+    """Return the names of the tables directly in `folder`; none if more than `_MAX_TABLES`, which hold no labels."""
     tables = [name for name in visible(folder).files if extension(name) in TABLE_EXTENSIONS]
     return tables if len(tables) <= _MAX_TABLES else []
 
 
 def no_labels(table: Path, chosen: TableColumns) -> SourceError:
-    """The error of a table that has no label column and no further ones to keep instead."""
+    """Return the error for a table without a label column and without further columns to keep instead."""
     names = ", ".join(name for name in (chosen.path, chosen.split) if name)
     return SourceError(
         f"{table}: no labels: can't tell which column holds the label; name it with --label-column. "
@@ -90,7 +90,7 @@ def no_labels(table: Path, chosen: TableColumns) -> SourceError:
 
 
 def no_label_warning(others: Iterable[tuple[str, ...]]) -> str:
-    """What to know where no table has a label column; `others` are the further columns of each."""
+    """Return the warning for tables without a label column; `others` are the further columns of each."""
     names = list(dict.fromkeys(name for of_table in others for name in of_table))
     return (
         f"no labels: no column is called like one, so images get none (no cls member), and columns {some(names)} go "
@@ -99,7 +99,7 @@ def no_label_warning(others: Iterable[tuple[str, ...]]) -> str:
 
 
 def unreadable_tables(folder: Path) -> list[str]:
-    """What is wrong with the tables in `folder` that name images, or would if they could be read."""
+    """Return the faults of the tables in `folder` that name images, or that can't be read at all."""
     faults = []
     for name in tables_in(folder):
         try:
@@ -111,7 +111,7 @@ def unreadable_tables(folder: Path) -> list[str]:
 
 
 def _may_name_images(table: Path) -> bool:
-    """Whether one of the first rows of a table names an image, or the table can't be read at all."""
+    """Return whether one of the first rows of a table names an image, or the table can't be read at all."""
     try:
         cells = [str(cell) for _, row in islice(rows(table), _PROBED_ROWS) for pair in row.items() for cell in pair]
     except SourceError:
@@ -120,7 +120,7 @@ def _may_name_images(table: Path) -> bool:
 
 
 def why_no_table(folder: Path, options: SourceOptions) -> str:
-    """Why the tables in `folder` name no labelled images, the first few of them; empty without any."""
+    """Return why the first few tables in `folder` name no labelled images; empty when there are none."""
     faults = []
     for name in tables_in(folder):
         try:

@@ -29,13 +29,13 @@ _MAX_SHOWN_BYTES = 2**30
 """Tables up to this size are read again to say where they stop being UTF-8."""
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _MAX_NUMBER_CHARS = 18
-"""Longer digits are identifiers; as numbers they would lose their end in most readers."""
+"""Most characters of a number; longer ones are identifiers, which most readers of JSON would round."""
 
 
 def columns(table: Path) -> dict[str, bool]:
-    """Column names of `table`, each with whether its cells are single values, not lists or objects.
+    """Return the column names of `table`, each with whether its cells are single values, not lists or objects.
 
-    JSON lines are judged by the first ones. Columns of Parquet that hold bytes are left out. Raises `SourceError`.
+    JSON lines are judged by the first few lines. Columns of Parquet that hold bytes are left out. Raises `SourceError`.
     """
     if table.suffix.lower() == ".parquet":
         schema = open_parquet(table).schema_arrow
@@ -49,7 +49,7 @@ def columns(table: Path) -> dict[str, bool]:
 
 
 def rows(table: Path, *, header_only: bool = False) -> Iterator[tuple[str, Row]]:
-    """Each row with its place in the file for messages, such as `line 3`.
+    """Yield each row with its place in the file for messages, such as `line 3`.
 
     `header_only` yields at most one row, whose keys are the columns. Raises `SourceError` for a damaged table.
     """
@@ -68,7 +68,7 @@ def rows(table: Path, *, header_only: bool = False) -> Iterator[tuple[str, Row]]
 
 
 def _not_utf8(table: Path) -> SourceError:
-    """Where the text stops being UTF-8, and what it may be instead."""
+    """Return the error that says where the text stops being UTF-8, and which encoding it may have."""
     try:
         data = read_file(table, _MAX_SHOWN_BYTES)
     except OSError:
@@ -154,16 +154,16 @@ def open_parquet(table: Path) -> pq.ParquetFile:
 
 
 def holds_bytes(kind: pa.DataType) -> bool:
-    """Whether values of an Arrow type hold raw bytes, at any depth."""
+    """Return whether values of an Arrow type hold raw bytes, at any depth."""
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return True
     return any(holds_bytes(kind.field(place).type) for place in range(kind.num_fields))
 
 
 def fields_json(row: Row, leave_out: frozenset[str], *, guess_numbers: bool = False) -> str:
-    """Columns of `row` as one JSON object, except those to `leave_out`; empty text when nothing is left.
+    """Return the columns of `row` as one JSON object, except those to `leave_out`; empty text when none is left.
 
-    `guess_numbers` turns text that looks like a number into one, and empty text into null.
+    `guess_numbers` makes a number of text that looks like one, and null of empty text.
     """
     fields = {name: value for name, value in row.items() if name not in leave_out}
     if not fields:

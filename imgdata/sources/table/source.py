@@ -3,12 +3,12 @@
 The table is CSV, TSV, JSON lines or Parquet: `options.table`, the dataset path itself, or the table file that lies in
 the folder and has such columns; several tables named by splits (`train.csv`, `val.csv`) are one split each, and so
 are `metadata.csv` or `metadata.jsonl` inside split folders, as Hugging Face's image folders have them. A column of
-splits goes before such names.
+splits is used rather than such names.
 
 Paths count from the folder of the dataset; where the first one isn't found there, from the one subfolder that has it
 (`images/`, or `train/` for `train.csv`). Their extension may be missing. Labels that are all whole numbers become
-classes in order of number, others in order of text; a class's id is the label as written. Every file stands in the
-table once: a repeated one is an error, since its labels may differ. Further columns are kept as JSON.
+classes in order of number, others in order of text; a class's id is the label as written. Every file is in the
+table once: a repeated file is an error, since its labels may differ. Further columns are kept as JSON.
 """
 
 import os
@@ -58,9 +58,9 @@ class _Part(NamedTuple):
 
 
 def recognise(path: Path) -> str | None:
-    """Whether `path` is, or holds, a table of images; reads the tables' first lines.
+    """Return a phrase when `path` is, or holds, a table of images, else None; reads the tables' first lines.
 
-    One without a label column counts only where no class folders are. Raises `SourceError` for unfit tables.
+    A table without a label column counts only where there are no class folders. Raises `SourceError` for unfit tables.
     """
     options = SourceOptions()
     if path.is_file():
@@ -83,10 +83,10 @@ def recognise(path: Path) -> str | None:
 
 
 def list_samples(path: Path, options: SourceOptions) -> Listing:
-    """The images that the table names, in its order.
+    """Return the images that the table names, in its order.
 
     Raises `SourceError` for missing or wrong columns, missing files, labels that only some images of a split have,
-    or a file that stands there twice.
+    or a file that is named twice.
     """
     root, parts = _parts(path, options)
     columns = [choose_columns(part.table, options) for part in parts]
@@ -106,7 +106,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
             finder = finder or _Finder(root, _base(root, part, text))
             found = finder.find(text)
             num_rows += 1
-            # A file that is not there is one of no bytes, which is rejected when it is read.
+            # A missing file gets size 0, and is rejected when it is read.
             name, size = found or (finder.base + text, 0)
             if builder.excluded(name):
                 continue
@@ -160,7 +160,7 @@ def _require_labels(tables: Sequence[Path], columns: Sequence[TableColumns], *, 
 
 
 class _Finder:
-    """Finds the files that a table names, with or without extension, and their sizes."""
+    """Finder of the files that a table names, with or without extension, and of their sizes."""
 
     def __init__(self, root: Path, base: str) -> None:
         self._root = os.fspath(root)
@@ -168,7 +168,7 @@ class _Finder:
         self._endings = list(_ENDINGS)
 
     def find(self, text: str) -> tuple[str, int] | None:
-        """The file's path relative to the root, and its size in bytes; None when there is no such file."""
+        """Return the file's path relative to the root, and its size in bytes; None when there is no such file."""
         name = self.base + text
         if (size := self._size(name)) is not None:
             return name, size
@@ -176,7 +176,7 @@ class _Finder:
             return None
         for place, ending in enumerate(self._endings):
             if (size := self._size(name + ending)) is not None:
-                # The next file most likely ends alike.
+                # The next file most likely has the same extension.
                 self._endings.insert(0, self._endings.pop(place))
                 return name + ending, size
         return None
@@ -189,13 +189,13 @@ class _Finder:
         except OSError as error:
             if error.errno in LEADS_NOWHERE:
                 return None
-            # Anything else is no word about the file: taking it for missing would lose the image.
+            # Other errors don't mean that the file is missing: taking it for missing would lose the image.
             raise SourceError(f"{self._root}/{name}: can't be read: {error.strerror or error}") from error
         return info.st_size if stat.S_ISREG(info.st_mode) else None
 
 
 def _parts(path: Path, options: SourceOptions) -> tuple[Path, list[_Part]]:
-    """The folder that paths count from, and the tables."""
+    """Return the folder that paths are relative to, and the tables."""
     if path.is_file():
         return path.parent, [_Part(options.table or path, "", None)]
     if options.table is not None:
@@ -217,7 +217,7 @@ def _parts(path: Path, options: SourceOptions) -> tuple[Path, list[_Part]]:
         return path, inside
     if not beside:
         raise SourceError(f"{path}: no table (.csv, .tsv, .jsonl, .parquet) in this folder; name one with --table")
-    # The only table, or the first of several unfit ones, says best what is wrong.
+    # The error of the only table, or of the first of several unfit ones, explains most.
     return path, [beside[0]]
 
 
@@ -226,7 +226,7 @@ def _beside_images(path: Path) -> list[_Part]:
 
 
 def _in_split_folders(path: Path) -> list[_Part]:
-    """`train/metadata.csv` and the like; paths in them count from their own folder."""
+    """Return `train/metadata.csv` and similar tables, whose paths are relative to the folder of the table."""
     return [
         _Part(path / folder / name, folder + "/", split_of_word(folder))
         for folder in visible(path).folders
@@ -237,7 +237,7 @@ def _in_split_folders(path: Path) -> list[_Part]:
 
 
 def _fitting(root: Path, parts: Sequence[_Part], options: SourceOptions) -> list[_Part]:
-    """Those of `parts` that have labels; where none has, those with other columns, if their first file is there."""
+    """Return the `parts` that have labels; where none has, those with other columns whose first file exists."""
     labelled, unlabelled = [], []
     for part in parts:
         try:
@@ -260,7 +260,7 @@ def _names_a_file(root: Path, part: _Part, column: str) -> bool:
 
 
 def _path_text(value: object, column: str, root: Path, base: str, at: str) -> str:
-    """The path in a cell, relative to the folder that paths count from."""
+    """Return the path in a cell, relative to the folder of the dataset, or of the table in a split folder."""
     text = str(value).strip() if isinstance(value, str | int) else ""
     if not text:
         what = "is empty" if value is None or isinstance(value, str) else f"holds a {type(value).__name__}"
@@ -277,7 +277,7 @@ def _path_text(value: object, column: str, root: Path, base: str, at: str) -> st
 
 
 def _base(root: Path, part: _Part, text: str) -> str:
-    """The folder, with `/` behind, in which the first file of the table is found."""
+    """Return the folder, ending in `/`, in which the first file of the table is found."""
     found = [
         base
         for base in (part.base, *(f"{part.base}{name}/" for name in visible(root / part.base).folders))
@@ -292,13 +292,13 @@ def _base(root: Path, part: _Part, text: str) -> str:
 
 
 def _key(name: str, split: str) -> str:
-    """The path without its extension, and without a folder that only says the split."""
+    """Return the path without its extension, and without a folder that only names the split."""
     folder, _, rest = name.partition("/")
     return os.path.splitext(rest if rest and split_of_word(folder) == split else name)[0]
 
 
 def _count_unlisted(root: Path, parts: list[_Part], builder: ListingBuilder, num_missing: int) -> None:
-    """Count images that no table names, and all else that lies there; `num_missing` rows name no file."""
+    """Count images that no table names, and all other files; `num_missing` rows name no file."""
     others = ListingBuilder()
     num_images = sum(1 for _ in image_files(root, others))
     for part in parts:
@@ -321,6 +321,6 @@ def _refuse_repeated(listing: Listing, hash_N: NDArray[np.uint64]) -> None:
     first, second = listing.refs(order_N[again[0] : again[0] + 2])
     labels = [listing.classes[ref.label].id if ref.label >= 0 else "none" for ref in (first, second)]
     raise SourceError(
-        f"{listing.title}: {len(again)} rows name a file that stood before, such as {first.name} (labels "
+        f"{listing.title}: {len(again)} rows name the file of an earlier row, such as {first.name} (labels "
         f"{labels[0]} and {labels[1]}); leave one row for each image, and put further labels into columns"
     )
