@@ -18,7 +18,7 @@ RANDOM_SAMPLES = 2000
 
 @pytest.fixture(scope="session")
 def tar(work_folder):
-    """A tar of 10,000 small members."""
+    """Write a tar of 10,000 small members."""
     path, content = work_folder / "members.tar", bytes(3000)
     with open(path, "wb") as file:
         for i in range(MEMBERS):
@@ -60,7 +60,7 @@ def test_index_tars(stage, data, work_folder):
 
 @pytest.fixture(scope="session")
 def imagenet(work_folder):
-    """A finished folder whose index has as many rows as ImageNet's train split, in 600 shards."""
+    """Make a finished folder whose index has as many rows as ImageNet's train split, in 600 shards."""
     return plant(work_folder / "imagenet", IMAGENET_TRAIN, shards=600)
 
 

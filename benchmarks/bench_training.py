@@ -24,7 +24,7 @@ def small(work_folder):
 
 @pytest.fixture
 def training():
-    """Opens a dataset for training; (learner, its batches without end, batch size)."""
+    """Open a dataset for training; return (learner, its batches without end, batch size)."""
     with ExitStack() as stack:
 
         def begin(out, **settings):

@@ -46,7 +46,7 @@ def origin(report: Mapping[str, Any]) -> str:
 
 
 def figures(report: Mapping[str, Any]) -> Rows:
-    """What a run measured: of each benchmark, or of each object that holds numbers."""
+    """Return what a run measured: of each benchmark, or of each object that holds numbers."""
     if "benchmarks" in report:
         return {
             f"{one['group']}: {one['extra_info'].get('name', one['name'])}": {

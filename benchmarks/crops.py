@@ -57,7 +57,7 @@ class Crops:
         return decode
 
     def ours(self, pool: native.Pool, dtype: str) -> Callable[[], None]:
-        """The extension: resized and mirrored as well; uint8 `(N, H, W, C)`, floats `(N, C, H, W)` from 0 to 255."""
+        """Crop, resize and mirror by the extension: uint8 `(N, H, W, C)`, floats `(N, C, H, W)` from 0 to 255."""
         count, number_N = len(self.pictures), np.arange(len(self.pictures))
         planar = dtype != "uint8"
         images = np.empty((count, 3, SIDE, SIDE) if planar else (count, SIDE, SIDE, 3), dtype)

@@ -104,13 +104,13 @@ def compare(ratios: Mapping[str, float], baseline: Mapping[str, float], toleranc
 
 
 def ratios_by(unit: Unit) -> dict[str, float]:
-    """The ratio of each case that can run here. Raises `OSError` where the kernel does not count instructions."""
+    """Return the ratio of each case that can run here. Raises `OSError` where the kernel counts no instructions."""
     with Counter(unit) as counter, cases() as (found, _):
         return {name: round(ratio, 4) for name, ratio in ratios_of(found, counter).items()}
 
 
 def ratios_of(found: list[Case], counter: Counter) -> dict[str, float]:
-    """The least cost of ours over the least cost of the reference, which take turns."""
+    """Return the least cost of ours over the least cost of the reference; the two run alternately."""
     ratios = {}
     for case in found:
         if counter.unit == "cpu_time" and not case.timed:
@@ -128,9 +128,9 @@ def ratios_of(found: list[Case], counter: Counter) -> dict[str, float]:
 
 @contextmanager
 def cases() -> Iterator[tuple[list[Case], dict[str, str]]]:
-    """What can be compared here, and what can't, with the reason.
+    """Yield what can be compared here, and what can't, with the reason.
 
-    Open the counter first: it follows no thread that runs already.
+    Open the counter first: it does not count threads that were started before.
     """
     with ExitStack() as stack:
         found, left_out = _order_cases(), {}
@@ -145,7 +145,7 @@ def cases() -> Iterator[tuple[list[Case], dict[str, str]]]:
 
 
 def _order_cases() -> list[Case]:
-    """An epoch of each shuffle, and the parameters of a batch."""
+    """Return the cases of order: an epoch of each shuffle, and the parameters of a batch."""
     number_N = np.random.Philox(key=np.array([1, 2], np.uint64)).random_raw(_SAMPLES)
     shards = (_SAMPLES // 100,) * 100
 

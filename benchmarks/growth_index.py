@@ -25,7 +25,7 @@ Rows = list[dict[str, Any]]
 
 
 def by_shards(folder: Path, quick: bool) -> Rows:
-    """The same 20,000 samples in 1 to 10,000 tars, which are read."""
+    """Measure the same 20,000 samples in 1 to 10,000 tars, which are read."""
     rows = []
     for shards in (1, 100, 1000) if quick else (1, 10, 100, 1000, 10_000):
         data = folder / f"shards{shards}"
@@ -45,7 +45,7 @@ def by_shards(folder: Path, quick: bool) -> Rows:
 
 
 def by_samples(folder: Path, quick: bool) -> Rows:
-    """An index of 1,000 to 10,000,000 rows in 600 tars; no picture is read but the first."""
+    """Measure an index of 1,000 to 10,000,000 rows in 600 tars; of the pictures only the first is read."""
     rows = []
     for power in range(3, 6 if quick else 8):
         data = folder / f"samples{power}"
@@ -119,7 +119,7 @@ def measure(data: Path, world_size: int) -> dict[str, Any]:
 
 
 def _check_ranks(ranks: list[Any], order: Any, batches: int) -> None:
-    """That the ranks' parts are disjoint, and together the global batch."""
+    """Check that the ranks' parts are disjoint, and together the global batch."""
     for number in range(batches):
         at = number * order.global_batch
         parts = [rank.draft(0, at).position_N for rank in ranks]

@@ -89,7 +89,7 @@ def tree_memory_mb() -> float:
 
 
 def _check(batch: Any, task: Task, name: str) -> None:
-    """That the loader makes what was asked for: size, kind, order of axes, range. Bounds make no images."""
+    """Check that the loader makes what was asked for: size, kind, order of axes, range. Bounds make no images."""
     images, labels = batch
     assert len(labels) == task.batch, f"{name}: a batch must have {task.batch} labels, got {len(labels)}"
     if images is None:

@@ -27,12 +27,12 @@ PHOTOGRAPHS = (
 
 @cache
 def photographs() -> tuple[Image.Image, ...]:
-    """The photographs of `PHOTOGRAPHS` as RGB images of 450x300 to 1411x1411 pixels."""
+    """Return the photographs of `PHOTOGRAPHS` as RGB images of 450x300 to 1411x1411 pixels."""
     return tuple(Image.open(package_file(*place)).convert("RGB") for place in PHOTOGRAPHS)
 
 
 def labelled_photographs(dataset: str) -> list[tuple[Path, int]]:
-    """The 20 labelled images that foolbox ships of `imagenet` (JPEG), `cifar10` or `cifar100` (PNG): file, class."""
+    """Return file and class of foolbox's 20 labelled images of `imagenet` (JPEG), `cifar10` or `cifar100` (PNG)."""
     files = sorted(package_file("foolbox", "data").glob(f"{dataset}_[0-9][0-9]_*"))
     return [(file, int(file.stem.rpartition("_")[2])) for file in files]
 
@@ -63,7 +63,7 @@ def photo_crops(
 
 
 def jpeg(image: Image.Image, quality: int = 97) -> bytes:
-    """A baseline 4:2:0 JPEG; at the default quality of about 0.45 bytes a pixel, as in ImageNet."""
+    """Encode a baseline 4:2:0 JPEG; at the default quality it has about 0.45 bytes a pixel, as in ImageNet."""
     return encoded(image, "JPEG", quality=quality, subsampling="4:2:0")
 
 
@@ -75,7 +75,7 @@ def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
 
 
 def package_file(package: str, file: str) -> Path:
-    """A file inside an installed package, without importing the package."""
+    """Return the path of a file inside an installed package, without importing the package."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(f"{package} ships photographs that this needs: pip install {package}", name=package)

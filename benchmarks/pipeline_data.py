@@ -87,7 +87,7 @@ def write_emojis(root: Path, download: Path) -> Path:
 
 
 def write_imbalanced(root: Path, emojis: Path, factor: float = 10.0) -> Path:
-    """The same emojis with fewer and fewer to train on from class to class; the last has 1 / `factor` of the first.
+    """Write the same emojis with fewer to train on from class to class; the last has 1 / `factor` of the first.
 
     The profile of Cui et al., "Class-balanced loss based on effective number of samples", 2019: a geometric series.
     Validation keeps all of each class.
@@ -115,12 +115,12 @@ def lite0_weights() -> Path:
 
 
 def cat() -> Path:
-    """A photograph of a cat."""
+    """Return a photograph of a cat."""
     return package_file("skimage", "data/chelsea.png")
 
 
 def npm_package(name: str, folder: Path) -> Path:
-    """The archive of a package of npm, such as `emoji-datasource-google@16.0.0`, kept in `folder`.
+    """Return the archive of a package of npm, such as `emoji-datasource-google@16.0.0`, kept in `folder`.
 
     Raises `UnavailableError`.
     """

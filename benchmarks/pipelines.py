@@ -64,7 +64,7 @@ class Work:
         return json.loads(printed.splitlines()[-1])
 
     def raw(self, name: str, make: Callable[[Path], object]) -> str:
-        """The raw dataset: the user's, or what `make` writes to `name` in the folder."""
+        """Return the raw dataset: the user's, or what `make` writes to `name` in the folder."""
         if self.source is not None:
             return str(self.source.resolve())
         path = self.folder / name
@@ -73,7 +73,7 @@ class Work:
         return name
 
     def train(self, out: str, run: str, *options: str, epochs: int, shown: bool = True) -> dict[str, Any]:
-        """The summary of a run, with its curve and its classes."""
+        """Train, and return the summary of the run, with its curve and its classes."""
         number = str(self.epochs or epochs)
         summary = self.imgdata("train", out, "--out", run, "--epochs", number, *options, "--quiet", shown=shown)
         if shown:
@@ -87,13 +87,13 @@ class Work:
         return [{key: _value(text) for key, text in row.items() if columns is None or key in columns} for row in rows]
 
     def trace(self, out: str, *options: str, picture: str = "trace.png") -> dict[str, Any]:
-        """What `imgdata trace` says, with its picture in the folder."""
+        """Run `imgdata trace`, and return what it prints; its picture is in the folder."""
         result: dict[str, Any] = self.imgdata("trace", out, *options, "--picture", picture)
         return result
 
 
 def call(arguments: list[str], folder: Path) -> str:
-    """What `imgdata ARGUMENTS` prints, in a process of its own that works in `folder`."""
+    """Run `imgdata ARGUMENTS` in a process of its own that works in `folder`, and return what it prints."""
     command = [sys.executable, "-m", "imgdata_cli.main", *arguments]
     return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True).stdout
 
@@ -195,7 +195,7 @@ PIPELINES: Mapping[str, Callable[[Work], dict[str, Any]]] = {
 
 
 def feature_widths(names: tuple[str, ...] = ("resnet50", "vgg16", "tf_efficientnet_lite0")) -> dict[str, int]:
-    """What each network's classifier gets of a picture of 224 x 224; random weights, as only the width is looked at."""
+    """Return the width of each network's features of a picture of 224 x 224, measured with random weights."""
     import torch
 
     from imgdata.models import create_model
@@ -253,7 +253,7 @@ def main() -> None:
 
 
 def _in_short(name: str, report: dict[str, Any]) -> str:
-    """What took how long, and how much was right."""
+    """Return what took how long, and how much was right, in short."""
     lines = [f"{name}:", *(f"{step['seconds']:6.1f} s  {step['text']}" for step in report["steps"])]
     right = {what: report[what] for what in ("scratch", "summary", "test") if what in report}
     lines += [f"{what}: {one['correct']:,} of {one['total']:,} right, {one['top1']:.1%}" for what, one in right.items()]

@@ -29,7 +29,7 @@ class Cifar:
     """`(N,)` superclasses of CIFAR-100; empty for CIFAR-10."""
 
     def records(self, split: str) -> NDArray[np.uint8]:
-        """The images as the official files hold them: `(N, 3072)`, channel-major."""
+        """Return the images as the official files hold them: `(N, 3072)`, channel-major."""
         return np.ascontiguousarray(self.images[split].transpose(0, 3, 1, 2).reshape(len(self.images[split]), 3072))
 
 
@@ -116,7 +116,7 @@ class Python2Pickler(pickle._Pickler):
     dispatch: ClassVar[dict[type, Any]] = dict(pickle._Pickler.dispatch)
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
-        """The global under the name that NumPy had then."""
+        """Save the global under the name that NumPy had then."""
         module = obj.__module__.replace("numpy._core", "numpy.core")
         self.write(f"c{module}\n{name or obj.__qualname__}\n".encode())
         self.memoize(obj)

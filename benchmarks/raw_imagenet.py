@@ -44,7 +44,7 @@ class ImageNet:
 def imagenet(
     classes: int = 4, per_class: int = 5, val: int = 8, size: tuple[int, int] = (96, 72), seed: int = 0
 ) -> ImageNet:
-    """A class is one photograph (or one hue of it, from the eleventh class on); val images come in mixed order."""
+    """Make classes of one photograph each (from the eleventh on, of one hue of it); val images come in mixed order."""
     generator = np.random.Generator(np.random.Philox(key=[seed, 77]))
     wnids = first_wnids(classes)
     # A rotation leaves no id at the rank of its wnid.
@@ -117,7 +117,7 @@ def write_imagenet21k(root: Path, data: ImageNet) -> Path:
 
 
 def write_devkit(path: Path, data: ImageNet) -> Path:
-    """The devkit with a genuine `meta.mat`, inner synsets included: an archive or a folder, by the name of `path`."""
+    """Write the devkit with a genuine `meta.mat`, inner synsets included: archive or folder, by the name of `path`."""
     from scipy.io import savemat
 
     leaves = sorted((number, wnid, data.names[wnid], 0) for wnid, number in data.ilsvrc_ids.items())

@@ -19,7 +19,7 @@ def recorded(folder: Path = RESULTS) -> Results:
 
 
 def at(*path: str) -> Figure:
-    """The number at this place: name of the file, then keys."""
+    """Return the number at this place: name of the file, then keys."""
 
     def find(results: Results) -> float | None:
         value: Any = results
@@ -74,7 +74,7 @@ def against_best(group: str) -> Figure:
 
 
 def stage(name: str, figure: str) -> Figure:
-    """A figure of one benchmark of a stage, by what it is called in the tables; `median_s` is its time."""
+    """Return a figure of a stage's benchmark, by what it is called in the tables; `median_s` is its time."""
 
     def find(results: Results) -> float | None:
         for one in results.get("stages", {}).get("benchmarks", ()):

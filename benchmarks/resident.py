@@ -66,7 +66,7 @@ def main(rounds: int, batch: int, threads: int, dtypes: tuple[str, ...], keep: b
 
 
 def _build(data: Path, missing: dict[str, str]) -> None:
-    """The official pickles, our shards, FFCV's file."""
+    """Write the official pickles, our shards, and FFCV's file."""
     few = raw_cifar.cifar10(train=_DIFFERENT, test=10)
     times = IMAGES // _DIFFERENT
     many = replace(

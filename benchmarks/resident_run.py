@@ -26,7 +26,7 @@ Batches = Iterable[Any]
 
 
 def ours(data: Path, dtype: str, batch: int, threads: int) -> Batches:
-    """The resident backend over our shards."""
+    """Run the resident backend over our shards."""
     os.environ["IMGDATA_CACHE"] = str(data / "cache")
     import imgdata
     from imgdata import recipes

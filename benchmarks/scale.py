@@ -93,7 +93,7 @@ def plant(root: Path, samples: int) -> None:
 
 
 def run(script: str, *arguments: object) -> dict[str, Any]:
-    """The JSON that a script prints, run in a fresh process."""
+    """Run a script in a fresh process, and return the JSON that it prints."""
     done = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE, check=True, cwd=ROOT
     )
@@ -102,7 +102,7 @@ def run(script: str, *arguments: object) -> dict[str, Any]:
 
 
 def show(report: dict[str, Any]) -> None:
-    """A table of the figures."""
+    """Show a table of the figures."""
     table = Table(box=None, header_style="bold")
     table.add_column("what")
     table.add_column("figure", justify="right")

@@ -87,7 +87,7 @@ class Stage:
 
 
 def peak_rss_mb() -> int:
-    """The largest resident set of this process in MB, since `_forget_peak` where that is allowed."""
+    """Return the largest resident set of this process in MB, since `_forget_peak` where that is allowed."""
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
     return round(int(line.split()[1]) / 1024)
 

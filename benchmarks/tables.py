@@ -73,7 +73,7 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
 
 
 def growth(report: Mapping[str, Any], name: str) -> str:
-    """The rows of a series, its picture, and the command that made them."""
+    """Return the rows of a series, its picture, and the command that made them."""
     rows = [flat(row) for row in report[name]["rows"]]
     head = [_words(column) for column in rows[0]]
     body = [[value if isinstance(value, str) else _number(value) for value in row.values()] for row in rows]
@@ -81,7 +81,7 @@ def growth(report: Mapping[str, Any], name: str) -> str:
 
 
 def flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A row whose objects, one for each loader, became columns."""
+    """Return a row whose objects, one for each loader, became columns."""
     found: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, dict):
@@ -92,7 +92,7 @@ def flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The first column is text, the others numbers."""
+    """Return a table whose first column is text, the others numbers."""
     lines = [f"| {' | '.join(head)} |", "|---|" + "--:|" * (len(head) - 1)]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 

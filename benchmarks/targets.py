@@ -281,7 +281,7 @@ TARGETS = (*_SHARDS, *_LOADER, *_BACKENDS, *_TRAINING)
 
 
 def markdown(results: Results) -> str:
-    """A table of all targets, and how many were met."""
+    """Return a table of all targets, and how many were met."""
     rows = [target.row(results) for target in TARGETS]
     met = [row[-1] for row in rows]
     lines = ["| | | target | measured | met |", "|---|---|--:|--:|---|", *(f"| {' | '.join(row)} |" for row in rows)]

@@ -118,7 +118,7 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Entry point of the console script. Exit codes: 0 done, 1 a fault, 2 wrong usage, 130 interrupted."""
+    """Run the console script. Exit codes: 0 done, 1 a fault, 2 wrong usage, 130 interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(_run(arguments))
 

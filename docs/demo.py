@@ -146,7 +146,7 @@ def spoil(folder: Path) -> None:
 
 
 def step(title: str) -> None:
-    """A heading."""
+    """Print a heading."""
     CONSOLE.print()
     CONSOLE.rule(f"[bold]{title}")
 

@@ -42,7 +42,7 @@ def _speed(group: str) -> str:
 
 
 def _loaders(group: str) -> str:
-    """A group is `DTYPE_THREADS`; the fewest CPU-ms come first, and what is no equal has a star."""
+    """Return a table of the group `DTYPE_THREADS`: the fewest CPU-ms first, a star where loaders do less work."""
     figures = _results("loaders")["results"][group]
     rows = []
     for name, row in sorted(figures.items(), key=lambda item: item[1]["cpu_ms_per_image"]):
@@ -59,7 +59,7 @@ def _against(row: dict[str, Any], ratio: str) -> str:
 
 
 def _parity(_: str) -> str:
-    """A row for each operator, a column for each backend; the last one is the host's Pillow against tensors."""
+    """Return a row for each operator, a column for each backend; the last is the host's Pillow against tensors."""
     rows = _results("parity")["rows"]
     backends = list(dict.fromkeys(row["backend"] for row in rows))
     means: dict[str, dict[str, float]] = {}
@@ -87,7 +87,7 @@ def _scale(_: str) -> str:
 
 
 def _pipeline(names: str) -> str:
-    """A part of a recorded pipeline, such as `p0 curve`."""
+    """Return a part of a recorded pipeline, such as `p0 curve`."""
     name, part = names.split()
     report = _results("pipelines")[name]
     parts: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -161,7 +161,7 @@ def _curve(summary: dict[str, Any]) -> str:
 
 
 def _answers(report: dict[str, Any]) -> str:
-    """The kept epoch on what it was validated with; and on a test set, where there was one."""
+    """Return the result of the kept epoch on its validation set, and on a test set, where there was one."""
     summary = report["summary"]
     lines = [f"Validation: **{summary['correct']:,} of {summary['total']:,}** right ({summary['top1']:.1%})"]
     if "test" in report:
@@ -188,7 +188,7 @@ def _ways(report: dict[str, Any]) -> str:
 
 
 def _transfer(report: dict[str, Any]) -> str:
-    """What a network from scratch, a new classifier alone, and fine-tuning come to, on the same pictures."""
+    """Return the results of training from scratch, of a new classifier, and of fine-tuning, on the same pictures."""
     frozen = report["summary"]["curve"][: report["frozen_epochs"]]
     scratch, tuned = report["scratch"], report["summary"]
     rows = (
@@ -247,7 +247,7 @@ def _origin(report: dict[str, Any]) -> str:
 
 
 def _switch(_: str) -> str:
-    """The first page's table: images/s of the usual loaders beside ours, float32 batches with two threads."""
+    """Return the first page's table: images/s of the usual loaders beside ours, float32 batches with two threads."""
     figures = _results("loaders")["results"]["float32_2"]
     ours = figures["imgdata"]
     rows = [f"| **imgdata** | **{ours['images_per_s']:,.0f}** | **{ours['cpu_ms_per_image']:.2f}** | |"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 def text_array(texts: Sequence[str]) -> pa.StringArray:
-    """The strings as one Arrow array; together below 2 GiB."""
+    """Return the strings as one Arrow array; together below 2 GiB."""
     joined = "".join(texts)
     if joined.isascii():
         data, lengths = joined.encode("ascii"), map(len, texts)
@@ -26,13 +26,13 @@ def text_array(texts: Sequence[str]) -> pa.StringArray:
 
 
 def number_array(values_N: NDArray[Any]) -> pa.Array:
-    """The numbers as an Arrow array of the same type; shares the memory."""
+    """Return the numbers as an Arrow array of the same type, which shares their memory."""
     values_N = np.ascontiguousarray(values_N)
     return pa.Array.from_buffers(pa.from_numpy_dtype(values_N.dtype), len(values_N), [None, pa.py_buffer(values_N)])
 
 
 def numbers(column: pa.ChunkedArray) -> NDArray[Any]:
-    """The numbers of an Arrow column without nulls; of a dictionary column the positions of its words."""
+    """Return the numbers of an Arrow column without nulls; of a dictionary column, the positions of its words."""
     chunks = [chunk.indices if pa.types.is_dictionary(chunk.type) else chunk for chunk in column.chunks]
     parts = [_numbers(chunk) for chunk in chunks]
     kind = column.type.index_type if pa.types.is_dictionary(column.type) else column.type
@@ -45,7 +45,7 @@ def _numbers(array: pa.Array) -> NDArray[Any]:
 
 
 def column_array(values: Sequence[object], kind: pa.DataType) -> pa.Array:
-    """Texts, or numbers of a type that NumPy has, as an Arrow array of type `kind`: a dictionary is made of texts."""
+    """Return texts or numbers as an Arrow array of type `kind`; a dictionary is made of texts."""
     if pa.types.is_dictionary(kind):
         return text_array(values).dictionary_encode().cast(kind)  # type: ignore[arg-type]
     if pa.types.is_string(kind):

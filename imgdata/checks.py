@@ -19,27 +19,27 @@ def is_number(value: Any) -> bool:
 
 
 def integer(where: str, value: Any, low: int, high: int | None = None) -> None:
-    """`value` must be an integer from `low` to `high`."""
+    """Check that `value` is an integer from `low` to `high`."""
     if not (is_integer(value) and low <= value and (high is None or value <= high)):
         limits = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise OptionError(f"{where} must be an integer {limits}, got {value!r}")
 
 
 def number(where: str, value: Any, low: float, high: float = math.inf) -> None:
-    """`value` must be a finite number from `low` to `high`."""
+    """Check that `value` is a finite number from `low` to `high`."""
     if not (is_number(value) and low <= value <= high):
         limits = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
         raise OptionError(f"{where} must be a number {limits}, got {value!r}")
 
 
 def above_zero(where: str, value: Any) -> None:
-    """`value` must be a finite number above 0."""
+    """Check that `value` is a finite number above 0."""
     if not (is_number(value) and value > 0):
         raise OptionError(f"{where} must be a number above 0, got {value!r}")
 
 
 def limits(where: str, value: Any, low: float, high: float = math.inf) -> None:
-    """`value` must be two finite numbers (least, most) inside `low` to `high`."""
+    """Check that `value` is two finite numbers (least, most) inside `low` to `high`."""
     good = isinstance(value, tuple) and len(value) == 2 and all(map(is_number, value))
     if not (good and low <= value[0] <= value[1] <= high):
         inside = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
@@ -47,7 +47,7 @@ def limits(where: str, value: Any, low: float, high: float = math.inf) -> None:
 
 
 def channels(where: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
-    """`value` must be one number, or one for each of three channels."""
+    """Check that `value` is one number, or one for each of three channels."""
     values = value if isinstance(value, tuple) else (value,)
     if not (len(values) in (1, 3) and all(is_number(v) and low <= v <= high for v in values)):
         inside = "" if high == math.inf else f" from {low:g} to {high:g}"
@@ -55,6 +55,6 @@ def channels(where: str, value: Any, low: float = -math.inf, high: float = math.
 
 
 def choice(where: str, value: Any, choices: Sequence[str]) -> None:
-    """`value` must be one of `choices`."""
+    """Check that `value` is one of `choices`."""
     if value not in choices:
         raise OptionError(f"{where} must be {' or '.join(map(repr, choices))}, got {value!r}")

@@ -36,7 +36,7 @@ class ImageError(ImgdataError):
         self.detail = detail
 
     def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
-        """Exceptions pickle by their message; two arguments need two values on the way back."""
+        """Return how to unpickle the error: exceptions pickle by their message, but this one takes two arguments."""
         return type(self), (self.reason, self.detail)
 
 

@@ -136,7 +136,7 @@ class Batch:
         return f"<Batch images {images} on {self.images.device}, labels {labels}, {valid} of {len(self)} valid>"
 
     def to(self, device: "str | torch.device", *, non_blocking: bool = False) -> "Batch":
-        """The batch with images and labels on `device`; without a copy where they are there already.
+        """Return the batch with images and labels on `device`, without a copy where they already are on it.
 
         Lightning, Accelerate and others move a batch by this. Positions and `valid` stay in the processor's memory.
         """

@@ -26,7 +26,7 @@ _STREAM = 0x73706C6974
 
 
 def parse_fractions(text: str) -> dict[str, float]:
-    """`train=0.9,val=0.1` -> `{"train": 0.9, "val": 0.1}`, in that order.
+    """Parse `train=0.9,val=0.1` into `{"train": 0.9, "val": 0.1}`, in that order.
 
     Raises `OptionError` unless names are `[a-z0-9_]+`, fractions positive, and their sum 1.
     """
@@ -46,9 +46,9 @@ def parse_fractions(text: str) -> dict[str, float]:
 
 
 def stratified_split(label_N: NDArray[np.integer], fractions: Mapping[str, float], seed: int) -> NDArray[np.uint8]:
-    """The position in `fractions` of each sample's split: a pure function of the three arguments.
+    """Return the position in `fractions` of each sample's split: a pure function of the three arguments.
 
-    How many of each class go where is `split_counts`; which ones, is drawn from Philox keyed by `seed`.
+    `split_counts` says how many samples of each class go where; which ones is drawn from Philox keyed by `seed`.
     """
     _check(fractions)
     if not 0 <= seed < 2**63:
@@ -66,7 +66,7 @@ def stratified_split(label_N: NDArray[np.integer], fractions: Mapping[str, float
 
 
 def split_counts(count_C: Sequence[int] | NDArray[np.integer], fractions: Sequence[float]) -> NDArray[np.int64]:
-    """How many samples of each class go to each split, int64 `(C, S)`; rows sum to `count_C`.
+    """Return how many samples of each class go to each split, int64 `(C, S)`; rows sum to `count_C`.
 
     Guaranteed: each entry is its exact share n[c] * f[s] rounded down or up; each total over the classes is its exact
     share N * f[s] rounded down or up, so exact where that is whole, and the largest-remainder rounding wherever the
@@ -111,7 +111,7 @@ def _snap(exact: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _largest(rest_CS: NDArray[np.float64], left_C: NDArray[np.int64]) -> NDArray[np.int64]:
-    """1 for the `left_C` largest remainders of each row, 0 for the others; the first of equals wins."""
+    """Return 1 for the `left_C` largest remainders of each row, 0 for the others; the first of equals wins."""
     place_CS = np.argsort(np.argsort(-rest_CS, axis=1, kind="stable"), axis=1, kind="stable")
     return (place_CS < left_C[:, None]).astype(np.int64)
 
@@ -123,7 +123,7 @@ def _move(
     above_S: NDArray[np.int64],
     below_S: NDArray[np.int64],
 ) -> None:
-    """Moves rounded-up units, in place, from splits above `above_S` to splits below `below_S`, over others if need be.
+    """Move rounded-up units, in place, from splits above `above_S` to splits below `below_S`, over others if need be.
 
     A class can move its unit from split a to split b when it was rounded up in a, down in b, and isn't whole in b.
     """
@@ -159,7 +159,7 @@ def _movable(up_CS: NDArray[np.int64], rest_CS: NDArray[np.float64], a: int, b: 
 
 
 def _path(can_SS: NDArray[np.bool_], start: int, ends: Sequence[int]) -> list[int] | None:
-    """The shortest way over allowed moves from `start` to one of `ends`."""
+    """Return the shortest path over allowed moves from `start` to one of `ends`."""
     before = {start: start}
     queue = deque([start])
     while queue:

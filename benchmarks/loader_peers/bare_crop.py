@@ -57,7 +57,7 @@ def crops(task: Task) -> Batches:
 
 
 def whole(task: Task) -> Batches:
-    """The same images, decoded as a whole."""
+    """Decode the same images as a whole."""
     return _batches(task, "whole")
 
 

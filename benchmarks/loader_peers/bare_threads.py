@@ -12,7 +12,7 @@ from benchmarks.loader_peers.task import SIDE, Batches, Task
 
 
 def full_decode(task: Task) -> Batches:
-    """Decodes whole images with simplejpeg, and does nothing else."""
+    """Decode whole images with simplejpeg, and do nothing else."""
     return _batches(task, lambda data, rng: simplejpeg.decode_jpeg(data), None)
 
 

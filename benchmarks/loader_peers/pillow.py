@@ -45,7 +45,7 @@ class Augment:
             return self.cut(opened.convert("RGB"), rng)
 
     def cut(self, image: Image.Image, rng: Any) -> Any:
-        """The same of a decoded image."""
+        """Do the same with a decoded image."""
         box = random_box(*image.size, rng)
         small = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box)
         if rng.random() < 0.5:

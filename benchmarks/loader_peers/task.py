@@ -52,7 +52,7 @@ def tensor_transform(task: Task) -> Callable[[bytes], Any]:
 
 
 def torchvision_v2(task: Task, *first: Any) -> Any:
-    """The recipe in torchvision's v2 operators; `first` come between the flip and the rest."""
+    """Return the recipe in torchvision's v2 operators; `first` come between the flip and the rest."""
     import torch
     from torchvision.transforms import v2
 

@@ -51,7 +51,7 @@ def _matching(pattern: str) -> list[dict[str, Any]]:
 
 
 def _table(rows: list[dict[str, Any]]) -> "Table":
-    """The rows under their names; the number of classes is in the caption."""
+    """Return the rows under their names; the number of classes is in the caption."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold", caption_justify="left")

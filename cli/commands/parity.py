@@ -77,9 +77,9 @@ def command(
 
 
 def _table(result: "Parity") -> "Table":
-    """A line for each operator and backend; where torchvision's two ways agree, its second half is left empty.
+    """Return a line for each operator and backend; where torchvision's two ways agree, the second half is left empty.
 
-    80 columns wide, for terminals that are.
+    The table is 80 columns wide, for terminals of that width.
     """
     from imgdata.tables import new_table
 

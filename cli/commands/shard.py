@@ -206,7 +206,7 @@ def command(source: str, out: Path, **options: Any) -> None:
 
 
 def _split_names(text: str | None) -> dict[str, str] | None:
-    """The folders of `--split-names` with their splits. Raises `OptionError`."""
+    """Return the folders of `--split-names` with their splits. Raises `OptionError`."""
     from imgdata.errors import OptionError
 
     if text is None:
@@ -222,7 +222,7 @@ _LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list", ".names")
 
 
 def _class_ids(text: str | None) -> tuple[str, ...]:
-    """The classes of `--classes`: the lines of a file, else words with commas between. Raises `OptionError`."""
+    """Return the classes of `--classes`: the lines of a file, else words with commas between. Raises `OptionError`."""
     from imgdata.errors import OptionError
 
     if not text:

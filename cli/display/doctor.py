@@ -40,7 +40,7 @@ class Steps(Display):
 
 
 def print_report(report: "Report") -> None:
-    """All of it, problems first."""
+    """Print the whole report, problems first."""
     console = screen(stderr=False)
     _print_problems(report.problems, console)
     console.print(_machine(report.machine))
@@ -151,7 +151,7 @@ def _print_bottleneck(findings: "Findings", console: Console) -> None:
 
 
 def _stages(findings: "Findings", *, bars: bool) -> Table:
-    """Longer bars are slower; what is no part of this pipeline has none. A narrow screen is for the words."""
+    """Return the table of stages, with longer bars for slower ones; none for stages that this pipeline lacks."""
     pipeline = findings.pipeline
     table = new_table()
     table.caption = (

@@ -128,7 +128,7 @@ class TrainDisplay(Display, TrainWatcher):
         self.noted(str(message))
 
     def _left(self, report: Report) -> str:
-        """The time until the end, from that of the steps so far."""
+        """Return the time until the end, from that of the steps so far."""
         reached = (report.epoch - 1) * report.steps + report.step
         left = self._epochs * report.steps - reached
         seconds = (time.monotonic() - self._started) / (reached - self._steps_before) * left

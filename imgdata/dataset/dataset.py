@@ -84,11 +84,11 @@ class Split:
         return (self[i] for i in range(len(self)))
 
     def read(self, position: SupportsIndex) -> bytes:
-        """The encoded image at `position`, as stored. Raises `IndexError`, `ShardError`."""
+        """Return the encoded image at `position`, as stored. Raises `IndexError`, `ShardError`."""
         return self._read(self._row(position), "offset", "size")
 
     def find(self, key: str) -> int:
-        """Position of the sample with `key`. Raises `KeyError` that names keys like it."""
+        """Return the position of the sample with `key`. Raises `KeyError` that names similar keys."""
         position = self.index.find(key)
         if position < 0:
             close = self.close_keys(key)
@@ -98,7 +98,7 @@ class Split:
         return position
 
     def close_keys(self, key: str, count: int = 5) -> list[str]:
-        """Up to `count` keys that look like `key`, the closest first."""
+        """Return up to `count` keys that look like `key`, the closest first."""
         column = self.index.column("key")
         base = key.rsplit("/", 1)[-1].split(".", 1)[0]
         # Comparing with a million keys one by one takes minutes: narrow down by ever shorter beginnings.
@@ -115,7 +115,7 @@ class Split:
         return difflib.get_close_matches(key, candidates, count, cutoff=0.5)
 
     def webdataset(self, **options: Any) -> "webdataset.WebDataset":
-        """A `webdataset.WebDataset` pipeline over the same shards, in order; `options` are passed to it."""
+        """Return a `webdataset.WebDataset` pipeline over the same shards, in order; `options` are passed to it."""
         import webdataset
 
         settings = {"shardshuffle": False, **options}
@@ -124,7 +124,7 @@ class Split:
         )
 
     def verified(self, position: SupportsIndex) -> bytes:
-        """`read`, with the bytes compared with the hash in the index. Raises `ShardError` when they differ."""
+        """Return what `read` returns, compared with the hash in the index. Raises `ShardError` when they differ."""
         i = self._row(position)
         data = self._read(i, "offset", "size")
         if xxhash.xxh64_intdigest(data) != int(self.index.xxh64_N[i]):
@@ -208,7 +208,7 @@ class Dataset(Mapping[str, Split]):
             raise KeyError(f"no split {split!r} in {self.path}; it has {', '.join(self.splits)}") from None
 
     def torch(self, split: str, transform: "Callable[[Image], Any] | None" = None) -> "TorchImages":
-        """The split as a map-style PyTorch dataset of `(transform(image), label)`, in place of `ImageFolder`.
+        """Return the split as a map-style PyTorch dataset of `(transform(image), label)`, in place of `ImageFolder`.
 
         `transform` takes a PIL image in RGB. The limit of pixels is the one that the dataset was made with, 200
         million by default; Pillow's own, which is lower and of the whole process, does not apply. Raises `KeyError`
@@ -230,7 +230,7 @@ class Dataset(Mapping[str, Split]):
 
 
 def open(path: str | Path) -> Dataset:
-    """The dataset in the folder `path` (or the folder of its `dataset.json`).
+    """Open the dataset in the folder `path` (or the folder of its `dataset.json`).
 
     Raises `ShardError` when the folder is no finished dataset, and says what to do.
     """

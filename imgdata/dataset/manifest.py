@@ -107,7 +107,7 @@ class Manifest:
         return min(limit, own) if isinstance(limit, int) and is_integer(limit) and limit > 0 else own
 
     def to_bytes(self) -> bytes:
-        """The file: the same for the same contents, without times or places; with its own sha256 in it."""
+        """Return the file: the same for the same contents, without times or paths, and with its own sha256 in it."""
         content = {
             "version": MANIFEST_VERSION,
             "imgdata": self.imgdata,
@@ -147,7 +147,7 @@ def own_max_pixels() -> int:
 
 
 def is_as_written(data: bytes) -> bool:
-    """Whether `dataset.json`, of whatever version, still has the bytes that it was written with.
+    """Return whether `dataset.json`, of whatever version, still has the bytes that it was written with.
 
     Its second line holds the sha256 of all the others, as `sed 2d dataset.json | sha256sum` gives it.
     """
@@ -165,7 +165,7 @@ def dataset_folder(path: str | Path) -> Path:
 
 
 def json_bytes(content: object) -> bytes:
-    """`content` as indented UTF-8 JSON with a newline at the end."""
+    """Return `content` as indented UTF-8 JSON with a newline at the end."""
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -180,7 +180,7 @@ def _split_json(split: SplitEntry) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """`dataset.json` of `folder`. Raises `ShardError` that says what the folder is instead, and what to do."""
+    """Read `dataset.json` of `folder`. Raises `ShardError` that says what the folder is instead, and what to do."""
     path = folder / MANIFEST
     try:
         data = read_file(path, MAX_JSON_BYTES)
@@ -192,7 +192,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def parse_manifest(data: bytes, path: Path) -> Manifest:
-    """The manifest in `data`, read from `path`. Raises `ShardError` when it is damaged or of a later version."""
+    """Return the manifest in `data`, read from `path`. Raises `ShardError` when it is damaged or of a later version."""
     try:
         content = parse_json(data)
         version = content["version"]
@@ -259,7 +259,7 @@ def _count(value: Any) -> int:
 
 
 def _file_name(value: object) -> str:
-    """Nothing outside the folder is ever read or written because of what this file says."""
+    """Check a file name: nothing outside the folder is ever read or written because of what this manifest says."""
     name = _text(value)
     if not name or "/" in name or "\0" in name or name in (".", ".."):
         raise ValueError(f"{_short(name)} must be the name of a file in the folder")

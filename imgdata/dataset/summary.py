@@ -96,7 +96,7 @@ class Summary:
     source: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as values that `json.dumps` takes."""
+        """Return the summary as values that `json.dumps` takes."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -107,7 +107,7 @@ class Summary:
 
 
 def inspect(path: str | Path) -> Summary:
-    """Figures of the dataset in the folder `path`; no shard is opened. Raises `ShardError`."""
+    """Return figures of the dataset in the folder `path`; no shard is opened. Raises `ShardError`."""
     dataset = open(path)
     entries = {entry.name: entry for entry in dataset.manifest.splits}
     return Summary(
@@ -125,7 +125,7 @@ def inspect(path: str | Path) -> Summary:
 
 
 def summarise_split(split: Split, num_bytes: int, num_classes: int) -> SplitSummary:
-    """Figures of one split."""
+    """Return figures of one split."""
     index = split.index
     index.load(("label", "size", "width", "height", "format", "mode", "orientation"))
     label_N = index.label_N
@@ -150,7 +150,7 @@ def summarise_split(split: Split, num_bytes: int, num_classes: int) -> SplitSumm
 
 
 def balance(counts: Sequence[int]) -> Balance | None:
-    """Imbalance of classes with so many samples each; None when there are no samples."""
+    """Return the imbalance of classes with so many samples each; None when there are no samples."""
     counts_C = np.asarray(counts, np.float64)
     if not counts_C.sum():
         return None

@@ -59,7 +59,7 @@ class TorchImages(torch.utils.data.Dataset[tuple[Any, int]]):
         return len(self.split)
 
     def __getitem__(self, position: int) -> tuple[Any, int]:
-        """The image at `position`, transformed if there is a transform, and its class index.
+        """Return the image at `position`, transformed if there is a transform, and its class index.
 
         Raises `IndexError`, `ShardError`, and `ImageError` for an image that can't be decoded or has more than
         `max_pixels`.

@@ -168,7 +168,7 @@ def _collect(trained: Trained, loader: Loader, progress: Callable[[int, int], No
 
 
 def _vectors(trained: Trained, images: torch.Tensor) -> torch.Tensor:
-    """float32 `(N, D)`; a few of timm's networks leave sides of 1 behind their pooling."""
+    """Return features, float32 `(N, D)`; a few of timm's networks keep sides of 1 after their pooling."""
     model = trained.model
     vectors: torch.Tensor = model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[operator]
     return vectors.flatten(1).float()

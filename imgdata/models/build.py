@@ -27,23 +27,23 @@ def create_model(
     dropout: float = 0.0,
     drop_path: float = 0.0,
 ) -> "nn.Module":
-    """The network on the processor, in training mode, for pictures of `size` x `size` pixels.
+    """Build the network on the processor, in training mode, for pictures of `size` x `size` pixels.
 
     Weights that are not loaded are drawn from PyTorch's global generator: `torch.manual_seed` decides them. Weights of
     another number of classes are loaded whole, and the classifier is then replaced by a new one.
 
     Args:
         name: `cnn`, `resnet9`, or any of timm's, such as `resnet50`.
-        num_classes: How many logits it gives; None: as many as its weights, which are then needed.
+        num_classes: How many logits the network has; None: as many as the weights, which are then needed.
         size: Side of the pictures in pixels.
-        weights: A file to load: .pth, .pt, .bin or .safetensors.
-        pretrained: Load the weights of timm's hub, which needs a network or its cache.
+        weights: A file to load, see `imgdata.models.weights`.
+        pretrained: Load the weights of timm's hub, which needs a network connection or the hub's cache.
         dropout: Share of the features that are dropped before the classifier in training.
-        drop_path: Share of the residual branches that are left out in training, at the last of them.
+        drop_path: Share of the residual branches that are dropped in training, at the last of them.
 
     Raises:
         OptionError: An unknown name, a size or a rate that the network can't have, weights that don't fit or can't be
-            had.
+            downloaded.
         MissingExtraError: timm is needed.
     """
     if num_classes is not None and num_classes < 1:
@@ -109,7 +109,7 @@ def _from_timm(
 
 
 def _call_timm(name: str, **options: Any) -> "nn.Module":
-    """Timm's network; an `OptionError` for a rate that it doesn't know, and for weights that can't be had."""
+    """Call timm for the network. Raises `OptionError` for a rate that it doesn't know, and for weights it can't get."""
     try:
         with _hub_said_once():
             model: nn.Module = load_timm().create_model(name, **options)
@@ -130,7 +130,7 @@ def _call_timm(name: str, **options: Any) -> "nn.Module":
 
 @contextlib.contextmanager
 def _hub_said_once() -> Iterator[None]:
-    """The hub's client asks a dozen times, for a minute, and tells each time: here the first time alone."""
+    """Show only the first of the hub client's messages, which it repeats for each of its dozen attempts in a minute."""
     asked = False
 
     def first(record: logging.LogRecord) -> bool:
@@ -156,7 +156,7 @@ def _hub_said_once() -> Iterator[None]:
 
 
 def _try(model: "nn.Module", size: int) -> None:
-    """One picture through the network: what can't be computed fails here, and not in the first step of a run."""
+    """Try one picture: what the network can't compute fails here, and not in the first step of a run."""
     import torch
 
     model.eval()

@@ -13,7 +13,7 @@ OWN = ("cnn", "resnet9")
 
 
 def load_timm() -> Any:
-    """The module `timm`. Raises `MissingExtraError`."""
+    """Return the module `timm`. Raises `MissingExtraError`."""
     try:
         import timm
     except ModuleNotFoundError as error:
@@ -24,7 +24,7 @@ def load_timm() -> Any:
 
 
 def timm_config(name: str) -> Any:
-    """Timm's `PretrainedCfg` of `resnet50`, or of `resnet50.a1_in1k`, where weights are named behind a dot.
+    """Return timm's `PretrainedCfg` of `resnet50`, or of `resnet50.a1_in1k`, where weights are named after a dot.
 
     Raises `OptionError`, with names that come near, and `MissingExtraError`.
     """
@@ -39,7 +39,7 @@ def timm_config(name: str) -> Any:
 
 
 def weights_of(name: str) -> list[str]:
-    """The weights that the hub has for a network, the usual ones first: `name.these` is a name too."""
+    """Return the weights that the hub has for a network, the usual ones first; `network.weights` is a name too."""
     if name in OWN:
         return []
     timm = load_timm()
@@ -66,7 +66,7 @@ def matching(pattern: str) -> list[str]:
 
 
 def unknown(name: str, known: Sequence[str]) -> OptionError:
-    """What to raise for a name that nobody has."""
+    """Return the error to raise for an unknown name."""
     return OptionError(
         f"a model must be {', '.join(OWN)} or one of timm's, got {name!r}; {_near(name, known)}`imgdata models "
         "PATTERN` lists names"

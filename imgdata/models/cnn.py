@@ -53,31 +53,31 @@ class CNN(nn.Module):
         self.classifier: nn.Module = nn.Linear(_DENSE, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Float `(N, 3, size, size)` -> logits `(N, num_classes)`."""
+        """Map float `(N, 3, size, size)` to logits `(N, num_classes)`."""
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Float `(N, 3, size, size)` -> `(N, 64, side, side)`, what the second pooling gives."""
+        """Map float `(N, 3, size, size)` to `(N, 64, side, side)`, the output of the second pooling."""
         features: torch.Tensor = self.pool2(self.conv2(self.pool1(self.conv1(x))))
         return features
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """`(N, 64, side, side)` -> logits, or with `pre_logits` the `(N, 128)` before them."""
+        """Map `(N, 64, side, side)` to logits, or with `pre_logits` to the `(N, 128)` before them."""
         x = self.dense(self.flatten(x))
         return x if pre_logits else self.classifier(x)
 
     def get_classifier(self) -> nn.Module:
-        """The layer that makes logits."""
+        """Return the layer that computes logits."""
         return self.classifier
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A new, untrained classifier; 0 classes for none, so that `forward` gives features."""
+        """Replace the classifier by a new, untrained one; 0 classes for none, so that `forward` returns features."""
         self.num_classes = num_classes
         self.classifier = new_classifier(next(self.parameters()), _DENSE, num_classes)
 
 
 def new_classifier(like: torch.Tensor, features: int, num_classes: int) -> nn.Module:
-    """A linear layer on the device and of the dtype of `like`; for 0 classes one that does nothing."""
+    """Return a linear layer on the device and of the dtype of `like`; for 0 classes an identity."""
     if num_classes == 0:
         return nn.Identity()
     return nn.Linear(features, num_classes, device=like.device, dtype=like.dtype)

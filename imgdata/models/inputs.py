@@ -31,7 +31,7 @@ class ModelInput:
             raise OptionError(f"size must be 1 to resize, {self.resize}, got {self.size}")
 
     def eval_recipe(self, size: int | None = None) -> Recipe:
-        """What is done to pictures in evaluation; with another `size` the same part of each picture is shown."""
+        """Return the recipe of evaluation; with another `size` the same part of each picture is shown."""
         size = self.size if size is None else size
         resize = round(self.resize * size / self.size)
         return Recipe(
@@ -48,7 +48,7 @@ _OWN = {
 
 
 def model_input(name: str) -> ModelInput:
-    """What the network takes by default; timm's as their weights were evaluated. Raises as `create_model`."""
+    """Return the network's default input; for timm's, as their weights were evaluated. Raises as `create_model`."""
     if name in _OWN:
         return _OWN[name]
     config = timm_config(name)

@@ -40,25 +40,25 @@ class ResNet9(nn.Module):
         self.classifier: nn.Module = nn.Linear(8 * width, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Float `(N, 3, H, W)` -> logits `(N, num_classes)`."""
+        """Map float `(N, 3, H, W)` to logits `(N, num_classes)`."""
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Float `(N, 3, H, W)` -> `(N, 8 width, H / 8, W / 8)`."""
+        """Map float `(N, 3, H, W)` to `(N, 8 width, H / 8, W / 8)`."""
         features: torch.Tensor = self.stage3(self.stage2(self.stage1(self.stem(x))))
         return features
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """`(N, 8 width, H, W)` -> logits, or with `pre_logits` the `(N, 8 width)` before them."""
+        """Map `(N, 8 width, H, W)` to logits, or with `pre_logits` to the `(N, 8 width)` before them."""
         x = self.dropout(self.flatten(self.pool(x)))
         return x if pre_logits else self.classifier(x)
 
     def get_classifier(self) -> nn.Module:
-        """The layer that makes logits."""
+        """Return the layer that computes logits."""
         return self.classifier
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A new, untrained classifier; 0 classes for none, so that `forward` gives features."""
+        """Replace the classifier by a new, untrained one; 0 classes for none, so that `forward` returns features."""
         self.num_classes = num_classes
         self.classifier = new_classifier(next(self.parameters()), self.head_hidden_size, num_classes)
 
@@ -82,5 +82,5 @@ def _convolution(channels: int, filters: int) -> nn.Sequential:
 
 
 def _halving(channels: int, filters: int) -> nn.Sequential:
-    """A convolution, and the largest of 2 x 2: half the height and width."""
+    """Return a convolution and 2 x 2 max pooling, which halve height and width."""
     return _convolution(channels, filters).append(nn.MaxPool2d(2))

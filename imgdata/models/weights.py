@@ -58,7 +58,7 @@ def load_weights(model: nn.Module, path: Path, *, num_classes: int | None, size:
 
 
 def mismatch(model: nn.Module, state: Tensors) -> str | None:
-    """What keeps `state` from being the state of `model`: names too few, too many, other shapes. None where it is."""
+    """Return why `state` can't be the state of `model`: names too few, too many, other shapes. None where it can."""
     wanted = model.state_dict()
     # PyTorch itself fills in this counter, which files from before version 0.4.1 don't have.
     missing = [name for name in wanted if name not in state and not name.endswith(".num_batches_tracked")]
@@ -73,9 +73,9 @@ def mismatch(model: nn.Module, state: Tensors) -> str | None:
 
 
 def read_weights(path: Path) -> Tensors:
-    """The state dict in a file of safetensors, or in a checkpoint of PyTorch's, under the network's own names.
+    """Read the state dict in a file of safetensors, or in a checkpoint of PyTorch's, under the network's own names.
 
-    Raises `OptionError` for a file that is none, is damaged, or asks for more than tensors and plain values; and
+    Raises `OptionError` for a file that is neither, is damaged, or asks for more than tensors and plain values; and
     `MissingExtraError`.
     """
     state = _state_in(_read(path))
@@ -138,7 +138,7 @@ def _damaged(path: Path, reason: object) -> OptionError:
 
 
 def _state_in(content: Any) -> Tensors | None:
-    """The first state dict in a checkpoint, in the order of `_NESTS`."""
+    """Return the first state dict in a checkpoint, in the order of `_NESTS`."""
     if not isinstance(content, Mapping) or not content:
         return None
     if all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()):
@@ -147,7 +147,7 @@ def _state_in(content: Any) -> Tensors | None:
 
 
 def _classes_of(state: Tensors, model: nn.Module) -> int | None:
-    """The number of classes that the weights of the classifier are for; None where there are none."""
+    """Return the number of classes that the weights of the classifier are for; None where there are none."""
     head = model.get_classifier()  # type: ignore[operator]
     # Networks that were distilled have two.
     head = head[0] if isinstance(head, Sequence) else head
@@ -183,7 +183,7 @@ _VGG_SHAPES = {"classifier.0.weight": (-1, 512, 7, 7), "classifier.3.weight": (-
 
 
 def timm_names(state: Tensors, model: nn.Module) -> Tensors:
-    """`state` for `model`; unchanged where it is nobody's that is known here.
+    """Return `state` under the names of `model`; unchanged where its origin is not known here.
 
     Known are EfficientNet-Lite of the package `efficientnet_lite_pytorch`, and torchvision's VGG.
     """
@@ -196,7 +196,7 @@ def timm_names(state: Tensors, model: nn.Module) -> Tensors:
 
 
 def _block_places(model: nn.Module) -> list[str]:
-    """Where the blocks, counted through by the package, lie in timm's stages: `0.0`, `1.0`, `1.1`, ..."""
+    """Return where the blocks, which the package numbers throughout, are in timm's stages: `0.0`, `1.0`, `1.1`, ..."""
     stages = model.get_submodule("blocks").named_children()
     return [f"{stage}.{block}" for stage, blocks in stages for block, _ in blocks.named_children()]
 
@@ -214,7 +214,7 @@ def _lite_name(name: str, places: list[str], state: Tensors) -> str:
 
 
 def _vgg(name: str, tensor: torch.Tensor) -> tuple[str, torch.Tensor]:
-    """Dense layers are convolutions in timm, so that other picture sizes fit."""
+    """Rename torchvision's VGG: its dense layers are convolutions in timm, so that other picture sizes fit."""
     layer, _, kind = name.rpartition(".")
     shape = _VGG_SHAPES.get(name)
     return f"{_VGG_LAYERS.get(layer, layer)}.{kind}", tensor if shape is None else tensor.reshape(shape)

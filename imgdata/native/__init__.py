@@ -29,7 +29,7 @@ _KINDS = {"uint8": 0, "float16": 1, "float32": 2}
 
 
 def libjpeg_version() -> str:
-    """The libjpeg-turbo that the module was compiled with, such as `2.1.5`; only where `AVAILABLE`."""
+    """Return the version of libjpeg-turbo in the compiled module, such as `2.1.5`; only where `AVAILABLE`."""
     return _compiled.LIBJPEG_TURBO
 
 
@@ -42,7 +42,7 @@ def resize_jpeg(
     shrink: int = 1,
     simd: str | None = None,
 ) -> bytes | None:
-    """A baseline JPEG of `size` (width, height); None for a JPEG that another decoder has to judge.
+    """Return a baseline JPEG of `size` (width, height); None for a JPEG that another decoder has to judge.
 
     Antialiased bicubic of each plane. Gray stays gray; chroma becomes 4:2:0 up to quality 90, 4:4:4 above. The
     DCT divides the sides by `shrink` (1, 2, 4, 8) before the resize. EXIF orientation is not looked at, and
@@ -57,7 +57,7 @@ def resize_jpeg(
 def resize_plane(
     samples_HW: bytes, size: tuple[int, int], *, from_size: tuple[int, int], simd: str | None = None
 ) -> bytes:
-    """The resize of `resize_jpeg` alone: uint8 rows of `from_size` (width, height) -> rows of `size`."""
+    """Resize as `resize_jpeg` does, alone: uint8 rows of `from_size` (width, height) -> rows of `size`."""
     return _compiled.resize_plane(samples_HW, from_size, size, simd or SIMD[-1])
 
 
@@ -68,11 +68,14 @@ class Job:
         self._job = job
 
     def wait(self) -> NDArray[np.uint8]:
-        """What became of each, uint8 `(M,)`, once all are done: `DONE`, ...; other threads go on meanwhile."""
+        """Return the outcome of each picture, uint8 `(M,)`, once all are done: `DONE`, ...
+
+        Other Python threads run meanwhile.
+        """
         return np.frombuffer(self._job.wait(), np.uint8)
 
     def done(self) -> bool:
-        """Whether `wait` would return at once."""
+        """Return whether `wait` would return at once."""
         return bool(self._job.done())
 
     def cancel(self) -> None:

@@ -94,7 +94,7 @@ def preset_name(name: str) -> str:
 
 
 def named_recipe(name: str, size: int | None = None) -> Recipe:
-    """One of `PRESETS`, with another side of the output in pixels, or the recipe in a .json file.
+    """Return one of `PRESETS`, with another side of the output in pixels, or the recipe in a .json file.
 
     Raises `OptionError`.
     """

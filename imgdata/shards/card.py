@@ -19,7 +19,7 @@ _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def card(manifest: Manifest) -> bytes:
-    """The card: YAML front matter of Hugging Face's hub, then tables and loading code in Markdown."""
+    """Return the card: YAML front matter of Hugging Face's hub, then tables and loading code in Markdown."""
     parts = [_front_matter(manifest), _overview(manifest), _loading(manifest), _files(manifest)]
     return ("\n".join(parts).rstrip() + "\n").encode()
 
@@ -48,7 +48,7 @@ def _front_matter(manifest: Manifest) -> str:
 
 
 def _features(manifest: Manifest) -> list[str]:
-    """The columns with the names of the classes, so that a hub shows them; none where a column's type isn't known."""
+    """Return the columns with the names of the classes, which a hub shows; none where a column's type isn't known."""
     if manifest.label_from != "cls" or manifest.has_json or ";" in manifest.image_extension or not manifest.classes:
         return []
     return [
@@ -204,7 +204,7 @@ def _validation_split(manifest: Manifest) -> str:
 
 
 def _counted(shards: tuple[ShardRecord, ...]) -> tuple[str, str, str] | None:
-    """What the names share, the first and the last number, when the names count up without a gap."""
+    """Return what the names share, the first and the last number, when the names count up without a gap."""
     first, last = shards[0].file.removesuffix(".tar"), shards[-1].file.removesuffix(".tar")
     stem = first.rstrip("0123456789")
     start, end = first[len(stem) :], last[len(stem) :]
@@ -215,7 +215,7 @@ def _counted(shards: tuple[ShardRecord, ...]) -> tuple[str, str, str] | None:
 
 
 def _braces(shards: tuple[ShardRecord, ...]) -> str:
-    """Names as a brace pattern where they count up, else joined as webdataset takes several."""
+    """Return the names as a brace pattern where they count up, else joined by `::`, as webdataset takes several."""
     counted = _counted(shards)
     if len(shards) == 1 or counted is None:
         return "::".join(shard.file for shard in shards)

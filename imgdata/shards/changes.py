@@ -125,7 +125,7 @@ def _hash(reader: Reader, ref: SampleRef, options: ShardOptions, extension: str)
 
 
 def _blocks(listing: Listing, stored: Stored) -> Iterator[tuple[list[int], list[int | None]]]:
-    """Rows of the listing, and for each the hash that was stored, or None for an image that was left out."""
+    """Yield rows of the listing, and for each the hash that was stored, or None for an image that was left out."""
     row_N = np.flatnonzero(listing.split_N == listing.splits.index(stored.split))
     name_N = listing.name_N.take(pa.array(row_N))
     place_N = pc.index_in(name_N, value_set=pa.array(stored.source_N.to_pylist(), pa.string()))

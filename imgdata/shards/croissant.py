@@ -59,7 +59,7 @@ _DESCRIPTIONS = {
 
 
 def croissant(manifest: Manifest) -> bytes:
-    """The file. It names every tar and index with its sha256, and one record set per split.
+    """Return the file, which names every tar and index with its sha256 and has one record set per split.
 
     A record is a row of the index joined with its image by the key.
     """

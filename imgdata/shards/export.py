@@ -84,7 +84,10 @@ def export(
 
 
 def _files(split: Split, classes: tuple[ClassName, ...], folder: Path) -> Iterator[tuple[Path, bytes]]:
-    """Path below `folder`, which exists by then, and bytes of every image; class by class, to keep few names."""
+    """Yield the path below `folder`, which exists by then, and the bytes of every image.
+
+    Images come class by class, so that few names are held in memory.
+    """
     label_N = split.index.label_N
     order_N = np.argsort(label_N, kind="stable")
     ends = np.flatnonzero(np.diff(label_N[order_N], append=-2)) + 1
@@ -106,7 +109,7 @@ def class_folder(class_id: str) -> Path:
 
 
 def _as_on_disk(text: str) -> str:
-    """`text` as `escape_name` was given it; as it is where that could not be a name."""
+    """Return `text` as it was before `escape_name`; unchanged where the result could not be the name of a file."""
     name = unescape_name(text)
     try:
         os.fsencode(name)
@@ -116,10 +119,10 @@ def _as_on_disk(text: str) -> str:
 
 
 def file_names(split: Split, rows: Sequence[int] | np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[str]:
-    """A file name for each of `rows`, different from the others even where case doesn't count.
+    """Return a file name for each of `rows`, no two of which differ in case alone.
 
-    The base name in the raw dataset, with an extension that fits the bytes, where no other of `rows` has it;
-    else the key with `_` for `/`, and a number if even that is taken.
+    The name is the base name in the raw dataset, with an extension that fits the bytes, where no other of `rows` has
+    that name; else the key with `_` for `/`, and a number if even that is taken.
     """
     positions = number_array(np.asarray(rows, np.int64))
     sources = split.index.column("source").take(positions).to_pylist()
@@ -141,7 +144,7 @@ def file_names(split: Split, rows: Sequence[int] | np.ndarray[tuple[int], np.dty
 
 
 def _source_name(source: str, kind: str) -> str:
-    """Base name of `source`; the extension stays if it fits the format. Empty when it can't be a file's name."""
+    """Return the base name of `source`, its extension fitting the format; empty when no file can have that name."""
     base = _clean(_as_on_disk(source).rsplit("/", 1)[-1])
     stem, dot, suffix = base.rpartition(".")
     if not (stem and dot and suffix.lower() in _extensions(kind)):

@@ -84,10 +84,10 @@ def finish(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], identity:
 
 
 def _close_gaps(job: JobFolder, name: str, split: str, kept: Sequence[ShardReport]) -> list[str]:
-    """Number the shards without gaps, where all images of one were bad; `{000000..000009}` then finds all.
+    """Number the shards without gaps, where every image of a shard was bad, so that `{000000..000009}` finds them all.
 
-    Renames upwards from the first, and leaves a mark before: a run that is cut off here goes on here, and
-    knows the shards that were moved already by their first member.
+    Shards are renamed upwards from the first. The mark that is left before tells the next run that renaming has begun;
+    that run finishes the renaming, and recognises the shards that were renamed already by their first member.
     """
     files = [shard_file(name, split, number) for number in range(len(kept))]
     moves = [(report.file, file) for report, file in zip(kept, files, strict=True) if report.file != file]
@@ -130,14 +130,14 @@ def _rows(out: Path, recorded: str, file: str) -> pa.Table:
 
 
 def _write_lines(path: Path, rows: Iterable[Reject | Repair]) -> None:
-    """One JSON object a line; no file when there are none."""
+    """Write one JSON object a line; no file when there are none."""
     lines = [json.dumps(asdict(row), ensure_ascii=False) for row in rows]
     if lines:
         write_atomic(path, ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def _warnings(plan: Plan, splits: Sequence[SplitRecord]) -> list[str]:
-    """What the finished images are that training code may stumble on."""
+    """Return the warnings: properties of the finished images that cause trouble in training."""
     table = pa.concat_tables([split.table for split in splits])
     formats = _counts(table["format"])
     modes = _counts(table["mode"])
@@ -174,7 +174,7 @@ def _warnings(plan: Plan, splits: Sequence[SplitRecord]) -> list[str]:
 
 
 def _notes(reports: Sequence[ShardReport]) -> list[str]:
-    """What was noted of single images, each text once, with how many images and the first of them."""
+    """Return what was noted of single images, each text once, with how many images and the first of them."""
     texts: dict[str, tuple[int, str]] = {}
     for note in (note for report in reports for note in report.notes):
         count, first = texts.get(note.text, (0, note.first))

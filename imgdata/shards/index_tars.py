@@ -125,7 +125,7 @@ class _Rows:
             self.several[images] += 1
 
     def table(self) -> pa.Table:
-        """The columns as `index_schema` has them."""
+        """Return the columns as a table of `index_schema`."""
         schema = index_schema(has_json=True)
         return pa.table([column_array(self.columns[column.name], column.type) for column in schema], schema=schema)
 
@@ -195,7 +195,7 @@ def _folder(found: TarSet, out: Path | None) -> Path:
 
 
 def _label_source(found: TarSet, image_ext: tuple[str, ...], wanted: str) -> str:
-    """Decided once by the first sample with an image, so that all shards are read alike."""
+    """Return where labels come from, by the first sample with an image, so that all shards are read alike."""
     if wanted == "auto" and found.manifest is not None:
         return found.manifest.label_from
     for tar in found.tars:
@@ -233,7 +233,7 @@ def _scan(tar: Path, image_ext: tuple[str, ...], source: str) -> _Scan:
 
 
 def _source_in(fields: bytes) -> str:
-    """The name in the raw dataset in a `json` member as `imgdata shard` writes it; empty in any other."""
+    """Return the name in the raw dataset in a `json` member that `imgdata shard` wrote; empty for any other member."""
     if b'"source"' not in fields:
         return ""
     try:
@@ -247,7 +247,7 @@ def _source_in(fields: bytes) -> str:
 
 
 def _unlabelled(scan: _Scan) -> _Scan:
-    """`scan` with no labels."""
+    """Return `scan` without its labels."""
     none = number_array(np.full(len(scan.table), -1, np.int32))
     return replace(scan, labels=LabelReader("none"), table=_with_column(scan.table, "label", none))
 
@@ -321,14 +321,14 @@ def _write(
 
 
 def _is_own(manifest: Manifest) -> bool:
-    """Whether `imgdata shard` wrote the tars."""
+    """Return whether `imgdata shard` wrote the tars."""
     return manifest.source.get("kind") != "index"
 
 
 def _merge_labels(
     scans: Sequence[_Scan], source: str, before: Manifest | None
 ) -> tuple[LabelReader, list[pa.Table], tuple[ClassName, ...]]:
-    """The tables with one numbering for the labels of all tars."""
+    """Return the tables with one numbering for the labels of all tars."""
     merged = LabelReader(source)
     label_N = np.concatenate([merged.absorb(scan.labels, numbers(scan.table["label"])) for scan in scans])
     known: tuple[ClassName, ...] = ()
@@ -345,7 +345,7 @@ def _merge_labels(
 
 
 def _keep_sources(tables: Sequence[pa.Table], folder: Path, before: Manifest | None) -> list[pa.Table]:
-    """The tables with the names in the raw dataset that the indices of an earlier time have for the same images."""
+    """Return the tables with the names in the raw dataset that earlier indices have for the same images."""
     rows_of: dict[str, pa.Table] = {}
     for split in before.splits if before is not None else ():
         try:
@@ -373,7 +373,7 @@ def _old_rows(index: Index) -> dict[str, pa.Table]:
 
 
 def _with_sources(table: pa.Table, old: pa.Table | None) -> pa.Table:
-    """`table` of one tar with the sources of `old`, where key, place and bytes of the image are the same."""
+    """Return the `table` of one tar with the sources of `old`, where key, place and bytes of the image are the same."""
     if old is None or not len(old):
         return table
     order_N = np.argsort(numbers(old["offset"]), kind="stable")

@@ -54,13 +54,13 @@ class Watcher:
     """Hears how a run goes on; this one does nothing. Override what you want to show."""
 
     def stage(self, what: str) -> None:
-        """A new stage begins: `listing`, `planning`, `writing`, `finishing`."""
+        """Show that a stage begins: `listing`, `planning`, `writing` or `finishing`."""
 
     def planned(self, plan: Plan, samples_done: int) -> None:
-        """The plan stands; `samples_done` were finished by an earlier run."""
+        """Show the plan; `samples_done` samples were finished by an earlier run."""
 
     def advanced(self, samples: int, num_bytes: int, rejects: int) -> None:
-        """So much more was written since the last call."""
+        """Show how much more was written since the last call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class ShardSummary:
         return sum(split["samples"] for split in self.splits.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the summary as JSON values."""
         values = dataclasses.asdict(self) | {"out": str(self.out), "samples": self.samples}
         values["images_per_s"] = round(self.samples_written / self.seconds, 1) if self.seconds else 0.0
         values["seconds"] = round(self.seconds, 3)
@@ -250,7 +250,7 @@ def plan_shards(
 
 
 def _identity(listing: Listing, options: ShardOptions) -> dict[str, Any]:
-    """What must be the same for a run to resume another one, or to find it complete."""
+    """Return what must be the same for a run to resume another one, or to find it complete."""
     return {
         "options": {**options.to_dict(), **({"encoder": encoder()} if options.encodes else {})},
         "source": {"kind": listing.kind, "fingerprint": listing.fingerprint()},
@@ -258,7 +258,7 @@ def _identity(listing: Listing, options: ShardOptions) -> dict[str, Any]:
 
 
 def _changed(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], *, workers: int, watch: Watcher) -> list[str]:
-    """Names of the images of the finished shards that have other bytes in the source now."""
+    """Return the names of the images of the finished shards that have other bytes in the source now."""
     watch.stage("comparing images with the source")
     stored = stored_in_shards(job.folder, reports)
     return changed_images(plan.listing, stored, plan.options, plan.extension, workers=workers)
@@ -294,13 +294,13 @@ def _refuse_full_disk(job: JobFolder, plan: Plan, reports: Mapping[str, ShardRep
 
 
 def _local_source(source: str | os.PathLike[str]) -> str:
-    """The path or description of the raw dataset. Raises `OptionError` for a URL."""
+    """Return the path or description of the raw dataset. Raises `OptionError` for a URL."""
     text = os.fspath(source)
     return text if text.startswith(SYNTHETIC) else os.fspath(local_path(text, "SOURCE"))
 
 
 def _spooled(dataset: object, job: JobFolder, title: str, names: Sequence[Any] | None) -> Listing:
-    """The listing of Python objects, whose images are in the job folder then."""
+    """Return the listing of Python objects, whose images are in the job folder then."""
     spool_file = ObjectSpool(job.objects, names if names is not None else class_names_of(dataset))
     with contextlib.closing(spool_file):
         for split, part in splits_of(dataset):
@@ -368,7 +368,7 @@ def _split_totals(reports: list[ShardReport]) -> dict[str, dict[str, int]]:
 
 
 def _finished_summary(out: Path) -> ShardSummary:
-    """The summary of a dataset that was finished before, from its manifest."""
+    """Return the summary of a dataset that was finished before, from its manifest."""
     manifest = read_manifest(out)
     for split in manifest.splits:
         for shard in split.shards:

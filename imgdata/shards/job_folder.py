@@ -216,7 +216,7 @@ class JobFolder:
             path.rmdir()
 
     def _recover(self) -> None:
-        """Complete what a run that was cut off had begun to remove or to move."""
+        """Finish what a run that was interrupted had begun to remove or to move."""
         swap = _read_json(self.out / JOB_FOLDER / _SWAP)
         if swap is not None:
             self._swap(swap["old"], swap["new"])
@@ -326,7 +326,7 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def _explained(error: OSError, out: Path) -> OutputError | SourceError:
-    """What an `OSError` of a run means: most are about a file of the output folder, the others name another one."""
+    """Return the error to raise for an `OSError`, which names a file of the output folder, or a raw file."""
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else out
     if path == out or out in path.parents or path in out.parents:
         return output_error(error, path)
@@ -353,13 +353,13 @@ def _is_dataset(folder: Path) -> bool:
 
 
 def _finished(folder: Path) -> Manifest | None:
-    """The manifest of a finished dataset; None for anything else."""
+    """Return the manifest of a finished dataset; None for anything else."""
     begun = (folder / JOB_FOLDER / _PLAN).exists()
     return read_manifest(folder) if not begun and (folder / MANIFEST).exists() else None
 
 
 def _identity(folder: Path) -> dict[str, Any] | None:
-    """Options and source of the dataset in `folder`, begun or finished; None when there is none."""
+    """Return options and source of the dataset in `folder`, unfinished or finished; None when there is none."""
     plan = _read_json(folder / JOB_FOLDER / _PLAN)
     if plan is not None:
         return {"options": plan["options"], "source": plan["source"]}
@@ -368,7 +368,7 @@ def _identity(folder: Path) -> dict[str, Any] | None:
 
 
 def _changes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """What is different between two identities, for people; empty when nothing is."""
+    """Return what is different between two identities, for people; empty when nothing is."""
     changed = differences(found["options"], wanted["options"])
     if found["source"]["fingerprint"] != wanted["source"]["fingerprint"]:
         changed.append("source: its list of images has changed")
@@ -386,7 +386,7 @@ def _files(manifest: Manifest) -> list[str]:
 
 
 def _all_files(name: str, splits: list[str], shards: list[str]) -> list[str]:
-    """Every file of a dataset, the manifest first: without it the folder claims to hold nothing."""
+    """Return every file of a dataset, the manifest first: without `dataset.json` the folder is no finished dataset."""
     return [
         *_SIDECARS,
         *(f"{name}-{split}{suffix}" for split in splits for suffix in (".index.parquet", ".wids.json")),

@@ -131,7 +131,7 @@ def _iterable(part: Any, what: str) -> Iterable[Any]:
 
 
 def _undecoded(part: Any) -> Any:
-    """A dataset of Hugging Face that hands out the images' own bytes instead of decoded pictures."""
+    """Return a dataset of Hugging Face that yields the images' encoded bytes instead of decoded pictures."""
     for name, feature in part.features.items():
         if type(feature).__name__ == "Image" and getattr(feature, "decode", False):
             part = part.cast_column(name, type(feature)(decode=False))
@@ -189,7 +189,7 @@ def _png(image: Image.Image, at: str) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as JSON values."""
+    """Return NumPy's numbers and arrays as JSON values."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} is none")

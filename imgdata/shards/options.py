@@ -76,7 +76,7 @@ class ShardOptions:
         return self.encoding.format != "keep" or self.encoding.resize is not None or self.on_bad == "repair"
 
     def to_dict(self) -> dict[str, object]:
-        """The options as plain JSON values, for `dataset.json` and for comparing two runs."""
+        """Return the options as plain JSON values, for `dataset.json` and for comparing two runs."""
         values = dataclasses.asdict(self)
         values.update(values.pop("encoding"))
         values |= {"split": dict(self.split), "classes": list(self.classes), "exclude": list(self.exclude)}
@@ -84,7 +84,7 @@ class ShardOptions:
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    """Lines `option: old -> new` for every option whose values differ."""
+    """Return a line `option: old -> new` for every option whose values differ."""
     return [
         f"{option}: {old.get(option)!r} -> {new.get(option)!r}"
         for option in sorted(old.keys() | new.keys())

@@ -59,7 +59,7 @@ class SplitPlan:
     """Size of all tars of the split."""
 
     def rows(self, shard: int) -> NDArray[np.int64]:
-        """Rows of the listing that shard number `shard` holds."""
+        """Return the rows of the listing that shard number `shard` holds."""
         end = self.start_K[shard + 1] if shard + 1 < len(self.start_K) else len(self.row_N)
         return self.row_N[self.start_K[shard] : end]
 
@@ -92,11 +92,11 @@ class Plan:
         return self.options.json_members or self.listing.has_fields
 
     def shard_file(self, split: SplitPlan, shard: int) -> str:
-        """File name of a shard: `NAME-SPLIT-000000.tar`."""
+        """Return the file name of a shard: `NAME-SPLIT-000000.tar`."""
         return shard_file(self.name, split.name, shard)
 
     def shard_files(self) -> list[str]:
-        """File names of all shards, in order."""
+        """Return the file names of all shards, in order."""
         return [self.shard_file(split, shard) for split in self.splits for shard in range(len(split.start_K))]
 
     def cuts(self) -> str:
@@ -107,7 +107,7 @@ class Plan:
         return digest.hexdigest()
 
     def tasks(self, folder: Path, *, skip: Container[str] = ()) -> Iterator[ShardTask]:
-        """The tasks in order but those of the files in `skip`; made as they are asked for, to save memory."""
+        """Yield the tasks in order, without those of the files in `skip`; one at a time, to save memory."""
         json_classes = self.listing.classes if self.has_json else None
         for split in self.splits:
             for shard in range(len(split.start_K)):
@@ -127,7 +127,7 @@ class Plan:
 
 
 def shard_file(name: str, split: str, shard: int) -> str:
-    """File name of a shard: `NAME-SPLIT-000000.tar`."""
+    """Return the file name of a shard: `NAME-SPLIT-000000.tar`."""
     return f"{name}-{split}-{shard:06d}.tar"
 
 
@@ -150,7 +150,7 @@ def make_plan(listing: Listing, options: ShardOptions) -> Plan:
 
 
 def _survey(listing: Listing, options: ShardOptions) -> tuple[str, int | None]:
-    """Extension of the images, and their mean encoded size where the listing can't know it, from a few of them."""
+    """Return the images' extension, and their mean encoded size, which a few images tell where the listing can't."""
     encoding = options.encoding
     found: list[tuple[str, bytes]] = []
     formats: Counter[str] = Counter()
@@ -172,7 +172,7 @@ def _survey(listing: Listing, options: ShardOptions) -> tuple[str, int | None]:
 
 
 def _usual_extension(formats: Counter[str]) -> str:
-    """Extension of the commonest format; every sample of a dataset has the same members."""
+    """Return the extension of the commonest format; every sample of a dataset has the same members."""
     extensions: Counter[str] = Counter()
     for name, count in formats.items():
         extensions[extension_of(name) if name in STORED_FORMATS else "png"] += count
@@ -180,18 +180,17 @@ def _usual_extension(formats: Counter[str]) -> str:
 
 
 def _sample_bytes(image_N: NDArray[np.int64], label_N: NDArray[np.int32], has_json: bool) -> NDArray[np.int64]:
-    """Bytes that each sample takes in a tar: headers, data and padding of all its members."""
+    """Return the bytes that each sample takes in a tar: headers, data and padding of all its members."""
     image = BLOCK + -(-image_N // BLOCK) * BLOCK
     label = np.where(label_N >= 0, BLOCK + padded(1), 0)
     return np.asarray(image + label + (JSON_MEMBER_BYTES if has_json else 0), np.int64)
 
 
 def cut(sample_N: NDArray[np.int64], options: ShardOptions) -> NDArray[np.int64]:
-    """Where each shard starts, int64 `(K,)`: as few shards as the size allows, and as even as can be.
+    """Return where each shard starts, int64 `(K,)`: as few shards as the size allows, and as even as possible.
 
-    `sample_N` are the bytes that each sample takes; a shard holds at least one, be it too large.
-
-    Even shards keep all workers, and later all ranks, busy to the end.
+    `sample_N` are the bytes that each sample takes; a shard holds at least one sample, however large that is. Even
+    shards keep all workers, and later all ranks, busy to the end.
     """
     if options.shard_samples is not None:
         return np.arange(0, len(sample_N), options.shard_samples, dtype=np.int64)
@@ -210,7 +209,7 @@ def cut(sample_N: NDArray[np.int64], options: ShardOptions) -> NDArray[np.int64]
 
 
 def _filled(end_N: NDArray[np.int64], room: int) -> list[int]:
-    """Starts of shards that are filled one after the other; `end_N` are the cumulated sizes of the samples."""
+    """Return the starts of shards that are filled in turn; `end_N` are the cumulated sizes of the samples."""
     starts: list[int] = []
     start = 0
     while start < len(end_N):
@@ -221,7 +220,7 @@ def _filled(end_N: NDArray[np.int64], room: int) -> list[int]:
 
 
 def describe(plan: Plan, images_per_s: float) -> dict[str, Any]:
-    """The plan as JSON values, for `--dry-run`: splits, shards, bytes and seconds."""
+    """Return the plan as JSON values, for `--dry-run`: splits, shards, bytes and seconds."""
     return {
         "name": plan.name,
         "source": plan.listing.kind,

@@ -93,7 +93,7 @@ class ShardRows:
         self.xxh64.append(xxh64)
 
     def table(self, file: str) -> pa.Table:
-        """The rows as `index_schema` has them."""
+        """Return the rows as a table of `index_schema`."""
         columns: dict[str, Sequence[object]] = {
             "key": [ref.key for ref in self.refs],
             "shard": [file] * len(self),
@@ -116,12 +116,12 @@ class ShardRows:
 
 
 def job_folder(folder: Path) -> Path:
-    """Where an unfinished dataset keeps its plan, its records and everything temporary."""
+    """Return the folder where an unfinished dataset keeps its plan, its records and everything temporary."""
     return folder / JOB_FOLDER
 
 
 def record_path(folder: Path, file: str) -> Path:
-    """The record of the shard `file`."""
+    """Return the path of the record of the shard `file`."""
     return job_folder(folder) / f"{file}.record"
 
 
@@ -136,7 +136,7 @@ def write_record(folder: Path, report: ShardReport, rows: ShardRows) -> None:
 
 
 def read_record(folder: Path, file: str, *, need_tar: bool = True) -> ShardReport | None:
-    """The report of a finished shard; None when it is not finished: no record, or no tar to go with it."""
+    """Return the report of a finished shard; None when it has no record, or no tar to go with the record."""
     path = record_path(folder, file)
     if not path.exists():
         return None
@@ -158,7 +158,7 @@ def read_record(folder: Path, file: str, *, need_tar: bool = True) -> ShardRepor
 
 
 def read_rows(folder: Path, file: str) -> pa.Table:
-    """The index rows of a finished shard, memory-mapped."""
+    """Return the index rows of a finished shard, memory-mapped."""
     return _open_record(record_path(folder, file)).read_all().replace_schema_metadata(None)
 
 

@@ -14,7 +14,7 @@ from imgdata.sources.listing import Listing
 
 
 def select_classes(listing: Listing, ids: Sequence[str]) -> Listing:
-    """Only the samples of the classes `ids` (ids or names), which become 0, 1, ... in the order of the source.
+    """Return only the samples of the classes `ids` (ids or names), which become 0, 1, ... in the order of the source.
 
     Raises `OptionError` for a class that the source does not have.
     """
@@ -54,7 +54,7 @@ def exclude(listing: Listing, patterns: Sequence[str]) -> Listing:
 
 
 def _rows(listing: Listing, kept_N: NDArray[np.bool_], what: str) -> Listing:
-    """The rows where `kept_N` is true; the others are counted, and splits that lost all of them are gone."""
+    """Return the rows where `kept_N` is true; the others are counted, and splits without any rows left are dropped."""
     if not kept_N.any():
         raise OptionError(f"nothing is left of the {len(listing)} images of {listing.title}")
     row_N = np.flatnonzero(kept_N)

@@ -103,7 +103,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _is_of_others(path: Path, data: bytes, before: Manifest | None) -> bool:
-    """Whether a file stands at `path` that is neither `data` nor what the dataset `before` has written there."""
+    """Return whether the file at `path` is neither `data` nor the file that the dataset `before` wrote there."""
     try:
         found = file_sha256(path)
     except OSError as error:
@@ -113,7 +113,7 @@ def _is_of_others(path: Path, data: bytes, before: Manifest | None) -> bool:
 
 
 def timm_info(manifest: Manifest) -> bytes:
-    """`_info.json` of timm's reader."""
+    """Return `_info.json` of timm's reader."""
     splits = {
         split.name: {
             "name": split.name,
@@ -132,18 +132,18 @@ def wids_file(manifest: Manifest, split: SplitEntry) -> str:
 
 
 def wids_index(split: SplitEntry) -> bytes:
-    """Webdataset's indexed form (`wids-shard-index-v1`); the tars' hashes stand in `dataset.json`."""
+    """Return webdataset's indexed form (`wids-shard-index-v1`); the tars' hashes are in `dataset.json`."""
     shards = [{"url": s.file, "nsamples": s.samples, "filesize": s.bytes} for s in split.shards]
     return json_bytes({"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shards})
 
 
 def dali_index_path(tar: Path) -> Path:
-    """Where DALI looks for the index of `tar`: its base name up to the first dot, with `.idx`."""
+    """Return where DALI looks for the index of `tar`: its base name up to the first dot, with `.idx`."""
     return tar.with_name(tar.name.split(".", 1)[0] + ".idx")
 
 
 def dali_index(samples: Iterable[Sequence[DaliMember]]) -> bytes:
-    """NVIDIA DALI's index v1.2: for each sample the extension, data offset, size and name of its members.
+    """Return NVIDIA DALI's index v1.2: for each sample the extension, data offset, size and name of its members.
 
     DALI reads it word by word as ASCII, so other characters in names, which serve messages only, become `_`.
     Raises `ShardError` without samples, which DALI refuses.

@@ -10,7 +10,7 @@ from imgdata.stratify import stratified_split
 
 
 def apply_split(listing: Listing, fractions: Mapping[str, float], seed: int) -> Listing:
-    """`listing` cut into splits, each class by `fractions`; keys stay, since they were unique over all samples.
+    """Split `listing`, each class by `fractions`; keys are kept, since they were unique over all samples.
 
     Raises `OptionError` when the source has splits of its own, or too few samples to give each split one.
     """

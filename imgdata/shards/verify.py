@@ -85,7 +85,7 @@ def _check(folder: Path, shard: ShardRecord, rows: ShardRows | None, manifest: M
 
 
 def _open_index(folder: Path, split: SplitEntry, num_classes: int) -> tuple[Index | None, list[Fault]]:
-    """The index, and its faults; None for one that is damaged: what its rows would say is not to be trusted."""
+    """Open the index and return it with its faults; None for a damaged index, whose rows can't be trusted."""
     path = folder / split.index
     try:
         sha256 = file_sha256(path)
@@ -105,7 +105,7 @@ def _open_index(folder: Path, split: SplitEntry, num_classes: int) -> tuple[Inde
 
 
 def _rows(index: Index, shard: ShardRecord, start: int) -> ShardRows | None:
-    """The rows of `shard`, which begin at row `start`; None when others are there."""
+    """Return the rows of `shard`, which begin at row `start`; None when others are there."""
     end = start + shard.samples
     words = index.words("shard")
     if end > len(index) or shard.file not in words:

@@ -146,7 +146,7 @@ def _walk(
 
 
 def _members(path: Path, size: int, rows: ShardRows, walk: _Walk) -> Iterator[Member]:
-    """The tar's members; behind a damaged header it goes on with the next image of the index."""
+    """Yield the tar's members; after a damaged header, reading continues with the next image of the index."""
     start = 0
     while True:
         try:
@@ -181,7 +181,7 @@ def _read_at(path: Path, position: int) -> bytes:
 
 
 def _row_of_header(path: Path, position: int, rows: ShardRows) -> int:
-    """The sample whose member has its header at `position`: the one with the next image, or the one before it."""
+    """Return the sample whose member has its header at `position`: that of the next image, or the one before."""
     following = int(np.searchsorted(rows.offset_N, position))
     if following == len(rows) or following == 0:
         return min(following, len(rows) - 1)
@@ -255,7 +255,7 @@ def _check_json(file: str, descriptor: int, size: int, rows: ShardRows) -> list[
 
 
 def _search_padding(file: str, descriptor: int, size: int, found: Sequence[Member], own: bool) -> list[Fault]:
-    """Bytes that no reader uses, yet change the hash: padding, owner and time in headers, the end."""
+    """Find changed bytes that no reader uses, but the hash covers: padding, owner and time in headers, the end."""
     end = 0
     for member in found:
         key = escape_name(split_name(member.name)[0])
@@ -275,7 +275,7 @@ def _search_padding(file: str, descriptor: int, size: int, found: Sequence[Membe
 
 
 def first_difference(left: bytes, right: bytes) -> int | None:
-    """Position of the first byte that differs, or at which the shorter one ends; None when they are the same."""
+    """Return the position of the first different byte, or where the shorter one ends; None when both are the same."""
     if left == right:
         return None
     return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))

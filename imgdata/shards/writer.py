@@ -36,7 +36,7 @@ _PADDING = bytes(BLOCK)
 
 
 def _unheard(samples: int, num_bytes: int, rejects: int) -> None:
-    """The progress of a shard that no one watches."""
+    """Ignore the progress of a shard that nobody watches."""
 
 
 def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int = 1) -> ShardReport:
@@ -101,7 +101,7 @@ def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int 
 
 
 def _prepare_all(task: ShardTask, threads: int) -> Iterator[tuple[SampleRef, Prepared | ImageError]]:
-    """Every reference of the task, in order, with its image as it is to be stored, or why that is bad."""
+    """Yield every reference of the task, in order, with its image as it is to be stored, or why that image is bad."""
 
     def prepared(ref: SampleRef) -> Prepared | ImageError:
         try:

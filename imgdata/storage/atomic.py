@@ -90,7 +90,7 @@ class FilePool:
         self._limit = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
     def __reduce__(self) -> tuple[type["FilePool"], tuple[tuple[Path, ...]]]:
-        """Descriptors stay in the process that opened them."""
+        """Return how to unpickle the pool: descriptors stay in the process that opened them."""
         return type(self), (self.paths,)
 
     def read(self, file: int, offset: int, size: int) -> bytes:

@@ -36,7 +36,7 @@ class TarError(ShardError):
         self.byte = byte
 
     def __reduce__(self) -> tuple[type["TarError"], tuple[str, int]]:
-        """Exceptions pickle by their message; two arguments need two values on the way back."""
+        """Return how to unpickle the error: exceptions pickle by their message, but this one takes two arguments."""
         return type(self), (str(self), self.byte)
 
 
@@ -51,7 +51,7 @@ class Member(NamedTuple):
 
 
 def padded(size: int) -> int:
-    """`size` rounded up to whole tar blocks."""
+    """Return `size` rounded up to whole tar blocks."""
     return -(-size // BLOCK) * BLOCK
 
 
@@ -72,7 +72,7 @@ _TEMPLATE, _TEMPLATE_SUM = _template()
 
 
 def ustar_header(name: bytes, size: int) -> bytearray:
-    """The 512-byte USTAR header of a regular file: owner 0, mode 0644, time 0.
+    """Return the 512-byte USTAR header of a regular file: owner 0, mode 0644, time 0.
 
     `name` is at most 100 bytes of ASCII; `size` is below 8 GiB.
     """
@@ -122,11 +122,11 @@ _OTHER_KINDS = {b"1": "hard links", b"2": "symbolic links", b"3": "devices", b"4
 
 
 def members(path: Path, *, start: int = 0, end: int | None = None, walk: TarWalk | None = None) -> Iterator[Member]:
-    """The regular files of the tar in bytes `start` to `end` of `path` (default: all of it), in order.
+    """Yield the regular files of the tar in bytes `start` to `end` of `path` (default: all of it), in order.
 
-    Reads headers only. Understands USTAR prefixes, GNU long names, pax `path` and `size`, and base-256
-    sizes. `walk` is told of what is passed over. Raises `TarError` with the byte of the fault for a damaged header or
-    an archive that is cut short.
+    Only headers are read. USTAR prefixes, GNU long names, pax `path` and `size`, and base-256 sizes are understood;
+    `walk` records what is skipped. Raises `TarError` with the byte of the fault for a damaged header or an archive
+    that is cut short.
     """
     with open_tar(path) as file:
         descriptor = file.fileno()
@@ -186,7 +186,7 @@ def members(path: Path, *, start: int = 0, end: int | None = None, walk: TarWalk
 
 
 def _check_header(header: bytes, path: Path, position: int) -> int:
-    """The size in `header`, after its checksum was found right."""
+    """Return the size in `header`, after its checksum was found right."""
     checksum, digits = _OCTAL.fullmatch(header[_CHECKSUM]), header[_SIZE]
     stated = int(checksum[1], 8) if checksum and checksum[1] else -1
     octal = _OCTAL.fullmatch(digits)

@@ -10,10 +10,10 @@ _SHOWN = 5
 
 
 def class_ranks(ids: Iterable[str], order: str = "auto") -> tuple[dict[str, int], list[str]]:
-    """Class index of each id, in that order; and a note where the order by number and as text differ.
+    """Return the class index of each id, in that order; and a note where the order by number and as text differ.
 
-    By number where all ids are numbers (or `order` is `number`), else as text. Raises `OptionError` for an order by
-    number of what is none.
+    Ids are ordered by number where all of them are numbers (or `order` is `number`), else as text. Raises `OptionError`
+    for an order by number of ids that are no numbers.
     """
     as_text = sorted(set(ids))
     numeric = all(map(_NUMBER.fullmatch, as_text))

@@ -18,7 +18,7 @@ _RESERVED = re.compile(r"__[^/]*__")
 
 
 def is_clean_key(key: str) -> bool:
-    """Whether `key` is safe for every reader as it stands."""
+    """Return whether `key` is safe for every reader as it stands."""
     return (
         len(key) <= MAX_KEY_CHARS
         and _CLEAN.fullmatch(key) is not None
@@ -27,7 +27,7 @@ def is_clean_key(key: str) -> bool:
 
 
 def clean_key(raw: str) -> str:
-    """`raw` (a path without extension) as `[A-Za-z0-9_/-]+` of at most `MAX_KEY_CHARS` characters.
+    """Return `raw` (a path without extension) as `[A-Za-z0-9_/-]+` of at most `MAX_KEY_CHARS` characters.
 
     Letters lose their accents, anything else becomes `_`. What is cut for length is replaced by a
     hash of the whole name, so that two long names that start alike stay apart.
@@ -48,7 +48,7 @@ def clean_key(raw: str) -> str:
 
 
 def duplicate_positions(keys: Sequence[str]) -> list[int]:
-    """Positions of keys that stood before in `keys`, in order; 8 bytes of memory a key."""
+    """Return the positions of keys that came before in `keys`, in order; takes 8 bytes of memory a key."""
     hash_N = np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys), np.uint64, len(keys))
     order_N = np.argsort(hash_N, kind="stable")
     repeated = hash_N[order_N[1:]] == hash_N[order_N[:-1]]
@@ -56,6 +56,6 @@ def duplicate_positions(keys: Sequence[str]) -> list[int]:
 
 
 def numbered_key(key: str, number: int) -> str:
-    """`key` with `-number` behind it, cut so that it stays short enough."""
+    """Return `key` with `-number` behind it, cut so that it stays short enough."""
     suffix = f"-{number}"
     return key[: MAX_KEY_CHARS - len(suffix)] + suffix

@@ -38,9 +38,10 @@ _MIXED = "text among numbers, or a number among texts; choose another place with
 
 
 def choose_label_source(sample: TarSample, descriptor: int, tar: Path, wanted: str) -> str:
-    """Where labels come from: `cls`, `json:FIELD`, `txt`, `folder` or `none`.
+    """Return where labels come from: `cls`, `json:FIELD`, `txt`, `folder` or `none`.
 
-    That is `wanted`, or for `auto` the first of them that `sample` has. Raises `OptionError` for another word.
+    The source of labels is `wanted`, or for `auto` the first of them that `sample` has. Raises `OptionError` for
+    another word.
     """
     if wanted != "auto":
         if wanted not in ("cls", "txt", "folder", "none") and not re.fullmatch("json:.+", wanted):
@@ -69,7 +70,7 @@ class LabelReader:
     """
 
     def __init__(self, source: str, class_order: str = "auto") -> None:
-        """`source` as `choose_label_source` returns it, `class_order` as for `class_ranks`."""
+        """Begin without labels; `source` is from `choose_label_source`, and `class_order` as for `class_ranks`."""
         self.source = source
         self.class_order = class_order
         self._order_notes: list[str] = []
@@ -81,7 +82,7 @@ class LabelReader:
         self._fields: dict[str, None] = {}
 
     def read(self, sample: TarSample, descriptor: int, tar: Path) -> int:
-        """The label of `sample`; -1 when it has none. Raises `ShardError` for one that can't be understood."""
+        """Return the label of `sample`; -1 when it has none. Raises `ShardError` for one that can't be understood."""
         value = self.value(sample, descriptor, tar)
         if value is None:
             self._without += self.source != "none"
@@ -103,7 +104,7 @@ class LabelReader:
         return label
 
     def value(self, sample: TarSample, descriptor: int, tar: Path) -> int | str | None:
-        """The label as it stands in the tar: a number, a text, or None."""
+        """Return the label as it is in the tar: a number, a text, or None."""
         kind, _, field = self.source.partition(":")
         if kind == "folder":
             return sample.key.removeprefix("./").rpartition("/")[0] or None
@@ -153,7 +154,7 @@ class LabelReader:
     def finish(
         self, label_N: NDArray[np.int32], classes: Sequence[ClassName] = ()
     ) -> tuple[NDArray[np.int32], tuple[ClassName, ...]]:
-        """The final labels and the classes.
+        """Return the final labels and the classes.
 
         Numbers stay as they are, also those written as text, with the names in `classes` if those are known; other
         texts become their rank in sorted order. Raises `ShardError` when a number is outside `classes`.
@@ -205,14 +206,14 @@ class LabelReader:
         raise OptionError(f"label_from {self.source!r}: no sample has that field{meant}{there}")
 
     def hold_captions(self, samples: int) -> bool:
-        """Whether the texts are captions, and no classes: nearly as many as there are samples, or sentences."""
+        """Return whether the texts are captions, not classes: nearly as many as there are samples, or sentences."""
         if self.source != "txt" or len(self.texts) < _FEW or 2 * len(self.texts) <= samples:
             return False
         words = sum(len(text.split()) for text in self.texts) / len(self.texts)
         return words >= _WORDS_OF_CAPTIONS or len(self.texts) >= _MANY_TEXTS
 
     def warnings(self) -> list[str]:
-        """What a user should know of these labels."""
+        """Return what a user should know of these labels."""
         if self.source == "none":
             looked = (
                 f"a cls member, a json member with {'/'.join(LABEL_FIELDS)}, a short txt member, folders in the keys"
@@ -250,7 +251,9 @@ def _check_count(count: int, samples: int) -> None:
 
 
 def read_fields(sample: TarSample, descriptor: int, tar: Path, label_source: str) -> tuple[str, list[str]]:
-    """The further fields of `sample` as one JSON object (empty text: none), and the extensions that are not in it.
+    """Return the further fields of `sample` as one JSON object (empty: none), and the extensions that are not in it.
+
+    The fields are those of the `json` member, and a `txt` member as field `txt` unless it is the label.
 
     The `json` member's fields, and a `txt` member as field `txt` unless it is the label.
     """

@@ -79,7 +79,7 @@ def tar_contents(path: Path, image_ext: Sequence[str] = ()) -> TarContents:
 
 
 def contents_notes(found: Sequence[tuple[str, TarContents]]) -> list[str]:
-    """What a user should know of tars, each with its name, and of how their members were put together."""
+    """Return what a user should know of tars, each with its name, and of how their members were put together."""
     notes = []
     short = [name for name, contents in found if contents.short]
     if short:
@@ -123,7 +123,7 @@ def tar_samples(path: Path) -> Iterator[TarSample]:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Key and lower-case extension of a member's name; two empty texts for one that webdataset passes over."""
+    """Return key and lower-case extension of a member's name; two empty texts for a member that webdataset skips."""
     match = None if _META.match(name) else _KEY.fullmatch(name)
     return (match[1], match[2].lower()) if match else ("", "")
 
@@ -161,9 +161,10 @@ def group_members(found: Iterable[Member], path: Path, grouping: Grouping | None
 
 
 def _by_whole_name(sample: TarSample) -> list[TarSample]:
-    """`sample`, or the samples whose keys have dots that it is made of.
+    """Return `sample`, or the samples whose keys have dots that it is made of.
 
-    They are told by all before the last dot being a number, or by having an image and what belongs to it each.
+    A sample is split where all text before the last dot is a number in each name, or where each part has an image of
+    its own.
     """
     parts: dict[str, dict[str, Member]] = {}
     for extension, member in sample.members.items():
@@ -179,7 +180,7 @@ def _by_whole_name(sample: TarSample) -> list[TarSample]:
 
 
 def _put_together(samples: list[TarSample], grouping: Grouping) -> Iterator[TarSample]:
-    """Samples of the same key as one, in the place of the first, where only one has an image and no extension twice."""
+    """Join samples of one key, in the place of the first, where only one has an image and no extension comes twice."""
     at: dict[str, list[TarSample]] = {}
     for sample in samples:
         at.setdefault(sample.key, []).append(sample)
@@ -200,7 +201,7 @@ def _put_together(samples: list[TarSample], grouping: Grouping) -> Iterator[TarS
 
 
 def image_member(sample: TarSample, image_ext: Sequence[str] = ()) -> str | None:
-    """Extension of the image in `sample`: the first of `image_ext` that is there, else the first usual one."""
+    """Return the extension of the image in `sample`: the first of `image_ext` that it has, else the first usual one."""
     if image_ext:
         return next((ext for ext in image_ext if ext in sample.members), None)
     plain = next((ext for ext in IMAGE_EXTENSIONS if ext in sample.members), None)
@@ -208,12 +209,12 @@ def image_member(sample: TarSample, image_ext: Sequence[str] = ()) -> str | None
 
 
 def is_image(extension: str) -> bool:
-    """Whether a member with this extension is an image."""
+    """Return whether a member with this extension is an image."""
     return extension.rsplit(".", 1)[-1] in IMAGE_EXTENSIONS
 
 
 def several_images_warning(several: Counter[tuple[str, ...]]) -> list[str]:
-    """A line that says which of several images was taken, when there were several."""
+    """Return a line that says which of several images was taken, when there were several."""
     if not several:
         return []
     extensions = several.most_common(1)[0][0]

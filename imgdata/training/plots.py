@@ -22,7 +22,7 @@ _NUMBERED_CLASSES = 25
 
 
 def load_figure() -> "type[Figure]":
-    """Matplotlib's figure, which needs no global state. Raises `MissingExtraError`."""
+    """Return Matplotlib's figure, which needs no global state. Raises `MissingExtraError`."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -31,7 +31,7 @@ def load_figure() -> "type[Figure]":
 
 
 def figure(width: float, height: float) -> "Figure":
-    """An empty figure of so many inches. Raises `MissingExtraError`."""
+    """Return an empty figure of so many inches. Raises `MissingExtraError`."""
     return load_figure()(figsize=(width, height), dpi=120, layout="constrained")
 
 
@@ -43,7 +43,7 @@ def save_figure(drawing: "Figure", path: Path) -> None:
 
 
 def plot_curves(rows: Sequence[EpochRow], path: Path) -> None:
-    """Loss and accuracy by epoch, of training and validation, side by side."""
+    """Plot loss and accuracy by epoch, of training and validation, side by side."""
     drawing = figure(9, 3.6)
     left, right = drawing.subplots(1, 2)
     epochs = [row.epoch for row in rows]
@@ -82,7 +82,7 @@ def plot_curves(rows: Sequence[EpochRow], path: Path) -> None:
 
 
 def plot_confusion(confusion_CC: NDArray[np.int64], names: Sequence[str], path: Path) -> None:
-    """Labels by row, predictions by column, shaded by the share of the row; with counts where they can be read."""
+    """Plot labels by row and predictions by column, shaded by the share of the row; with counts where there is room."""
     classes = len(names)
     side = min(max(4.0, 0.45 * classes + 2), 12.0)
     drawing = figure(side + 0.8, side)
@@ -106,7 +106,7 @@ def _clean(axes: "Axes") -> None:
 
 
 def load_writer() -> Any:
-    """PyTorch's class that writes events. Raises `MissingExtraError`."""
+    """Return PyTorch's class that writes events. Raises `MissingExtraError`."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -118,11 +118,11 @@ class Board:
     """Writes TensorBoard's events below a folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises `MissingExtraError`."""
+        """Open a writer of events in `folder`. Raises `MissingExtraError`."""
         self._writer = load_writer()(str(folder))
 
     def add(self, row: EpochRow) -> None:
-        """An epoch: losses in one chart, accuracies in another, the rest each in its own."""
+        """Add an epoch: losses in one chart, accuracies in another, the rest each in its own."""
         add = self._writer.add_scalar
         for name in ("train_loss", "val_loss", "train_top1", "val_top1", "val_top5", "lr", "images_per_s", "data_wait"):
             part, _, what = name.partition("_")

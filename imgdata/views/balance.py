@@ -34,13 +34,13 @@ def balance(
     length: int | None = None,
     seed: int = 0,
 ) -> View:
-    """Epochs of `length` draws (as many as there are samples by default) in which classes or samples have their weight.
+    """Draw epochs of `length` samples (default: as many as there are) in which classes or samples have their weight.
 
-    `weights` by class id or name: relative to 1, which is what classes that aren't named have; none at all balances the
-    classes evenly. Each class gets its part of an epoch, rounded by largest remainders, and goes through all its
-    samples before one comes again, also from epoch to epoch; samples without a label are left out. `weights` by
-    sample: float `(N,)`, one for each row, or a CSV file with columns `key` and `weight`, 0 for samples it doesn't
-    name. Draws are a pure function of seed and epoch. Raises `OptionError`.
+    `weights` by class id or name are relative to 1, the weight of classes that aren't named; without weights the
+    classes are balanced evenly. Each class gets its part of an epoch, rounded by largest remainders, and all its samples are
+    drawn before one is drawn again, also from epoch to epoch; samples without a label are left out. `weights` by
+    sample: float `(N,)`, one for each row, or a CSV file with columns `key` and `weight`, 0 for samples that the file
+    doesn't name. Draws are a pure function of seed and epoch. Raises `OptionError`.
     """
     options = {**({} if length is None else {"length": str(length)}), "seed": str(seed)}
     if weights is None or isinstance(weights, Mapping):
@@ -64,7 +64,7 @@ def balance(
 
 
 def balance_step(view: View, step: Step, weight_N: NDArray[np.float64] | None = None) -> View:
-    """`balance` as a step, with the contents of its file, which `weight_N` are where they were read already."""
+    """Apply `balance` as a step, with the contents of its file; `weight_N` are contents that were read already."""
     check_not_balanced(view, "balance")
     length = whole_number(step, "length", len(view.position_N))
     seed = whole_number(step, "seed", 0)
@@ -126,7 +126,7 @@ def _weight(text: str, name: str) -> float:
 def class_weights(
     view: View, method: Literal["balanced", "effective"] = "balanced", *, beta: float = 0.999
 ) -> NDArray[np.float64]:
-    """A weight of each class for a weighted loss, float64 `(C,)`; 0 for classes without samples.
+    """Return a weight of each class for a weighted loss, float64 `(C,)`; 0 for classes without samples.
 
     n is the number of labelled samples, n_c that of class c, C the number of classes that have any; with a balanced
     view, of an epoch.

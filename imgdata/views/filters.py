@@ -31,7 +31,7 @@ _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
 
 
 def where(view: View, conditions: str) -> View:
-    """The samples that meet all of `conditions`, such as `width>=64 & format==jpeg & class in cat,dog`.
+    """Keep the samples that meet all of `conditions`, such as `width>=64 & format==jpeg & class in cat,dog`.
 
     - `width`, `height`, `shorter`, `longer` (pixels as stored), `size`, `offset` (bytes), `label`, `orientation`:
       `>=` `>` `<=` `<` `==` `!=` `in` `not in`
@@ -49,7 +49,7 @@ def where(view: View, conditions: str) -> View:
 
 
 def exclude(view: View, keys: Sequence[str] | Path) -> View:
-    """All samples but those with these keys, or with the keys in a text file, one a line.
+    """Drop the samples with these keys, or with the keys in a text file, one a line.
 
     Raises `OptionError` for a key that the split doesn't have: a slip would go unnoticed.
     """
@@ -59,7 +59,7 @@ def exclude(view: View, keys: Sequence[str] | Path) -> View:
 
 
 def exclude_step(view: View, step: Step) -> View:
-    """`exclude` as a step, with the contents of its file."""
+    """Apply `exclude` as a step, with the contents of its file."""
     keys = [*step.values, *(line for line in _read_text(step).splitlines() if line.strip())]
     if not keys:
         raise OptionError(f"exclude: must have keys or a file of them, got {str(step)!r}")

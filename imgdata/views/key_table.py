@@ -18,7 +18,7 @@ from imgdata.views.view import View
 
 
 def whole_number(step: Step, option: str, default: int) -> int:
-    """The value of an option of a step. Raises `OptionError`."""
+    """Return the value of an option of a step. Raises `OptionError`."""
     text = step.options.get(option)
     if text is None:
         return default
@@ -29,7 +29,7 @@ def whole_number(step: Step, option: str, default: int) -> int:
 
 
 def class_numbers(classes: Sequence[ClassName]) -> Callable[[str, str], int]:
-    """A function (id or name, step) -> class index; it raises `OptionError`."""
+    """Return a function (id or name, step) -> class index, which raises `OptionError`."""
     times = Counter(one.name for one in classes)
     known = {one.name: number for number, one in enumerate(classes) if times[one.name] == 1}
     known |= {one.id: number for number, one in enumerate(classes)}
@@ -45,7 +45,7 @@ def class_numbers(classes: Sequence[ClassName]) -> Callable[[str, str], int]:
 
 
 def key_positions(view: View, keys: Sequence[str], step: str) -> NDArray[np.int64]:
-    """Positions in the split, int64, of the samples with these keys."""
+    """Return the positions in the split, int64, of the samples with these keys."""
     found = pc.index_in(pa.array(keys, pa.string()), value_set=view.index.column("key").combine_chunks())
     if found.null_count:
         missing = [key for key, position in zip(keys, found.to_pylist(), strict=True) if position is None]
@@ -57,13 +57,13 @@ def key_positions(view: View, keys: Sequence[str], step: str) -> NDArray[np.int6
 
 
 def rows_of_positions(view: View, position_R: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The rows of these positions, and which of them the view has at all."""
+    """Return the rows of these positions, and which of the positions the view has at all."""
     row_R = np.minimum(np.searchsorted(view.position_N, position_R), len(view.position_N) - 1)
     return row_R, view.position_N[row_R] == position_R
 
 
 def read_key_table(step: Step, column: str) -> dict[str, str]:
-    """`key` -> `column` of the step's CSV file; a key stands in it once."""
+    """Read `key` -> `column` of the step's CSV file, in which no key comes twice."""
     reader = csv.DictReader(io.StringIO(_read_text(step), newline=""))
     if not {"key", column} <= set(reader.fieldnames or ()):
         raise OptionError(f"{step.file}: the first line must name columns key and {column}, got {reader.fieldnames}")
@@ -84,7 +84,7 @@ def _read_text(step: Step) -> str:
 
 
 def csv_bytes(head: tuple[str, str], rows: Any) -> bytes:
-    """A CSV file of two columns, UTF-8."""
+    """Return a CSV file of two columns, UTF-8."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([head, *rows])
     return text.getvalue().encode()

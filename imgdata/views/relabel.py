@@ -16,10 +16,10 @@ from imgdata.views.view import View, check_not_balanced
 
 
 def relabel(view: View, table: Path | Mapping[str, str], *, classes: Literal["keep", "table"] = "keep") -> View:
-    """Other labels for the samples in `table`: a CSV file with columns `key` and `label`, or a mapping of the same.
+    """Give the samples in `table` other labels: a CSV file with columns `key` and `label`, or a mapping of the same.
 
     `keep`: a label is the id or name of one of the classes, or empty for none; samples that aren't in the table keep
-    theirs. `table`: the labels in the table become the classes, numbers by size, words by alphabet; every sample
+    their labels. `table`: the labels in the table become the classes, numbers by size, words by alphabet; every sample
     of the view needs a row. Raises `OptionError`.
     """
     if isinstance(table, Path):
@@ -30,7 +30,7 @@ def relabel(view: View, table: Path | Mapping[str, str], *, classes: Literal["ke
 
 
 def relabel_step(view: View, step: Step) -> View:
-    """`relabel` as a step, with the contents of its file."""
+    """Apply `relabel` as a step, with the contents of its file."""
     check_not_balanced(view, "relabel")
     how = step.options.get("classes", "keep")
     if how not in ("keep", "table"):

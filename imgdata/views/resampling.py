@@ -28,13 +28,13 @@ class Resampling(Protocol):
         """Draws of an epoch, E."""
 
     def rows(self, epoch: int) -> NDArray[np.int64]:
-        """The rows that `epoch` draws, ascending, each as often as it is drawn: int64 `(E,)`."""
+        """Return the rows that `epoch` draws, ascending, each as often as it is drawn: int64 `(E,)`."""
 
     def drawn_N(self) -> NDArray[np.float64]:  # noqa: N802
-        """How often each row is drawn in an epoch, on average over the epochs: float64 `(N,)`."""
+        """Return how often each row is drawn in an epoch, on average over the epochs: float64 `(N,)`."""
 
     def identity(self) -> bytes:
-        """What, beside the labels, decides the draws."""
+        """Return what, beside the labels, decides the draws."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,7 +118,7 @@ class SampleResampling:
 
 
 def quotas(weight_C: NDArray[np.float64], length: int) -> NDArray[np.int64]:
-    """`length` draws shared out by weight, int64 `(C,)`: largest remainders, the first of equals."""
+    """Return `length` draws divided by weight, int64 `(C,)`: largest remainders, the first of equals."""
     exact_C = _shares(weight_C, length)
     quota_C = np.floor(exact_C).astype(np.int64)
     by_rest_C = np.argsort(quota_C - exact_C, kind="stable")
@@ -127,7 +127,7 @@ def quotas(weight_C: NDArray[np.float64], length: int) -> NDArray[np.int64]:
 
 
 def cycle_draws(num_samples: int, *, first: int, count: int, seed: int, stream: int) -> NDArray[np.int64]:
-    """Draws `first` to `first + count - 1` of an endless row of permutations of `range(num_samples)`.
+    """Return draws `first` to `first + count - 1` of an endless sequence of permutations of `range(num_samples)`.
 
     Permutation number t is ranks of the raw Philox outputs t N to t N + N - 1: any draw costs the same.
     """
@@ -142,7 +142,7 @@ def cycle_draws(num_samples: int, *, first: int, count: int, seed: int, stream: 
 
 
 def repeat_numbers(row_E: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How often each entry came before in the ascending `row_E`: 0 for the first of its row, then 1, 2, ..."""
+    """Return how often each entry came before in the ascending `row_E`: 0 for the first of its row, then 1, 2, ..."""
     starts_E = np.concatenate([[True], row_E[1:] != row_E[:-1]]) if len(row_E) else np.empty(0, bool)
     first_E = np.flatnonzero(starts_E)
     repeat_E: NDArray[np.int64] = np.arange(len(row_E)) - first_E[np.cumsum(starts_E) - 1]
@@ -150,7 +150,7 @@ def repeat_numbers(row_E: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _shares(weight: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-    """`length` in proportion to the weights, of which one at least is above 0."""
+    """Return `length` in proportion to the weights, at least one of which is above 0."""
     # By the largest first: a sum or quotient of extreme weights may not be a number.
     relative = weight / weight.max()
     shares: NDArray[np.float64] = relative * (length / math.fsum(relative))

@@ -32,7 +32,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 def open_view(dataset: Dataset, split: str, view: str = "", *, folder: Path | None = None) -> View:
-    """What `view` shows of `split`: the name of a saved view, the text of steps, or a name with steps behind it.
+    """Return the view of `split` that `view` names: a saved view, the text of steps, or a name followed by steps.
 
         open_view(dataset, "train", "fraction=0.1 | balance")
         open_view(dataset, "train", "train45k | exclude,file=bad.txt")
@@ -52,7 +52,7 @@ def open_view(dataset: Dataset, split: str, view: str = "", *, folder: Path | No
 
 
 def apply_steps(view: View, steps: tuple[Step, ...]) -> View:
-    """The steps, one after another, each with the contents of its file. Raises `OptionError`."""
+    """Apply the steps, one after another, each with the contents of its file. Raises `OptionError`."""
     for step in steps:
         # As it was written: a function writes its defaults out.
         view = replace(_APPLY[step.name](view, step), steps=(*view.steps, step), name="")
@@ -104,7 +104,7 @@ def save_view(view: View, name: str, *, overwrite: bool = False) -> Path:
 
 
 def load_view(dataset: Dataset, name: str) -> View:
-    """The saved view `name`, made anew. Raises `ShardError` when it, a file of it or the dataset has changed."""
+    """Load the saved view `name`. Raises `ShardError` when its file, a file it names, or the dataset has changed."""
     folder = dataset.folder.local(VIEWS_FOLDER)
     path = folder / f"{name}.json"
     content = _read(path, dataset)
@@ -124,7 +124,7 @@ def load_view(dataset: Dataset, name: str) -> View:
 
 
 def list_views(dataset: Dataset) -> list[str]:
-    """The names of the saved views, sorted."""
+    """Return the names of the saved views, sorted."""
     return sorted(path.stem for path in (dataset.path / VIEWS_FOLDER).glob("*.json"))
 
 

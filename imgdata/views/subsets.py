@@ -17,7 +17,7 @@ _MAX_FOLDS = 255
 
 
 def subset_fraction(view: View, fraction: float, *, part: SubsetPart = "first", seed: int = 0) -> View:
-    """A share of the samples drawn by class, or with `part="rest"` all the others: together they are the view.
+    """Keep a share of the samples drawn by class, or with `part="rest"` all the others: together they are the view.
 
     `fraction` above 0 and below 1. Each class gives its share rounded down or up, and the total is rounded to the
     nearest. Raises `OptionError`.
@@ -30,7 +30,7 @@ def subset_fraction(view: View, fraction: float, *, part: SubsetPart = "first", 
 
 
 def subset_count(view: View, count: int, *, part: SubsetPart = "first", seed: int = 0) -> View:
-    """`count` samples drawn by class, or with `part="rest"` all the others: CIFAR-10's 45,000 and 5,000.
+    """Keep `count` samples drawn by class, or with `part="rest"` all the others: CIFAR-10's 45,000 and 5,000.
 
     `count` from 1 to one less than there are. Raises `OptionError`.
     """
@@ -43,7 +43,7 @@ def subset_count(view: View, count: int, *, part: SubsetPart = "first", seed: in
 
 
 def fold(view: View, number: int, folds: int, *, part: FoldPart = "train", seed: int = 0) -> View:
-    """Of `folds` equal parts drawn by class, number `number` (from 1) is held out: it (`held`) or the rest (`train`).
+    """Keep the held-out part (`held`) or the rest (`train`) of fold `number` (from 1) of `folds` equal parts, by class.
 
     Every sample is held out in exactly one fold. 2 to 255 folds. Raises `OptionError`.
     """
@@ -61,7 +61,7 @@ def fold(view: View, number: int, folds: int, *, part: FoldPart = "train", seed:
 
 
 def per_class(view: View, count: int, *, seed: int = 0) -> View:
-    """Up to `count` random samples of each class: all where a class has fewer; none without a label.
+    """Keep up to `count` random samples of each class: all where a class has fewer; none without a label.
 
     More of them, with the same seed, include the fewer. Raises `OptionError`.
     """

@@ -60,7 +60,7 @@ class Step:
         return self.options.get({"exclude": "file", "balance": "weights"}.get(self.name, ""))
 
     def with_file(self, name: str) -> "Step":
-        """The same step with its file named `name`."""
+        """Return the same step with its file named `name`."""
         if self.name == "relabel":
             return replace(self, values=(name,))
         option = {"exclude": "file", "balance": "weights"}[self.name]
@@ -89,19 +89,19 @@ class Condition(NamedTuple):
 
 
 def parse_view(text: str) -> tuple[Step, ...]:
-    """The steps of `text`; none for an empty one. `view_text` makes the text again. Raises `OptionError`."""
+    """Return the steps of `text`; none for an empty one. `view_text` is the inverse. Raises `OptionError`."""
     if not text.strip():
         return ()
     return tuple(_parse_step(part.strip()) for part in _cut(text, "|"))
 
 
 def view_text(steps: Iterable[Step]) -> str:
-    """The text of `steps`: what `parse_view` reads."""
+    """Return the text of `steps`, which `parse_view` reads."""
     return " | ".join(map(str, steps))
 
 
 def parse_conditions(text: str) -> tuple[Condition, ...]:
-    """`width>=64 & class in cat,dog` -> its conditions. Raises `OptionError`."""
+    """Return the conditions of a text such as `width>=64 & class in cat,dog`. Raises `OptionError`."""
     return tuple(_parse_condition(part.strip()) for part in _cut(text, "&"))
 
 
@@ -109,12 +109,12 @@ _MAX_BYTES = 1 << 30
 
 
 def quoted(value: str) -> str:
-    """`value` as it must be written: in quotes where it could be read as something else."""
+    """Return `value` as it must be written: in quotes where it could be read as something else."""
     return value if _PLAIN.fullmatch(value) else '"' + value.replace('"', '""') + '"'
 
 
 def read_files(steps: Iterable[Step], folder: Path) -> tuple[Step, ...]:
-    """The steps with the contents of the files that they name, relative to `folder`. Raises `OptionError`."""
+    """Return the steps with the contents of the files that they name, relative to `folder`. Raises `OptionError`."""
     return tuple(step if step.file is None else replace(step, data=_read(folder / step.file, step)) for step in steps)
 
 
@@ -175,7 +175,7 @@ def _unquoted(text: str, whole: str) -> str:
 
 
 def _cut(text: str, separator: str) -> list[str]:
-    """`text` at each `separator` that isn't inside of quotes."""
+    """Cut `text` at each `separator` that isn't inside quotes."""
     parts = [""]
     inside = False
     for character in text:

@@ -68,9 +68,10 @@ class View:
         return view_text(self.steps)
 
     def epoch_rows(self, epoch: int) -> NDArray[np.int64]:
-        """The rows of `epoch`, ascending, int64 `(E,)`, E = `len(self)`; with `balance` some twice, others not at all.
+        """Return the rows of `epoch`, ascending, int64 `(E,)`, E = `len(self)`.
 
-        An `Order` of `len(self)` samples says in which order to take them.
+        With `balance` some rows come several times, others not at all. An `Order` of `len(self)` samples says in which
+        order to take the rows.
         """
         if not 0 <= epoch < MAX_EPOCH:
             raise OptionError(f"epoch must be 0 to 2^32-1, got {epoch}")
@@ -79,17 +80,17 @@ class View:
         return self._epochs.get(epoch, self.resampling.rows)
 
     def epoch_positions(self, epoch: int) -> NDArray[np.int64]:
-        """The positions of `epoch` in the split, ascending, int64 `(E,)`."""
+        """Return the positions of `epoch` in the split, ascending, int64 `(E,)`."""
         return self.position_N[self.epoch_rows(epoch)]
 
     def epoch_labels(self, epoch: int) -> NDArray[np.int32]:
-        """The labels at `epoch_positions`, int32 `(E,)`."""
+        """Return the labels at `epoch_positions`, int32 `(E,)`."""
         return self.label_N[self.epoch_rows(epoch)]
 
     def epoch_repeats(self, epoch: int) -> NDArray[np.int64]:
-        """How often each of `epoch_positions` came before in the epoch, int64 `(E,)`: 0 everywhere without `balance`.
+        """Return how often each of `epoch_positions` came before in the epoch, int64 `(E,)`: all 0 without `balance`.
 
-        With it, the same sample can be augmented in another way each time.
+        By this number, a sample that is drawn again can be augmented in another way each time.
         """
         return repeat_numbers(self.epoch_rows(epoch))
 
@@ -130,7 +131,7 @@ class View:
 
 
 def whole(dataset: Dataset, split: str) -> View:
-    """All samples of a split, as they are. Raises `KeyError` when there is no such split."""
+    """Return all samples of a split, as they are. Raises `KeyError` when there is no such split."""
     index = dataset[split].index
     index.load(("label", "shard"))
     return View(
@@ -144,7 +145,7 @@ def whole(dataset: Dataset, split: str) -> View:
 
 
 def select_rows(view: View, kept_N: NDArray[np.bool_], step: Step) -> View:
-    """The rows where `kept_N` is true; `step` says how they were chosen."""
+    """Keep the rows where `kept_N` is true; `step` says how they were chosen."""
     check_not_balanced(view, step.name)
     return replace(
         view,
@@ -156,13 +157,13 @@ def select_rows(view: View, kept_N: NDArray[np.bool_], step: Step) -> View:
 
 
 def check_not_balanced(view: View, step: str) -> None:
-    """`balance` decides on the epochs of all that came before, so nothing can follow it. Raises `OptionError`."""
+    """Refuse a step after `balance`, which decides on the epochs of all steps before. Raises `OptionError`."""
     if view.resampling is not None:
         raise OptionError(f"view: balance must be the last step, got {step} after it")
 
 
 def make_step(name: str, value: str, **options: object) -> Step:
-    """A step of one value, with its options as text."""
+    """Return a step of one value, with its options as text."""
     texts: Mapping[str, str] = {option: str(chosen) for option, chosen in options.items()}
     return Step(name=name, values=(value,), options=texts)
 

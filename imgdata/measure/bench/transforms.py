@@ -14,7 +14,10 @@ from imgdata.recipes.recipe import Op, Recipe
 
 
 def transforms(recipe: Recipe, dtype: DType | None, *, pil: bool) -> v2.Compose:
-    """PIL image, or uint8 `(3, H, W)`, -> `dtype` `(3, H, W)`. For recipes that `Peer.refuses` lets pass."""
+    """Return the transform from PIL images, or uint8 `(3, H, W)`, to `dtype` `(3, H, W)`.
+
+    For recipes that `Peer.refuses` accepts.
+    """
     steps = [_operator(op) for op in recipe.ops if not isinstance(op, ops.Normalize | ops.RandomErasing)]
     if pil:
         steps.append(v2.PILToTensor())
@@ -36,7 +39,7 @@ class Decoded:
         self._transform = transform
 
     def __call__(self, data: bytes) -> Any:
-        """An encoded image -> `(3, H, W)`."""
+        """Return an encoded image as `(3, H, W)`."""
         # A copy: PyTorch takes no read-only memory without a warning.
         encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         try:
@@ -84,7 +87,7 @@ def _operator(op: Op) -> v2.Transform:
 
 
 def _size(size: object) -> int | list[int]:
-    """As torchvision takes it; one number is the shorter side of `Resize`, and both sides elsewhere."""
+    """Return a size in torchvision's form; one number is the shorter side of `Resize`, and both sides elsewhere."""
     assert isinstance(size, int | tuple)
     return list(size) if isinstance(size, tuple) else size
 

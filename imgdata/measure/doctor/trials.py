@@ -61,7 +61,7 @@ class InMemory:
     """Threads that make batches; 1 on a GPU."""
 
     def images_per_s(self, cores: float) -> float:
-        """What a loader gives on so many cores: they share planning and making, and one thread alone plans."""
+        """Return a loader's rate on so many cores, which share planning and making; planning is one thread's work."""
         if self.workers == 1:
             return 1000 / max(self.plan_ms, self.make_ms)
         most = 1000 * min(self.workers, cores) / self.make_ms

@@ -71,7 +71,7 @@ def search(
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[list[Trial], Trial, int]:
-    """(trials, the best, candidates left out): one setting after the other is changed, the best value of each kept.
+    """Return (trials, the best, candidates left out); settings are changed one by one, the best value of each kept.
 
     `values` has the candidates of each setting, the most important first. `measure` is given a setting and the seconds
     that it may take, and returns images/s, or None where that setting is impossible.
@@ -106,7 +106,7 @@ def _repeated(
     each: float,
     time_left: Callable[[], float],
 ) -> list[Trial]:
-    """The trials, the best ones and the first made again as far as time reaches."""
+    """Repeat the best trials and the first one as far as time reaches, and return all trials."""
     rates = [trial.images_per_s for trial in trials]
     finalists = sorted(range(len(trials)), key=lambda number: -rates[number])[:_FINALISTS]
     # What the user has now is what the others are compared with.
@@ -134,7 +134,7 @@ def tune(case: Case, seconds: float, *, cores: float, decode_images_per_s: float
 
 
 def code(case: Case, setting: Setting) -> str:
-    """The line of Python that makes the loader."""
+    """Return the line of Python that makes the loader."""
     arguments = {
         "split": case.opened.view.split,
         "batch_size": case.options.batch_size,

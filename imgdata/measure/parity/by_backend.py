@@ -67,7 +67,7 @@ def _setup(split: Split, recipe: Recipe) -> BackendSetup:
 
 
 def _work(params: BatchParams) -> BatchRequest:
-    """What comes behind `Normalize` is left out of the parameters, too."""
+    """Return the request for a batch, without what comes after `Normalize` in its parameters."""
     count = len(params)
     params = replace(params, erase_N4=np.zeros_like(params.erase_N4))
     unmixed = MixParams(kind="none", lam=1.0, box_4=(0, 0, 0, 0), partner_N=np.arange(count))

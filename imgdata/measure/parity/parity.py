@@ -112,7 +112,7 @@ def parity(
 
 
 def difference(ours: NDArray[np.generic], theirs: NDArray[np.generic]) -> Difference:
-    """Of two arrays of one shape, in their own steps."""
+    """Return the difference of two arrays of one shape, in their own steps."""
     apart = np.abs(ours.astype(np.float32) - theirs.astype(np.float32))
     # A step between normalised values is 1 up to their rounding.
     within_1 = float((apart < 1.001).mean())
@@ -120,7 +120,7 @@ def difference(ours: NDArray[np.generic], theirs: NDArray[np.generic]) -> Differ
 
 
 def _decoded(picture: Picture) -> Image.Image:
-    """As a user of torchvision has it, but only if no backend would refuse it."""
+    """Decode as a user of torchvision does, but only where no backend would refuse the image."""
     info = probe(picture.data)
     refuse_large(info, MAX_PIXELS)
     check(picture.data, info)
@@ -157,7 +157,7 @@ def _compared(
 def _theirs(
     pictures: Iterable[Image.Image | torch.Tensor], batch: BatchParams, mix: MixParams, recipe: Recipe, seed: int
 ) -> NDArray[np.generic]:
-    """Torchvision's whole batch `(N, 3, H, W)`, in steps of 255."""
+    """Return torchvision's whole batch `(N, 3, H, W)`, in steps of 255."""
     windows = [reference.window(picture, batch, row, recipe) for row, picture in enumerate(pictures)]
     if not _makes_floats(recipe):
         return torch.stack(windows).numpy()
@@ -170,7 +170,7 @@ def _theirs(
 def _ours(
     window_NHWC: NDArray[np.uint8], batch: BatchParams, mix: MixParams, recipe: Recipe, seed: int
 ) -> NDArray[np.generic]:
-    """Our whole batch `(N, 3, H, W)`, in steps of 255, from a backend's windows."""
+    """Return our whole batch `(N, 3, H, W)`, in steps of 255, from a backend's windows."""
     if not _makes_floats(recipe):
         return window_NHWC.transpose(0, 3, 1, 2)
     image_NCHW = np.empty((len(batch), 3, batch.height, batch.width), np.float32)
@@ -185,7 +185,7 @@ def _makes_floats(recipe: Recipe) -> bool:
 
 
 def _in_steps(image_NCHW: NDArray[np.float32], recipe: Recipe) -> NDArray[np.float32]:
-    """Values 0 to 1, or normalised, so that a step of uint8 is 1."""
+    """Return values 0 to 1, or normalised values, so that a step of uint8 is 1."""
     normalize = recipe.find(Normalize)
     std_3 = np.array(normalize.std if normalize else (1.0, 1.0, 1.0), np.float32)
     return image_NCHW * (np.float32(255) * std_3[:, None, None])

@@ -48,11 +48,11 @@ class Followed:
     """The pixel that is followed, in the example as it was stored."""
 
     def keys(self) -> tuple[str, ...]:
-        """Keys of the samples that are shown."""
+        """Return the keys of the samples that are shown."""
         return tuple(self.view.index.row(int(self.view.position_N[row])).key for row in self.row_M)
 
     def place_in(self, recipe: Recipe) -> tuple[int, int] | None:
-        """(row, column) of the followed pixel in what `recipe` makes of the example; None where it is cut off."""
+        """Return (row, column) of the followed pixel in the example after `recipe`; None where it is cut off."""
         return spot_in_window(self.spot, _params(self.view, self.row_M, self.seed, recipe))
 
 
@@ -88,7 +88,7 @@ class Pixels(NamedTuple):
 
 
 def raw_rows(followed: Followed, panels: list[Panel]) -> Iterator[TraceRow]:
-    """The rows of the files as they lie in the shards, and of their pixels."""
+    """Return the rows of the files as they are in the shards, and of their pixels."""
     view, spot = followed.view, followed.spot
     split, positions = open_dataset(view.folder.path)[view.split], view.position_N.tolist()
 
@@ -136,7 +136,7 @@ def raw_rows(followed: Followed, panels: list[Panel]) -> Iterator[TraceRow]:
 
 
 def pixel_rows(stage: Stage, followed: Followed, recipe: Recipe, panels: list[Panel]) -> Pixels:
-    """A row for each operator of `recipe`: the loader's pixels with all operators up to it."""
+    """Return a row for each operator of `recipe`: the loader's pixels with all operators up to it."""
     rows: list[TraceRow] = []
     before = ""
     made = None
@@ -173,7 +173,7 @@ class _Made(NamedTuple):
 
 
 def _images(view: View, row_M: NDArray[np.int64], seed: int, recipe: Recipe) -> tuple[_Made, float]:
-    """What the loader gives for rows of the view; and milliseconds for one of all."""
+    """Return what the loader makes of rows of the view, and the milliseconds for one of all."""
     options = LoaderOptions(
         batch_size=len(view),
         recipe=recipe,
@@ -196,7 +196,7 @@ def _images(view: View, row_M: NDArray[np.int64], seed: int, recipe: Recipe) -> 
 
 
 def _params(view: View, row_M: NDArray[np.int64], seed: int, recipe: Recipe) -> BatchParams:
-    """What `recipe` does to the example, as the only row."""
+    """Return the parameters that `recipe` draws for the example, as the only row."""
     position_N, index = view.position_N[row_M[:1]], view.index
     index.load(("width", "height"))
     width_N, height_N = index.width_N[position_N], index.height_N[position_N]
@@ -204,7 +204,7 @@ def _params(view: View, row_M: NDArray[np.int64], seed: int, recipe: Recipe) -> 
 
 
 def spot_in_picture(spot: Spot, one: BatchParams) -> Spot:
-    """Where a place in the window of an unmirrored, unturned crop lies in the picture; see `BatchParams`."""
+    """Map a place in the window of an unmirrored, unrotated crop to the picture; see `BatchParams`."""
     left, top, width, height = one.box_N4[0].tolist()
     resized_width, resized_height = one.resized_N2[0].tolist()
     offset_x, offset_y = one.offset_N2[0].tolist()
@@ -212,9 +212,9 @@ def spot_in_picture(spot: Spot, one: BatchParams) -> Spot:
 
 
 def spot_in_window(spot: Spot, one: BatchParams) -> tuple[int, int] | None:
-    """(row, column) of the pixel over that place after crop, flips and turn; None where it is outside.
+    """Return (row, column) of the pixel over that place after crop, flips and rotation; None where it is outside.
 
-    What a policy shears or shifts is not followed.
+    Pixels that a policy shears or shifts are not followed.
     """
     left, top, width, height = one.box_N4[0].tolist()
     resized_width, resized_height = one.resized_N2[0].tolist()

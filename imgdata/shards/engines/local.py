@@ -112,7 +112,7 @@ class LocalEngine:
         return 1
 
     def _write(self, threads: int) -> None:
-        """Thread of this process: write the shards itself."""
+        """Write the shards in this thread of this process."""
 
         def tell(*done: int) -> None:
             if self._stopped.is_set():
@@ -130,7 +130,7 @@ class LocalEngine:
                 return
 
     def _attend(self, process: "subprocess.Popen[bytes]", threads: int) -> None:
-        """Thread that hands tasks to a process and listens to it."""
+        """Hand tasks to a worker process and read its answers; the main function of a thread."""
         assert process.stdin is not None
         assert process.stdout is not None
         while (task := self._tasks.get()) is not None:
@@ -175,7 +175,7 @@ def _start_process(lock: int | None) -> "subprocess.Popen[bytes]":
 
 
 def serve() -> None:
-    """Main function of a worker process: read tasks from standard input until it ends, answer on standard output."""
+    """Run a worker process: read tasks from standard input until it ends, and answer on standard output."""
     answers: IO[bytes] = os.fdopen(os.dup(1), "wb")
     # Nothing that a library prints may get between the answers.
     os.dup2(2, 1)
