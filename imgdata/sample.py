@@ -38,7 +38,7 @@ def fields_of(value: object) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class SampleRef:
-    """Where the bytes of one raw sample lie, and what is known of it without reading them."""
+    """The place of one raw sample's bytes, and what is known of the sample without reading them."""
 
     name: str
     """Unique, readable name inside the source, such as `train/n01440764/n01440764_10026.JPEG`."""
@@ -49,9 +49,9 @@ class SampleRef:
     size: int
     """Bytes of the encoded image; an estimate where the listing says so."""
     container: int = 0
-    """Which of the reader's container files holds the sample; 0 for one file a sample."""
+    """Number of the container file of the reader that holds the sample; 0 for one file a sample."""
     offset: int = 0
-    """Where the sample starts in its container: a byte, or a row for arrays and tables."""
+    """Start of the sample in its container: a byte, or a row for arrays and tables."""
     fields: str = ""
     """Further columns as one JSON object (`json` member); empty when there are none."""
     state: int = 0
@@ -66,7 +66,7 @@ class Sample:
     image: bytes
     """The encoded image, as stored in the shard."""
     format: str
-    """What the bytes are: `jpeg`, `png`, `webp`, ..."""
+    """Format of the bytes: `jpeg`, `png`, `webp`, ..."""
     label: int
     """Class index; -1 when the sample has no label."""
     fields: dict[str, object]
@@ -116,7 +116,7 @@ class Batch:
     positions: "torch.Tensor"
     """Positions in the split, int64 `(N,)`, in the processor's memory."""
     valid: "torch.Tensor"
-    """False for padding and for images that were skipped, bool `(N,)`, in the processor's memory."""
+    """Mask of valid samples, not padding or skipped images: bool `(N,)`, in the processor's memory."""
 
     def __iter__(self) -> "Iterator[torch.Tensor]":
         return iter((self.images, self.labels))

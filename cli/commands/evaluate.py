@@ -24,9 +24,11 @@ _NAME_WIDTH = 32
 
 
 @click.command(short_help="Measure how good a trained network is on a split.")
-@click.argument("network", metavar="RUN|NETWORK")
+@click.argument("network", metavar="NETWORK")
 @dataset_argument
-@click.option("--split", metavar="NAME", help="By default what the run was validated with; else val, test or the like.")
+@click.option(
+    "--split", metavar="NAME", help="Split to measure.  [what the run was validated with; else val, test or the like]"
+)
 @click.option("--view", default="", help='A saved view, or steps such as "fraction=0.1".')
 @network_options
 @click.option(
@@ -81,12 +83,13 @@ def command(
 ) -> None:
     """Measure a network on a split of DATASET: each sample counts once, also under torchrun.
 
-    RUN is the folder of `imgdata train`; NETWORK a network's name, with --weights or --pretrained, for datasets with
-    some of ImageNet's classes, by wnid, name or number.
+    NETWORK is the folder of a run of `imgdata train`, or a network's name with --weights or --pretrained, for datasets
+    with some of ImageNet's classes, by wnid, name or number.
 
     \b
       imgdata evaluate runs/a out/
-      imgdata evaluate runs/a out/ --split test --predictions test.csv --worst 25 --sheet worst.png
+      imgdata evaluate runs/a out/ --split test --predictions test.csv
+      imgdata evaluate runs/a out/ --worst 25 --sheet worst.png
       imgdata evaluate resnet50 imagenet/ --pretrained --json
       torchrun --nproc-per-node 4 --no-python imgdata evaluate runs/a out/
     """  # noqa: D301

@@ -12,16 +12,23 @@ from ..options.network import weights_options
 
 
 @click.command("export-model", short_help="Write a trained network as an ONNX file.")
-@click.argument("network", metavar="RUN|NETWORK")
-@click.option("-o", "--output", "path", required=True, type=click.Path(path_type=Path, dir_okay=False), help=".onnx.")
+@click.argument("network", metavar="NETWORK")
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write: .onnx.",
+)
 @weights_options
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
 def command(network: str, path: Path, quiet: bool, as_json: bool, **options: Any) -> None:
     """Write a network as ONNX, for batches of any length, and check it with onnxruntime before it gets its name.
 
-    RUN is the folder of `imgdata train`; NETWORK a network's name, with --weights or --pretrained. Class names, mean,
-    deviation and size stand in the file's metadata.
+    NETWORK is the folder of a run of `imgdata train`, or a network's name with --weights or --pretrained. Class names,
+    mean, deviation and size are in the file's metadata.
 
     \b
       imgdata export-model runs/a -o model.onnx

@@ -11,10 +11,15 @@ from ..options.network import left_out, network_options
 
 
 @click.command(short_help="Write the feature vector of each image to a file.")
-@click.argument("network", metavar="RUN|NETWORK")
+@click.argument("network", metavar="NETWORK")
 @dataset_argument
 @click.option(
-    "-o", "--output", "path", required=True, type=click.Path(path_type=Path, dir_okay=False), help=".npz or .parquet."
+    "-o",
+    "--output",
+    "path",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write: .npz or .parquet.",
 )
 @click.option("--split", default="train", show_default=True, help="Name of the split.")
 @click.option("--view", default="", help='A saved view, or steps such as "fraction=0.1".')
@@ -29,7 +34,8 @@ def command(network: str, dataset: Path, path: Path, quiet: bool, as_json: bool,
     """Write the input of the network's classifier for each image of DATASET, with keys and labels.
 
     One row for each sample, in the order of the index: 2048 numbers of resnet50, 4096 of vgg16, 1280 of
-    efficientnet_b0. RUN is the folder of `imgdata train`; NETWORK a network's name, with --weights or --pretrained.
+    efficientnet_b0. NETWORK is the folder of a run of `imgdata train`, or a network's name with
+    --weights or --pretrained.
 
     \b
       imgdata features resnet50 out/ --pretrained --split train -o features.npz

@@ -14,7 +14,7 @@ _TITLES = {"purpose": "what for", "weights": "weights on the hub"}
 
 
 @click.command(short_help="List networks by name, with their sizes.")
-@click.argument("pattern", required=False)
+@click.argument("pattern", metavar="[PATTERN]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def command(pattern: str | None, as_json: bool) -> None:
     """List networks to begin with, or all of timm's whose names contain PATTERN.

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _BAR = 24
 
 
-@click.command(short_help="Say what a trained network sees in images.")
-@click.argument("network", metavar="RUN|NETWORK")
+@click.command(short_help="Classify images with a trained network.")
+@click.argument("network", metavar="NETWORK")
 @click.argument("images", metavar="IMAGE...|DATASET", nargs=-1, required=True)
 @click.option(
     "-o",
@@ -63,8 +63,8 @@ def command(
 ) -> None:
     """Print the most probable classes of each IMAGE: a file, a folder or a URL; or write those of a DATASET.
 
-    RUN is the folder of `imgdata train`; NETWORK a network's name, with --weights or --pretrained. An image that can't
-    be used is named on standard error, the others are done, and the exit code is 1.
+    NETWORK is the folder of a run of `imgdata train`, or a network's name with --weights or --pretrained. An image that
+    can't be used is named on standard error; the others are classified, and the exit code is 1.
 
     \b
       imgdata predict runs/a photos/ --explain looked/

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from ..options.common import quiet_option
+
 
 def byte_size(text: str) -> int:
     """Return a number of bytes, with a unit if wanted: `256MB`, `1GiB`, `500000`."""
@@ -19,7 +21,7 @@ def byte_size(text: str) -> int:
         raise click.BadParameter(str(error)) from error
 
 
-@click.command(short_help="Turn an image dataset into shards.")
+@click.command(short_help="Turn an image dataset into verified, indexed shards.")
 @click.argument("source")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--source", "kind", help="Which layout SOURCE has, when several fit: cifar, imagenet, folder, table, ...")
@@ -122,8 +124,10 @@ def byte_size(text: str) -> int:
     "--engine", type=click.Choice(["local"]), default="local", show_default=True, help="What runs the workers."
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan, and what is in OUT; write nothing.")
-@click.option("--overwrite", is_flag=True, help="Replace a dataset in OUT, once the new one is whole; resumes as well.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace a dataset in OUT, once the new one is complete; also resumes that."
+)
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
 def command(source: str, out: Path, **options: Any) -> None:
     """Turn the raw dataset SOURCE into WebDataset shards, with an index, in the folder OUT.
@@ -137,8 +141,8 @@ def command(source: str, out: Path, **options: Any) -> None:
       imgdata shard photos/ out/ --split train=0.9,val=0.1 --resize 256
       imgdata shard cifar-10-python.tar.gz out/
 
-    A run that was cut off is resumed by the same command. An old dataset in OUT is replaced with --overwrite only, once
-    the new one is whole.
+    The same command resumes a run that was interrupted. An old dataset in OUT is replaced only with --overwrite, once
+    the new one is complete.
     """  # noqa: D301 - click wants a real backspace
     from imgdata.images.encode import Encoding
     from imgdata.shards.job import plan_shards, shard

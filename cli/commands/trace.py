@@ -37,7 +37,7 @@ _WIDE = 96
     flag_value="on",
     help="Mirror half of the pictures.  [auto: unless classes are digits or letters]",
 )
-@click.option("--no-flip", is_flag=True, hidden=True)
+@click.option("--no-flip", is_flag=True, hidden=True, help="Don't mirror pictures.")
 @click.option("--size", type=click.IntRange(min=8), help="Side of the pictures in pixels.")
 @click.option("--hold-out", type=click.FloatRange(min=0), help="Samples held out for validation; below 1: their share.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of weights and augmentation.  [0]")

@@ -50,7 +50,7 @@ def command(
       imgdata train out/ --model resnet50 --epochs 18 --out runs/a
       imgdata train out/ --out runs/a --resume
       imgdata train out/ --config runs/a --lr 0.05 --out runs/c
-      torchrun --nproc-per-node 8 --no-python imgdata train out/ --model resnet50 --out runs/b
+      torchrun --nproc-per-node 8 --no-python imgdata train out/ --out runs/b
     """  # noqa: D301
     from imgdata.errors import OptionError
     from imgdata.order.ranks import rank_and_world

@@ -64,7 +64,7 @@ class ShardDisplay(Display, Watcher):
             self.console.print(f"{done:,}/{self._total:,} samples, {self._figures()}, {self._seconds_left()}")
 
     def interrupted(self) -> None:
-        """Say what is safe, and how to go on."""
+        """Say what is kept, and how to resume."""
         self.stop()
         self.console.print("finished shards are kept; the same command resumes from there")
 

@@ -66,7 +66,7 @@ SECTIONS: Mapping[str, list[click.Option]] = {
         _option("--val-view", "View of the validation split.", metavar="VIEW"),
         _option(
             "--hold-out",
-            "Or hold out so many (below 1: that share) of the training samples.  [0.1 without a val split]",
+            "Hold out so many training samples instead; below 1: that share.  [0.1 without a val split]",
             type=_ZERO,
         ),
         _flag("--balance", "Draw all classes equally often."),
@@ -83,14 +83,14 @@ SECTIONS: Mapping[str, list[click.Option]] = {
         _flag("--progressive", "Begin with smaller pictures."),
     ],
     "Course": [
-        _option("--epochs", "By default as the number of samples suggests.", type=_COUNT),
+        _option("--epochs", "Epochs.  [by the number of samples]", type=_COUNT),
         _option("--patience", "End after so many epochs without a better one.", type=_COUNT),
         _option("--batch-size", "Samples of a step, over all ranks.", type=_COUNT),
         _option("--accumulate", "Parts in which a batch is computed, to save memory.", type=_COUNT),
-        _choice("--optimizer", "sgd|adamw", "By default as the network suggests."),
+        _choice("--optimizer", "sgd|adamw", "Optimizer.  [by the network]"),
         _option("--lr", "Highest learning rate.", type=_ZERO),
         _choice("--curve", "cosine|onecycle|constant", "Course of the learning rate.  [cosine]"),
-        _option("--warmup", "Epochs in which it rises from 0.", type=_ZERO),
+        _option("--warmup", "Epochs in which the learning rate rises from 0.", type=_ZERO),
         _option("--momentum", "Momentum of SGD.  [0.9]", type=_ONE),
         _option("--weight-decay", "Weight decay of all weights but norms and biases.", type=_ZERO),
         _option("--label-smoothing", "Share of a label that is spread over all classes.", type=_ONE),
@@ -115,7 +115,7 @@ SECTIONS: Mapping[str, list[click.Option]] = {
 
 
 class SectionedCommand(click.Command):
-    """A command whose settings stand in sections in its help, behind its other options."""
+    """A command whose help shows its settings in sections, after its other options."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)

@@ -43,13 +43,13 @@ JSON_FIELDS = (
     pa.field("json_size", pa.int64(), nullable=False),
     pa.field("json_xxh64", pa.uint64(), nullable=False),
 )
-"""Further columns when the samples have a `json` member: where it lies and its hash; size 0 where it is absent."""
+"""Further columns when samples have a `json` member: its place and hash; size 0 for samples without that member."""
 
 _ROW_GROUP = 1 << 17
 _FEW_ROWS = 1_000_000
 """So many rows take little memory, whatever the file's size."""
 _DAMAGE = (pa.ArrowException, OSError, KeyError, UnicodeDecodeError)
-"""What pyarrow raises while it reads a damaged file; the last one for names of columns and for words."""
+"""Errors that pyarrow raises while it reads a damaged file; the last one for names of columns and for words."""
 
 
 def index_schema(*, has_json: bool) -> pa.Schema:
@@ -86,7 +86,7 @@ def _row_group(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     for field in schema:
         column = rows.column(field.name)
         if field.type == _WORD:
-            # Dictionaries depend on who built a chunk; encoding the words anew orders them by first row.
+            # Dictionaries depend on who built a chunk; encoding the words again orders them by first row.
             column = pa.chunked_array([column.cast(pa.string()).combine_chunks().dictionary_encode()])
         columns.append(column.cast(field.type))
     return pa.table(columns, schema=schema)
@@ -110,7 +110,7 @@ class IndexRow(NamedTuple):
 
 
 class Index:
-    """The columns of one split, each read from the file on its first use. Picklable: a copy reads anew."""
+    """The columns of one split, each read from the file on its first use. Picklable: a copy reads the file again."""
 
     def __init__(self, path: Path, limits: IndexLimits = NO_LIMITS) -> None:
         """Read the file's footer and check its columns; `limits` are for their values. Raises `ShardError`."""

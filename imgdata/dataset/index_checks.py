@@ -31,7 +31,7 @@ _RANGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class IndexLimits:
-    """What the rest of a dataset says of the values in an index."""
+    """Limits that the rest of a dataset sets for the values in an index."""
 
     num_classes: int | None = None
     """Labels are less than this; None where it isn't known."""

@@ -79,7 +79,7 @@ class Manifest:
     image_extension: str
     """Extension of the images in the tars; alternatives are separated by `;`."""
     label_from: str
-    """Where the labels stand in the tars: `cls`, `txt`, `json:FIELD`, `folder` or `none`."""
+    """Source of the labels in the tars: `cls`, `txt`, `json:FIELD`, `folder` or `none`."""
     has_json: bool
     """Whether samples have a `json` member."""
     rejected: int

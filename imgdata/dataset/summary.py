@@ -29,7 +29,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """How evenly samples are spread over the classes."""
+    """The spread of samples over the classes."""
 
     largest: int
     smallest: int
@@ -71,14 +71,14 @@ class SplitSummary:
     formats: dict[str, int]
     modes: dict[str, int]
     width: Spread | None
-    """None when the split is empty."""
+    """Spread of the widths in pixels; None when the split is empty."""
     height: Spread | None
     shorter_side: dict[str, int]
     """Pixels of the shorter side, as `from-to` -> samples; empty bins at both ends are left out."""
     rotated: int
     """Samples whose EXIF orientation isn't upright."""
     balance: Balance | None
-    """None when nothing is labelled."""
+    """Imbalance of the classes; None when nothing is labelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

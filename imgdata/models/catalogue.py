@@ -86,7 +86,7 @@ class Recommended:
     size: int
     """Side of the pictures that it is meant for, in pixels."""
     parameters: int
-    """With `classes` classes."""
+    """Number of parameters with `classes` classes."""
     features: int
     """Width of what the classifier gets: `head_hidden_size`."""
     classes: int

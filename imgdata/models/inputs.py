@@ -18,9 +18,9 @@ class ModelInput:
     size: int
     """Side of what the network gets, in pixels."""
     resize: int
-    """Shorter side of a whole picture in evaluation, in pixels; the middle of it is cut out."""
+    """Shorter side of a whole picture in evaluation, in pixels; the middle of the picture is cut out."""
     mean: Triple
-    """Of red, green and blue, on the scale from 0 to 1."""
+    """Mean of red, green and blue, on the scale from 0 to 1."""
     std: Triple
     interpolation: Resampling
     squash: bool = False

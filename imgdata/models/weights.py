@@ -24,12 +24,12 @@ _NESTS = (
     "model_state_dict",
     "module",
 )
-"""Where checkpoints keep the state dict. Averages come first: they are what a training that makes them validates."""
+"""Keys of checkpoints that hold the state dict. Averages come first: a training that computes them validates them."""
 _PREFIXES = ("module.", "_orig_mod.", "model.")
-"""In front of all names: of DistributedDataParallel and averages, of torch.compile, of Lightning."""
+"""Prefixes of all names: of DistributedDataParallel and averages, of torch.compile, of Lightning."""
 _LISTED = 5
 _DAMAGES = (AssertionError, AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError, struct.error)
-"""What PyTorch raises for pickles that are cut off or have changed bytes, beside `UnpicklingError`."""
+"""Errors that PyTorch raises for pickles that are cut off or have changed bytes, beside `UnpicklingError`."""
 
 
 def load_weights(model: nn.Module, path: Path, *, num_classes: int | None, size: int, native: int) -> None:
@@ -123,7 +123,7 @@ def _read_torch(path: Path) -> Any:
             raise _damaged(path, "no pickle that can be read") from error
         raise OptionError(
             f"{path}: must hold tensors and plain values alone, got a pickle that asks for {asked[1]}, and such a file "
-            "can run any code; where you trust it, save `model.state_dict()` anew, best as safetensors"
+            "can run any code; where you trust it, save `model.state_dict()` again, best as safetensors"
         ) from error
     except _DAMAGES as error:
         raise _damaged(path, error) from error
@@ -177,7 +177,7 @@ _LITE_EXPANDING = {
     "_bn2": "bn3",
 }
 _LITE_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-"""Of blocks that begin with the depthwise convolution."""
+"""Names in blocks that begin with the depthwise convolution."""
 _VGG_LAYERS = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2", "classifier.6": "head.fc"}
 _VGG_SHAPES = {"classifier.0.weight": (-1, 512, 7, 7), "classifier.3.weight": (-1, 4096, 1, 1)}
 

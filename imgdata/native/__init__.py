@@ -20,10 +20,10 @@ else:
 """Names of the ways in which this machine can add up samples, the fastest last; all give the same bytes."""
 
 DONE, UNFIT, NO_MEMORY, CUT_SHORT, GIVEN_UP = range(5)
-"""What became of a picture: it is there; another decoder has to judge; no memory; the file ends before it; nobody did
-it, since the job was cancelled or the pool closed."""
+"""Outcome of a picture: made; left to another decoder; no memory; the file ends before it; not made, since the job was
+cancelled or the pool closed."""
 IO_ERROR = 100
-"""From here on: the `errno` of a read that failed, added to it."""
+"""First outcome of failed reads: the `errno` of the read is added to this number."""
 
 _KINDS = {"uint8": 0, "float16": 1, "float32": 2}
 
@@ -62,7 +62,7 @@ def resize_plane(
 
 
 class Job:
-    """Pictures that the threads of a `Pool` are making. Dropping it cancels it."""
+    """Pictures that the threads of a `Pool` are making. Dropping the job cancels it."""
 
     def __init__(self, job: Any) -> None:
         self._job = job
@@ -79,7 +79,7 @@ class Job:
         return bool(self._job.done())
 
     def cancel(self) -> None:
-        """Leave out what was not begun; returns when no thread writes any more."""
+        """Cancel the pictures that were not begun, and return when no thread writes any more."""
         self._job.cancel()
 
 
@@ -87,7 +87,7 @@ class Pool:
     """Threads, outside Python, that make pictures of JPEGs in files. A forked child can't use its parent's."""
 
     def __init__(self, threads: int) -> None:
-        """Start them. Raises `OSError` where that many can't be."""
+        """Start the threads. Raises `OSError` where the system can't start that many."""
         self._pool = _compiled.Pool(threads)
 
     def submit(
@@ -122,8 +122,8 @@ class Pool:
         `images` is uint8, float16 or float32, `(B, 3, H, W)` when `planar`, else `(B, H, W, 3)`. Floats become
         `value * scale + shift`. Margins are black, or mirrored. Resizes are antialiased, `bicubic` or bilinear.
 
-        `UNFIT` are the JPEGs that `resize_jpeg` has none for, as far as they had to be read, and those that don't end
-        with an end marker: what lies behind a crop is not decoded. What is then in the picture is undefined.
+        `UNFIT` are the JPEGs for which `resize_jpeg` returns None, as far as they had to be read, and those without an
+        end marker: data after a crop is not decoded. The pixels of such a picture are undefined.
         """
         height, width = images.shape[2:] if planar else images.shape[1:3]
         scale_23 = np.array([[1.0] * 3 if scale_3 is None else scale_3, [0.0] * 3 if shift_3 is None else shift_3])
@@ -141,5 +141,5 @@ class Pool:
         return Job(job)
 
     def close(self) -> None:
-        """End the threads, and give up what was not begun; may be called twice."""
+        """End the threads, and cancel the pictures that were not begun; may be called twice."""
         self._pool.close()

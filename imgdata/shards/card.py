@@ -111,12 +111,12 @@ def _plain(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """Return `text` from elsewhere as it may stand between backticks."""
+    """Return `text` from elsewhere so that it can be put between backticks."""
     return "".join("_" if letter == "`" or not letter.isprintable() else letter for letter in text)
 
 
 def _in_quotes(text: str) -> str:
-    """Return `text` as it stands between the quotes of a string in Python code."""
+    """Return `text` as it is written between the quotes of a string in Python code."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 

@@ -33,7 +33,7 @@ _BLOCK = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """What a dataset holds of one split: the images that were kept, and those that were left out."""
+    """One split of a dataset: the images that were kept, and those that were left out."""
 
     split: str
     source_N: pa.ChunkedArray
@@ -90,7 +90,7 @@ def changed_images(
 ) -> list[str]:
     """Return the names of the images of `stored` that would be stored with other bytes now, or be left out.
 
-    `extension` is that of the stored images; `advanced(done, total)` hears of every block of images.
+    `extension` is that of the stored images; `advanced(done, total)` is called after every block of images.
     """
     blocks = [block for part in stored for block in _blocks(listing, part)]
 

@@ -50,8 +50,8 @@ def export(
 ) -> Exported:
     """Write the images of the dataset in `out` to `folder/<split>/<class id>/<name>`.
 
-    A file has its name in the raw dataset where that is unique in its class, else its key. Every image is
-    compared with its hash on the way. `progress(done, total)` hears of every thousandth file and the last. Raises
+    A file has its name in the raw dataset where that is unique in its class, else its key. Every image is compared
+    with its hash on the way. `progress(done, total)` is called after every thousandth file and the last. Raises
     `OptionError` for an unknown split or a folder that isn't empty, `ShardError` for a damaged dataset,
     `OutputError` when a file can't be written; then `folder` is as it was before.
     """

@@ -95,10 +95,14 @@ def _close_gaps(job: JobFolder, name: str, split: str, kept: Sequence[ShardRepor
         return files
     job.mark_closing_gaps()
     out = job.folder
+    # Upwards, each new number is below the old one, so the name is free: its shard was empty, or was moved before.
     for old, new in moves:
+        # Keys are unique in a split: a tar under the new name that begins with this shard's first key is this shard.
         if _first_key(out / new) == _first_row_key(out, old):
             continue
         try:
+            # The index goes first: after a crash between the two, the tar under its old name shows that this move is
+            # unfinished, and the next run finds no index left to move.
             if (out / _idx(old)).exists():
                 os.replace(out / _idx(old), out / _idx(new))
             os.replace(out / old, out / new)

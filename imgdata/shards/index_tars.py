@@ -57,7 +57,7 @@ _PLACE = ("key", "offset", "xxh64")
 
 @dataclass(frozen=True, kw_only=True)
 class _Scan:
-    """What was found in one tar."""
+    """The contents of one tar."""
 
     record: ShardRecord
     table: pa.Table
@@ -67,7 +67,7 @@ class _Scan:
     several: Counter[tuple[str, ...]]
     """Extensions of the images of samples that have several."""
     contents: TarContents
-    """What lies in the tar besides, counted; its samples are left out."""
+    """Counts of everything else in the tar, without its samples."""
     bad: int
     first_bad: str
 
@@ -140,11 +140,11 @@ def index(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Index the tars and write all sidecars into `out`, by default the folder they lie in.
+    """Index the tars and write all sidecars into `out`, by default the folder of the tars.
 
     `tars` are tars, folders, globs or brace patterns. Splits are read from the names of the tars. What the sidecars
     of an earlier time know and the tars do not is kept: the names of the classes, and those in the raw dataset. A
-    `README.md` that imgdata did not write stays. `progress(done, total)` hears of every finished tar. Raises
+    `README.md` that imgdata did not write stays. `progress(done, total)` is called after every tar. Raises
     `SourceError`, `ShardError` or `OptionError`; then `dataset.json` is as it was before.
     """
     patterns = [tars] if isinstance(tars, str | Path) else list(tars)
@@ -173,7 +173,7 @@ def _folder(found: TarSet, out: Path | None) -> Path:
     outside = next((tar for tar in found.tars if os.path.abspath(tar.parent) != os.path.abspath(folder)), None)
     if outside is not None:
         raise OptionError(
-            f"tars must lie in the folder of their index, {folder}, got {outside}; "
+            f"tars must be in the folder of their index, {folder}, got {outside}; "
             "index each folder by itself, or re-shard them with `imgdata shard`"
         )
     if (folder / JOB_FOLDER).is_dir():
@@ -351,7 +351,7 @@ def _keep_sources(tables: Sequence[pa.Table], folder: Path, before: Manifest | N
         try:
             rows_of |= _old_rows(Index(folder / split.index))
         except ShardError:
-            # Damaged or missing, which may be why it is built anew.
+            # Damaged or missing, which may be why it is rebuilt.
             continue
     return [_with_sources(table, rows_of.get(table["shard"][0].as_py())) for table in tables]
 

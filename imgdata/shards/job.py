@@ -47,11 +47,11 @@ SPOOL_BYTES = 1 << 30
 would read a whole row group for each image."""
 RATE_SAMPLES = 32
 SURE_SHARE = 0.5
-"""Share of an estimated size that a dataset surely takes, where images are encoded anew."""
+"""Share of an estimated size that a dataset surely takes, where images are re-encoded."""
 
 
 class Watcher:
-    """Hears how a run goes on; this one does nothing. Override what you want to show."""
+    """An observer of a run's progress, which does nothing. Override the methods whose events you want to show."""
 
     def stage(self, what: str) -> None:
         """Show that a stage begins: `listing`, `planning`, `writing` or `finishing`."""
@@ -65,12 +65,12 @@ class Watcher:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardSummary:
-    """What a run made."""
+    """The result of a run."""
 
     out: Path
     name: str
     splits: Mapping[str, Mapping[str, int]]
-    """For each split `samples`, `shards` and `bytes`."""
+    """Number of `samples`, `shards` and `bytes` of each split."""
     rejected: Mapping[str, int]
     """Images left out, by reason."""
     repaired: int
@@ -79,7 +79,7 @@ class ShardSummary:
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     samples_written: int = 0
-    """By this run; fewer than all when an earlier run had finished some shards."""
+    """Number of samples written by this run; fewer than all when an earlier run had finished some shards."""
     resumed_shards: int = 0
     already_complete: bool = False
 
@@ -346,7 +346,7 @@ def _compare_places(source: str, out: Path) -> None:
         raise OutputError(f"{out}: is the source itself; write the shards to another folder")
     if place in target.parents:
         raise OutputError(
-            f"{out}: lies inside the source, whose next listing would find the shards; choose a folder beside {source}"
+            f"{out}: is inside the source, whose next listing would find the shards; choose a folder beside {source}"
         )
 
 
@@ -375,7 +375,7 @@ def _finished_summary(out: Path) -> ShardSummary:
             path = out / shard.file
             if not path.exists() or path.stat().st_size != shard.bytes or not dali_index_path(path).exists():
                 raise ShardError(
-                    f"{path}: missing, not of {shard.bytes} bytes, or without its .idx; --overwrite writes all anew"
+                    f"{path}: missing, not of {shard.bytes} bytes, or without its .idx; --overwrite writes all again"
                 )
     return ShardSummary(
         out=out,

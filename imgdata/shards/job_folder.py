@@ -9,19 +9,19 @@ While a dataset is not finished, its job folder `.imgdata/` holds
     images.spool    images that were copied out of Parquet
     objects.spool   images that were handed over as Python objects
     next/           a dataset folder of its own, with a job folder of its own, that is to replace the finished dataset
-    swap.json       `next` is whole, and is taking the place of the old dataset
+    swap.json       `next` is complete, and its files are being moved to the place of the old dataset
     *.tmp           files that are being written
 
 The journal is the set of these names; each step is one atomic rename or removal, so a crash leaves the state before
-the step or the state after it, and the next run goes on from either.
+the step or the state after it, and the next run resumes from either.
 
 Overwriting a finished dataset:
 
     write `next`  ->  `next` has dataset.json  ->  swap.json  ->  old dataset.json removed  ->  other old files removed
     ->  new files moved in, dataset.json last  ->  swap.json removed
 
-Until swap.json exists the old dataset is untouched and can be read; from then on the new one is whole, and every run
-completes the swap before it does anything else. No moment has neither.
+Until swap.json exists the old dataset is untouched and can be read; from then on the new one is complete, and every run
+finishes the swap before it does anything else. At every moment one of the two datasets is complete.
 """
 
 import contextlib
@@ -49,10 +49,10 @@ _STATE_ATTRIBUTE = "user.imgdata.source-state"
 """Extended attribute of `dataset.json`: the state of the source's files when they were listed. It is no part of the
 dataset's bytes, which are the same on every machine."""
 _WAIT_S = 3.0
-"""How long a run waits for the lock: workers of a run that was killed end, and release it, within a second."""
+"""Seconds that a run waits for the lock: workers of a killed run end, and release the lock, within a second."""
 
 Standing = Literal["empty", "begun", "complete"]
-"""What the folder holds of the very dataset that is to be written."""
+"""State in the folder of the dataset that is to be written."""
 
 
 class JobFolder:
@@ -102,7 +102,7 @@ class JobFolder:
         if plan is not None:
             write_atomic(self.path / _PLAN, _json({**plan, "state": state}))
             return
-        # Where the file system has no such attributes, or may not be written to, the next run compares all images.
+        # Where the file system has no such attributes, or must not be written to, the next run compares all images.
         with contextlib.suppress(OSError, AttributeError):
             os.setxattr(self.folder / MANIFEST, _STATE_ATTRIBUTE, state.encode())
 
@@ -116,6 +116,8 @@ class JobFolder:
         With `overwrite`, another dataset is removed if it is unfinished, and stays until the new one is whole if it is
         finished. Raises `OutputError` for another dataset without `overwrite`, and for files of others.
         """
+        # The order matters: first finish what the journal says was begun, then look for an overwriting job in `next`,
+        # and only then look at the dataset in `out` itself.
         self._recover()
         beside = self.out / JOB_FOLDER / _NEXT
         if beside.exists():
@@ -124,8 +126,10 @@ class JobFolder:
                 self.folder = beside
                 if _finished(beside) is None:
                     return "begun"
+                # The last run was killed after it finished `next` and before it wrote swap.json.
                 self.swap_in()
                 return "complete"
+            # An overwrite with other options is kept unless this run overwrites too; without a plan it is a leftover.
             if overwrite or begun is None:
                 shutil.rmtree(beside)
         if not _is_dataset(self.out):
@@ -190,6 +194,7 @@ class JobFolder:
         """Put the finished dataset of `next` in the place of the old one; does nothing if it was written in place."""
         if self.folder == self.out:
             return
+        # Both lists are written down before the first file changes: later, neither manifest need be where it was.
         old = _files(read_manifest(self.out))
         new = [name for name in _files(read_manifest(self.folder)) if (self.folder / name).exists()]
         write_atomic(self.out / JOB_FOLDER / _SWAP, _json({"old": old, "new": new}))
@@ -211,7 +216,7 @@ class JobFolder:
             if leftover.name != _LOCK:
                 leftover.unlink()
         (path / _LOCK).unlink()
-        # A run that waits has put a lock of its own there: the folder is then that run's.
+        # A waiting run has already created a lock of its own in the folder, which then belongs to that run.
         with contextlib.suppress(OSError):
             path.rmdir()
 
@@ -226,16 +231,18 @@ class JobFolder:
             (self.out / JOB_FOLDER / _PLAN).unlink()
 
     def _swap(self, old: list[str], new: list[str]) -> None:
-        """Replace the files `old` by those of `next`; can be cut off at any point and called again."""
+        """Replace the files `old` by those of `next`; can be interrupted at any point and called again."""
         beside = self.out / JOB_FOLDER / _NEXT
-        # Once the new dataset.json is moved, all else is: the one in `out` is the new one then, and must stay.
+        # The new dataset.json is moved last. Once it has left `next`, everything is moved, and the dataset.json in
+        # `out` is the new one, which must stay.
         if (beside / MANIFEST).exists():
+            # The old manifest goes first, and to disk: after a crash no manifest describes a mix of old and new files.
             (self.out / MANIFEST).unlink(missing_ok=True)
             sync_folder(self.out)
             for name in set(old) - set(new):
                 (self.out / name).unlink(missing_ok=True)
             for name in sorted(new, key=lambda name: name == MANIFEST):
-                # Not there: a run that was cut off has moved it already.
+                # Not found: an interrupted run has moved the file already.
                 with contextlib.suppress(FileNotFoundError):
                     os.replace(beside / name, self.out / name)
             sync_folder(self.out)
@@ -245,6 +252,7 @@ class JobFolder:
 
     def _discard(self, files: list[str]) -> None:
         """Remove the files of an unfinished dataset, and nothing else, such that any next run completes the removal."""
+        # The list replaces the plan: from here on the old job can't be resumed, only removed.
         write_atomic(self.path / _PLAN, _json({"discard": files}))
         for path in self.path.iterdir():
             if path.name not in (_LOCK, _PLAN, _OBJECTS):
@@ -308,7 +316,7 @@ def own(out: Path) -> Iterator[JobFolder]:
 
 @contextlib.contextmanager
 def _unlocked_in_silence(out: Path) -> Iterator[int]:
-    """Hold the lock; a failure to release it is none of the run, since the system does so when the process ends."""
+    """Hold the lock; a failure to release it is ignored, since the system releases it when the process ends."""
     lock = locked(out / JOB_FOLDER / _LOCK, wait_s=_WAIT_S)
     descriptor = lock.__enter__()
     try:

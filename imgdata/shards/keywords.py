@@ -44,7 +44,7 @@ class ShardKeywords(WriterKeywords, total=False):
 
     classes: str | Sequence[str]
     kind: str | None
-    """Which layout the source has: `--source` of the command."""
+    """Layout of the source: `--source` of the command."""
     labels: Literal["fine", "coarse"]
     devkit: str | Path | None
     table: str | Path | None

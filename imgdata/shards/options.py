@@ -15,7 +15,7 @@ MIN_SHARD_BYTES = 10_240
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardOptions:
-    """How samples become shards. Checked when built; raises `OptionError`."""
+    """Settings of the shards. They are checked when they are built; raises `OptionError`."""
 
     name: str | None = None
     """First part of every file name; None: taken from the source."""
@@ -30,15 +30,15 @@ class ShardOptions:
     split: Mapping[str, float] = field(default_factory=dict)
     """Fractions that cut a source without splits, such as `{"train": 0.9, "val": 0.1}`."""
     seed: int = 0
-    """Decides the order of shuffled splits and the cut into splits."""
+    """Seed of the order of shuffled splits and of the cut into splits."""
     shuffle: bool = True
     """Shuffle globally every split but `val` and `test`."""
     encoding: Encoding = field(default_factory=Encoding)
     """Format, size and quality of the stored images; by default the bytes are copied unchanged."""
     check: Literal["decode", "header", "none"] = "decode"
-    """How far each image is looked at: decoded whole, its header read, or trusted."""
+    """Check of each image: decoded whole, its header read, or trusted."""
     on_bad: Literal["reject", "fail", "repair"] = "reject"
-    """Leave damaged images out, stop at the first, or also turn odd ones into upright 8-bit RGB."""
+    """Treatment of damaged images: leave them out, stop at the first, or also make odd ones upright 8-bit RGB."""
     max_pixels: int = MAX_PIXELS
     """Images with more pixels (width x height in the header) are bad, and never decoded."""
     json_members: bool = False
@@ -72,7 +72,7 @@ class ShardOptions:
 
     @property
     def encodes(self) -> bool:
-        """Whether images may be encoded anew, so that the bytes depend on the encoder."""
+        """Whether images may be re-encoded, so that the bytes depend on the encoder."""
         return self.encoding.format != "keep" or self.encoding.resize is not None or self.on_bad == "repair"
 
     def to_dict(self) -> dict[str, object]:

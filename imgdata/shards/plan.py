@@ -1,4 +1,4 @@
-"""Listing + options -> which sample stands in which shard, before a byte is written."""
+"""Listing + options -> which sample goes into which shard, before a byte is written."""
 
 import contextlib
 from collections import Counter
@@ -24,7 +24,7 @@ from imgdata.sources.reading import read_sample, retried
 from imgdata.tar.archive import BLOCK, END_OF_ARCHIVE, padded
 
 SURVEY_SAMPLES = 64
-"""How many images are looked at before planning: their formats, and their size once encoded."""
+"""Number of images that are read before planning, for their formats and encoded sizes."""
 UNSHUFFLED_SPLITS = ("val", "test")
 JSON_MEMBER_BYTES = 1024
 """Header and usual data of a `json` member, for the plan's estimate."""
@@ -74,7 +74,7 @@ class Plan:
     extension: str
     splits: tuple[SplitPlan, ...]
     is_exact: bool = True
-    """False where images are encoded anew, so that sizes are estimates."""
+    """Whether sizes are exact; where images are re-encoded, sizes are estimates."""
 
     @property
     def num_samples(self) -> int:
@@ -100,7 +100,7 @@ class Plan:
         return [self.shard_file(split, shard) for split in self.splits for shard in range(len(split.start_K))]
 
     def cuts(self) -> str:
-        """Hash of which sample stands where, and under which extension."""
+        """Hash of the place and extension of every sample."""
         digest = xxhash.xxh3_128(self.extension.encode())
         for split in self.splits:
             digest.update(split.name.encode() + split.row_N.tobytes() + b"|" + split.start_K.tobytes())

@@ -20,9 +20,9 @@ class Prepared(NamedTuple):
     data: bytes
     info: ImageInfo
     repairs: tuple[str, ...] = ()
-    """What was repaired."""
+    """Repairs of the image."""
     notes: tuple[str, ...] = ()
-    """What a user should know of it: odd bytes, what was lost in encoding, Pillow's warnings."""
+    """Remarks for the user: odd bytes, losses in encoding, Pillow's warnings."""
 
 
 def read_and_prepare(reader: Reader, ref: SampleRef, options: ShardOptions, extension: str) -> Prepared:
@@ -60,7 +60,7 @@ def _prepared(data: bytes, options: ShardOptions, extension: str) -> Prepared:
         misnamed = extension_of(info.format) != extension
         if needs_repair(info) or misnamed:
             repairs = (*oddities(info), *((f"{info.format} as {extension}",) if misnamed else ()))
-    # Encoding anew decodes the image and finds the faults that `check` finds.
+    # Re-encoding decodes the image and finds the faults that `check` finds.
     if repairs or needs_encoding(info, encoding):
         bytes_kept = encoding.format == "keep" and encoding.resize is None and not repairs
         # Formats that shards don't hold, such as BMP, lose nothing as PNG.

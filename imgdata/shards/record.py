@@ -40,13 +40,13 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What is to be said of several images."""
+    """A remark on several images."""
 
     text: str
     first: str
     """Source name of the first of them."""
     images: int
-    """How many there are."""
+    """Number of these images."""
 
     def again(self) -> "Note":
         """Return the note with one more image."""
@@ -55,7 +55,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardReport:
-    """What one finished shard is; `samples` 0 and no tar when every image was bad."""
+    """The facts of one finished shard; `samples` 0 and no tar when every image was bad."""
 
     file: str
     split: str
@@ -77,9 +77,9 @@ class ShardRows:
     size: "array[int]" = field(default_factory=lambda: array("q"))
     xxh64: "array[int]" = field(default_factory=lambda: array("Q"))
     members: list[Sequence[tuple[str, int, int, str]]] = field(default_factory=list)
-    """Of each sample its members: extension, offset of the first data byte, size, name."""
+    """Members of each sample: extension, offset of the first data byte, size, name."""
     json: list[tuple[int, int, int]] = field(default_factory=list)
-    """Of each sample's `json` member the offset, the size and the xxh64 of its bytes; empty without one."""
+    """Offset, size and xxh64 of the bytes of each sample's `json` member; empty without one."""
 
     def __len__(self) -> int:
         return len(self.refs)

@@ -1,4 +1,4 @@
-"""Finished tars + index rows -> every file that stands beside them, `dataset.json` last.
+"""Finished tars + index rows -> every file beside them, `dataset.json` last.
 
 Each file is a function of the manifest alone: no times, no places, the same bytes for the same dataset.
 """

@@ -38,7 +38,7 @@ def verify(
 
     An empty list means that every byte of every file imgdata wrote is as it was written; a fault that is not
     `serious` means a `README.md` that was edited since. `deep` decodes every image as well. `progress(done, total)`
-    hears of every checked shard. Raises `ShardError` when the folder is no finished dataset, so that there is
+    is called after every checked shard. Raises `ShardError` when the folder is no finished dataset, so that there is
     nothing to compare with.
     """
     folder = dataset_folder(out)
@@ -157,7 +157,7 @@ def _check_extra(folder: Path, manifest: Manifest) -> list[Fault]:
     extra_indices = sorted(path.name for path in folder.glob("*.idx") if path.name not in indices)
     faults = [Fault(name, "", -1, "not listed in dataset.json; move it away") for name in extra_tars]
     for name in extra_indices:
-        # Such as Energon's, `x.tar.idx`. One under a name that DALI would take is the index of a tar that is gone.
+        # Such as Energon's, `x.tar.idx`. A file that DALI would read is the index of a tar that is missing.
         tar = name.removesuffix(".idx")
         if tar in tars or not _IDX_OF_SHARD.fullmatch(name):
             faults.append(Fault(name, "", -1, "a sidecar of another program; left alone", serious=False))

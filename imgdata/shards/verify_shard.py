@@ -39,11 +39,11 @@ class Fault:
     key: str
     """The sample; empty when it concerns the whole file."""
     byte: int
-    """Where in the file; -1 when it concerns the whole file. For an image that differs, its first byte."""
+    """Position in the file; -1 for a fault of the whole file. For an image that differs, its first byte."""
     what: str
-    """What is wrong, for people."""
+    """The fault in words."""
     serious: bool = True
-    """False for what people change on purpose and no reader depends on: the dataset card, `README.md`."""
+    """Whether readers depend on the file; not on the dataset card, `README.md`, which people change on purpose."""
 
     def __str__(self) -> str:
         place = f" byte {self.byte}" if self.byte >= 0 else ""
@@ -71,7 +71,7 @@ class ShardRows:
 
 @dataclass
 class _Walk:
-    """What reading the tar from its start gave."""
+    """The result of reading the tar from its start."""
 
     members: list[Member] = field(default_factory=list)
     dali: list[list[DaliMember]] = field(default_factory=list)

@@ -23,14 +23,14 @@ from imgdata.storage.atomic import output_error, sync_folder
 from imgdata.tar.archive import BLOCK, END_OF_ARCHIVE, members, ustar_header
 
 PROGRESS_SECONDS = 0.1
-"""How often a worker tells how far it is, and can be stopped."""
+"""Seconds between two reports of a worker's progress; a worker can be stopped at each."""
 FLUSH_BYTES = 4 << 20
 
 AHEAD_PER_THREAD = 4
 """Images in memory for each thread that prepares them."""
 
 Progress = Callable[[int, int, int], None]
-"""Hears what was done since the last call: samples, bytes, rejects."""
+"""Callback that gets what was done since the last call: samples, bytes, rejects."""
 
 _PADDING = bytes(BLOCK)
 
@@ -42,7 +42,7 @@ def _unheard(samples: int, num_bytes: int, rejects: int) -> None:
 def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int = 1) -> ShardReport:
     """Write the shard under a temporary name, sync it, check it, and only then give it its name.
 
-    `progress(samples, bytes, rejects)` hears what has been done since it was last called. `threads` prepare
+    `progress(samples, bytes, rejects)` is called with what was done since the last call. `threads` prepare
     images at the same time; they change nothing in the result. Raises `ImageError` for the first bad image
     when the options say so, `OutputError` when the disk is full. A shard of which nothing is left, because
     every image was bad, gets a record but no tar.

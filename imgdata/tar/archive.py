@@ -108,7 +108,7 @@ def read_member(descriptor: int, member: Member, path: Path, max_bytes: int = MA
 
 @dataclass
 class TarWalk:
-    """What a walk through a tar met besides its regular files."""
+    """Everything in a tar besides its regular files, counted while the tar is read."""
 
     passed_over: Counter[str] = field(default_factory=Counter)
     """Links, devices and the like, by kind; folders are not counted."""

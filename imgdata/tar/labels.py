@@ -64,7 +64,7 @@ def choose_label_source(sample: TarSample, descriptor: int, tar: Path, wanted: s
 
 
 class LabelReader:
-    """Reads one label after the other, and turns texts into class indices at the end.
+    """A reader of labels, one after the other, that maps texts to class indices at the end.
 
     Until `finish` a text label is the number of its first appearance.
     """

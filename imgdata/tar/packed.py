@@ -21,7 +21,7 @@ class UnpackError(OSError):
 
 
 class _Limited:
-    """What `tarfile` reads from: a file that may give so many bytes."""
+    """A file for `tarfile` to read from, limited to so many bytes."""
 
     def __init__(self, file: IO[bytes], max_bytes: int) -> None:
         self._file = file
@@ -35,7 +35,7 @@ class _Limited:
         self._left -= len(data)
         self._ends += not data
         if self._ends > _MAX_ENDS:
-            # `tarfile` goes on reading at the end for as long as a damaged header says.
+            # `tarfile` continues to read at the end for as long as a damaged header says.
             raise UnpackError("cut short: a member is longer than the archive")
         if self._left < 0:
             raise UnpackError(f"unpacks to more than {self._max_bytes:,} bytes, which no archive of this kind does")
@@ -61,7 +61,7 @@ def open_packed(path: Path, max_bytes: int) -> Iterator[tarfile.TarFile]:
 def read_packed(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     """Return the bytes of a regular file in `archive`, the member that was read last. Raises `UnpackError`."""
     if member.issparse():
-        # It may stand for terabytes of zeros.
+        # A sparse member can expand to terabytes of zeros.
         raise UnpackError(f"{member.name} is a sparse member; make the archive without sparse files")
     file = archive.extractfile(member)
     return b"" if file is None else file.read()

@@ -21,14 +21,14 @@ class TarSample(NamedTuple):
     """Consecutive members of a tar that share a key."""
 
     key: str
-    """As webdataset forms it: all before the first dot of the base name, folders kept."""
+    """Key as webdataset forms it: all before the first dot of the base name, folders kept."""
     members: dict[str, Member]
     """Extension (all after that dot, lower-case) -> member, in the tar's order."""
 
 
 @dataclass
 class TarContents:
-    """The samples of a tar that have an image, and all else that lies in it, counted."""
+    """The samples of a tar that have an image, and counts of everything else in the tar."""
 
     samples: list[tuple[TarSample, str]] = field(default_factory=list)
     """Each with the extension of its image."""
@@ -42,12 +42,12 @@ class TarContents:
 
 @dataclass
 class Grouping:
-    """What was done to put members together to samples that webdataset's readers see otherwise."""
+    """Counts of samples that were put together otherwise than by webdataset's readers."""
 
     dotted: int = 0
     """Samples whose key has dots: `22.05.png` with `22.05.cls`."""
     apart: int = 0
-    """Samples whose members do not stand together."""
+    """Number of samples whose members are not next to each other."""
     without_key: int = 0
     """Members that webdataset passes over: `__x__`, no extension, hidden."""
 
@@ -96,13 +96,13 @@ def contents_notes(found: Sequence[tuple[str, TarContents]]) -> list[str]:
     dotted = sum(contents.grouping.dotted for _, contents in found)
     if dotted:
         notes.append(
-            f"{dotted} samples have dots in their keys (22.05.png with 22.05.cls) and were told apart by them; other "
+            f"{dotted} samples have dots in their keys (22.05.png with 22.05.cls) and were separated by them; other "
             "readers of WebDataset end the key at the first dot: `imgdata shard` writes keys that all read alike"
         )
     apart = sum(contents.grouping.apart for _, contents in found)
     if apart:
         notes.append(
-            f"the members of {apart} samples don't stand together in the tar and were put together by key (their cls "
+            f"the members of {apart} samples are not together in the tar and were put together by key (their cls "
             "member too); other readers of WebDataset see each part as a sample: `imgdata shard` writes them together"
         )
     return notes
@@ -132,7 +132,7 @@ def group_members(found: Iterable[Member], path: Path, grouping: Grouping | None
     """Put members with the same key together to samples; `path` is for messages.
 
     As webdataset does, but for two forms of which it makes nonsense: keys with dots (`22.05.png` with `22.05.cls`), and
-    members that do not stand together, where one part has the image and the others have what belongs to it.
+    members that are not together, where one part has the image and the others have what belongs to that image.
     """
     grouping = grouping or Grouping()
     groups: list[TarSample] = []

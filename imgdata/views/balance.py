@@ -37,10 +37,10 @@ def balance(
     """Draw epochs of `length` samples (default: as many as there are) in which classes or samples have their weight.
 
     `weights` by class id or name are relative to 1, the weight of classes that aren't named; without weights the
-    classes are balanced evenly. Each class gets its part of an epoch, rounded by largest remainders, and all its samples are
-    drawn before one is drawn again, also from epoch to epoch; samples without a label are left out. `weights` by
-    sample: float `(N,)`, one for each row, or a CSV file with columns `key` and `weight`, 0 for samples that the file
-    doesn't name. Draws are a pure function of seed and epoch. Raises `OptionError`.
+    classes are balanced evenly. Each class gets its part of an epoch, rounded by largest remainders, and all its
+    samples are drawn before one is drawn again, also from epoch to epoch; samples without a label are left out.
+    `weights` by sample: float `(N,)`, one for each row, or a CSV file with columns `key` and `weight`, 0 for samples
+    that the file doesn't name. Draws are a pure function of seed and epoch. Raises `OptionError`.
     """
     options = {**({} if length is None else {"length": str(length)}), "seed": str(seed)}
     if weights is None or isinstance(weights, Mapping):

@@ -71,7 +71,7 @@ def read_key_table(step: Step, column: str) -> dict[str, str]:
     for row in reader:
         key = row["key"] or ""
         if key in cells:
-            raise OptionError(f"{step.file}: a key must stand once, got {key!r} again in line {reader.line_num}")
+            raise OptionError(f"{step.file}: a key must come once, got {key!r} again in line {reader.line_num}")
         cells[key] = (row[column] or "").strip()
     return cells
 

@@ -1,8 +1,8 @@
 """Labels, weights, seed, epoch -> which rows an epoch draws, and how often; a pure function of them.
 
 By class, each class gets a fixed number of draws and goes through its samples in a random order, then in another one,
-and goes on in the next epoch where it stopped in the last: no sample comes again before all others of its class came.
-By sample, the numbers of draws are those of systematic resampling, anew in every epoch.
+and continues in the next epoch where the last one ended: no sample is drawn again before all others of its class were.
+By sample, the numbers of draws are those of systematic resampling, drawn again in every epoch.
 """
 
 import math
@@ -21,7 +21,7 @@ _BLOCK = 4
 
 
 class Resampling(Protocol):
-    """How the epochs of a balanced view are drawn."""
+    """The rule by which the epochs of a balanced view are drawn."""
 
     @property
     def length(self) -> int:
@@ -48,7 +48,7 @@ class ClassResampling:
     row_N: NDArray[np.int64] = field(init=False, repr=False)
     """Rows by class."""
     start_C: NDArray[np.int64] = field(init=False, repr=False)
-    """Where each class starts in `row_N`, and behind it where the last one ends."""
+    """Start of each class in `row_N`, followed by the end of the last class."""
 
     def __post_init__(self) -> None:
         row_N = np.argsort(self.label_N, kind="stable")

@@ -129,7 +129,7 @@ def list_views(dataset: Dataset) -> list[str]:
 
 
 class SavedView(NamedTuple):
-    """What the file of a saved view says of it."""
+    """A saved view as described by its file."""
 
     name: str
     split: str
@@ -138,7 +138,7 @@ class SavedView(NamedTuple):
 
 
 def saved_views(dataset: Dataset) -> list[SavedView]:
-    """Return the saved views, sorted by name; none is made anew. Raises `ShardError` for a damaged file."""
+    """Return the saved views, sorted by name, without computing any view. Raises `ShardError` for a damaged file."""
     found = []
     for name in list_views(dataset):
         content = _read(dataset.path / VIEWS_FOLDER / f"{name}.json", dataset)

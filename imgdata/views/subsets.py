@@ -12,7 +12,7 @@ from imgdata.views.view import View, check_choice, check_seed, make_step, select
 SubsetPart = Literal["first", "rest"]
 FoldPart = Literal["train", "held"]
 _STREAM = 0x70657263
-"""Keeps the draw of `per_class` apart from others with the same seed."""
+"""Stream of random numbers that separates the draw of `per_class` from others with the same seed."""
 _MAX_FOLDS = 255
 
 

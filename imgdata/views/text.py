@@ -4,7 +4,7 @@ view       step { "|" step }
 step       NAME [ "=" value { "," value } ] { "," OPTION "=" value }
 where      "where" condition { "&" condition }
 condition  COLUMN ( ">=" ">" "<=" "<" "==" "!=" ) value  or  COLUMN [ "not" ] ( "in" "like" ) value { "," value }
-value      anything without , | & = < > ! ", or any text in double quotes, where "" stands for one quote
+value      anything without , | & = < > ! ", or any text in double quotes, where "" means one quote
 """
 
 import re
@@ -18,7 +18,7 @@ from imgdata.storage.reading import read_file
 
 
 class _Form(NamedTuple):
-    """What a step takes."""
+    """The values and options that a step takes."""
 
     values: tuple[int, float]
     """Fewest and most values."""
@@ -47,7 +47,7 @@ class Step:
     name: str
     """One of `STEP_NAMES`."""
     values: tuple[str, ...] = ()
-    """What follows the name; for `where` the conditions as one text."""
+    """Values after the name; for `where` the conditions as one text."""
     options: Mapping[str, str]
     data: bytes | None = None
     """Contents of the file that the step names; None when it names none, or the file was not read yet."""

@@ -33,7 +33,7 @@ class View:
     index: Index
     """The index of the whole split, unchanged."""
     folder: DatasetFolder
-    """Where the dataset lies."""
+    """Folder of the dataset."""
     split: str
     classes: tuple[ClassName, ...]
     position_N: NDArray[np.int64]
@@ -41,11 +41,11 @@ class View:
     label_N: NDArray[np.int32]
     """Class index of each row in `classes`; -1 for none."""
     steps: tuple[Step, ...] = ()
-    """How the view was made."""
+    """Steps that made the view."""
     resampling: Resampling | None = None
-    """How epochs draw rows; None where each is drawn once."""
+    """Rule by which epochs draw rows; None where each row is drawn once."""
     name: str = ""
-    """Of a saved view."""
+    """Name of a saved view; empty for others."""
     _epochs: EpochCache = field(default_factory=EpochCache, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -118,9 +118,9 @@ class View:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names what the view shows: 32 hex digits of SHA-256 over images, positions, labels, classes, draws.
+        """32 hex digits of SHA-256 over images, positions, labels, classes and draws of the view.
 
-        Two texts that come to the same have the same one.
+        Two texts with the same result have the same fingerprint.
         """
         digest = hashlib.sha256(index_id(self.index).encode())
         digest.update(self.position_N.astype("<i8").tobytes())

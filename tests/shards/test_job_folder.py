@@ -57,7 +57,7 @@ def test_shards_that_are_read_are_never_overwritten(raw, tmp_path, pattern):
 
 def test_an_output_inside_the_source_is_refused(tmp_path):
     raw = class_folders(tmp_path / "in", {"": 2})
-    with pytest.raises(imgdata.OutputError, match="lies inside the source"):
+    with pytest.raises(imgdata.OutputError, match="is inside the source"):
         sharded(raw, raw / "out")
     assert not (raw / "out").exists()
 

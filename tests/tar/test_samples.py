@@ -83,7 +83,7 @@ APART = sorted(images(3), key=lambda file: file[0].endswith("cls"))
 
 @pytest.mark.parametrize(
     ("files", "note"),
-    [(DOTTED, "3 samples have dots in their keys"), (APART, "the members of 3 samples don't stand together")],
+    [(DOTTED, "3 samples have dots in their keys"), (APART, "the members of 3 samples are not together")],
 )
 def test_labels_are_found_where_other_readers_lose_them(tmp_path: Path, files: Files, note: str) -> None:
     write_tar(tmp_path / "in/a.tar", files)

@@ -223,7 +223,7 @@ def test_labels_become_the_classes_of_the_table(train):
         ("", "the first line must name columns key and label, got None"),
         ("key,label\nnobody,cat\n", "1 of 1 keys are not in split 'train', such as 'nobody'"),
         ("key,label\nKEY,cow\n", "a class must be one of 3, .* got 'cow'"),
-        ("key,label\nKEY,cat\nKEY,dog\n", "a key must stand once, got '.*' again in line 3"),
+        ("key,label\nKEY,cat\nKEY,dog\n", "a key must come once, got '.*' again in line 3"),
     ],
 )
 def test_tables_without_meaning_are_refused(train, tmp_path, text, message):

@@ -13,7 +13,7 @@ from imgdata.shards.writer import Progress
 
 
 class Engine(Protocol):
-    """Runs shard tasks; a context manager, which ends all workers when it is left, with or without an error."""
+    """A runner of shard tasks; a context manager that ends all workers on exit, with or without an error."""
 
     def __enter__(self) -> "Engine": ...
 
