@@ -1,4 +1,4 @@
-"""`imgdata`: finds the command, and turns what goes wrong into one message and an exit code."""
+"""`imgdata`: finds the command, and reports every error as one message and an exit code."""
 
 import importlib
 import io
@@ -62,11 +62,11 @@ _METAVARS: dict[type, str] = {
     click.types.StringParamType: "TEXT",
     click.Path: "PATH",
 }
-"""What stands for the value of an option in its help, unless the option says so itself."""
+"""Placeholder of an option's value in its help, by type, for options without a placeholder of their own."""
 
 
 class _Commands(click.Group):
-    """Imports a command only when it is called: `imgdata --help` loads none of them."""
+    """A group that imports a command only when that command is called: `imgdata --help` imports none."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -147,7 +147,7 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _failed(error: Exception) -> int:
-    """Print what `error` means, and return the exit code. Errors that only a fault of imgdata's explains go on."""
+    """Print what `error` means, and return the exit code. Errors that only a bug explains are raised again."""
     from imgdata.errors import ImgdataError, OptionError
     from imgdata.tables import printable
 

@@ -46,7 +46,7 @@ from ..options.common import RECIPE_HELP, dataset_argument, json_option, quiet_o
 def command(dataset: Path, compare: str, markdown: bool, quiet: bool, as_json: bool, **settings: Any) -> None:
     """Measure how fast the loader makes batches of DATASET, and other loaders beside it.
 
-    Each run is a process of its own, and loaders take turns. Start and warm-up are not counted.
+    Each run is a process of its own, and loaders run alternately. Start and warm-up are not counted.
 
     \b
       imgdata bench out/ --compare torchvision,webdataset

@@ -1,4 +1,4 @@
-"""`imgdata inspect`: what is in a dataset, as tables; its pictures on one sheet; or one sample of it."""
+"""`imgdata inspect`: the contents of a dataset as tables; its pictures on one sheet; or one of its samples."""
 
 import json
 from pathlib import Path

@@ -231,7 +231,7 @@ def _class_ids(text: str | None) -> tuple[str, ...]:
 
     if not text:
         return ()
-    # Class ids can be longer than any path, and a folder of their name may stand here; a pipe is as good as a file.
+    # Class ids can be longer than any path, and a folder may have the name of one; a pipe is read like a file.
     if os.path.exists(text) and not os.path.isdir(text):
         try:
             parts = Path(text).read_text("utf-8-sig").splitlines()

@@ -16,7 +16,7 @@ from rich.text import Text
 from imgdata.tables import WIDTH, new_console, printable
 
 PLAIN_LINE_SECONDS = 5.0
-"""How often a line is printed where there is no terminal."""
+"""Seconds between two lines where there is no terminal."""
 GOOD, ODD, BAD = "green", "yellow", "red"
 """Colours of first words."""
 
@@ -48,7 +48,7 @@ def note(console: Console, text: str) -> None:
 
 
 class Display:
-    """How far a command is: a live bar on a terminal, a plain line now and then elsewhere, nothing when quiet."""
+    """The progress of a command: a live bar on a terminal, a plain line now and then elsewhere, nothing when quiet."""
 
     def __init__(self, *columns: ProgressColumn, quiet: bool, expand: bool = False) -> None:
         self.console = screen()

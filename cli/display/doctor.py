@@ -25,7 +25,7 @@ _TAKEN = 0.25
 
 
 class Steps(Display):
-    """What is measured now."""
+    """The current step of the measurement."""
 
     def __init__(self, *, quiet: bool) -> None:
         super().__init__(SpinnerColumn(), TextColumn("{task.description}"), quiet=quiet)

@@ -26,4 +26,4 @@ def recipe_option(otherwise: str = "") -> Callable[[Command], Command]:
 
 
 workers_option = click.option("--workers", type=click.IntRange(min=1), help="Threads that work.  [all cores]")
-"""How many threads read and check files, as `workers`."""
+"""Number of threads that read and check files, as `workers`."""

@@ -1,4 +1,4 @@
-"""Classes of a dataset, classes of a network -> which of the network's outputs stands for each class."""
+"""Classes of a dataset, classes of a network -> the network's output for each class."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -14,12 +14,12 @@ MatchedBy = Literal["ids", "names", "numbers"]
 
 
 class Match(NamedTuple):
-    """The output that stands for each class of a dataset."""
+    """The network's output for each class of a dataset."""
 
     output_C: NDArray[np.int32]
-    """Number of the output, int32 `(C,)`; -1 for a class that no output stands for."""
+    """Number of the output, int32 `(C,)`; -1 for a class without an output."""
     by: MatchedBy
-    """What the classes have in common; `numbers`: ids of the dataset are numbers of outputs."""
+    """Property that the classes share; `numbers`: ids of the dataset are numbers of outputs."""
 
 
 def match_own(

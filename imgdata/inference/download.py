@@ -11,7 +11,7 @@ from imgdata.version import __version__
 
 
 def download(url: str, *, max_bytes: int, timeout_s: float, total_s: float) -> bytes:
-    """Return up to `max_bytes + 1` bytes of what stands at an http or https `url`.
+    """Return up to `max_bytes + 1` bytes of the contents of an http or https `url`.
 
     Raises `TimeoutError` after `timeout_s` without any byte, and after `total_s` in all, however slowly headers or
     body drip; else what `urllib.request` raises.
@@ -56,7 +56,7 @@ class _Connections:
         self._all.append(connection)
 
     def end(self) -> None:
-        """End them all: a thread that waits for bytes goes on at once."""
+        """End all connections: a thread that waits for bytes continues at once."""
         self._over.set()
         for connection in self._all:
             if connection.sock is not None:

@@ -68,7 +68,7 @@ class Evaluation:
     split: str
     """Name of the split."""
     view: str
-    """Steps of the view of the split; empty for all of it."""
+    """Steps of the view of the split; empty for the whole split."""
     dataset: Path
     """Folder of the dataset."""
     classes: tuple[ClassName, ...]
@@ -78,7 +78,7 @@ class Evaluation:
     predictions: Predictions
     """One row for each sample whose image can be decoded."""
     matched_by: MatchedBy
-    """What told which output stands for a class of the dataset: ids, names or numbers."""
+    """What classes of the dataset and outputs of the network were matched by: ids, names or numbers."""
     missing: tuple[ClassName, ...]
     """Classes that a run was trained on and that have no sample here; empty for a network by name."""
     skipped: tuple[BadImage, ...]

@@ -18,7 +18,7 @@ from imgdata.training.plots import figure, save_figure
 
 
 class Explainer:
-    """Writes one picture for each image into a folder."""
+    """A writer of one picture for each image into a folder."""
 
     def __init__(self, trained: Trained, folder: Path) -> None:
         """Make the folder. Raises `OutputError`, and `MissingExtraError` where captum or matplotlib is not there."""
@@ -76,7 +76,7 @@ def heat_map(model: nn.Module, layer: nn.Module | None, image: torch.Tensor, ind
 
 @torch.no_grad()
 def last_map(model: nn.Module, image: torch.Tensor) -> nn.Module | None:
-    """Return the last module behind which places in the image can be told apart; None without one.
+    """Return the last module whose output still has places of the image; None without one.
 
     It is the one whose output is a map `(N, C, H, W)` of more than one place. Transformers have none: their
     features are sequences, or have the channels last.

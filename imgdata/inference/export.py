@@ -140,7 +140,7 @@ def _converted(trained: Trained) -> Any:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Silence the exporter in the block: what it prints, logs and warns of is meant for its makers."""
+    """Hide what the exporter prints, logs and warns of in the block, which is meant for its developers."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -32,7 +32,7 @@ MAX_DOWNLOAD_BYTES = 64 * 2**20
 MAX_DOWNLOAD_S = 120.0
 """Seconds for a whole answer, however it comes."""
 DOWNLOAD_TIMEOUT_S = 20.0
-"""Seconds without a response, or between two pieces of it."""
+"""Longest time in seconds without a response, or between two pieces of the response."""
 _GROUP = 256
 """Number of images that are copied to the temporary folder at a time."""
 _URL = re.compile(r"https?://", re.IGNORECASE)
@@ -76,10 +76,10 @@ def file_batches(
 ) -> Iterator[FileBatch]:
     """Yield the images, with the pixels of a CPU loader of a dataset that was made of the same files.
 
-    They are copied into shards in a temporary folder, and a loader reads these: so nothing about a picture is decided
-    here. With `upright` those whose EXIF says that they are rotated are turned first, as in shards that were encoded
-    anew. `refused` gets the number of each image that can't be used, and why; `rotated` of each that EXIF says to turn.
-    Raises `OutputError`: no space.
+    The images are copied into shards in a temporary folder, which a loader reads: so nothing about a picture is decided
+    here. With `upright` images whose EXIF says that they are rotated are made upright first, as in shards that were
+    re-encoded. `refused` gets the number of each image that can't be used, and why; `rotated` gets the number of each
+    image that EXIF says to rotate. Raises `OutputError`: no space.
     """
     for first in range(0, len(names), _GROUP):
         with tempfile.TemporaryDirectory(prefix="imgdata-") as folder:

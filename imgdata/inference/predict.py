@@ -104,7 +104,7 @@ def predict(
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         model: The network of a run whose network is your own.
         upright: Rotate pictures as their EXIF says. None: where the network was trained on pictures that `imgdata
-            shard` encoded anew, which are upright.
+            shard` re-encoded, which are upright.
         top: How many classes of each image, at most.
         batch_size: Images that are computed at a time.
         explain: A folder for a picture of each image: where the network looked to see the most probable class.
@@ -276,7 +276,7 @@ def run_upright(network: str | Path) -> bool:
 
 
 def made_upright(dataset: Path | None) -> bool:
-    """Return whether the pictures of a dataset were encoded anew, and so rotated as their EXIF says."""
+    """Return whether the pictures of a dataset were re-encoded, and so rotated as their EXIF says."""
     if dataset is None:
         return False
     try:

@@ -78,7 +78,7 @@ def load_trained(
         checkpoint: Which weights of a run: `best` or `last`.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         model: For a run with a network of your own: the module, which is filled with the run's weights, or
-            `package.module:function`. Names that stand in a run's files are not run.
+            `package.module:function`. Functions named in a run's files are not run.
 
     Raises:
         OptionError: No such run or network, weights that don't fit, or a device that isn't there.

@@ -1,6 +1,7 @@
 """Calls, loaders, processes -> how long they take: by the clock, in processor time, on the device; and how much memory.
 
-The one place where times are measured. At its top it imports nothing but NumPy: whoever starts workers measures them.
+The one place where times are measured. At its top it imports nothing but NumPy, so that processes that start workers
+can measure their start.
 """
 
 import os
@@ -40,7 +41,7 @@ K = TypeVar("K")
 def least_cpu_ms(calls: Mapping[K, Callable[[], int]], rounds: int = 3) -> dict[K, float]:
     """Return processor milliseconds for one image by each of `calls`, which return how many images they did.
 
-    Time of the process and not of the clock: other programs hardly change it. The calls take turns, and the least of
+    Time of the process and not of the clock: other programs hardly change it. The calls alternate, and the least of
     the rounds counts; each is called once before, to warm up.
     """
     for call in calls.values():
@@ -85,7 +86,7 @@ def mean_s(call: Callable[[], object], device: "torch.device | str") -> float:
 
 
 class Rate(NamedTuple):
-    """What a loader gave."""
+    """The measured rate of a loader."""
 
     images_per_s: float
     cpu_ms: float
@@ -198,7 +199,7 @@ def process_tree() -> list[int]:
         if entry.name.isdigit():
             # A process may end meanwhile.
             with suppress(OSError):
-                # The name of the program stands in parentheses and may hold any character.
+                # The name of the program is in parentheses and may hold any character.
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
                 children.setdefault(parent, []).append(int(entry.name))
     found = [os.getpid()]
@@ -224,7 +225,7 @@ def cpu_s(pids: Iterable[int]) -> float:
 def peak_mb(pids: Iterable[int]) -> float:
     """Return the peak memory of this process, and what the others have for themselves now, in 10^6 bytes.
 
-    Workers share pages with their parent, and batches lie in memory that both see: these count once.
+    Workers share pages with their parent, and batches are in memory that both see: these count once.
     """
     others = (pid for pid in pids if pid != os.getpid())
     return (_own_peak() + sum(_private(pid) for pid in others)) / 1e6
@@ -234,7 +235,7 @@ def _own_peak() -> int:
     if not sees_children():
         # In bytes on macOS, in KiB elsewhere.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    # Not `ru_maxrss`: on Linux it begins with the memory of whoever started this process.
+    # Not `ru_maxrss`: on Linux it begins with the memory of the process that started this one.
     return _kib(_PROC / "self" / "status", ("VmHWM",))
 
 

@@ -84,7 +84,7 @@ def finish(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], identity:
 
 
 def _close_gaps(job: JobFolder, name: str, split: str, kept: Sequence[ShardReport]) -> list[str]:
-    """Number the shards without gaps, where every image of a shard was bad, so that `{000000..000009}` finds them all.
+    """Close the gaps of shards whose images were all bad, so that `{000000..000009}` finds all others.
 
     Shards are renamed upwards from the first. The mark that is left before tells the next run that renaming has begun;
     that run finishes the renaming, and recognises the shards that were renamed already by their first member.

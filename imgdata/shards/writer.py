@@ -36,7 +36,7 @@ _PADDING = bytes(BLOCK)
 
 
 def _unheard(samples: int, num_bytes: int, rejects: int) -> None:
-    """Ignore the progress of a shard that nobody watches."""
+    """Drop the progress of a shard that nobody watches."""
 
 
 def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int = 1) -> ShardReport:

@@ -45,7 +45,7 @@ _HELD_OUT = 0.1
 _POLICIES = {"randaugment": RandAugment, "trivialaugment": TrivialAugment, "autoaugment": AutoAugment}
 _SMALL_SIDE = 40
 _GROWTH = 32
-"""Sides of growing pictures are multiples of it, as networks halve them five times."""
+"""Divisor of the sides of growing pictures, since networks halve the sides five times."""
 
 
 class Views(NamedTuple):

@@ -48,7 +48,7 @@ def quality(row: EpochRow, best_by: str | None = None) -> tuple[float, ...]:
 
 
 def epochs_csv(rows: Sequence[EpochRow]) -> bytes:
-    """Return the contents of `metrics.csv`; own metrics stand behind the other columns."""
+    """Return the contents of `metrics.csv`; own metrics come after the other columns."""
     names = [one.name for one in fields(EpochRow) if one.name != "metrics"]
     own = sorted({name for row in rows for name in row.metrics})
     lines = [[getattr(row, name) for name in names] + [row.metrics.get(name, "") for name in own] for row in rows]

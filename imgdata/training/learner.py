@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from timm.utils.model_ema import ModelEmaV3
 
 _STEP_STREAM = 0x9E3779B97F4A7C15
-"""Spreads the seeds of neighbouring steps: 2^64 over the golden ratio."""
+"""Factor that spreads the seeds of neighbouring steps: 2^64 over the golden ratio."""
 
 
 class Outcome(NamedTuple):
@@ -69,7 +69,7 @@ class Learner:
         """Let the whole network learn from now on."""
         self.frozen = False
         freeze(self.model, False)
-        # Which gradients are exchanged is decided when it is wrapped; the wrapper before must be gone by then.
+        # Which gradients are exchanged is decided when the network is wrapped; the old wrapper must be freed before.
         self._called = self.model
         gc.collect()
         self._called = spread(self.model, self._options, self._ranks)
@@ -79,7 +79,7 @@ class Learner:
         train_mode(self.model, self.frozen, freeze_batchnorm=self._options.freeze_batchnorm)
 
     def step(self, images: torch.Tensor, labels: torch.Tensor, *, number: int, lr: float) -> Outcome:
-        """Learn from a batch: images `(N, C, H, W)`, labels int64 `(N,)` or float32 `(N, classes)`.
+        """Train on a batch: images `(N, C, H, W)`, labels int64 `(N,)` or float32 `(N, classes)`.
 
         Dropout and the like depend on the seed, `number` and the rank alone. Raises `TrainingError` when memory is out.
         """

@@ -55,8 +55,8 @@ def train(
             a module of your own that gives logits `(N, classes)`.
         loss: `loss(logits, labels)`, the mean over the batch; None for cross-entropy. Where samples are mixed, labels
             are shares `(N, classes)`.
-        metrics: `metric(logits, labels)` by name, on the CPU, of all validation samples after each epoch; they stand in
-            `metrics.csv`.
+        metrics: `metric(logits, labels)` by name, on the CPU, of all validation samples after each epoch; they are
+            written to `metrics.csv`.
         best_by: The metric that chooses the best epoch, the highest value; None for top-1.
         config: Begin with the settings of another run, its folder or its `config.json`; the others are changes.
         resume: Continue the run in `out`.
@@ -119,7 +119,7 @@ def _chosen(given: Mapping[str, Any], before: Mapping[str, Any] | None, config: 
         return TrainOptions.from_dict(given)
     saved = saved_options(content["options"])
     if is_own(saved.model) and "model" not in given:
-        # The name of any function may stand in a file from elsewhere.
+        # A file from elsewhere may name any function.
         raise OptionError(
             f"model must be given again, {saved.model}: the run has a network of your own, whose code is run only "
             "where you name it"

@@ -128,7 +128,7 @@ class TrainOptions:
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:1`."""
     backend: BackendName = "auto"
-    """What makes the batches: `cpu`, `dali`, `resident`, or `auto` for the best one here."""
+    """Backend that makes the batches: `cpu`, `dali`, `resident`, or `auto` for the best one here."""
     threads: int | None = None
     """Threads of the loader. None: one for each core."""
     prefetch: int = 2
@@ -300,7 +300,7 @@ _EXCLUDES = {
     "optimizer": ("lr", "weight_decay"),
     "batch_size": ("lr",),
 }
-"""Settings -> those of a saved run that don't stay when they are given anew: they exclude or follow each other."""
+"""Settings -> settings of a saved run that are dropped when the former are given: they exclude or follow each other."""
 _CHOICES = {
     "optimizer": get_args(Optimizer),
     "curve": get_args(Curve),

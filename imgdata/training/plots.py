@@ -115,7 +115,7 @@ def load_writer() -> Any:
 
 
 class Board:
-    """Writes TensorBoard's events below a folder."""
+    """A writer of TensorBoard's events below a folder."""
 
     def __init__(self, folder: Path) -> None:
         """Open a writer of events in `folder`. Raises `MissingExtraError`."""

@@ -21,9 +21,9 @@ from imgdata.training.network import autocast
 from imgdata.training.own import Metric
 
 CALIBRATION_BINS = 15
-"""As in Guo et al., "On calibration of modern neural networks", 2017 (arXiv 1706.04599)."""
+"""Number of bins, as in Guo et al., "On calibration of modern neural networks", 2017 (arXiv 1706.04599)."""
 MOST_CONFUSED_CLASSES = 4096
-"""With more classes no confusion matrix is counted: it would take more memory than the network."""
+"""Most classes of a confusion matrix; a larger matrix would take more memory than the network."""
 
 Seen = Callable[[torch.Tensor, Batch], None]
 """Called with the logits of each batch, float32 `(N, C)`, and the batch."""
@@ -31,7 +31,7 @@ Seen = Callable[[torch.Tensor, Batch], None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """How good predictions were, each sample counted once."""
+    """The quality of predictions, each sample counted once."""
 
     total: int
     """Samples whose image could be decoded."""

@@ -45,7 +45,7 @@ _PACKAGES = ("torch", "torchvision", "timm")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """What a run works with."""
+    """Everything that a run needs, ready to start."""
 
     dataset: Path
     options: DecidedOptions

@@ -51,7 +51,7 @@ def end_to_end(
     steps: int = 50,
     progress: Callable[[int, int], None] = lambda done, rounds: None,
 ) -> EndToEnd:
-    """Time rounds of `steps` steps with the loader and without it, by turns; nothing is validated or kept.
+    """Time rounds of `steps` steps with the loader and without it, alternately; nothing is validated or kept.
 
     Both train the same network with the same settings. `progress` gets how many of the rounds are done. Raises
     `OptionError`, `ShardError`, `TrainingError`.

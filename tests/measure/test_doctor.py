@@ -171,9 +171,9 @@ def test_the_worst_comes_first():
     ("formats", "operates", "native_active", "expected"),
     [
         (["jpeg"], False, True, None),  # the extension does all of it
-        (["jpeg"], True, True, "turns and colours"),
+        (["jpeg"], True, True, "rotates and recolours"),
         (["jpeg", "png"], False, True, "decodes and resizes png"),
-        (["png"], True, True, "decodes and resizes png and turns and colours"),
+        (["png"], True, True, "decodes and resizes png and rotates and recolours"),
         (["jpeg"], False, False, "resizes"),
     ],
 )

@@ -14,7 +14,7 @@ def job_of(folder, *, loader=OURS, split="train", rank=0, world_size=1, seconds=
     options = LoaderOptions(**{"backend": "cpu", **defaults, **settings})
     return Job(
         loader=loader,
-        out=str(folder),
+        dataset=str(folder),
         split=split,
         options=options,
         rank=rank,

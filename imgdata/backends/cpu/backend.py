@@ -168,7 +168,7 @@ class CpuBatch:
     # --- FINISHED ROWS -----------------------------------------------------------------------------------------
 
     def _operate(self, windows: NDArray[Any], work: BatchRequest, number: int, row: int) -> None:
-        """Operate on the extension's window of sample `number` of `work`, normalise it and erase in it."""
+        """Apply the operators to the extension's window of sample `number` of `work`, normalise it and erase in it."""
         window_HWC = windows[row]
         pixels_HWC = operators.apply(window_HWC, work.params, number, self._options.recipe)
         if pixels_HWC is not window_HWC or windows is not self._memory:

@@ -93,7 +93,7 @@ class _Driver:
         self._probed_epoch: int | None = None
 
     def step(self) -> bool:
-        """Feed the parts that have come, and take one run; return False once the queue is closed."""
+        """Pass on the parts that have come, and take one run; return False once the queue is closed."""
         if not self._fetch():
             self._graph = self._probe = None
             return False

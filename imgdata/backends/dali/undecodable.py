@@ -41,7 +41,7 @@ class Known:
         return True, error
 
     def note(self, position: int, data: bytes, error: ImageError | None) -> None:
-        """Remember it. Warns with `CacheWarning`, once, where the file can't be written."""
+        """Note the image. Warns with `CacheWarning`, once, where the file can't be written."""
         digest = xxhash.xxh64_intdigest(data)
         row = [position, digest, error.reason if error else "", error.detail if error else ""]
         with self._lock:

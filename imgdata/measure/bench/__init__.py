@@ -2,8 +2,9 @@
 
     options -> job -> processes: each loader in one of its own, `one` -> rounds -> result
 
-Each process measures one loader once: nothing of another one is in its memory. Loaders take turns, so that a machine
-that slows down slows all of them; figures are medians over the rounds, ratios medians of pairs of the same round.
+Each process measures one loader once: nothing of another loader is in its memory. Loaders run alternately, so that a
+machine that slows down slows all of them; figures are medians over the rounds, ratios medians of pairs of the same
+round.
 """
 
 from imgdata.measure.bench.options import BenchOptions

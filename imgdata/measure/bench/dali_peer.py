@@ -23,7 +23,7 @@ _TORCH, _BASE = import_module("nvidia.dali.plugin.pytorch"), import_module("nvid
 
 def dali(job: Job) -> Opened:
     """Open the pipeline; it decodes on the processor, or on the GPU where the batches go there."""
-    dataset = imgdata.dataset.open(job.out)
+    dataset = imgdata.dataset.open(job.dataset)
     tars = dataset[job.split].shards
     device_id = None if job.options.device == "cpu" else torch.device(job.options.device).index
     pipeline = import_module("nvidia.dali.pipeline").Pipeline(

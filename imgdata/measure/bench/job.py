@@ -1,4 +1,4 @@
-"""What a process is told to measure, and what it found: both as JSON, from process to process."""
+"""The job of a measuring process, and its result: both as JSON, from process to process."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -17,11 +17,11 @@ class Job:
 
     loader: str
     """`imgdata`, or the name of a peer."""
-    out: str
+    dataset: str
     """The dataset's folder."""
     split: str
     options: LoaderOptions
-    """Our loader's settings. Others take of them what they have: recipe, device, batch size, dtype, threads."""
+    """Our loader's settings; other loaders use those that they know: recipe, device, batch size, dtype, threads."""
     rank: int
     world_size: int
     seconds: float
@@ -39,17 +39,17 @@ class Job:
 
 
 class Decided(NamedTuple):
-    """What our loader makes of a job."""
+    """The settings that our loader chose for a job."""
 
     kind: BackendKind
     description: str
-    """What makes the batches, in one line."""
+    """Description of the backend in one line."""
     batches_per_epoch: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
-    """What one run of a loader came to, or several at the same time."""
+    """The result of one run of a loader, or of several at the same time."""
 
     images: int
     """Images in the measured time."""
@@ -63,7 +63,7 @@ class Measured:
     first_batch_s: float
     """Seconds from opening the dataset to the first batch; imports left out."""
     warm_up_batches: int
-    """Not measured."""
+    """Number of batches before the measurement."""
     batches: int
     """Measured."""
     peak_mb: float

@@ -1,8 +1,8 @@
 """A job on standard input -> one loader measured in this process, its figures on standard output.
 
-`python -m imgdata.measure.bench.one` reads the job, opens the loader, lets it warm up and prints `ready`; it goes on
-reading batches until another line comes, and measures from then on. So several processes can begin together, and none
-measures what another one had made ahead. An error of ours is printed as `{"error": ..., "message": ...}`.
+`python -m imgdata.measure.bench.one` reads the job, opens the loader, warms it up and prints `ready`; batches are read
+until another line comes, and measured from then on. So several processes can begin together, and none measures batches
+that were prefetched before. An error of ours is printed as `{"error": ..., "message": ...}`.
 """
 
 import json
@@ -116,7 +116,7 @@ def measure(job: Job, ready: Callable[[], None], may_begin: Callable[[], bool]) 
 
 
 def _gpu_free(device: str) -> int:
-    """Return free memory of an NVIDIA GPU in bytes; CUDA's own memory is taken by then."""
+    """Return free memory of an NVIDIA GPU in bytes, after CUDA has taken its own memory."""
     return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else 0
 
 

@@ -15,4 +15,4 @@ class Opened(NamedTuple):
     group: int = 1
     """Batches that come at about the same time: one from each worker process."""
     bad: Callable[[], int] = lambda: 0
-    """How many images could not be decoded so far."""
+    """Number of images that could not be decoded so far."""

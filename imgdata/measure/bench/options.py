@@ -17,7 +17,7 @@ _MAX_SECONDS = 3600.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchOptions:
-    """What is measured, and for how long. Raises `OptionError`."""
+    """Settings of a measurement. Raises `OptionError`."""
 
     split: str = "train"
     recipe: str | Recipe = "imagenet_train"

@@ -14,7 +14,7 @@ from imgdata.version import __version__
 
 def make_loader(job: Job) -> Loader:
     """Return the loader as a training would have it. Raises what `Loader` raises."""
-    return Loader.from_options(job.out, job.options, split=job.split, rank=job.rank, world_size=job.world_size)
+    return Loader.from_options(job.dataset, job.options, split=job.split, rank=job.rank, world_size=job.world_size)
 
 
 def decide(job: Job) -> Decided:

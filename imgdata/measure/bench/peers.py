@@ -70,7 +70,7 @@ class Peer:
     place: str
     """`module:function` of this package, that opens it."""
     configuration: str
-    """How it is set up; `{threads}` and `{workers}` stand for their number and the word."""
+    """Setup of the loader; `{threads}` and `{workers}` are replaced by their number and the word."""
     refuses: Callable[[Recipe, DType | None, str], str | None]
     """Recipe, dtype, device -> why it can't do that here, with the way out; None if it can."""
 

@@ -72,7 +72,7 @@ class _Running:
             text=True,
             # The same import path as here, whatever way this process found imgdata.
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
-            # A group of its own: Ctrl-C reaches the parent alone, which ends all of it.
+            # A group of its own: Ctrl-C reaches the parent alone, which ends all processes of the group.
             start_new_session=True,
         )
         self._tell(self._job.to_json())

@@ -38,7 +38,7 @@ class Figures:
     gpu_mb: float | None
     """Memory taken on the GPU, in 10^6 bytes; None without one."""
     warm_up_batches: int
-    """Not measured, at least."""
+    """Least number of batches before a measurement."""
     batches: int
     """Measured in a round."""
 
@@ -87,10 +87,10 @@ class BenchResult:
     versions: Mapping[str, str]
     machine: Mapping[str, Any]
     notes: tuple[str, ...]
-    """What has to be said with the figures."""
+    """Remarks that belong to the figures."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; our loader's figures stand at the top."""
+        """Return plain values for JSON, with our loader's figures at the top level."""
         content = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("figures", "peers")}
         return {**asdict(self.figures), **content, "peers": [asdict(peer) for peer in self.peers]}
 

@@ -1,4 +1,4 @@
-"""A dataset, settings -> each loader measured in turns -> the result."""
+"""A dataset, settings -> each loader measured alternately -> the result."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ from imgdata.recipes.recipe import Recipe
 
 _USUAL_BATCH = 256
 _START_S = 300.0
-"""What another loader may take beside three times the measured time, before it is given up."""
+"""Seconds that another loader may take beside three times the measured time, before it is stopped."""
 
 
 def bench(
@@ -113,7 +113,7 @@ def _job(dataset: str | Path, options: BenchOptions, batch_size: int, recipe: Re
     cores = len(own_cores())
     return Job(
         loader=OURS,
-        out=str(dataset),
+        dataset=str(dataset),
         split=options.split,
         options=LoaderOptions(
             batch_size=batch_size,

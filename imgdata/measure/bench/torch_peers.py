@@ -21,14 +21,14 @@ _SHUFFLE_BUFFER = 1000
 
 def torchvision(job: Job) -> Opened:
     """Open a loader of encoded images by our index; torchvision decodes them, and works on uint8 tensors."""
-    split = imgdata.dataset.open(job.out)[job.split]
+    split = imgdata.dataset.open(job.dataset)[job.split]
     transform = Decoded(transforms(job.options.recipe, job.options.dtype, pil=False))
     return _map_style(_Stored(split, transform), job)
 
 
 def torchvision_pil(job: Job) -> Opened:
     """Open `Dataset.torch` in place of `ImageFolder`: PIL images, as most code has them."""
-    dataset = imgdata.dataset.open(job.out)
+    dataset = imgdata.dataset.open(job.dataset)
     return _map_style(dataset.torch(job.split, transforms(job.options.recipe, job.options.dtype, pil=True)), job)
 
 
@@ -36,7 +36,7 @@ def webdataset(job: Job) -> Opened:
     """Open our tars as an endless `WebDataset` of shards in random order: each rank and each worker by itself."""
     import webdataset as wds
 
-    dataset = imgdata.dataset.open(job.out)
+    dataset = imgdata.dataset.open(job.dataset)
     split, manifest = dataset[job.split], dataset.manifest
     labelled = manifest.label_from == "cls" and bool((split.index.label_N >= 0).all())
     decoded = Decoded(transforms(job.options.recipe, job.options.dtype, pil=False))

@@ -1,4 +1,4 @@
-"""A recipe -> torchvision's operators (version 2) that draw for themselves what ours would be told."""
+"""A recipe -> torchvision's operators (version 2), which draw their own parameters."""
 
 import io
 from typing import Any

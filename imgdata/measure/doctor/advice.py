@@ -19,7 +19,7 @@ class Advice:
     """One setting."""
 
     setting: str
-    """What to type, or to write."""
+    """The option to type, or the code to write."""
     predicted_images_per_s: float
     """Images/s of training where a network was given, else of the loader."""
     why: str
@@ -91,7 +91,7 @@ def _resize(measured: Measured) -> Iterator[Advice]:
         setting=f"imgdata shard SOURCE NEW --resize {resized.shorter_side}",
         predicted_images_per_s=_gaining(measured, resized.gain, smaller=smaller),
         why=f"pictures with a shorter side of {resized.shorter_side} pixels take {1 / resized.gain:.0%} of the "
-        f"processor's time and {smaller:.0%} of the disk, by {resized.after.images} that were encoded anew; small "
+        f"processor's time and {smaller:.0%} of the disk, by {resized.after.images} that were re-encoded; small "
         "crops get fewer details",
     )
 

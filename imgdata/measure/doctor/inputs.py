@@ -24,7 +24,7 @@ _USUAL_BATCH, _USUAL_SIZE = 256, 224
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DoctorOptions:
-    """What is measured. Raises `OptionError`."""
+    """Settings of a measurement. Raises `OptionError`."""
 
     split: str | None = None
     """Split that is read; by default `train`, else the first."""
@@ -51,27 +51,27 @@ class DoctorOptions:
 
 
 class Case(NamedTuple):
-    """What is measured, with nothing left open."""
+    """The subject of a measurement, with every default decided."""
 
-    out: str
+    dataset: str
     opened: Opened
     recipe_code: str
     """Python that makes the recipe."""
     options: LoaderOptions
     setup: BackendSetup
-    """What the loader's backend gets."""
+    """Setup of the loader's backend."""
     kind: BackendKind
     """The kind of backend that was chosen."""
     description: str
 
     @property
     def recipe(self) -> Recipe:
-        """What is done to each sample."""
+        """Recipe of each sample."""
         return self.options.recipe
 
     @property
     def samples(self) -> int:
-        """In an epoch."""
+        """Number of samples in an epoch."""
         return len(self.opened.view)
 
     @property

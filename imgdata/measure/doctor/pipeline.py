@@ -1,4 +1,4 @@
-"""Times of stages -> what they come to together: the ceiling, and the stage that sets it."""
+"""Times of stages -> the highest rate of the pipeline, and the stage that limits it."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from imgdata.measure.machine.disk import DiskRates
 from imgdata.measure.timing import Rate
 
 Lane = Literal["disk", "cpu", "loader", "copy", "device"]
-"""What works beside the others: the slowest lane sets the pace. Stages of the lane `cpu` share the cores."""
+"""A resource that works beside others: the slowest lane limits the rate. Stages of the lane `cpu` share the cores."""
 
 LANES: dict[Lane, str] = {
     "disk": "the disk",
@@ -36,7 +36,7 @@ class Stage:
     """Images/s of one core."""
     mb_per_s: float | None = None
     counted: bool = True
-    """False for a stage that is no part of this pipeline, and stands here for comparison."""
+    """Whether the stage is part of this pipeline; other stages are shown for comparison."""
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Pipeline:
 
     @property
     def cpu_ms(self) -> float:
-        """Of a core, for all that the loader does for one image."""
+        """Milliseconds of a core for all that the loader does for one image."""
         return sum(stage.ms_per_image for stage in self.stages if stage.lane == "cpu" and stage.counted)
 
     @property
@@ -211,7 +211,7 @@ def _cpu_stages(times: StageTimes, disk: DiskRates, width: float, kind: BackendK
         ("full decode", times.full_decode_ms, "for comparison: whole pictures"),
         ("decode, resize" if together else "decode", times.decode_ms, _TOGETHER if together else "of the crop"),
         ("resize, flip", times.resize_ms, ""),
-        ("operators", times.operators_ms, "turn and colour, by Pillow"),
+        ("operators", times.operators_ms, "rotation and colour, by Pillow"),
         ("finish", times.finish_ms, "paint over, mix" if dtype == "uint8" else f"normalise, to {dtype}"),
     ]
     return [

@@ -51,12 +51,12 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Needs:
-    """What a dataset and its recipe ask of Pillow."""
+    """The work that a dataset and its recipe leave to Pillow."""
 
     formats: Collection[str]
     """Formats of the images, such as `jpeg`, `png`."""
     operates: bool
-    """Whether the recipe turns or colours pictures."""
+    """Whether the recipe rotates pictures or changes their colours."""
 
 
 def find_problems(machine: Machine, needs: Needs | None = None) -> list[Problem]:
@@ -184,7 +184,7 @@ def _cache(machine: Machine) -> Iterator[Problem]:
     if not machine.cache_writable:
         yield Problem(
             severity="warning",
-            what=f"the cache folder can't be written: {machine.cache}; small splits are decoded anew in every run",
+            what=f"the cache folder can't be written: {machine.cache}; small splits are decoded again in every run",
             remedy=ways_out,
         )
     elif machine.cache_free_bytes < _CACHE_BYTES:
@@ -209,7 +209,7 @@ def _pillow(machine: Machine, needs: Needs | None) -> Iterator[Problem]:
         )
         return
     others = sorted(set(needs.formats) - {"jpeg"})
-    uses = ([f"decodes and resizes {', '.join(others)}"] if others else []) + ["turns and colours"] * needs.operates
+    uses = ([f"decodes and resizes {', '.join(others)}"] if others else []) + ["rotates and recolours"] * needs.operates
     if not machine.native and not others:
         uses.insert(0, "resizes")
     if uses:

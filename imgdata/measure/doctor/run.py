@@ -30,7 +30,7 @@ Step = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Findings:
-    """What was measured of one dataset."""
+    """The measurements of one dataset."""
 
     case: Case
     times: StageTimes
@@ -45,7 +45,7 @@ class Findings:
         case = self.case
         return {
             "data": {
-                "folder": case.out,
+                "folder": case.dataset,
                 "split": case.opened.view.split,
                 "samples": case.samples,
                 "median_shorter_side": case.side,
@@ -74,7 +74,7 @@ class Report:
     problems: tuple[Problem, ...]
     """The worst first."""
     findings: Findings | None
-    """None without a dataset."""
+    """Measurements of the dataset; None without one."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON; what needs a dataset is empty without one."""
@@ -109,7 +109,7 @@ def doctor(
 
 
 def measure(case: Case, given: DoctorOptions, machine: Machine, step: Step) -> Findings:
-    """Time all of it."""
+    """Time the whole pipeline."""
     sample_M = draw_sample(case.setup, case.opened.view.position_N)
     step("reading from disk")
     disk = time_disk(case.opened.split, sample_M, case.options.threads)
@@ -169,7 +169,7 @@ def _advice(
     resized = in_memory = larger = None
     others: list[tuple[BackendKind, float]] = []
     if case.kind.is_reference:
-        step("encoding a part of the sample anew")
+        step("re-encoding a part of the sample")
         resized = try_resized(case.setup, sample_M)
         in_memory = try_in_memory(case.setup, case.opened.view, machine.memory.usable_bytes)
     if case.options.batch_size < _SMALL_BATCH and case.samples >= _LARGER_BATCH:

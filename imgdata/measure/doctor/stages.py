@@ -70,7 +70,7 @@ class StageTimes:
 
     @property
     def total_ms(self) -> float:
-        """Of all that the loader does for one image."""
+        """Milliseconds of all that the loader does for one image."""
         return self.read_ms + self.decode_ms + self.resize_ms + self.operators_ms + self.finish_ms
 
 

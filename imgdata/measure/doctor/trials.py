@@ -1,6 +1,6 @@
 """A case -> what its pipeline would take with smaller pictures in the shards, or with decoded ones in memory.
 
-Both are tried on the sample: its images are really encoded anew by `imgdata shard`, or really kept decoded.
+Both are tried on the sample: its images are really re-encoded by `imgdata shard`, or really kept decoded.
 """
 
 import tempfile
@@ -43,7 +43,7 @@ class Resized:
 
     @property
     def gain(self) -> float:
-        """By how much less processor time an image takes: 2 where it is half."""
+        """Ratio of the processor time of an image before and after: 2 where the time is half."""
         return self.before.total_ms / self.after.total_ms
 
 
@@ -74,7 +74,7 @@ def shorter_side(setup: BackendSetup) -> int:
 
 
 def try_resized(setup: BackendSetup, position_M: NDArray[np.int64], *, rounds: int = 3) -> Resized | None:
-    """Encode some of these samples anew, and time both; None where no picture is larger. Raises `ShardError`."""
+    """Encode some of these samples again, and time both; None where no picture is larger. Raises `ShardError`."""
     side, index = shorter_side(setup), setup.split.index
     few_M = position_M[np.unique(np.linspace(0, len(position_M) - 1, _REENCODED).round().astype(np.int64))]
     if np.median(np.minimum(index.width_N[few_M], index.height_N[few_M])) <= side:

@@ -12,17 +12,17 @@ from imgdata.backends.protocol import BackendKind
 from imgdata.measure.doctor.inputs import Case
 
 _TRIAL_SHARE = 1 / 16
-"""Of the budget for each trial."""
+"""Share of the budget for each trial."""
 _LEAST_S, _MOST_S = 0.2, 5.0
 _LEAST_GAIN = 1.03
-"""By how much another setting must be better to be taken: less is noise."""
+"""Least ratio of rates by which another setting must be better to be chosen: less is noise."""
 _FINALISTS, _REPEATS, _FINAL_SHARE = 3, 2, 1 / 3
-"""The best trials are made again, in turn, so that a bad moment of the machine decides nothing."""
+"""Number of times that the best trials are repeated alternately, so that a short disturbance does not decide."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """What is tried of a loader's settings; the batch size, the recipe and the order stay as they are."""
+    """Settings of a loader that are tried; the batch size, the recipe and the order stay as they are."""
 
     backend: BackendName
     threads: int
@@ -50,7 +50,7 @@ class Tuned:
     """All trials."""
 
     trials: tuple[Trial, ...]
-    """In the order in which they were made; the first is the setting to begin with."""
+    """Trials in order of time; the first has the user's setting."""
     best: Trial
     code: str
     """A line of Python."""
@@ -143,7 +143,7 @@ def code(case: Case, setting: Setting) -> str:
     }
     # JSON's numbers, texts and objects are Python's as well, with the quotes of this documentation.
     words = [f"{name}={json.dumps(value)}" for name, value in arguments.items()]
-    return f"imgdata.Loader({json.dumps(case.out)}, recipe={case.recipe_code}, {', '.join(words)})"
+    return f"imgdata.Loader({json.dumps(case.dataset)}, recipe={case.recipe_code}, {', '.join(words)})"
 
 
 def _candidates(case: Case, cores: float, decoded_in_time: float) -> Iterator[tuple[str, tuple[Any, ...]]]:

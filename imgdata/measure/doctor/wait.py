@@ -69,7 +69,7 @@ def advice_for_run(config: Mapping[str, Any], data_wait: float, *, waited_s: flo
     """Return `advice_for_wait` with the facts of a run (`config.json`), of this machine and of the index.
 
     `waited_s` is how many seconds the network waited in all; below 10 there is no advice. Raises `ShardError` where the
-    dataset is gone.
+    dataset is missing.
     """
     if data_wait < LEAST_WAIT or waited_s < _LEAST_WAITED_S:
         return None

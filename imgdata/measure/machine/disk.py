@@ -38,16 +38,16 @@ class DiskRates:
     cold_in_order: ReadRate | None
     """A shard from its begin on, as with `shuffle="window"`."""
     warm: ReadRate
-    """At random places, from the page cache: later epochs of a dataset that fits."""
+    """Rate at random places, from the page cache: later epochs of a dataset that fits."""
     why_not_cold: str | None
     split_bytes: int
     """Bytes of all shards of the split."""
 
 
 def time_disk(split: Split, position_M: NDArray[np.int64], threads: int) -> DiskRates:
-    """Read some shards of the split, and images at these positions that lie in them.
+    """Read some shards of the split, and the images at these positions in them.
 
-    What the system keeps of the shards in its page cache is given up first: whoever else reads them has to wait once.
+    The shards are dropped from the system's page cache first: any other reader has to wait for the disk once.
     Raises `ShardError`.
     """
     files = ShardFiles(split)

@@ -34,7 +34,7 @@ _VARIABLES = re.compile(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cpu:
-    """The processor, and what this process may use of it."""
+    """The processor, and the part of the processor that this process may use."""
 
     model: str
     features: tuple[str, ...]
@@ -61,7 +61,7 @@ class Memory:
 
     total_bytes: int
     available_bytes: int
-    """Without pushing others out; what files take in the page cache counts as available."""
+    """Memory in bytes that is free for this process; files in the page cache count as free."""
     limit_bytes: int | None
     """Limit of the control group; None without one."""
     shm_bytes: int | None
@@ -70,13 +70,13 @@ class Memory:
 
     @property
     def usable_bytes(self) -> int:
-        """What files can take in the page cache, at most."""
+        """Bytes that files can take in the page cache, at most."""
         return self.available_bytes if self.limit_bytes is None else min(self.available_bytes, self.limit_bytes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:
-    """What `imgdata doctor` knows without a dataset."""
+    """The facts that `imgdata doctor` knows without a dataset."""
 
     cpu: Cpu
     memory: Memory

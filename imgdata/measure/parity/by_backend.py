@@ -1,4 +1,4 @@
-"""A loader's backend -> an executor: pictures become a small dataset, and the backend makes one batch of it."""
+"""A loader's backend -> an executor: pictures become a small dataset, which the backend makes into one batch."""
 
 import io
 import tarfile

@@ -38,7 +38,7 @@ class Case:
     operator: str
     recipe: Recipe
     change: Callable[[BatchParams], BatchParams] = lambda batch: batch
-    """What the parameters are changed to."""
+    """Change of the parameters before both compute."""
 
 
 def operator_cases(size: int) -> list[Case]:

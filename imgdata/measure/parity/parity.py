@@ -48,9 +48,9 @@ class Row:
     operator: str
     backend: str
     pil: Difference
-    """From torchvision with PIL images."""
+    """Difference from torchvision with PIL images."""
     tensor: Difference
-    """From torchvision with uint8 tensors, for which it has other code."""
+    """Difference from torchvision with uint8 tensors, for which torchvision has other code."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

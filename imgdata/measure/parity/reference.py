@@ -1,4 +1,4 @@
-"""A decoded picture + one row of `BatchParams` -> what torchvision's operators (version 2) make of it.
+"""A decoded picture + one row of `BatchParams` -> the result of torchvision's operators (version 2).
 
 The reference that pixels are compared with: it shares the parameters with the backends and nothing else. A picture is a
 PIL image or a uint8 tensor `(3, H, W)`: torchvision has other code for each, whose pixels differ.

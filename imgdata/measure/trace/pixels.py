@@ -79,7 +79,7 @@ def follow(view: View, samples: int, *, seed: int, recipe: Recipe, eval_recipe: 
 
 
 class Pixels(NamedTuple):
-    """What a recipe made of the samples that are shown."""
+    """The pixels that a recipe made of the shown samples."""
 
     rows: list[TraceRow]
     images: torch.Tensor

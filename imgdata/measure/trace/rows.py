@@ -13,13 +13,13 @@ _ANSWERS = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TraceRow:
-    """What comes out of one step of one stage."""
+    """The output of one step of one stage."""
 
     stage: Stage
     step: str
     """Name of the operator, the tensor or the layer."""
     count: int
-    """How many of them there are."""
+    """Number of such outputs."""
     shape: tuple[int, ...]
     """Height, width, channels of one picture or of what a layer gives; of a batch the shape of its tensor."""
     dtype: str
@@ -28,7 +28,7 @@ class TraceRow:
     """The least value of all; for `load` the fewest bytes of a file."""
     high: float | None = None
     example: str = ""
-    """For pixels the red value of one, before -> after: the same pixel, wherever a crop, flip or rotation puts it."""
+    """Red value of one pixel, before -> after: the same pixel, wherever a crop, flip or rotation puts it."""
     ms_per_image: float | None = None
     """Milliseconds. Before the batch of all from reading on, in one thread; else of the step alone."""
     parameters: int | None = None

@@ -1,7 +1,7 @@
 """A dataset, a network -> what goes into every stage and comes out of it: shapes, ranges, an example, times.
 
-The same samples go all the way, and are made by the loader itself: its recipe is cut off behind each operator in turn,
-which changes nothing of what the operators before it draw.
+The same samples pass through all stages, and the loader itself makes them: its recipe is cut off after each operator,
+which does not change what the operators before draw.
 """
 
 import math
@@ -35,7 +35,7 @@ TIMED = 64
 _ODD_RANGE = 10.0
 """Beyond it no usual normalisation leaves pixels."""
 _USUAL_STD = (0.02, 2.0)
-"""On the scale from 0 to 1, the deviation of any pictures lies in it; 1 is for those that stay from 0 to 1."""
+"""Range of the deviation of any pictures on the scale from 0 to 1; 1 is for pictures that stay on that scale."""
 _OF_ANY_RUN = ("split", "seed", "device")
 """Options that may be given beside a run."""
 
@@ -58,7 +58,7 @@ class Trace:
     rows: tuple[TraceRow, ...]
     """Rows in the order of the stages: load, decode, preprocess, split, augment, batch, train, evaluate, layer."""
     notes: tuple[str, ...]
-    """What looks wrong."""
+    """Remarks on what looks wrong."""
     panels: tuple[Panel, ...]
     """The example after each stage, for `imgdata.save_picture`."""
 
@@ -70,20 +70,20 @@ class Trace:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Network:
-    """What is looked at."""
+    """The network that is traced."""
 
     model: nn.Module
     recipe: Recipe
     eval_recipe: Recipe
     trained: bool
     wanted: Normalize | None = None
-    """How its weights were trained, where they came from elsewhere."""
+    """Normalisation with which the weights were trained, where they came from elsewhere."""
 
 
 def trace(
-    out: str | Path, options: TrainOptions | None = None, *, run: str | Path | None = None, samples: int = 8
+    dataset: str | Path, options: TrainOptions | None = None, *, run: str | Path | None = None, samples: int = 8
 ) -> Trace:
-    """Follow `samples` samples of the training split in `out`, evenly spread over it, through all that training does.
+    """Follow `samples` samples of the training split of `dataset`, evenly spread, through all of training.
 
     The network, its input and both recipes are those that `imgdata.train` would make of `options`, or those
     of the finished run in the folder `run`; then `options` may name a split, a seed and a device alone. The network
@@ -101,10 +101,10 @@ def trace(
     with processes(chosen.device) as ranks:
         if ranks.world_size > 1:
             raise OptionError("a trace needs one process alone, got several; start it without torchrun")
-        there = len(open_data(Path(out), chosen, saved=run is not None)[1].train.position_N)
+        there = len(open_data(Path(dataset), chosen, saved=run is not None)[1].train.position_N)
         if samples > there:
             raise OptionError(f"samples must be at most the {there:,} there are to train on, got {samples:,}")
-        with prepare(Path(out), chosen, ranks, saved=run is not None) as prepared:
+        with prepare(Path(dataset), chosen, ranks, saved=run is not None) as prepared:
             network = _network(prepared, run, ranks)
             # Of a run it is that of augmentation alone: the other draws are made.
             return _follow(prepared, network, ranks, samples, seed=given.seed or chosen.seed)
@@ -123,7 +123,7 @@ def _options_of(folder: RunFolder, given: TrainOptions) -> TrainOptions:
         size=config["size"],
         split=given.split if given.split != default.split else saved.split,
         device=given.device,
-        # A file may be gone; the run has kept what was in it.
+        # The file may have been deleted; the run has kept its contents.
         recipe="auto" if saved.recipe.endswith(".json") else saved.recipe,
         **{
             name: getattr(default, name)
