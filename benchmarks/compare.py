@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 Rows = dict[str, dict[str, float]]
-"""By what was measured: figures by their names."""
+"""Figures by their names, for each thing that was measured."""
 _FIRST = ("images_per_s", "cpu_ms_per_image")
 _NO_FIGURES = ("images", "rounds", "batch", "mean_bytes", "samples")
 """Settings of a run: nothing to compare."""

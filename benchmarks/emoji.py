@@ -1,6 +1,6 @@
 """Emojis of two makers, split by emoji -> `resnet9` trained on them: `python -m benchmarks.emoji --save`.
 
-Which category an emoji is of has to be seen from others: no emoji is in both splits, whoever drew it. Variants in other
+Which category an emoji is of has to be seen from others: no emoji is in both splits, by any designer. Variants in other
 tones of skin are left out. Figures go to `benchmarks/results/emoji.json`.
 """
 

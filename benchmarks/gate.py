@@ -1,9 +1,9 @@
 """The compiled decoder and the order, beside plain libraries -> whether they do more work than they did: `make gate`.
 
 Each case is a ratio: what our code costs, over what a library costs for the same input in the same process. The
-decoder stands beside libjpeg-turbo, which decodes the same crops and nothing else; order and parameters beside NumPy's
-argsort of as many numbers. The cost is in instructions where the kernel counts them, else the least processor time of
-many short repeats; `baseline.json` has the ratios of either.
+decoder is compared with libjpeg-turbo, which decodes the same crops and nothing else; order and parameters with
+NumPy's argsort of as many numbers. The cost is in instructions where the kernel counts them, else the least processor
+time of many short repeats; `baseline.json` has the ratios of either.
 """
 
 import json
@@ -35,7 +35,7 @@ _REPEATS: dict[Unit, int] = {"instructions": 3, "cpu_time": 150}
 _TRIES: dict[Unit, int] = {"instructions": 1, "cpu_time": 3}
 """Others may have the caches for a while; what got slower stays so."""
 _BUDGET_S = 4.0
-"""For the repeats of a case, after the third."""
+"""Seconds for the repeats of a case, after the third."""
 
 
 @dataclass(frozen=True, kw_only=True)

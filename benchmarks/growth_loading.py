@@ -26,7 +26,7 @@ _MEASURED_PIXELS = 3e8
 """So many pixels are decoded at least, and `_LEAST` pictures."""
 _LEAST, _MOST = 192, 2048
 _AHEAD_BATCHES = 6
-"""What loaders may have read ahead at the end."""
+"""Batches that loaders may prefetch at the end."""
 
 Rows = list[dict[str, Any]]
 

@@ -26,13 +26,13 @@ from benchmarks.report import ROOT, machine, save
 from imgdata.measure.bench.rounds import in_turns, median_ratio
 
 _AHEAD_BATCHES = 8
-"""What loaders may have read ahead, so that no measured batch comes from the end of the epoch."""
+"""Batches that loaders may prefetch, so that no measured batch comes from the end of the epoch."""
 _TIMEOUT_S = 300
 _SIMD = sorted((ROOT / ".venv").glob("pillow-simd-*"))
 _console = Console(highlight=False)
 
 Figures = dict[str, dict[str, Any]]
-"""By name of the loader."""
+"""Figures by name of the loader."""
 
 
 @click.command()

@@ -37,7 +37,7 @@ _TEST_SHARE = 0.2
 
 
 class UnavailableError(Exception):
-    """Data that a pipeline needs can't be had here, and why."""
+    """Data that a pipeline needs is not available here, and why."""
 
 
 def write_digits_as_cifar(path: Path, count: int = 5000) -> Path:

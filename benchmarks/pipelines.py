@@ -33,11 +33,11 @@ from benchmarks.report import RESULTS, ROOT, machine, save
 
 PICTURES = ROOT / "docs" / "images" / "pipelines"
 SEEDS = (0, 1, 2)
-"""Of the trainings that are compared in p2: on 200 pictures chance alone moves a result by some percent."""
+"""Seeds of the trainings that are compared in p2: on 200 pictures chance alone moves a result by some percent."""
 _FROZEN, _TUNED = 5, 14
 """Epochs of p4 with a new classifier alone, and all."""
 _SHOWN = ("--seed", "7")
-"""Of what is traced: the first sample is mirrored, and turned by 30 degrees."""
+"""Options of the trace: with this seed the first sample is mirrored, and rotated by 30 degrees."""
 _NAME = "pipelines"
 _CURVE = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1")
 
@@ -245,7 +245,7 @@ def main() -> None:
             print(f"{name} is left out: {error}", file=sys.stderr)
             continue
         except subprocess.CalledProcessError as error:
-            # The command has said what is wrong.
+            # The command has printed its error.
             raise SystemExit(f"{name} stopped at {' '.join(map(str, error.cmd[3:]))}") from error
         print(_in_short(name, report))
         if options.save:

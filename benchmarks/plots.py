@@ -28,7 +28,7 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """How a series is drawn."""
+    """The style of a series' picture."""
 
     x: str
     label: str

@@ -36,7 +36,7 @@ class ImageNet:
     ilsvrc_ids: dict[str, int]
     """The devkit's id by wnid, counted from 1 and *not* in the order of the wnids."""
     train: dict[str, dict[str, bytes]]
-    """By wnid and file name."""
+    """Images by wnid and file name."""
     val: dict[str, tuple[str, bytes]]
     """Wnid and bytes by file name, in the official order."""
 
@@ -74,7 +74,7 @@ def write_imagenet_folders(root: Path, data: ImageNet) -> Path:
 
 
 def write_imagenet_flat_val(root: Path, data: ImageNet, *, labels: str = "devkit") -> Path:
-    """`train/<wnid>/*.JPEG` and a flat `val/`; its `labels` lie in the `devkit`, its `folder`, a `csv`, or `none`."""
+    """`train/<wnid>/*.JPEG` and a flat `val/`; its `labels` are in the `devkit`, its `folder`, a `csv`, or `none`."""
     _write_train(root / "train", data)
     _write_flat(root / "val", data)
     if labels == "devkit":

@@ -9,7 +9,7 @@ from benchmarks.loader_peers.registry import OURS, PEERS
 from benchmarks.report import RESULTS
 
 Results = Mapping[str, Any]
-"""By name of the file in `benchmarks/results`."""
+"""Results by name of the file in `benchmarks/results`."""
 Figure = Callable[[Results], float | None]
 
 

@@ -126,7 +126,7 @@ LOADERS: dict[str, tuple[Callable[[Path, str, int, int], Batches], str]] = {
     "torchvision": (torchvision, "torchvision"),
     "FFCV": (ffcv, "ffcv"),
 }
-"""By name: what opens it, and the distribution whose version is told."""
+"""Loaders by name: the function that opens each, and the distribution whose version is reported."""
 
 
 class _Pickles:

@@ -20,7 +20,7 @@ WORKERS = 2
 SHARD_BYTES = 256_000_000
 
 Writer = Callable[[Path, Path], None]
-"""Writes the class folders of the first argument as a dataset into the second."""
+"""Function that writes the class folders of the first argument as a dataset into the second."""
 
 
 def _files(source: Path) -> Iterator[tuple[Path, int]]:
@@ -201,8 +201,8 @@ def litdata() -> Writer:
 
 
 def ffcv() -> Writer:
-    """FFCV's writer, the JPEGs as they are instead of encoded anew."""
-    import ffcv.writer  # noqa: F401  Missing is told before anything is written.
+    """FFCV's writer, with the JPEGs as they are instead of re-encoded."""
+    import ffcv.writer  # noqa: F401  Where it is missing, this fails before anything is written.
 
     from benchmarks.loader_peers.ffcv_loader import write
 

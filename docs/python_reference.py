@@ -20,7 +20,7 @@ SECTIONS = {
     "Measure": ("measure",),
     "Errors": ("errors",),
 }
-"""Titles of the page -> the packages whose public names stand below them."""
+"""Titles of the page -> the packages whose public names are listed below them."""
 _NAMESPACES = ("recipes", "views")
 _ERRORS_BASE = "ImgdataError"
 

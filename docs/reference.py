@@ -1,4 +1,4 @@
-"""Pages with marked parts -> the same pages with these parts made anew: `make reference`.
+"""Pages with marked parts -> the same pages with these parts made again: `make reference`.
 
 Between `<!-- MARK ARGUMENTS -->` and `<!-- end -->` nothing is written by hand. `help COMMAND` is what
 `imgdata COMMAND --help` prints, `python` the reference of the public names, and the marks of `figures.py` are figures
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
             print(f"{name}: generated parts are out of date: run `make reference`", file=sys.stderr)
         else:
             page.write_text(text)
-            print(f"{name}: written anew")
+            print(f"{name}: updated")
     return int(bool(stale) and arguments == ["--check"])
 
 
@@ -50,7 +50,7 @@ def page_names() -> list[str]:
 
 
 def fill(markdown: str) -> str:
-    """Return the page with its marked parts made anew."""
+    """Return the page with its marked parts made again."""
     return PART.sub(_made, markdown)
 
 

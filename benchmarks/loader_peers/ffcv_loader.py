@@ -11,7 +11,7 @@ from benchmarks.loader_peers.task import AREA, MEAN, RATIO, SIDE, STD, Batches, 
 
 
 def _stored_jpeg() -> type:
-    """Return a field that keeps the bytes: FFCV's own field encodes everything anew."""
+    """Return a field that keeps the bytes: FFCV's own field re-encodes everything."""
     from ffcv.fields.rgb_image import IMAGE_MODES, RGBImageField
     from PIL import Image
 

@@ -16,13 +16,13 @@ class Peer:
     place: str
     """`module:function` inside this package."""
     package: str
-    """The distribution whose version is told."""
+    """The distribution whose version is reported."""
     layout: str
-    """What it reads: a folder of `loader_data`."""
+    """Data that the loader reads: a folder of `loader_data`."""
     peers: bool = False
-    """Runs in the environment `.venv-peers`, not in ours."""
+    """Whether the loader runs in the environment `.venv-peers`, not in ours."""
     simd: bool = False
-    """With Pillow-SIMD first on the path, where it is built."""
+    """Whether Pillow-SIMD is first on the path, where it is built."""
     antialias: bool = True
     """Resizes without aliasing; otherwise it is a figure to compare with, and no equal."""
     dtypes: tuple[str, ...] = DTYPES

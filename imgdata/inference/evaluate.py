@@ -78,7 +78,7 @@ class Evaluation:
     predictions: Predictions
     """One row for each sample whose image can be decoded."""
     matched_by: MatchedBy
-    """What classes of the dataset and outputs of the network were matched by: ids, names or numbers."""
+    """Property by which classes of the dataset and outputs of the network were matched: ids, names or numbers."""
     missing: tuple[ClassName, ...]
     """Classes that a run was trained on and that have no sample here; empty for a network by name."""
     skipped: tuple[BadImage, ...]

@@ -78,8 +78,8 @@ def heat_map(model: nn.Module, layer: nn.Module | None, image: torch.Tensor, ind
 def last_map(model: nn.Module, image: torch.Tensor) -> nn.Module | None:
     """Return the last module whose output still has places of the image; None without one.
 
-    It is the one whose output is a map `(N, C, H, W)` of more than one place. Transformers have none: their
-    features are sequences, or have the channels last.
+    Its output is a map `(N, C, H, W)` of more than one place. Transformers have no such module: their features are
+    sequences, or have the channels last.
     """
     seen: list[nn.Module] = []
 

@@ -16,7 +16,7 @@ _DENSE = 128
 class CNN(nn.Module):
     """Two convolutions, each with a pooling behind it, and two dense layers.
 
-    Its children, called one after the other in their order, are the whole of `forward`. For pictures of 64 x 64:
+    `forward` calls the children one after the other, in their order, and does nothing else. For pictures of 64 x 64:
 
     | child | out of it, `(C, H, W)` |
     |---|---|

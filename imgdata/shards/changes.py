@@ -1,7 +1,7 @@
 """A dataset, begun or finished, and its source -> whether the source still holds the images that were stored.
 
-Names, sizes and labels are compared before (`Listing.fingerprint`), without a read. This module is asked where the
-state of the files differs from the one that was noted: a copied source, whose images are the same, or one whose pixels
+Names, sizes and labels are compared before (`Listing.fingerprint`), without a read. This module is used where the
+state of the files differs from the noted state: a copied source, whose images are the same, or a source whose pixels
 were changed under the same names. Images are read and prepared again, and compared with what was stored.
 """
 

@@ -32,7 +32,7 @@ _MAX_NAME_BYTES = 240
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written."""
+    """The result of an export."""
 
     folder: Path
     files: int

@@ -29,8 +29,8 @@ _MAX_NOTES = 10
 def finish(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], identity: Mapping[str, Any]) -> tuple[str, ...]:
     """Write every sidecar of the dataset, `dataset.json` last, and end the job.
 
-    `reports` has one entry for each planned shard, in order. Returns the warnings. Can be cut off and called
-    again at any point.
+    `reports` has one entry for each planned shard, in order. Returns the warnings. The call can be
+    interrupted at any point and repeated.
     """
     out = job.folder
     splits = []

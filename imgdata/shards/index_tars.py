@@ -357,7 +357,7 @@ def _keep_sources(tables: Sequence[pa.Table], folder: Path, before: Manifest | N
 
 
 def _old_rows(index: Index) -> dict[str, pa.Table]:
-    """Shard -> its rows, of the columns that tell the image and its source."""
+    """Return the rows of each shard, with the columns that identify the image and its source."""
     columns = ("source", *_PLACE)
     index.load(("shard", *columns))
     try:

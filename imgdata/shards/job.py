@@ -115,9 +115,9 @@ def shard(
     `(H, W)` or `(H, W, C)`, which become PNG, or encoded bytes; `class_names` names the classes of labels that are
     numbers. What the command takes as options are keywords here: `imgdata.shard("photos", "out", resize=256)`.
 
-    A run that was cut off resumes when it is called again with the same arguments; shards that are finished are not
+    An interrupted run resumes when it is called again with the same arguments; shards that are finished are not
     written again, and the result is the same to the byte. `workers` (default: one for each core this process may use)
-    does not change the bytes either. With `overwrite` an old dataset in `out` stays until the new one is whole.
+    does not change the bytes either. With `overwrite` an old dataset in `out` stays until the new one is complete.
 
     Raises `SourceError` for a source that can't be read or that changes meanwhile, `OptionError` for options without a
     meaning, `OutputError` when `out` is busy, full, not writable, or holds something else, and `ImageError` for the

@@ -4,10 +4,10 @@ While a dataset is not finished, its job folder `.imgdata/` holds
 
     lock            locked by the one run that writes, and by the workers it started
     plan.json       options, source and cuts of the job; the folder is unfinished as long as this file exists
-    SHARD.record    what a finished shard is
+    SHARD.record    report and index rows of a finished shard
     closing-gaps    every shard is written, and some may have been renumbered
     images.spool    images that were copied out of Parquet
-    objects.spool   images that were handed over as Python objects
+    objects.spool   images that were given as Python objects
     next/           a dataset folder of its own, with a job folder of its own, that is to replace the finished dataset
     swap.json       `next` is complete, and its files are being moved to the place of the old dataset
     *.tmp           files that are being written
@@ -73,12 +73,12 @@ class JobFolder:
 
     @property
     def spool(self) -> Path:
-        """File into which images are copied, out of containers that can only be read forward."""
+        """File with copies of images from containers that can only be read forward."""
         return self.path / _SPOOL
 
     @property
     def objects(self) -> Path:
-        """File into which images are copied that were handed over as Python objects."""
+        """File with copies of the images that were given as Python objects."""
         return self.out / JOB_FOLDER / _OBJECTS
 
     @property

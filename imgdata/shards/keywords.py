@@ -40,7 +40,7 @@ class WriterKeywords(TypedDict, total=False):
 
 
 class ShardKeywords(WriterKeywords, total=False):
-    """Those of `WriterKeywords`, the classes to keep, and every field of `SourceOptions`."""
+    """The keywords of `WriterKeywords`, the classes to keep, and every field of `SourceOptions`."""
 
     classes: str | Sequence[str]
     kind: str | None

@@ -1,4 +1,4 @@
-"""Samples handed over one by one -> a file of their encoded images, and a `Listing` of them.
+"""Samples as Python objects, one by one -> a file of their encoded images, and a `Listing` of them.
 
 Python objects can be read once, from start to end, and shards are cut and shuffled before they are written: so the
 images are copied into one file of the job folder first, where each can be read at any time. From there on they are a

@@ -28,7 +28,7 @@ _TO_RGB = frozenset(("CMYK", "YCbCr", "HSV", "LAB", "RGBX", "RGBa", "La", "PA"))
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One sample as it was handed over."""
+    """One sample as the user gave it."""
 
     image: Any
     label: Any = None

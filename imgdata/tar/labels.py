@@ -24,7 +24,7 @@ _MAX_CLASS = 1_000_000
 _MAX_TEXT_LABEL_BYTES = 128
 _MAX_TEXT_BYTES = 16 * 2**20
 _MAX_BYTES = {"cls": 1024}
-"""Of members that are read as text or number, by extension; others have `_MAX_TEXT_BYTES`."""
+"""Most bytes of members that are read as text or number, by extension; others have `_MAX_TEXT_BYTES`."""
 _MANY_CLASSES = 65_536
 """More classes than this, and than there are samples, are no class indices."""
 _NO_LABEL = -1

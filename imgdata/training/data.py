@@ -176,7 +176,7 @@ def training_recipe(
 def evaluation_recipe(options: DecidedOptions, takes: ModelInput, size: int, facts: Facts, training: Recipe) -> Recipe:
     """Return the recipe of validation pictures: nothing random, and normalized as in `training`.
 
-    For photographs it cuts out the middle. It takes pictures of any size, as predictions are made with it too.
+    For photographs the recipe cuts out the middle. It takes pictures of any size, as predictions use the recipe too.
     """
     kind = recipe_kind(options, facts)
     if kind == "imagenet":

@@ -90,7 +90,7 @@ def _head_ids(model: nn.Module) -> set[int]:
 
 
 def _heads(model: nn.Module) -> Sequence[nn.Module]:
-    """Return the classifier, of distilled networks both; nothing where the network doesn't tell."""
+    """Return the classifier, or both of a distilled network; nothing where the network doesn't name its classifier."""
     if not hasattr(model, "get_classifier"):
         return ()
     head = model.get_classifier()  # type: ignore[operator]
@@ -100,8 +100,8 @@ def _heads(model: nn.Module) -> Sequence[nn.Module]:
 def lr_share(step: int, *, steps: int, warmup: int, curve: Curve) -> float:
     """Return the share of the highest learning rate at `step` (from 0) of `steps`.
 
-    It rises linearly for `warmup` steps (`onecycle`: for 3/10 of all, if that is more), and then falls to 1/100 along
-    half a cosine (Loshchilov and Hutter, "SGDR", arXiv 1608.03983), or stays with `constant`.
+    The share rises linearly for `warmup` steps (`onecycle`: for 3/10 of all, if that is more), and then falls to 1/100
+    along half a cosine (Loshchilov and Hutter, "SGDR", arXiv 1608.03983), or stays with `constant`.
     """
     if curve == "onecycle":
         warmup = max(warmup, round(_RISE * steps))

@@ -1,4 +1,4 @@
-"""A pipeline written by hand over our tars for NVIDIA DALI, opened for a job: its reader, its random crop."""
+"""A pipeline for NVIDIA DALI over our tars, written by hand, opened for a job: DALI's reader and random crop."""
 
 from collections.abc import Iterator
 from importlib import import_module

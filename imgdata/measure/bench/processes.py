@@ -1,4 +1,4 @@
-"""Jobs -> what they came to: each in a process of its own, all at the same time."""
+"""Jobs -> their results: each in a process of its own, all at the same time."""
 
 import json
 import os
@@ -53,9 +53,9 @@ def run_together(jobs: Sequence[Job], *, limit_s: float | None = None) -> list[M
 
 
 class _Running:
-    """A process that measures a job. It and its own children end with the block, whatever they do.
+    """A process that measures a job. The process and its children end with the block, whatever they do.
 
-    It starts inside of the block, so that Ctrl-C finds it there.
+    The process starts inside the block, so that Ctrl-C ends it too.
     """
 
     def __init__(self, job: Job) -> None:

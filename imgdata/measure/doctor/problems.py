@@ -1,4 +1,4 @@
-"""A machine, the formats of a dataset -> what is wrong with it for loading images, each with its remedy."""
+"""A machine, the formats of a dataset -> the machine's problems in loading images, each with its remedy."""
 
 import re
 from collections.abc import Callable, Collection, Iterator

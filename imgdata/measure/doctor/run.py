@@ -1,4 +1,4 @@
-"""Perhaps a dataset -> the whole report: the machine, what is wrong with it, where the pipeline's time goes, advice."""
+"""Perhaps a dataset -> the whole report: the machine, its problems, the time of the pipeline's stages, advice."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace

@@ -1,4 +1,4 @@
-"""This machine -> what of it decides how fast images are loaded: cores, memory, GPUs, versions, settings."""
+"""This machine -> the facts that decide how fast images are loaded: cores, memory, GPUs, versions, settings."""
 
 import importlib
 import os
@@ -135,7 +135,7 @@ def look_at_machine(root: Path = ROOT) -> Machine:
 
 
 def look_at_cpu(root: Path = ROOT) -> Cpu:
-    """Return the processor; what a system doesn't tell is "unknown", or as if there were no limit."""
+    """Return the processor; a fact that the system doesn't report is "unknown", and a limit is taken as absent."""
     lines = read_text(root / "proc/cpuinfo").splitlines()
     facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
     flags = set((facts.get("flags") or facts.get("Features") or "").split())

@@ -25,7 +25,7 @@ class Picture(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """Those that could be read, and why others could not."""
+    """The pictures that could be read, and why others could not."""
 
     good: list[Picture]
     refused: list[str]

@@ -1,9 +1,9 @@
 """Shard tasks -> reports, on the cores of this machine.
 
-The workers of a small job are threads of this process, which need no start: most of the time goes into
-decoding, hashing and copying, for which Python's lock is released. A large job gets processes that talk over
-pipes. They are no `multiprocessing` children: those run the user's main script again, or inherit the locks
-of its threads, and stay behind when it is killed.
+The workers of a small job are threads of this process, which start at once: most of the time is spent on decoding,
+hashing and copying, for which Python's lock is released. A large job gets processes that communicate by pipes. These
+processes are not `multiprocessing` children: such children run the user's main script again, or inherit the locks of
+its threads, and stay alive when the script is killed.
 """
 
 import contextlib
