@@ -116,8 +116,7 @@ class JobFolder:
         With `overwrite`, another dataset is removed if it is unfinished, and stays until the new one is whole if it is
         finished. Raises `OutputError` for another dataset without `overwrite`, and for files of others.
         """
-        # The order matters: first finish what the journal says was begun, then look for an overwriting job in `next`,
-        # and only then look at the dataset in `out` itself.
+        # In this order: steps that the journal says were begun, an overwriting job in `next`, the dataset in `out`.
         self._recover()
         beside = self.out / JOB_FOLDER / _NEXT
         if beside.exists():
@@ -233,8 +232,7 @@ class JobFolder:
     def _swap(self, old: list[str], new: list[str]) -> None:
         """Replace the files `old` by those of `next`; can be interrupted at any point and called again."""
         beside = self.out / JOB_FOLDER / _NEXT
-        # The new dataset.json is moved last. Once it has left `next`, everything is moved, and the dataset.json in
-        # `out` is the new one, which must stay.
+        # The new dataset.json is moved last: once `next` lacks it, the dataset.json in `out` is new, and must stay.
         if (beside / MANIFEST).exists():
             # The old manifest goes first, and to disk: after a crash no manifest describes a mix of old and new files.
             (self.out / MANIFEST).unlink(missing_ok=True)
