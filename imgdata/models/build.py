@@ -36,7 +36,7 @@ def create_model(
         name: `cnn`, `resnet9`, or any of timm's, such as `resnet50`.
         num_classes: How many logits the network has; None: as many as the weights, which are then needed.
         size: Side of the pictures in pixels.
-        weights: A file to load, see `imgdata.models.weights`.
+        weights: A file to load: .pth, .pt, .bin or .safetensors.
         pretrained: Load the weights of timm's hub, which needs a network connection or the hub's cache.
         dropout: Share of the features that are dropped before the classifier in training.
         drop_path: Share of the residual branches that are dropped in training, at the last of them.
