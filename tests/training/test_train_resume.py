@@ -170,7 +170,7 @@ def test_a_run_of_any_kind_that_was_stopped_goes_on_bit_for_bit(digits, tmp_path
     asking = Asking(signal.SIGINT, after=(2, 1), validating=validating)
     with pytest.raises(KeyboardInterrupt):
         train(digits, tmp_path / "cut", settings, watcher=asking)
-    assert "--resume goes on with the next batch" in asking.notes[0]
+    assert "--resume continues with the next batch" in asking.notes[0]
     train(digits, tmp_path / "cut", resume=True)
     assert_same_course(tmp_path / "cut", tmp_path / "whole")
 
@@ -188,7 +188,7 @@ def test_a_command_that_is_asked_to_stop_saves_first(digits, whole, tmp_path):
     with started(digits, run, at=12, what="SIGTERM") as process:
         error = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 130
-    assert "--resume goes on with the next batch" in error
+    assert "--resume continues with the next batch" in error
     assert "Traceback" not in error
     train(digits, run, {"threads": 2}, resume=True)
     assert losses(run) == losses(whole)
