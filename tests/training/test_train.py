@@ -8,13 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-import imgdata
 from imgdata.errors import OptionError, OutputError, TrainingError
-from imgdata.training.distributed import processes
 from imgdata.training.history import TrainWatcher
 from imgdata.training.loop import train
-from imgdata.training.setup import prepare
-from support.digit_runs import TRAIN_SAMPLES, VAL_SAMPLES, digit_folders, losses, metrics, quick
+from support.digit_runs import TRAIN_SAMPLES, VAL_SAMPLES, losses, metrics, quick
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -183,15 +180,6 @@ def test_settings_that_the_data_refuse(digits, tmp_path, settings, message):
     with pytest.raises(OptionError, match=message):
         train(digits, tmp_path / "run", quick(**settings))
     assert not (tmp_path / "run").exists()
-
-
-def test_a_split_without_labels_is_not_validated_with(tmp_path):
-    raw = digit_folders(tmp_path / "raw", {"train": 100, "test": 20})
-    imgdata.shard(raw, tmp_path / "out", workers=1)
-    index = imgdata.open(tmp_path / "out")
-    with processes("cpu") as ranks, prepare(tmp_path / "out", quick(), ranks) as prepared:
-        assert prepared.val.view.split == "test"
-        assert len(prepared.train.view) == len(index["train"])
 
 
 def test_a_run_is_not_written_over_unless_that_is_asked_for(digits, tmp_path):

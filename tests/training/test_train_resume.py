@@ -93,10 +93,10 @@ class Asking(TrainWatcher):
 
 AT_A_STEP = """
 import signal, sys, time
-import imgdata.training.course as loop
+import imgdata.training.course as course
 from imgdata_cli.main import main
 
-step, (at, what), sys.argv[1:] = loop.Learner.step, sys.argv[1:3], sys.argv[3:]
+step, (at, what), sys.argv[1:] = course.Learner.step, sys.argv[1:3], sys.argv[3:]
 
 def step_and_more(self, images, labels, *, number, lr):
     if number == int(at):
@@ -107,7 +107,7 @@ def step_and_more(self, images, labels, *, number, lr):
             time.sleep(1000)
     return step(self, images, labels, number=number, lr=lr)
 
-loop.Learner.step = step_and_more
+course.Learner.step = step_and_more
 main()
 """
 
@@ -214,10 +214,11 @@ def test_a_run_is_saved_before_the_tables_of_its_last_epoch_which_are_made_up_fo
 
 RANKS = """
 import json, os, pathlib, signal, sys, time
-import imgdata.training.course as loop
+import imgdata
+import imgdata.training.course as course
 
 out, run, settings, stop_at = sys.argv[1:]
-rank, step, save = os.environ["RANK"], loop.Learner.step, loop.save_checkpoint
+rank, step, save = os.environ["RANK"], course.Learner.step, course.save_checkpoint
 
 def step_and_ask(self, images, labels, *, number, lr):
     if stop_at != "0" and number + 1 == int(stop_at) + (rank == "0"):
@@ -228,8 +229,8 @@ def save_slowly(path, state):
     time.sleep(0.5 * (path.name == "best.pt") + 2 * (0 < int(stop_at) <= state.get("step", 0)))
     save(path, state)
 
-loop.Learner.step, loop.save_checkpoint = step_and_ask, save_slowly
-result = loop.train(out, run, json.loads(settings), resume=os.path.exists(run))
+course.Learner.step, course.save_checkpoint = step_and_ask, save_slowly
+result = imgdata.train(out, run, json.loads(settings), resume=os.path.exists(run))
 (pathlib.Path(run).parent / f"best-{rank}").write_text(str(result.best.epoch))
 """
 
