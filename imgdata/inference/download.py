@@ -1,10 +1,10 @@
 """A URL -> the bytes behind it, within limits of size and of time: servers may be slow or hostile."""
 
 import http.client
+import socket
 import threading
 import urllib.request
 from contextlib import suppress
-from typing import Any
 from urllib.request import Request
 
 from imgdata.version import __version__
@@ -49,19 +49,30 @@ class _Connections:
     """The connections of one download, ended when its time is over."""
 
     def __init__(self) -> None:
-        self._all: list[http.client.HTTPConnection] = []
+        self._connections: list[http.client.HTTPConnection] = []
+        self._sockets: list[socket.socket] = []
         self._over = threading.Event()
 
-    def add(self, connection: http.client.HTTPConnection) -> None:
-        self._all.append(connection)
+    def watched(self, kind: type[http.client.HTTPConnection]) -> type[http.client.HTTPConnection]:
+        """Return a class of connections like `kind` that this object can end."""
+        connections = self
+
+        class Watched(kind):  # type: ignore[misc, valid-type]
+            def connect(self) -> None:
+                connections._connections.append(self)
+                super().connect()
+                # A connection gives its socket to the response, and forgets it, where the server closes it in the end.
+                connections._sockets.append(self.sock)
+
+        return Watched
 
     def end(self) -> None:
         """End all connections: a thread that waits for bytes continues at once."""
         self._over.set()
-        for connection in self._all:
-            if connection.sock is not None:
+        for ended in (*self._sockets, *(connection.sock for connection in self._connections)):
+            if ended is not None:
                 with suppress(OSError):
-                    connection.sock.shutdown(2)
+                    ended.shutdown(socket.SHUT_RDWR)
 
     def check(self, total_s: float) -> None:
         """Raise `TimeoutError` when they were ended."""
@@ -72,26 +83,16 @@ class _Connections:
 class _Http(urllib.request.HTTPHandler):
     def __init__(self, connections: _Connections) -> None:
         super().__init__()
-        self._connections = connections
+        self._connection = connections.watched(http.client.HTTPConnection)
 
     def http_open(self, req: Request) -> http.client.HTTPResponse:
-        def connect(host: str, **options: Any) -> http.client.HTTPConnection:
-            connection = http.client.HTTPConnection(host, **options)
-            self._connections.add(connection)
-            return connection
-
-        return self.do_open(connect, req)
+        return self.do_open(self._connection, req)
 
 
 class _Https(urllib.request.HTTPSHandler):
     def __init__(self, connections: _Connections) -> None:
         super().__init__()
-        self._connections = connections
+        self._connection = connections.watched(http.client.HTTPSConnection)
 
     def https_open(self, req: Request) -> http.client.HTTPResponse:
-        def connect(host: str, **options: Any) -> http.client.HTTPConnection:
-            connection = http.client.HTTPSConnection(host, **options)
-            self._connections.add(connection)
-            return connection
-
-        return self.do_open(connect, req)
+        return self.do_open(self._connection, req)

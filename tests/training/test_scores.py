@@ -87,3 +87,6 @@ def test_the_table_of_classes_names_what_a_class_is_taken_for():
     found = scores_of(logits_NC, torch.tensor([0, 0, 0, 1, 2]))
     lines = classes_csv(found, ["cat", "dog", "newt"]).decode().splitlines()
     assert lines[1:] == ["cat,3,2,0.6667,dog,1", "dog,1,1,1.0000,,", "newt,1,0,0.0000,dog,1"]
+    # A spreadsheet would run these.
+    lines = classes_csv(found, ["=1+1", "@cat", "-2"]).decode().splitlines()
+    assert lines[1:] == ["'=1+1,3,2,0.6667,'@cat,1", "'@cat,1,1,1.0000,,", "'-2,1,0,0.0000,'@cat,1"]
