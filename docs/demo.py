@@ -69,7 +69,7 @@ def main() -> None:
     CONSOLE.print("  demo/run   curves.png, confusion.png, metrics.csv, and the network in best.pt")
     CONSOLE.print("\nPictures to look at: demo/sheet.png, demo/run/curves.png, heat maps in demo/heat")
     CONSOLE.print("Look around:         .venv/bin/imgdata inspect demo/imagenet")
-    CONSOLE.print("Go on with:          docs/tutorial.md")
+    CONSOLE.print("Continue with:       docs/tutorial.md")
 
 
 def compare_epochs() -> None:
