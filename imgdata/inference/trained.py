@@ -10,7 +10,7 @@ from torch import nn
 from imgdata.devices import choose_device
 from imgdata.errors import OptionError
 from imgdata.models import create_model, model_input
-from imgdata.models.catalogue import OWN
+from imgdata.models.catalogue import IMAGENET_CLASSES, OWN, imagenet_classes
 from imgdata.recipes.recipe import Recipe
 from imgdata.sample import ClassName
 from imgdata.training.checkpoint import load_checkpoint
@@ -20,7 +20,6 @@ from imgdata.training.run_folder import RunFolder
 from imgdata.training.setup import read_classes
 
 Which = Literal["best", "last"]
-_IMAGENET_CLASSES = 1000
 _SHOWN_CHARS = 200
 
 
@@ -114,22 +113,11 @@ def load_trained(
     outputs: int = model.num_classes  # type: ignore[assignment]
     return Trained(
         model=model.to(place).eval(),
-        classes=imagenet_classes() if outputs == _IMAGENET_CLASSES else _numbered(outputs),
+        classes=imagenet_classes() if outputs == IMAGENET_CLASSES else _numbered(outputs),
         recipe=takes.eval_recipe(),
         name=name,
         size=takes.size,
         device=place,
-    )
-
-
-def imagenet_classes() -> tuple[ClassName, ...]:
-    """Return ImageNet's 1,000 classes in the order of their wnids, with readable names, as timm has them."""
-    from timm.data.imagenet_info import ImageNetInfo
-
-    info = ImageNetInfo()
-    return tuple(
-        ClassName(info.index_to_label_name(number), info.index_to_description(number))
-        for number in range(_IMAGENET_CLASSES)
     )
 
 

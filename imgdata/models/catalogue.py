@@ -1,4 +1,4 @@
-"""A network's name -> what timm knows of it; or which names come near. The only importer of timm."""
+"""A network's name -> what timm knows of it; or which names come near. Beside `ema`, the only importer of timm."""
 
 import difflib
 import fnmatch
@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from imgdata.errors import MissingExtraError, OptionError
+from imgdata.sample import ClassName
 
 OWN = ("cnn", "resnet9")
 """Networks of this package; all others are timm's."""
+
+IMAGENET_CLASSES = 1000
 
 
 def load_timm() -> Any:
@@ -161,3 +164,14 @@ RECOMMENDED = (
         purpose="transformer, to fine-tune",
     ),
 )
+
+
+def imagenet_classes() -> tuple[ClassName, ...]:
+    """Return ImageNet's 1,000 classes in the order of their wnids, with readable names, as timm has them."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    info = ImageNetInfo()
+    return tuple(
+        ClassName(info.index_to_label_name(number), info.index_to_description(number))
+        for number in range(IMAGENET_CLASSES)
+    )

@@ -3,23 +3,21 @@
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from imgdata.errors import MissingExtraError, TrainingError
+from imgdata.errors import TrainingError
+from imgdata.models.ema import moving_average
 from imgdata.training.defaults import DecidedOptions
 from imgdata.training.distributed import Processes
 from imgdata.training.interrupts import memory_advice
 from imgdata.training.network import autocast, half_type, spread
 from imgdata.training.optimizer import freeze, make_optimizer, set_learning_rate, train_mode
 from imgdata.training.own import Loss
-
-if TYPE_CHECKING:
-    from timm.utils.model_ema import ModelEmaV3
 
 _STEP_STREAM = 0x9E3779B97F4A7C15
 """Factor that spreads the seeds of neighbouring steps: 2^64 over the golden ratio."""
@@ -55,7 +53,7 @@ class Learner:
         freeze(model, self.frozen)
         self.optimizer = make_optimizer(model, options)
         # Before `spread`: what wraps the network has no part in it.
-        self.ema = _average(model, options.ema) if options.ema else None
+        self.ema = moving_average(model, options.ema) if options.ema else None
         self._scaler = torch.amp.GradScaler(enabled=self._half is torch.float16)
         self._called = spread(model, options, ranks)
 
@@ -180,12 +178,3 @@ def _one_picture_refused(pictures: int) -> Iterator[None]:
             f"the network's batch norm must see 2 pictures at once or more, got {pictures}; use a larger batch_size, "
             "fewer parts (accumulate), or a larger size"
         ) from error
-
-
-def _average(model: nn.Module, decay: float) -> "ModelEmaV3":
-    """Return a moving average of `model`; the first steps count less than `decay` says."""
-    try:
-        from timm.utils.model_ema import ModelEmaV3
-    except ImportError as error:
-        raise MissingExtraError("ema needs timm: pip install 'imgdata[train]'") from error
-    return ModelEmaV3(model, decay=decay, use_warmup=True)

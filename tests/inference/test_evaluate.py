@@ -18,7 +18,8 @@ import imgdata
 from imgdata.errors import OptionError, OutputError, ShardError
 from imgdata.inference.class_matching import match_foreign, match_own
 from imgdata.inference.evaluate import evaluate
-from imgdata.inference.trained import imagenet_classes, load_trained
+from imgdata.inference.trained import load_trained
+from imgdata.models.catalogue import imagenet_classes
 from imgdata.sample import ClassName
 from imgdata.training.loop import train
 from support.digit_runs import quick, run_command
