@@ -302,7 +302,7 @@ def test_repeated_keys_are_told(tmp_path):
             lambda p: write_tar(p / "sub" / "b.tar", pairs(1)),
             {"out": "."},
             OptionError,
-            r"must lie in the folder of their index.*b\.tar",
+            r"must be in the folder of their index.*b\.tar",
         ),
         (lambda p: (p / ".imgdata").mkdir() or write_tar(p / "a.tar", pairs(1)), {}, SourceError, "unfinished"),
         (lambda p: [write_tar(p / f"a.{i}.tar", pairs(1)) for i in range(2)], {}, ShardError, r"a\.idx.*rename one"),
