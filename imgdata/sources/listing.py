@@ -229,7 +229,7 @@ class ListingBuilder:
             container_N=np.frombuffer(self._container, np.int32),
             offset_N=np.frombuffer(self._offset, np.int64),
             name_N=pa.chunked_array(self._texts["name"], pa.string()),
-            key_N=unique_in_splits(pa.chunked_array(self._texts["key"], pa.string()), split_N),
+            key_N=unique_keys(pa.chunked_array(self._texts["key"], pa.string())),
             fields_N=pa.chunked_array(self._texts["fields"], pa.string()) if self._any_fields else None,
             exact_sizes=exact_sizes,
             given_splits=given_splits,
@@ -278,25 +278,23 @@ def clean_title(title: str) -> str:
     return re.sub(r"[^a-z0-9_]+", "-", title.lower()).strip("-") or "dataset"
 
 
-def unique_in_splits(key_N: pa.ChunkedArray, split_N: NDArray[np.uint8]) -> pa.ChunkedArray:
-    """Return the keys, with `-1`, `-2`, ... appended to those that occurred before in the same split."""
+def unique_keys(key_N: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the keys, with `-1`, `-2`, ... appended to those that occurred before, in the same split or another.
+
+    Some readers, such as Energon, refuse a key that occurs in two splits.
+    """
     keys: list[str] = key_N.to_pylist()
-    repeated = [
-        row
-        for split in np.unique(split_N)
-        for rows in [np.flatnonzero(split_N == split)]
-        for row in rows[duplicate_positions([keys[i] for i in rows])].tolist()
-    ]
+    repeated = duplicate_positions(keys)
     if not repeated:
         return key_N
-    taken = {(int(split), key) for split, key in zip(split_N.tolist(), keys, strict=True)}
-    counts: dict[tuple[int, str], int] = {}
-    for row in sorted(repeated):
-        place = (int(split_N[row]), keys[row])
-        number = counts.get(place, 0) + 1
-        while (place[0], numbered_key(place[1], number)) in taken:
+    taken = set(keys)
+    counts: dict[str, int] = {}
+    for row in repeated:
+        key = keys[row]
+        number = counts.get(key, 0) + 1
+        while numbered_key(key, number) in taken:
             number += 1
-        counts[place] = number
-        keys[row] = numbered_key(place[1], number)
-        taken.add((place[0], keys[row]))
+        counts[key] = number
+        keys[row] = numbered_key(key, number)
+        taken.add(keys[row])
     return pa.chunked_array([text_array(keys)])

@@ -91,7 +91,7 @@ def test_a_source_without_splits_says_so(tmp_path: Path) -> None:
 
 def test_keys_are_paths_below_the_split_without_extension(tmp_path: Path) -> None:
     listing = listed(plant(tmp_path, ["train/a/x.1.JPEG", "train/a/x_1.png", "val/a/x.1.JPEG"]))
-    assert listing.key_N.to_pylist() == ["a/x_1", "a/x_1-1", "a/x_1"]
+    assert listing.key_N.to_pylist() == ["a/x_1", "a/x_1-1", "a/x_1-2"]
 
 
 def test_classes_labels_and_order_are_those_of_torchvision(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_metadata_files_in_split_folders_are_splits(tmp_path: Path, form: str) -
     assert table.recognise(tmp_path) is not None
     listing = listed(tmp_path)
     assert sorted(rows(listing)) == [("test", "test/a.jpg", "y"), ("train", "train/a.jpg", "x")]
-    assert listing.key_N.to_pylist() == ["a", "a"]
+    assert listing.key_N.to_pylist() == ["a", "a-1"]
     assert listing.warnings == ("1 of the classes in test are not in train: y",)
 
 
