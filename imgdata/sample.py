@@ -43,7 +43,7 @@ class SampleRef:
     name: str
     """Unique, readable name inside the source, such as `train/n01440764/n01440764_10026.JPEG`."""
     key: str
-    """Key in the shards: `[A-Za-z0-9_/-]+`, unique inside its split."""
+    """Key in the shards: `[A-Za-z0-9_/-]+`, unique in the dataset (in older ones, in its split)."""
     label: int
     """Class index; -1 when the sample has no label."""
     size: int
