@@ -15,13 +15,14 @@ import xxhash
 from imgdata.arrow import column_array, number_array, numbers
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
-from imgdata.dataset.index import Index, index_schema
+from imgdata.dataset.index import index_schema
 from imgdata.dataset.manifest import Manifest
 from imgdata.errors import ImageError, OptionError, ShardError
 from imgdata.images.info import UNKNOWN
 from imgdata.images.probe import probe
 from imgdata.sample import ClassName
 from imgdata.shards.job_folder import REJECTS, REPAIRS
+from imgdata.shards.kept_sources import _with_column, keep_sources
 from imgdata.shards.parallel import end_if_stopped, in_threads
 from imgdata.shards.sidecars import (
     DaliMember,
@@ -50,9 +51,6 @@ from imgdata.tar.samples import (
     tar_contents,
     tar_samples,
 )
-
-_PLACE = ("key", "offset", "xxh64")
-"""Columns that tell whether a row is of the same image in the same place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,7 +265,7 @@ def _write(
     labels, tables, classes = _merge_labels(scans, label_source, manifest)
     if named:
         labels.check_found()
-    tables = _keep_sources(tables, folder, manifest)
+    tables = keep_sources(tables, folder, manifest)
     names = index_schema(has_json=has_json).names
     splits = []
     for split in dict.fromkeys(found.splits):
@@ -342,51 +340,6 @@ def _merge_labels(
         tables.append(_with_column(scan.table, "label", number_array(label_N[start:end].astype(np.int32))))
         start = end
     return merged, tables, classes
-
-
-def _keep_sources(tables: Sequence[pa.Table], folder: Path, before: Manifest | None) -> list[pa.Table]:
-    """Return the tables with the names in the raw dataset that earlier indices have for the same images."""
-    rows_of: dict[str, pa.Table] = {}
-    for split in before.splits if before is not None else ():
-        try:
-            rows_of |= _old_rows(Index(folder / split.index))
-        except ShardError:
-            # Damaged or missing, which may be why it is rebuilt.
-            continue
-    return [_with_sources(table, rows_of.get(table["shard"][0].as_py())) for table in tables]
-
-
-def _old_rows(index: Index) -> dict[str, pa.Table]:
-    """Return the rows of each shard, with the columns that identify the image and its source."""
-    columns = ("source", *_PLACE)
-    index.load(("shard", *columns))
-    try:
-        for name in ("shard", *columns):
-            index.column(name).validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise ShardError(f"{index.path}: damaged index ({error})") from error
-    table = pa.table({name: index.column(name) for name in columns})
-    order_N = np.argsort(index.shard_N, kind="stable")
-    starts = np.searchsorted(index.shard_N[order_N], range(1, len(index.words("shard"))))
-    rows = zip(index.words("shard"), np.split(order_N, starts), strict=True)
-    return {shard: table.take(number_array(row_N)) for shard, row_N in rows}
-
-
-def _with_sources(table: pa.Table, old: pa.Table | None) -> pa.Table:
-    """Return the `table` of one tar with the sources of `old`, where key, place and bytes of the image are the same."""
-    if old is None or not len(old):
-        return table
-    order_N = np.argsort(numbers(old["offset"]), kind="stable")
-    at_N = np.searchsorted(numbers(old["offset"])[order_N], numbers(table["offset"])).clip(max=len(old) - 1)
-    old = old.take(number_array(order_N[at_N]))
-    same = [pc.equal(old[name], table[name]) for name in _PLACE]
-    source = pc.if_else(pc.and_(pc.and_(same[0], same[1]), same[2]), old["source"], table["source"])
-    return _with_column(table, "source", source)
-
-
-def _with_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    position = table.schema.get_field_index(name)
-    return table.set_column(position, table.schema.field(position), values)
 
 
 def _warnings(scans: Sequence[_Scan], splits: Sequence[SplitRecord]) -> list[str]:
