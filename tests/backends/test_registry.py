@@ -41,7 +41,7 @@ def fake(monkeypatch):
 
 def job(images, **options):
     settings = LoaderOptions(batch_size=8, recipe=RECIPE, threads=2, **options)
-    return Job(loader=OURS, out=str(images), split="train", options=settings, rank=0, world_size=1, seconds=0.1)
+    return Job(loader=OURS, dataset=str(images), split="train", options=settings, rank=0, world_size=1, seconds=0.1)
 
 
 # --- a fourth backend ------------------------------------------------------------------------------------------------
