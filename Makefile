@@ -51,9 +51,9 @@ test: $(READY) $(SIMD_TRIED) ## run the tests, with Pillow-SIMD where it builds 
 	    $(PYTEST) -n $(TEST_WORKERS) --durations=20 $(ARGS); \
 	fi
 
-# The rest starts the programs of others, or all of NVIDIA's and ours in processes of their own.
-NOT_FAST := plugins docs benchmarks backends/dali
-test-fast: $(READY) ## run the tests that are not marked slow, without other people's programs
+# The rest trains networks, or starts the programs of others and ours in processes of their own.
+NOT_FAST := plugins docs benchmarks backends/dali training inference measure
+test-fast: $(READY) ## run the tests of sharding, reading and loading that are not marked slow: three minutes
 	@$(PYTEST) -n $(TEST_WORKERS) -m "not slow" --durations=20 $(NOT_FAST:%=--ignore=tests/%) $(ARGS)
 
 explore: $(READY) ## run the tests of rules with new random examples for MINUTES (10), and keep those that fail
