@@ -1,7 +1,5 @@
 """A trained network, a split -> its scores there, exact over any number of ranks, and one row for each sample."""
 
-import math
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,9 +14,9 @@ from imgdata.dataset.dataset import open as open_dataset
 from imgdata.errors import OptionError, ShardError
 from imgdata.inference.class_matching import Match, MatchedBy, match_foreign, match_own
 from imgdata.inference.predictions import Collector, Predictions, check_picture, save_sheet
+from imgdata.inference.samples import loaded, open_shown
 from imgdata.inference.trained import Trained, Which, load_trained
-from imgdata.loader.bad_images import BadImage, BadImageWarning
-from imgdata.loader.loader import Loader
+from imgdata.loader.bad_images import BadImage
 from imgdata.sample import ClassName
 from imgdata.training.data import open_views, usual_split
 from imgdata.training.distributed import Processes, processes
@@ -26,7 +24,6 @@ from imgdata.training.network import half_type
 from imgdata.training.options import Precision
 from imgdata.training.plots import plot_confusion
 from imgdata.training.scores import Scores, evaluate_network
-from imgdata.views.saved import open_view
 from imgdata.views.view import View
 
 
@@ -242,25 +239,17 @@ def evaluate(
             network, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device, model=model
         )
         shown, match = _matched(trained, str(opened.path), _shown(trained, opened, split, view))
-        with (
-            warnings.catch_warnings(),
-            Loader(
-                shown,
-                # What fills up a batch is computed, too.
-                batch_size=min(batch_size, math.ceil(len(shown) / ranks.world_size)),
-                recipe=trained.recipe,
-                device=ranks.device,
-                backend=backend,
-                shuffle="none",
-                dtype="float32",
-                threads=threads,
-                exact=exact,
-                rank=ranks.rank,
-                world_size=ranks.world_size,
-            ) as loader,
-        ):
-            # The result names them.
-            warnings.simplefilter("ignore", BadImageWarning)
+        with loaded(
+            shown,
+            trained.recipe,
+            device=ranks.device,
+            batch_size=batch_size,
+            backend=backend,
+            threads=threads,
+            exact=exact,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+        ) as loader:
             scores = evaluate_network(
                 trained.model,
                 loader,
@@ -291,13 +280,6 @@ def evaluate(
         skipped=skipped,
         world_size=ranks.world_size,
     )
-
-
-def open_shown(dataset: Dataset, split: str, view: str) -> View:
-    """Return the view of a split. Raises `OptionError`, `ShardError`."""
-    if split not in dataset:
-        raise OptionError(f"split must be one of {', '.join(dataset)}, got {split!r}")
-    return open_view(dataset, split, view)
 
 
 def _shown(trained: Trained, dataset: Dataset, split: str | None, view: str) -> View:

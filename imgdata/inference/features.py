@@ -1,7 +1,6 @@
 """A network, a split -> one vector for each image, the classifier's input, with keys and labels; as a file."""
 
 import json
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,10 @@ from imgdata.backends.options import BackendName
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.errors import OptionError
-from imgdata.inference.evaluate import open_shown
 from imgdata.inference.predictions import check_folder
+from imgdata.inference.samples import loaded, open_shown
 from imgdata.inference.trained import Trained, Which, load_trained
-from imgdata.loader.bad_images import BadImage, BadImageWarning
+from imgdata.loader.bad_images import BadImage
 from imgdata.loader.loader import Loader
 from imgdata.order.ranks import rank_and_world
 from imgdata.sample import ClassName
@@ -116,23 +115,15 @@ def features(
             f"{trained.name}: features need a network with forward_features(x) and forward_head(x, pre_logits=True), "
             "as timm's have; add them to yours"
         )
-    with (
-        warnings.catch_warnings(),
-        Loader(
-            shown,
-            # What fills up a batch is computed, too.
-            batch_size=min(batch_size, len(shown)),
-            recipe=trained.recipe,
-            device=trained.device,
-            backend=backend,
-            shuffle="none",
-            dtype="float32",
-            threads=threads,
-            exact=exact,
-        ) as loader,
-    ):
-        # The result names them.
-        warnings.simplefilter("ignore", BadImageWarning)
+    with loaded(
+        shown,
+        trained.recipe,
+        device=trained.device,
+        batch_size=batch_size,
+        backend=backend,
+        threads=threads,
+        exact=exact,
+    ) as loader:
         found = _collect(trained, loader, progress)
     if file is not None:
         (_write_npz if file.suffix == ".npz" else _write_parquet)(found, file)

@@ -17,13 +17,12 @@ from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.manifest import MANIFEST
 from imgdata.errors import ImageError, OptionError
-from imgdata.inference.evaluate import open_shown
 from imgdata.inference.explain import Explainer
 from imgdata.inference.image_files import FileBatch, file_batches, find_images
 from imgdata.inference.predictions import Collector, Predictions
+from imgdata.inference.samples import loaded, open_shown
 from imgdata.inference.trained import Trained, Which, load_trained
 from imgdata.loader.bad_images import BadImage, BadImageWarning
-from imgdata.loader.loader import Loader
 from imgdata.order.ranks import rank_and_world
 from imgdata.sample import ClassName
 from imgdata.training.distributed import Processes
@@ -225,21 +224,14 @@ def predict_dataset(
     collector = Collector()
     # Labels are shown, and not compared: the classes may be others.
     unlabelled = replace(shown, label_N=np.full_like(shown.label_N, -1))
-    with (
-        warnings.catch_warnings(),
-        Loader(
-            unlabelled,
-            batch_size=min(batch_size, len(shown)),
-            recipe=trained.recipe,
-            device=trained.device,
-            backend=backend,
-            shuffle="none",
-            dtype="float32",
-            threads=threads,
-        ) as loader,
-    ):
-        # The result names them.
-        warnings.simplefilter("ignore", BadImageWarning)
+    with loaded(
+        unlabelled,
+        trained.recipe,
+        device=trained.device,
+        batch_size=batch_size,
+        backend=backend,
+        threads=threads,
+    ) as loader:
         for number, batch in enumerate(loader, 1):
             collector.add(_logits(trained, batch.images), batch)
             progress(number, math.ceil(len(shown) / loader.batch_size))
