@@ -125,7 +125,7 @@ def load_view(dataset: Dataset, name: str) -> View:
 
 def list_views(dataset: Dataset) -> list[str]:
     """Return the names of the saved views, sorted."""
-    return sorted(path.stem for path in (dataset.path / VIEWS_FOLDER).glob("*.json"))
+    return sorted(Path(name).stem for name in dataset.folder.list(f"{VIEWS_FOLDER}/*.json"))
 
 
 class SavedView(NamedTuple):
@@ -141,7 +141,7 @@ def saved_views(dataset: Dataset) -> list[SavedView]:
     """Return the saved views, sorted by name, without computing any view. Raises `ShardError` for a damaged file."""
     found = []
     for name in list_views(dataset):
-        content = _read(dataset.path / VIEWS_FOLDER / f"{name}.json", dataset)
+        content = _read(dataset.folder.local(f"{VIEWS_FOLDER}/{name}.json"), dataset)
         found.append(SavedView(name, content["split"], content["expression"], int(content["samples"])))
     return found
 
