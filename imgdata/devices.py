@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from typing import TYPE_CHECKING
 
 from imgdata.errors import OptionError
@@ -57,9 +58,23 @@ def choose_device(device: "str | torch.device", *, by_rank: bool = False) -> str
         )
     text = name.partition(":")[2] or (os.environ.get("LOCAL_RANK") if by_rank else None)
     number = int(text) if text else torch.cuda.current_device()
+    if not text:
+        _warn_of_a_shared_gpu(number, torch.cuda.device_count())
     if number >= torch.cuda.device_count():
         processes = "; start as many processes as there are GPUs" if ":" not in name else ""
         raise OptionError(
             f"device must be cuda:0 to cuda:{torch.cuda.device_count() - 1} here, got cuda:{number}{processes}"
         )
     return f"cuda:{number}"
+
+
+def _warn_of_a_shared_gpu(number: int, gpus: int) -> None:
+    """Warn where this process, another one than the first on this machine, has taken the first of several GPUs."""
+    rank = os.environ.get("LOCAL_RANK", "")
+    if number or gpus < 2 or not rank.isdecimal() or not int(rank):
+        return
+    warnings.warn(
+        f"device 'cuda' is cuda:0 in this process, whose LOCAL_RANK is {rank}: all processes share the first of {gpus} "
+        f"GPUs; name the GPU, device='cuda:{rank}', or call torch.cuda.set_device({rank}) before",
+        stacklevel=6,  # Where `Loader(...)` was called.
+    )

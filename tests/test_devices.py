@@ -1,12 +1,16 @@
 """Which cores a process may use, and which device a name means."""
 
 import os
+import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 
 import imgdata
+from imgdata.backends.options import LoaderOptions
 from imgdata.devices import choose_device, cores_per_rank, own_cores
+from imgdata.recipes import CenterCrop, Recipe
 
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch):
@@ -55,6 +59,39 @@ def test_a_device_has_one_name(monkeypatch):
     assert {device: choose_device(device) for device in named} == named
     assert choose_device("cuda", by_rank=True) == choose_device("auto", by_rank=True) == "cuda:2"
     assert choose_device("cuda:0", by_rank=True) == "cuda:0"
+
+
+@pytest.mark.parametrize(
+    ("device", "rank", "gpus", "current", "warns"),
+    [
+        ("cuda", "1", 2, 0, True),
+        ("auto", "3", 8, 0, True),
+        ("cuda", "0", 2, 0, False),  # The first rank's.
+        ("cuda", None, 2, 0, False),  # Not started by torchrun.
+        ("cuda", "1", 2, 1, False),  # `torch.cuda.set_device` was called.
+        ("cuda", "1", 1, 0, False),  # CUDA_VISIBLE_DEVICES shows each rank its own.
+        ("cuda:0", "1", 2, 0, False),  # Asked for.
+        ("cpu", "1", 2, 0, False),
+    ],
+)
+def test_a_rank_that_would_share_the_first_gpu_is_warned(monkeypatch, device, rank, gpus, current, warns):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        options = LoaderOptions(batch_size=4, recipe=Recipe(CenterCrop(size=8)), device=device)
+        if gpus > int(rank or 0):
+            # Training asks for the rank's own GPU.
+            choose_device(device, by_rank=True)
+    assert len(told) == warns
+    if warns:
+        assert f"device='cuda:{rank}', or call torch.cuda.set_device({rank})" in str(told[0].message)
+        # Settings that are made from these have the GPU's number.
+        assert replace(options).device == "cuda:0"
 
 
 @pytest.mark.parametrize("name", ["tpu", "cpu:1", "cuda:", "cuda:x", "", "CUDA", None])

@@ -25,6 +25,7 @@ from imgdata.loader.loader import Loader
 from imgdata.order.ranks import rank_and_world
 from imgdata.sample import ClassName
 from imgdata.storage.atomic import whole_file
+from imgdata.training.network import exact_products
 
 SUFFIXES = (".npz", ".parquet")
 _ROW_GROUP = 8192
@@ -161,7 +162,8 @@ def _collect(trained: Trained, loader: Loader, progress: Callable[[int, int], No
 def _vectors(trained: Trained, images: torch.Tensor) -> torch.Tensor:
     """Return features, float32 `(N, D)`; a few of timm's networks keep sides of 1 after their pooling."""
     model = trained.model
-    vectors: torch.Tensor = model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[operator]
+    with exact_products(trained.device):
+        vectors: torch.Tensor = model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[operator]
     return vectors.flatten(1).float()
 
 

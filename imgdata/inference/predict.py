@@ -26,6 +26,7 @@ from imgdata.loader.bad_images import BadImage, BadImageWarning
 from imgdata.order.ranks import rank_and_world
 from imgdata.sample import ClassName
 from imgdata.training.distributed import Processes
+from imgdata.training.network import exact_products
 from imgdata.training.run_folder import RunFolder
 
 
@@ -279,8 +280,9 @@ def made_upright(dataset: Path | None) -> bool:
 
 
 def _logits(trained: Trained, images: torch.Tensor) -> torch.Tensor:
-    logits_NC: torch.Tensor = trained.model(images)
-    return (logits_NC + trained.model(images.flip(-1))) / 2 if trained.flip_test else logits_NC
+    with exact_products(trained.device):
+        logits_NC: torch.Tensor = trained.model(images)
+        return (logits_NC + trained.model(images.flip(-1))) / 2 if trained.flip_test else logits_NC
 
 
 @torch.no_grad()

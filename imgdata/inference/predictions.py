@@ -98,18 +98,21 @@ class Collector:
 
     def add(self, logits_NC: torch.Tensor, batch: Batch) -> None:
         """Keep the rows of a batch whose images could be decoded; logits float `(N, C)`."""
-        good_N = batch.valid.to(logits_NC.device)
-        logits_NC, label_N = logits_NC.float()[good_N], batch.labels[good_N]
+        # All rows, and those of the others are left out at the end: which they are decides how many are left.
+        logits_NC, label_N = logits_NC.float(), batch.labels
         probability_N, predicted_N = logits_NC.softmax(dim=1).max(dim=1)
         loss_N = functional.cross_entropy(logits_NC, label_N, reduction="none", ignore_index=-1)
         loss_N = loss_N.masked_fill(label_N < 0, float("nan"))
-        self._parts.append((batch.positions[batch.valid], label_N, predicted_N, probability_N, loss_N))
+        self._parts.append((batch.valid, batch.positions, label_N, predicted_N, probability_N, loss_N))
 
     def predictions(
         self, keys: Any, classes: tuple[ClassName, ...], labels: tuple[ClassName, ...], ranks: Processes
     ) -> Predictions:
         """Return the rows of all ranks; `keys` is the index's column. Every rank must call it."""
-        own = [torch.cat(column).cpu().numpy() for column in zip(*self._parts, strict=True)] if self._parts else None
+        own = None
+        if self._parts:
+            good_N, *columns = (torch.cat(column).cpu().numpy() for column in zip(*self._parts, strict=True))
+            own = [column[good_N] for column in columns]
         parts = [part for part in ranks.gather(own) if part is not None]
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)] or [np.empty(0, np.int64)] * 5
         order = np.argsort(columns[0], kind="stable")

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -63,6 +63,13 @@ def processes(device: str) -> Iterator[Processes]:
     `cuda:1`. Raises `OptionError`.
     """
     chosen = torch.device(choose_device(device, by_rank=True))
+    # Also for one process: contexts and `is_bf16_supported` are those of the current GPU.
+    with torch.cuda.device(chosen) if chosen.type == "cuda" else nullcontext(), _grouped(chosen) as ranks:
+        yield ranks
+
+
+@contextmanager
+def _grouped(chosen: torch.device) -> Iterator[Processes]:
     if distributed_rank_and_world() is not None or rank_and_world()[1] == 1:
         rank, world_size = rank_and_world()
         yield Processes(rank=rank, world_size=world_size, device=chosen)
@@ -73,11 +80,14 @@ def processes(device: str) -> Iterator[Processes]:
             "torchrun (under srun or mpirun one torchrun on each machine)"
         )
     if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
         distributed.init_process_group("nccl", device_id=chosen)
     else:
         distributed.init_process_group("gloo")
     try:
         yield Processes(rank=distributed.get_rank(), world_size=distributed.get_world_size(), device=chosen)
-    finally:
-        distributed.destroy_process_group()
+    except BaseException:
+        # NCCL would wait for an exchange that the other ranks don't take part in; the process's end gives it up.
+        if chosen.type != "cuda":
+            distributed.destroy_process_group()
+        raise
+    distributed.destroy_process_group()

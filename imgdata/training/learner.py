@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
 
 from imgdata.errors import TrainingError
 from imgdata.models.ema import moving_average
@@ -55,7 +54,7 @@ class Learner:
         # Before `spread`: what wraps the network has no part in it.
         self.ema = moving_average(model, options.ema) if options.ema else None
         self._scaler = torch.amp.GradScaler(enabled=self._half is torch.float16)
-        self._called = spread(model, options, ranks)
+        self._called, self._exchange = spread(model, options, ranks)
 
     @property
     def judged(self) -> nn.Module:
@@ -68,9 +67,9 @@ class Learner:
         self.frozen = False
         freeze(self.model, False)
         # Which gradients are exchanged is decided when the network is wrapped; the old wrapper must be freed before.
-        self._called = self.model
+        self._called, self._exchange = self.model, None
         gc.collect()
-        self._called = spread(self.model, self._options, self._ranks)
+        self._called, self._exchange = spread(self.model, self._options, self._ranks)
 
     def begin_epoch(self) -> None:
         """Put the network into training mode, after an evaluation."""
@@ -101,8 +100,8 @@ class Learner:
         losses, correct = [], []
         parts = list(zip(images.chunk(self._options.accumulate), labels.chunk(self._options.accumulate), strict=True))
         for number, (image_part, label_part) in enumerate(parts):
-            silent = isinstance(self._called, DistributedDataParallel) and number < len(parts) - 1
-            with self._called.no_sync() if silent else nullcontext():  # type: ignore[operator]
+            silent = self._exchange if number < len(parts) - 1 else None
+            with nullcontext() if silent is None else silent.no_sync():
                 with autocast(self._half, self._ranks.device), _one_picture_refused(len(image_part)):
                     logits_NC = self._called(image_part)
                 loss = self._loss(logits_NC.float(), label_part) / len(images)

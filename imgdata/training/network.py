@@ -1,7 +1,10 @@
 """Decided settings -> the network, on its device, ready for one process or several."""
 
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -61,12 +64,24 @@ def _own_network(options: DecidedOptions, num_classes: int, size: int, own: nn.M
     return model.train()
 
 
-def spread(model: nn.Module, options: DecidedOptions, ranks: Processes) -> nn.Module:
-    """Return what is called in training: the network, compiled and with gradients averaged over the ranks if asked."""
+class Spread(NamedTuple):
+    """The network as training calls it."""
+
+    called: nn.Module
+    """The network: compiled where that was asked for, and with gradients averaged over the ranks."""
+    exchange: DistributedDataParallel | None
+    """The part of `called` that averages gradients; None for one process. A compiled network hides it."""
+
+
+def spread(model: nn.Module, options: DecidedOptions, ranks: Processes) -> Spread:
+    """Return the network as training calls it."""
+    exchange = None
     if ranks.world_size > 1:
         devices = [ranks.device] if ranks.device.type == "cuda" else None
-        model = DistributedDataParallel(model, device_ids=devices)
-    return torch.compile(model) if options.compile else model  # type: ignore[return-value]
+        model = exchange = DistributedDataParallel(model, device_ids=devices)
+        # Of 1x1 convolutions with channels last: strides of a side of 1 differ, which costs nothing.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    return Spread(torch.compile(model) if options.compile else model, exchange)  # type: ignore[arg-type]
 
 
 def half_type(amp: Precision, device: torch.device) -> torch.dtype | None:
@@ -85,6 +100,44 @@ def half_type(amp: Precision, device: torch.device) -> torch.dtype | None:
 def autocast(half: torch.dtype | None, device: torch.device) -> AbstractContextManager[object]:
     """Compute in `half` inside the block, where it isn't None."""
     return nullcontext() if half is None else torch.autocast(device.type, half)
+
+
+@contextmanager
+def exact_products(device: torch.device, half: torch.dtype | None = None) -> Iterator[None]:
+    """Multiply float32 as such inside the block, unless 16 bits were asked for; restore the settings afterwards.
+
+    By default GPUs shorten the factors of a convolution to 10 bits (TF32): logits differ by about 1e-3 from those of
+    the processor.
+    """
+    if device.type != "cuda" or half is not None:
+        yield
+        return
+    backends: Any = torch.backends
+    # One switch for each library since PyTorch 2.9, and the older ones, which must agree with them where they are read.
+    switches = (
+        [backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul] if hasattr(backends.cudnn, "conv") else []
+    )
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        convolutions, products = backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:
+        # The program has used the newer switches: the older ones can't be read, and so nothing reads them.
+        convolutions, products = False, "highest"
+    if convolutions:
+        backends.cudnn.allow_tf32 = False
+    if products != "highest":
+        torch.set_float32_matmul_precision("highest")
+    for switch in switches:
+        switch.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        if convolutions:
+            backends.cudnn.allow_tf32 = True
+        if products != "highest":
+            torch.set_float32_matmul_precision(products)
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
 
 
 def synchronised(model: nn.Module, name: str, device: torch.device) -> nn.Module:

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from imgdata.backends.torch_ops.batched import upload
 from imgdata.errors import TrainingError
 from imgdata.loader.loader import Loader
 from imgdata.sample import Batch
 from imgdata.training.distributed import Processes
-from imgdata.training.network import autocast
+from imgdata.training.network import autocast, exact_products
 from imgdata.training.own import Metric
 
 CALIBRATION_BINS = 15
@@ -96,24 +97,24 @@ class Tally:
     @torch.no_grad()
     def add(self, logits_NC: torch.Tensor, label_N: torch.Tensor, valid_N: torch.Tensor) -> None:
         """Count a batch: logits float `(N, C)`, labels int64 `(N,)`, and which count, bool `(N,)` on the CPU."""
-        if not valid_N.all():
-            valid_N = valid_N.to(logits_NC.device)
-            logits_NC, label_N = logits_NC[valid_N], label_N[valid_N]
-        if not len(label_N):
-            return
+        # No `bincount` and no indexing by a mask: both ask the device how much there is, and wait for its answer.
         logits_NC = logits_NC.float()
-        chance_NC = logits_NC.softmax(dim=1)
-        confidence_N, best_N = chance_NC.max(dim=1)
-        right_N = best_N == label_N
+        (weigh_N,) = upload([valid_N.numpy()], logits_NC.device)
+        count_N = weigh_N.long()
+        confidence_N, best_N = logits_NC.softmax(dim=1).max(dim=1)
+        # A label that doesn't count may be anything, -1 too.
+        label_N = torch.where(weigh_N, label_N, 0)
+        right_N = (best_N == label_N).logical_and_(weigh_N)
         if len(self._pairs):
-            self._pairs += torch.bincount(label_N * self.num_classes + best_N, minlength=len(self._pairs))
-        self._count_C += torch.bincount(label_N, minlength=self.num_classes)
-        self._right_C += torch.bincount(label_N[right_N], minlength=self.num_classes)
+            self._pairs.index_add_(0, label_N * self.num_classes + best_N, count_N)
+        self._count_C.index_add_(0, label_N, count_N)
+        self._right_C.index_add_(0, label_N, right_N.long())
         five = logits_NC.topk(min(5, self.num_classes), dim=1).indices
-        self._correct_5 += (five == label_N[:, None]).any(dim=1).sum()
-        self._loss += functional.cross_entropy(logits_NC, label_N, reduction="none").double().sum()
+        self._correct_5 += (five == label_N[:, None]).any(dim=1).logical_and_(weigh_N).sum()
+        loss_N = functional.cross_entropy(logits_NC, label_N, reduction="none").double()
+        self._loss += torch.where(weigh_N, loss_N, 0.0).sum()
         bin_N = (confidence_N * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS) - 1
-        self._bins[0].index_add_(0, bin_N, confidence_N.double())
+        self._bins[0].index_add_(0, bin_N, torch.where(weigh_N, confidence_N.double(), 0.0))
         self._bins[1].index_add_(0, bin_N, right_N.double())
 
     def scores(self, samples: int, ranks: Processes) -> Scores:
@@ -178,13 +179,14 @@ def evaluate_network(
 
     Every rank must call it: each sees its part once, and the sums over the ranks are the scores. Padding and images
     that can't be decoded don't count. With `flip_test` logits are the mean of those of each picture and its mirror
-    image. Metrics see the logits of all ranks together, which are kept in memory for them.
+    image. Metrics see the logits of all ranks together, which are kept in memory for them. Without `half` products are
+    those of float32 on every device.
     """
     model.eval()
     tally = Tally(len(loader.classes), ranks.device)
     kept: list[tuple[torch.Tensor, torch.Tensor]] = []
     for number, batch in enumerate(loader, 1):
-        with autocast(half, ranks.device):
+        with autocast(half, ranks.device), exact_products(ranks.device, half):
             logits_NC = model(batch.images)
             if flip_test:
                 logits_NC = (logits_NC + model(batch.images.flip(-1))) / 2

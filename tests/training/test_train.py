@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from PIL import Image
 
 from imgdata.errors import OptionError, OutputError, TrainingError
 from imgdata.training.history import TrainWatcher
+from imgdata.training.learner import Learner
 from imgdata.training.loop import train
 from support.digit_runs import TRAIN_SAMPLES, VAL_SAMPLES, losses, metrics, quick
 
@@ -135,6 +137,39 @@ class _Stopper(TrainWatcher):
 def test_a_fault_of_the_watcher_comes_out(digits, tmp_path):
     with pytest.raises(AssertionError, match="not swallowed"):
         train(digits, tmp_path / "run", quick(), watcher=_Stopper())
+
+
+class _Reader(TrainWatcher):
+    """Keeps the steps at which a run reported."""
+
+    def __init__(self):
+        self.steps = []
+
+    def stepped(self, report):
+        self.steps.append((report.epoch, report.step))
+
+
+@pytest.mark.parametrize(
+    ("seconds_a_step", "reported"),
+    [
+        # A GPU's queue would be empty after each report: they come twice a second, however many steps that is.
+        (0.001, [(1, 40), (2, 40)]),
+        (0.03, [(epoch, step) for epoch in (1, 2) for step in (17, 34, 40)]),
+    ],
+)
+def test_one_process_reports_by_time_and_at_an_epochs_end(digits, tmp_path, monkeypatch, seconds_a_step, reported):
+    now = [0.0]
+
+    class Stepping(Learner):
+        def step(self, *batch, **options):
+            now[0] += seconds_a_step
+            return super().step(*batch, **options)
+
+    monkeypatch.setattr("imgdata.training.course.Learner", Stepping)
+    monkeypatch.setattr("imgdata.training.course.time", SimpleNamespace(monotonic=lambda: now[0]))
+    reader = _Reader()
+    train(digits, tmp_path / "run", quick(batch_size=8), watcher=reader)
+    assert reader.steps == reported
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_saved(digits, tmp_path):
