@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from imgdata.measure.doctor.problems import Problem
     from imgdata.measure.doctor.run import Findings, Report
     from imgdata.measure.doctor.tune import Tuned
+    from imgdata.measure.machine.gpu import Gpu
     from imgdata.measure.machine.host import Machine
 
 _BAR = 16
@@ -73,10 +74,8 @@ def _machine(machine: "Machine") -> Table:
     shm = "" if memory.shm_bytes is None else f"; /dev/shm {_size(memory.shm_bytes)}"
     table.add_row("memory", f"{_size(memory.available_bytes)} available of {_size(memory.total_bytes)}{limit}{shm}")
     for gpu in machine.gpus:
-        engines = "unknown" if gpu.jpeg_engines is None else gpu.jpeg_engines
-        table.add_row(
-            "GPU", f"{gpu.name}, {_size(gpu.memory_bytes)}, driver {gpu.driver or 'unknown'}, JPEG engines: {engines}"
-        )
+        driver = gpu.driver or "unknown"
+        table.add_row("GPU", f"{gpu.name}, {_size(gpu.memory_bytes)}, driver {driver}, JPEG engines: {_engines(gpu)}")
     if not machine.gpus:
         table.add_row("GPU", "no GPU")
     state = f"active, uses {machine.simd}" if machine.native else f"not active: {machine.native_fault}"
@@ -94,6 +93,13 @@ def _machine(machine: "Machine") -> Table:
     table.add_row("threads", f"torch {machine.torch_threads}, OMP_NUM_THREADS {omp or 'not set'}")
     table.add_row("cache", f"{machine.cache}, {_size(machine.cache_free_bytes)} free")
     return table
+
+
+def _engines(gpu: "Gpu") -> str:
+    """Return the JPEG engines of a GPU, with their cores where they have several."""
+    if gpu.jpeg_engines is None:
+        return f"unknown{_after(': ', gpu.jpeg_fault)}"
+    return f"{gpu.jpeg_engines} of {gpu.jpeg_cores} cores" if (gpu.jpeg_cores or 0) > 1 else str(gpu.jpeg_engines)
 
 
 def _print_findings(findings: "Findings", console: Console) -> None:

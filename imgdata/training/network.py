@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from imgdata.backends.options import DType
 from imgdata.errors import OptionError
 from imgdata.models import create_model
 from imgdata.models.catalogue import OWN, load_timm
@@ -95,6 +96,11 @@ def half_type(amp: Precision, device: torch.device) -> torch.dtype | None:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float16
     return torch.bfloat16 if amp == "bf16" else torch.float16
+
+
+def image_type(amp: Precision, device: torch.device) -> DType:
+    """Return the type of the images that a loader makes for training: 16 bits where a GPU computes in 16 bits."""
+    return "float16" if device.type == "cuda" and half_type(amp, device) else "float32"
 
 
 def autocast(half: torch.dtype | None, device: torch.device) -> AbstractContextManager[object]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from imgdata.backends.options import DType, LoaderOptions, or_default
+from imgdata.backends.options import LoaderOptions, or_default
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.manifest import MANIFEST, dataset_folder
 from imgdata.errors import OptionError, ShardError
@@ -32,7 +32,7 @@ from imgdata.training.data import (
 )
 from imgdata.training.defaults import DecidedOptions, Facts, resolve
 from imgdata.training.distributed import Processes
-from imgdata.training.network import half_type, make_network
+from imgdata.training.network import half_type, image_type, make_network
 from imgdata.training.options import TrainOptions
 from imgdata.training.own import OwnParts, is_own, own_input
 from imgdata.version import __version__
@@ -207,7 +207,6 @@ def _loader(view: View, recipe: Recipe, options: DecidedOptions, ranks: Processe
         raise OptionError(
             f"batch_size must be a multiple of the {ranks.world_size} ranks that share it, got {options.batch_size}"
         )
-    half: DType = "float16" if ranks.device.type == "cuda" and half_type(options.amp, ranks.device) else "float32"
     loading = LoaderOptions(
         batch_size=options.batch_size // ranks.world_size,
         recipe=recipe,
@@ -215,7 +214,7 @@ def _loader(view: View, recipe: Recipe, options: DecidedOptions, ranks: Processe
         backend=options.backend,
         shuffle="global" if shuffled else "none",
         seed=options.seed,
-        dtype=half,
+        dtype=image_type(options.amp, ranks.device),
         channels_last=options.channels_last,
         threads=or_default(options.threads),
         prefetch=options.prefetch,

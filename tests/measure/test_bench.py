@@ -176,7 +176,7 @@ def test_with_several_gpus_each_has_a_line(shown, some_result, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"compare": ("tf.data",)}, r"compare must be of torchvision, .*, dali, got 'tf.data'"),
+        ({"compare": ("tf.data",)}, r"compare must be of torchvision, .*, dali-fused, got 'tf.data'"),
         ({"compare": ("dali", "dali")}, "compare must name each loader once, got dali, dali"),
         ({"rounds": 0}, "rounds must be an integer of at least 1, got 0"),
         ({"ranks": True}, "ranks must be an integer of at least 1, got True"),

@@ -1,6 +1,7 @@
 """The loaders that `imgdata bench` compares with: what they can do, and that they do the same as ours."""
 
 import re
+import signal
 import sys
 from importlib.util import find_spec
 
@@ -118,7 +119,7 @@ def test_what_torchvision_can_not_decode_pillow_does():
 
 @pytest.mark.slow
 def test_other_loaders_are_measured_in_turns_and_stated(images):
-    names = [name for name in PEERS if name != "dali" or find_spec("nvidia.dali")]
+    names = [name for name in PEERS if PEERS[name].refuses(recipes.imagenet_train(16), "float32", "cpu") is None]
     seen_runs = []
     result = bench(images, BenchOptions(**QUICK, compare=tuple(names)), progress=lambda *of: seen_runs.append(of))
     assert result.left_out == {}
@@ -140,3 +141,73 @@ def test_what_stops_another_loader_is_told(tmp_path):
     folder = dataset(tmp_path, {number: damaged(number) for number in range(0, 24, 2)}, 24)
     with pytest.raises(ImgdataError, match=r"its process ended with 1: .*ImageError: truncated: s00.. in split train"):
         run_together([job_of(folder, loader="torchvision-pil")])
+
+
+# --- DALI by hand ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """PyTorch says that there are two GPUs; nothing may be done with them."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+
+
+@needs_dali
+@pytest.mark.parametrize(
+    ("peer", "device", "safe", "whole"),
+    [
+        ("dali", "cuda:1", True, False),
+        ("dali", "cuda:1", False, True),
+        ("dali", "cpu", False, False),
+        ("dali_fused", "cuda:1", False, False),
+    ],
+)
+def test_dalis_decoder_crops_where_it_can_be_trusted(monkeypatch, images, two_gpus, peer, device, safe, whole):
+    from imgdata.measure.bench import dali_peer
+
+    asked = []
+    monkeypatch.setattr(dali_peer, "crop_decode_is_safe", lambda device_id: asked.append(device_id) or safe)
+    monkeypatch.setattr(dali_peer, "_opened", lambda job, whole: whole)
+    assert getattr(dali_peer, peer)(job_of(images, device=device)) is whole
+    assert asked == ([1] if (peer, device) == ("dali", "cuda:1") else [])
+
+
+@needs_dali
+@pytest.mark.parametrize("dtype", ["uint8", "float16"])
+@pytest.mark.parametrize(
+    ("whole", "there", "missing"),
+    [(True, b"RandomResizedCrop", b"ImageRandomCrop"), (False, b"ImageRandomCrop", b"RandomResizedCrop")],
+)
+def test_the_pipeline_for_a_gpu_can_be_written_down(images, two_gpus, whole, there, missing, dtype):
+    from imgdata.measure.bench.dali_peer import make_pipeline
+
+    # Without a device: its operators are checked, but not made.
+    written = make_pipeline(job_of(images, device="cuda:0", dtype=dtype), whole=whole, device_id=None).serialize()
+    assert there in written
+    assert missing not in written
+    # The decoder's threads stay on the cores that the process was given.
+    assert b"affine" in written
+    assert b"mixed" in written
+
+
+@needs_dali
+@pytest.mark.parametrize("whole", [True, False])
+def test_both_pipelines_make_the_batches_that_were_asked_for(images, whole):
+    from imgdata.measure.bench.dali_peer import _opened
+
+    batch = next(_opened(job_of(images, dtype="float16"), whole=whole).batches)
+    assert (tuple(batch.shape), batch.dtype) == ((8, 3, 16, 16), torch.float16)
+
+
+def test_a_decoder_that_ends_its_process_costs_the_others_nothing(monkeypatch, images):
+    def run(jobs, limit_s):
+        if jobs[0].loader == "dali-fused":
+            raise ImgdataError(f"its process ended with {-signal.SIGSEGV}: it wrote nothing")
+        return [measured()] * len(jobs)
+
+    monkeypatch.setattr("imgdata.measure.bench.run.run_together", run)
+    monkeypatch.setattr("imgdata.measure.bench.run._refused", lambda *arguments: {})
+    result = bench(images, BenchOptions(**QUICK, backend="cpu", compare=("dali", "dali-fused")))
+    assert [peer.name for peer in result.peers] == ["dali"]
+    assert result.left_out == {"dali-fused": "failed: its process ended with -11: it wrote nothing"}

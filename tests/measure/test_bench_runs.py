@@ -101,6 +101,23 @@ def endless(group, counter):
     return Opened(batches(), "7", group=group)
 
 
+def test_a_process_works_with_the_gpu_of_its_job_before_anything_else_does(monkeypatch, images):
+    """Threads that pin memory ask for the current GPU: they would open a context on GPU 0 in every process."""
+    calls = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", lambda device: calls.append(f"set {device}"))
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: calls.append(f"memory of {device}") or (1, 1))
+
+    def open_loader(job):
+        calls.append("open")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measured_here(monkeypatch, job_of(images, device="cuda:1"), open_loader)
+    assert calls == ["set cuda:1", "memory of cuda:1", "open"]
+
+
 @pytest.mark.parametrize(("group", "delays", "warm_up"), [(1, 0, 4), (1, 3, 7), (3, 0, 6), (3, 2, 12), (5, 1, 15)])
 def test_warm_up_goes_on_until_all_may_begin_and_ends_with_a_whole_round_of_workers(
     monkeypatch, images, group, delays, warm_up

@@ -1,4 +1,4 @@
-"""A pipeline for NVIDIA DALI over our tars, written by hand, opened for a job: DALI's reader and random crop."""
+"""A pipeline for NVIDIA DALI over our tars, written by hand, opened for a job: DALI's reader and random crops."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -8,6 +8,7 @@ import torch
 
 import imgdata.dataset
 from imgdata.backends.dali.available import load
+from imgdata.backends.dali.crop_probe import crop_decode_is_safe
 from imgdata.measure.bench.job import Job
 from imgdata.measure.bench.opened import Opened
 from imgdata.recipes.ops import CenterCrop, HorizontalFlip, Normalize, RandomResizedCrop, Resize
@@ -22,10 +23,36 @@ _TORCH, _BASE = import_module("nvidia.dali.plugin.pytorch"), import_module("nvid
 
 
 def dali(job: Job) -> Opened:
-    """Open the pipeline; it decodes on the processor, or on the GPU where the batches go there."""
+    """Open the pipeline that suits the machine: it decodes on the processor, or on the GPU where the batches go there.
+
+    Where the GPU can't be trusted to decode parts of pictures, it decodes whole ones and crops them.
+    """
+    device_id = _device_id(job)
+    return _opened(job, whole=device_id is not None and not crop_decode_is_safe(device_id))
+
+
+def dali_fused(job: Job) -> Opened:
+    """Open the pipeline whose decoder crops, whatever the machine: it may end this process."""
+    return _opened(job, whole=False)
+
+
+def _opened(job: Job, *, whole: bool) -> Opened:
+    pipeline = make_pipeline(job, whole=whole, device_id=_device_id(job))
+    pipeline.build()
+    batches = _TORCH.DALIGenericIterator(
+        pipeline, ["images"], reader_name="reader", last_batch_policy=_BASE.LastBatchPolicy.DROP, auto_reset=True
+    )
+    return Opened(_images(batches, job), _DALI.__version__)
+
+
+def _device_id(job: Job) -> int | None:
+    return None if job.options.device == "cpu" else torch.device(job.options.device).index
+
+
+def make_pipeline(job: Job, *, whole: bool, device_id: int | None) -> Any:
+    """Return the pipeline, not built yet; with `whole`, pictures are decoded whole where a random crop follows."""
     dataset = imgdata.dataset.open(job.dataset)
     tars = dataset[job.split].shards
-    device_id = None if job.options.device == "cpu" else torch.device(job.options.device).index
     pipeline = import_module("nvidia.dali.pipeline").Pipeline(
         batch_size=job.options.batch_size, num_threads=job.options.threads, device_id=device_id, seed=1
     )
@@ -41,30 +68,24 @@ def dali(job: Job) -> Opened:
             num_shards=job.world_size,
             name="reader",
         )
-        pipeline.set_outputs(_finished(_cut(encoded, job), job))
-    pipeline.build()
-    batches = _TORCH.DALIGenericIterator(
-        pipeline, ["images"], reader_name="reader", last_batch_policy=_BASE.LastBatchPolicy.DROP, auto_reset=True
-    )
-    return Opened(_images(batches, job), _DALI.__version__)
+        pipeline.set_outputs(_finished(_cut(encoded, job, whole=whole), job))
+    return pipeline
 
 
-def _cut(encoded: Any, job: Job) -> Any:
+def _cut(encoded: Any, job: Job, *, whole: bool) -> Any:
     """Return decoded images, resized to the size of the output or, where a crop follows, to the size before it."""
-    recipe, device = job.options.recipe, "cpu" if job.options.device == "cpu" else "mixed"
-    crop, resize = recipe.find(RandomResizedCrop), recipe.find(Resize)
+    recipe = job.options.recipe
+    # Without `affine`, which some machines refuse: the decoder's threads would choose cores of their own.
+    where = {"device": "cpu"} if job.options.device == "cpu" else {"device": "mixed", "affine": False}
+    crop, resize, size = recipe.find(RandomResizedCrop), recipe.find(Resize), recipe.output_size(0)
     if crop is not None:
-        images = _FN.decoders.image_random_crop(
-            encoded,
-            device=device,
-            output_type=_TYPES.RGB,
-            random_area=list(crop.scale),
-            random_aspect_ratio=list(crop.ratio),
-            num_attempts=10,
-        )
-        size = recipe.output_size(0)
-        return _FN.resize(images, size=size, interp_type=_filter(crop.interpolation), antialias=True)
-    images = _FN.decoders.image(encoded, device=device, output_type=_TYPES.RGB)
+        drawn = {"random_area": list(crop.scale), "random_aspect_ratio": list(crop.ratio), "num_attempts": 10}
+        resized = {"size": size, "interp_type": _filter(crop.interpolation), "antialias": True}
+        if whole:
+            images = _FN.decoders.image(encoded, output_type=_TYPES.RGB, **where)
+            return _FN.random_resized_crop(images, **drawn, **resized)
+        return _FN.resize(_FN.decoders.image_random_crop(encoded, output_type=_TYPES.RGB, **drawn, **where), **resized)
+    images = _FN.decoders.image(encoded, output_type=_TYPES.RGB, **where)
     if resize is None:
         return images
     to = {"size": resize.size} if isinstance(resize.size, tuple) else {"resize_shorter": resize.size}

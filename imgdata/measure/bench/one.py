@@ -66,6 +66,9 @@ def measure(job: Job, ready: Callable[[], None], may_begin: Callable[[], bool]) 
     open_loader: Callable[[Job], Opened] = getattr(import_module(f"imgdata.measure.bench.{module}"), function)
     # Also where all cores are there for PyTorch: the others are asked for so many, and no more.
     torch.set_num_threads(job.options.threads)
+    if job.options.device.startswith("cuda"):
+        # Before anything runs: whoever asks for the current GPU, as threads that pin memory do, must not get GPU 0.
+        torch.cuda.set_device(torch.device(job.options.device))
     ticks = Ticks(job.options.device)
     free_before = _gpu_free(job.options.device)
     begun = time.perf_counter()

@@ -107,7 +107,15 @@ PEERS = {
             name="dali",
             place="dali_peer:dali",
             configuration="fn.readers.webdataset with our .idx files and a shuffle buffer of 1,024, its own random "
-            "crop, antialiased resize, {threads}; chroma as by its default; labels are not parsed",
+            "crop (by the decoder, or after it where a GPU can't be trusted with that), antialiased resize, {threads}; "
+            "chroma as by its default; labels are not parsed",
+            refuses=_dali_refuses,
+        ),
+        Peer(
+            name="dali-fused",
+            place="dali_peer:dali_fused",
+            configuration="the same as dali, always with the decoder that crops, which ends the process on some GPUs, "
+            "{threads}",
             refuses=_dali_refuses,
         ),
     )
