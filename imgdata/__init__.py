@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from imgdata.errors import (
+    DeviceMemoryError,
     ImageError,
     ImgdataError,
     MissingExtraError,
@@ -162,6 +163,7 @@ __all__ = [
     "ClassScore",
     "Confusion",
     "Dataset",
+    "DeviceMemoryError",
     "DoctorOptions",
     "Encoding",
     "EpochRow",

@@ -10,6 +10,27 @@ from imgdata.errors import OptionError
 if TYPE_CHECKING:
     import torch
 
+_NO_MEMORY = (
+    # CUDA's and PyTorch's words for a GPU, pinned memory or a context.
+    "out of memory",
+    "OUT_OF_MEMORY",
+    "cudaErrorMemoryAllocation",
+    # PyTorch's for the processor's memory.
+    "DefaultCPUAllocator",
+    # DALI's.
+    "CUDA allocation failed",
+    "Can't allocate",
+    "bad_alloc",
+    # CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED, NVJPEG_STATUS_ALLOCATOR_FAILURE.
+    "_ALLOC_FAILED",
+    "ALLOCATOR_FAILURE",
+)
+
+
+def says_no_device_memory(text: str) -> bool:
+    """Return whether an error of PyTorch's, DALI's or CUDA's says that memory is out."""
+    return any(sign in text for sign in _NO_MEMORY)
+
 
 def own_cores() -> list[int]:
     """Return the numbers of the cores that this process may use, in order."""

@@ -7,6 +7,7 @@ ImgdataError
 ├── ShardError          a shard, an index or a sidecar is damaged or missing
 ├── OutputError         the output folder can't be written: busy, other options, full, read-only
 ├── TrainingError       a run can't go on: the loss is no number, or memory is out
+├── DeviceMemoryError   a GPU, or what decodes for it, has no memory left; a `MemoryError` as well
 └── MissingExtraError   an optional package is not installed; names the extra
 """
 
@@ -50,6 +51,10 @@ class OutputError(ImgdataError):
 
 class TrainingError(ImgdataError):
     """A training run can't go on."""
+
+
+class DeviceMemoryError(ImgdataError, MemoryError):
+    """A GPU, or what decodes for it, has no memory left."""
 
 
 class MissingExtraError(ImgdataError):

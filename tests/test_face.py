@@ -22,6 +22,7 @@ FACE = [
     "ClassScore",
     "Confusion",
     "Dataset",
+    "DeviceMemoryError",
     "DoctorOptions",
     "Encoding",
     "EpochRow",

@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from imgdata.devices import says_no_device_memory
 from imgdata.errors import TrainingError
-
-_OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator")
-"""Texts in PyTorch's errors: of a GPU, pinned memory or its context, and of the processor's memory."""
 
 
 class Stop:
@@ -46,6 +44,6 @@ def memory_advice(advice: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _OUT_OF_MEMORY):
+        if isinstance(error, RuntimeError) and not says_no_device_memory(str(error)):
             raise
         raise TrainingError(advice()) from error

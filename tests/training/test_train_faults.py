@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import imgdata
-from imgdata.errors import MissingExtraError, OptionError, OutputError, TrainingError
+from imgdata.errors import DeviceMemoryError, MissingExtraError, OptionError, OutputError, TrainingError
 from imgdata.training.checkpoint import load_checkpoint, save_checkpoint
 from imgdata.training.distributed import Processes, processes
 from imgdata.training.learner import Learner
@@ -102,7 +102,15 @@ def test_several_processes_without_torchrun_are_told_of_it(monkeypatch):
 
 @pytest.mark.parametrize("where", ["imgdata.training.course.evaluate_network", "imgdata.training.setup.make_network"])
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: out of memory"), MemoryError()]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        DeviceMemoryError("out of memory on cuda:0 in NVIDIA DALI"),
+        MemoryError(),
+    ],
 )
 def test_memory_may_be_out_anywhere(digits, tmp_path, monkeypatch, where, error):
     def fail(*_, **__):

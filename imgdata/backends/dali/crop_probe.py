@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgdata.backends.dali.available import driver_cuda, load
+from imgdata.backends.dali.faults import DecodeError
 from imgdata.backends.dali.geometry import Shape
-from imgdata.backends.dali.pipeline import DecodeError, Graph, GraphSpec
+from imgdata.backends.dali.pipeline import Graph, GraphSpec
 from imgdata.errors import OutputError
 from imgdata.storage.atomic import output_error, write_atomic
 from imgdata.storage.cache_folder import CacheWarning, cache_folder

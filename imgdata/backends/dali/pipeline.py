@@ -5,7 +5,6 @@ Every random choice is an input: the pipeline itself draws nothing.
 
 import ctypes
 import os
-import re
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.backends.dali.available import load
+from imgdata.backends.dali.faults import DecodeError, names_a_picture
 from imgdata.backends.dali.geometry import Shape
 
 Encoded = Sequence[NDArray[np.uint8]]
@@ -48,21 +48,6 @@ class GraphSpec:
     """Width and height of the largest picture, for which a GPU's decoder takes memory at once."""
 
 
-class DecodeError(RuntimeError):
-    """A picture could not be decoded; the pipeline is of no use any more."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        named = _NAMED.search(message)
-        self.row = int(named.group(1)) if named else None
-        """Which one; one of them if there were several. None where DALI doesn't say."""
-
-
-_NAMED = re.compile(r"Failed to decode sample #(\d+)")
-_DECODING = ("Failed to decode sample", "nvImageCodec failure", "fn.decoders")
-"""What is said of a picture that can't be decoded; other faults are not a picture's."""
-
-
 class Graph:
     """A pipeline that was built. To be used by one thread."""
 
@@ -72,7 +57,10 @@ class Graph:
         _ALIVE.add(self._pipeline)
 
     def start(self, encoded: Encoded, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Begin a run, behind those before it. DALI holds the bytes, which it doesn't copy, until it is through."""
+        """Begin a run, behind those before it. DALI holds the bytes until it is through.
+
+        On the processor it doesn't copy them; for a GPU it puts them into pinned memory.
+        """
         self._pipeline.feed_input("encoded", list(encoded))
         for name, array in arrays.items():
             self._pipeline.feed_input(name, array)
@@ -86,10 +74,13 @@ class Graph:
         try:
             (windows,) = self._pipeline.outputs()
         except RuntimeError as error:
-            if not any(sign in str(error) for sign in _DECODING):
+            if not names_a_picture(error):
                 raise
-            raise DecodeError(str(error)) from None
-        return windows.as_tensor()
+            fault = DecodeError(str(error))
+        else:
+            return windows.as_tensor()
+        # Here, so that it doesn't reference the error of DALI, whose traceback references the pipeline.
+        raise fault
 
 
 # --- forks: a pipeline's threads stay behind, and joining them would end the child -------------------------------
@@ -193,6 +184,9 @@ def _decoded(spec: GraphSpec) -> Any:
         "jpeg_fancy_upsampling": True,
     }
     if spec.device_id is not None:
+        # Each decoder thread would ask NVML for its place; virtual machines and containers refuse that, which ends the
+        # pipeline, and it undoes the user's own choice of cores.
+        options["affine"] = False
         if spec.hw_decoder_load is not None:
             options["hw_decoder_load"] = spec.hw_decoder_load
         if spec.largest_2 is not None:

@@ -61,6 +61,8 @@ class Part:
         """DALI's tensor. Rows that it didn't get show anything."""
         self.fault: BaseException | None = None
         self.cancelled = False
+        self.was_rerun = False
+        """Whether it failed before though each of its rows could be decoded alone."""
         self._means, self._done = means, done
         self._data: list[bytes] = [b""] * count
         self._by_dali_N = ~work.skip_N
@@ -84,17 +86,21 @@ class Part:
 
     def inputs(self, shape: Shape, rows: slice = slice(None)) -> tuple[list[NDArray[np.uint8]], dict[str, Any]]:
         """Return the pipeline's inputs for `rows`: their bytes, not copied, and arrays by name."""
-        params = self.work.params
         encoded = [
             np.frombuffer(data if by_dali else _PLACEHOLDER, np.uint8)
             for data, by_dali in zip(self._data[rows], self._by_dali_N[rows].tolist(), strict=True)
         ]
-        arrays = geometry(params, ~self._by_dali_N, shape)
+        return encoded, {name: array[rows] for name, array in self._arrays(~self._by_dali_N, shape).items()}
+
+    def _arrays(self, placeholder_N: NDArray[np.bool_], shape: Shape) -> dict[str, NDArray[np.generic]]:
+        """Return the pipeline's inputs but for the bytes, by name."""
+        params = self.work.params
+        arrays = geometry(params, placeholder_N, shape)
         if self._means.spec.flips:
             arrays["flip"] = params.flip_N.astype(np.int32)
         if self._means.spec.vflips:
             arrays["vflip"] = params.vflip_N.astype(np.int32)
-        return encoded, {name: array[rows] for name, array in arrays.items()}
+        return arrays
 
     def _read_rows(self, first: int) -> None:
         for row in range(first, min(first + _READ_ROWS, len(self._data))):
@@ -147,17 +153,21 @@ class Part:
         self._means.readers().submit(partial(self._guarded, partial(self._cut_row, row)))
 
     def _cut_row(self, row: int) -> None:
-        error = self._cut(row)
-        if error is not None:
-            self._fail(row, error)
+        self._take(row, self.cut_on_host(row))
         self._one_less()
 
-    def _cut(self, row: int) -> ImageError | None:
-        """Make a row's window on the host; return the error if that fails."""
+    def _take(self, row: int, made: NDArray[np.uint8] | ImageError) -> None:
+        if isinstance(made, ImageError):
+            self._fail(row, made)
+        else:
+            self.windows[row] = made
+
+    def cut_on_host(self, row: int) -> NDArray[np.uint8] | ImageError:
+        """Return a row's window, made on the host, or what is wrong with the picture."""
         setup = self._means.setup
         index, position = setup.split.index, int(self.work.position_N[row])
         try:
-            self.windows[row] = crop.cut(
+            return crop.cut(
                 self._data[row],
                 size=(int(index.width_N[position]), int(index.height_N[position])),
                 format=index.words("format")[index.array("format")[position]],
@@ -169,7 +179,6 @@ class Part:
         except ImageError as error:
             # Its traceback would hold the part, which holds it.
             return error.with_traceback(None)
-        return None
 
     def _fail(self, row: int, error: ImageError) -> None:
         self._by_dali_N[row] = False
@@ -182,18 +191,27 @@ class Part:
         self.pixels = pixels
         self._one_less()
 
+    def placeholders(self, shape: Shape, count: int) -> tuple[list[NDArray[np.uint8]], dict[str, Any]]:
+        """Return the pipeline's inputs for `count` rows that show nothing."""
+        arrays = self._arrays(np.ones(len(self._data), np.bool_), shape)
+        encoded = [np.frombuffer(_PLACEHOLDER, np.uint8)] * count
+        return encoded, {name: np.repeat(array[:1], count, axis=0) for name, array in arrays.items()}
+
+    def stand_in(self, row: int) -> bytes:
+        """Return a good JPEG of the size of the row's picture."""
+        index, position = self._means.setup.split.index, int(self.work.position_N[row])
+        return _jpeg(int(index.width_N[position]), int(index.height_N[position]))
+
     def rows_by_dali(self) -> NDArray[np.int64]:
         """Return the rows whose bytes the pipeline gets."""
         return np.flatnonzero(self._by_dali_N)
 
-    def refuse(self, row: int, *, remember: bool) -> None:
-        """Let the host make a row that DALI can't decode, or find out what is wrong; `remember` it for these bytes."""
-        error = self._cut(row)
-        if error is not None:
-            self._fail(row, error)
+    def refuse(self, row: int, made: NDArray[np.uint8] | ImageError, *, remember: bool) -> None:
+        """Take what the host made of a row that DALI can't decode; `remember` it, so that DALI never gets it again."""
+        self._take(row, made)
         self._by_dali_N[row] = False
         if remember:
-            self._means.known.note(int(self.work.position_N[row]), self._data[row], error)
+            self._means.known.note(int(self.work.position_N[row]), self._data[row], self.failed.get(row))
 
     def fail(self, fault: BaseException) -> None:
         """End the part with `fault`."""
@@ -225,13 +243,13 @@ class Part:
             self.fail(error)
 
 
-def _placeholder() -> bytes:
+def _jpeg(width: int, height: int) -> bytes:
     file = BytesIO()
-    Image.new("RGB", (PLACEHOLDER_SIDE, PLACEHOLDER_SIDE)).save(file, "JPEG")
+    Image.new("RGB", (width, height)).save(file, "JPEG")
     return file.getvalue()
 
 
-_PLACEHOLDER = _placeholder()
+_PLACEHOLDER = _jpeg(PLACEHOLDER_SIDE, PLACEHOLDER_SIDE)
 
 
 def failures(part: Part, row_N: NDArray[np.int64]) -> Mapping[int, ImageError]:

@@ -10,12 +10,12 @@ import pytest
 
 from imgdata import Loader, native
 from imgdata.backends.cpu.backend import CpuBackend
-from imgdata.backends.dali import pipeline, pipeline_thread
+from imgdata.backends.dali import faults, pipeline, pipeline_thread
 from imgdata.backends.dali.backend import DaliBackend
-from imgdata.backends.dali.pipeline import DecodeError
 from imgdata.errors import ImageError, ShardError
 from imgdata.loader.bad_images import BadImageWarning
 from imgdata.recipes import HorizontalFlip, RandomErasing, Recipe, Resize
+from support.dali_faults import Faulty
 from support.dali_work import BAD, NORMALIZE, by_dali, made, setup, work
 from support.loaders import RECIPE, dataset, sample
 
@@ -135,17 +135,14 @@ def test_a_crop_that_dali_refuses_and_the_host_does_not_is_the_hosts(images, mon
     given = setup(images, RECIPE)
     todo = work(given, [0, 1, 2])
     monkeypatch.setattr(native, "AVAILABLE", False)
-    refused = []
-    take = pipeline_thread.Graph.take
 
-    def failing(pipeline):
-        pixels = take(pipeline)
-        if not refused:
-            refused.append(1)
-            raise DecodeError("Error in fn.decoders: Failed to decode sample #1 : \n")
-        return pixels
+    def says(spec, inputs):
+        """As of a picture that is damaged below: it decodes to its first pixel, and no further."""
+        rows = [bytes(data) for data in inputs["encoded"]]
+        refused = sample(1) in rows and inputs["extent"].max() > 1
+        return f"Failed to decode sample #{rows.index(sample(1))} : \n" if refused else None
 
-    monkeypatch.setattr(pipeline_thread.Graph, "take", failing)
+    Faulty(monkeypatch, says)
     found, failed = by_dali(given, todo)
     assert failed == {}
     with closing(CpuBackend(given)) as backend:
@@ -156,7 +153,7 @@ def test_a_crop_that_dali_refuses_and_the_host_does_not_is_the_hosts(images, mon
 
 
 def test_a_failure_that_names_no_row_is_tried_row_by_row(flawed, monkeypatch):
-    monkeypatch.setattr(pipeline, "_NAMED", re.compile("(never)"))
+    monkeypatch.setattr(faults, "_NAMED", re.compile("(never)"))
     given = setup(flawed, RECIPE)
     _, failed = by_dali(given, work(given, [0, 5, 6, 44]))
     assert sorted(failed) == [1, 3]
@@ -208,13 +205,13 @@ def test_other_faults_of_dali_are_not_a_pictures(images, monkeypatch):
     given = setup(images, RECIPE)
 
     def failing(graph):
-        raise RuntimeError("out of memory")
+        raise RuntimeError("unspecified launch failure")
 
     with closing(DaliBackend(given)) as backend, monkeypatch.context() as patch:
         patch.setattr(pipeline_thread.Graph, "take", failing)
         pending = [backend.start(work(given, [number])) for number in range(3)]
         for one in pending:
-            with pytest.raises(RuntimeError, match="out of memory"):
+            with pytest.raises(RuntimeError, match="unspecified launch failure"):
                 one.wait()
         patch.undo()
         assert made(backend, work(given, [0]))[1] == {}

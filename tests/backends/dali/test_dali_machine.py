@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 import imgdata
 from imgdata.augment.params import params
 from imgdata.backends.dali import available, crop_probe
+from imgdata.backends.dali.faults import DecodeError
 from imgdata.backends.dali.geometry import Shape, geometry
 from imgdata.backends.dali.held_tensors import Held
-from imgdata.backends.dali.pipeline import DecodeError, Graph
+from imgdata.backends.dali.pipeline import Graph
 from imgdata.backends.dali.webdataset_pipeline import READER, dali_pipeline
 from imgdata.errors import MissingExtraError, OptionError, ShardError
 from imgdata.recipes import CenterCrop, PadRandomCrop, RandomResizedCrop, Recipe, Resize
