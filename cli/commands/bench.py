@@ -37,7 +37,8 @@ from ..options.common import RECIPE_HELP, dataset_argument, json_option, quiet_o
     "--compare",
     default="",
     metavar="NAMES",
-    help="Other loaders: torchvision, torchvision-pil, webdataset, dali, dali-fused, with commas.",
+    help="Other loaders: torchvision, torchvision-pil, torchvision-batched, torchcodec, webdataset, dali, dali-fused, "
+    "with commas.",
 )
 @click.option("--all-gpus", is_flag=True, help="Measure a process on every GPU at the same time.")
 @click.option("--markdown", is_flag=True, help="Print Markdown, for an issue.")

@@ -95,12 +95,28 @@ def test_the_resident_backend_reads_no_bytes_and_says_so(one_size):
 
 @pytest.mark.gpu
 def test_a_gpu_has_its_memory_and_its_own_time(images):
-    result = bench(images, BenchOptions(**QUICK, all_gpus=True, compare=("torchvision", "dali")))
+    # The decoder of `dali-fused` ends its process on some GPUs, and TorchCodec may be missing.
+    names = [
+        name
+        for name in ("torchvision", "torchvision-batched", "torchcodec", "dali")
+        if PEERS[name].refuses(recipes.imagenet_train(16), "float32", "cuda:0") is None
+    ]
+    result = bench(images, BenchOptions(**QUICK, all_gpus=True, compare=tuple(names)))
+    assert [peer.name for peer in result.peers] == names
+    assert all(peer.gpu_mb is not None for peer in result.peers)
     assert list(result.devices) == [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     assert result.figures.images_per_s == pytest.approx(sum(result.devices.values()))
     assert result.figures.gpu_mb is not None
     assert 0 < result.figures.p50_ms <= result.figures.p99_ms
     assert result.left_out == {}
+
+
+@pytest.mark.gpu
+def test_a_decoder_that_ends_its_process_is_left_out_and_the_others_keep_their_figures(images):
+    result = bench(images, BenchOptions(**QUICK, device="cuda:0", compare=("dali-fused", "torchvision-batched")))
+    # Whether it does depends on the GPU.
+    assert set(result.left_out) <= {"dali-fused"}
+    assert "torchvision-batched" in [peer.name for peer in result.peers]
 
 
 # --- tables --------------------------------------------------------------------------------------------------------

@@ -39,7 +39,8 @@ class BenchOptions:
     """Measured time of each loader in each round; start and warm-up come before it."""
     rounds: int = 3
     compare: tuple[str, ...] = ()
-    """Names of other loaders: torchvision, torchvision-pil, webdataset, dali, dali-fused."""
+    """Names of other loaders: torchvision, torchvision-pil, torchvision-batched, torchcodec, webdataset, dali,
+    dali-fused."""
     all_gpus: bool = False
     """A process on each GPU at the same time: rank i of so many."""
 

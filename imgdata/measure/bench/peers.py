@@ -21,6 +21,8 @@ from imgdata.recipes.ops import (
 from imgdata.recipes.recipe import Recipe
 from imgdata.recipes.sizes import Ramp, Schedule
 
+MOST_AT_ONCE = 4
+"""Batches that are decoded on a GPU at the same time, at most: more threads would only wait for Python's lock."""
 _NOT_IN_WORKERS = (Cutout, MixUp, CutMix, MixUpOrCutMix)
 _DALI = (RandomResizedCrop, Resize, CenterCrop, HorizontalFlip, Normalize)
 
@@ -34,6 +36,18 @@ def _torchvision_refuses(recipe: Recipe, dtype: DType | None, device: str) -> st
         if isinstance(op, RandomErasing) and dtype == "uint8":
             return "torchvision erases after Normalize, and uint8 batches are not normalised"
     return _scheduled(recipe)
+
+
+def _batched_refuses(recipe: Recipe, dtype: DType | None, device: str) -> str | None:
+    if device == "mps":
+        return "it decodes on NVIDIA's GPUs and on the processor alone"
+    return _torchvision_refuses(recipe, dtype, device)
+
+
+def _torchcodec_refuses(recipe: Recipe, dtype: DType | None, device: str) -> str | None:
+    if find_spec("torchcodec") is None:
+        return "torchcodec is not installed: pip install torchcodec, 0.16 or later, for the CUDA of PyTorch"
+    return _batched_refuses(recipe, dtype, device)
 
 
 def _webdataset_refuses(recipe: Recipe, dtype: DType | None, device: str) -> str | None:
@@ -80,6 +94,10 @@ class Peer:
         return self.configuration.format(threads=f"{threads} thread{end[0]}", workers=f"{threads} process{end[1]}")
 
 
+_BATCHED = (
+    "images read by our index, {library}'s decode_jpeg of whole batches on the device, v2 operators there on uint8 "
+    f"tensors, {{{{threads}}}} (on a GPU {MOST_AT_ONCE} at most) with a batch each"
+)
 PEERS = {
     peer.name: peer
     for peer in (
@@ -95,6 +113,18 @@ PEERS = {
             place="torch_peers:torchvision_pil",
             configuration="Dataset.torch, v2 operators on PIL images, DataLoader with persistent workers, {workers}",
             refuses=_torchvision_refuses,
+        ),
+        Peer(
+            name="torchvision-batched",
+            place="batched_peers:torchvision",
+            configuration=_BATCHED.format(library="torchvision"),
+            refuses=_batched_refuses,
+        ),
+        Peer(
+            name="torchcodec",
+            place="batched_peers:torchcodec",
+            configuration=_BATCHED.format(library="TorchCodec"),
+            refuses=_torchcodec_refuses,
         ),
         Peer(
             name="webdataset",

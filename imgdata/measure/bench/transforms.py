@@ -18,18 +18,55 @@ def transforms(recipe: Recipe, dtype: DType | None, *, pil: bool) -> v2.Compose:
 
     For recipes that `Peer.refuses` accepts.
     """
-    steps = [_operator(op) for op in recipe.ops if not isinstance(op, ops.Normalize | ops.RandomErasing)]
-    if pil:
-        steps.append(v2.PILToTensor())
-    normalize, erasing = recipe.find(ops.Normalize), recipe.find(ops.RandomErasing)
-    if dtype != "uint8":
-        steps.append(v2.ToDtype(getattr(torch, str(dtype)), scale=True))
-        if normalize is not None:
-            steps.append(v2.Normalize(list(normalize.mean), list(normalize.std)))
-    if erasing is not None:
-        value = list(erasing.value) if isinstance(erasing.value, tuple) else erasing.value
-        steps.append(v2.RandomErasing(erasing.p, list(erasing.scale), list(erasing.ratio), value))
-    return v2.Compose(steps)
+    to_tensor = [v2.PILToTensor()] if pil else []
+    return v2.Compose([*operators(recipe), *to_tensor, *finishing(recipe, dtype), *erasing(recipe)])
+
+
+def operators(recipe: Recipe) -> list[v2.Transform]:
+    """Return the operators on single images: uint8 in, uint8 out."""
+    return [_operator(op) for op in recipe.ops if not isinstance(op, ops.Normalize | ops.RandomErasing)]
+
+
+def finishing(recipe: Recipe, dtype: DType | None) -> list[v2.Transform]:
+    """Return the operators from uint8 to `dtype`, which take a batch as well as an image."""
+    if dtype == "uint8":
+        return []
+    normalize = recipe.find(ops.Normalize)
+    to_dtype = v2.ToDtype(getattr(torch, str(dtype)), scale=True)
+    return [to_dtype] if normalize is None else [to_dtype, v2.Normalize(list(normalize.mean), list(normalize.std))]
+
+
+def erasing(recipe: Recipe) -> list[v2.Transform]:
+    """Return the operators on single images that come last."""
+    erase = recipe.find(ops.RandomErasing)
+    if erase is None:
+        return []
+    value = list(erase.value) if isinstance(erase.value, tuple) else erase.value
+    return [v2.RandomErasing(erase.p, list(erase.scale), list(erase.ratio), value)]
+
+
+def applied(transform: list[v2.Transform], images: torch.Tensor) -> torch.Tensor:
+    """Return what the operators make of an image or a batch, one after the other."""
+    for operator in transform:
+        images = operator(images)
+    return images
+
+
+def encoded_tensor(data: bytes) -> torch.Tensor:
+    """Return encoded bytes as uint8 `(bytes,)`."""
+    # A copy: PyTorch takes no read-only memory without a warning.
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def decode_on_host(data: bytes) -> torch.Tensor:
+    """Return an encoded image as uint8 `(3, H, W)`, decoded by torchvision, or else by Pillow."""
+    try:
+        image_CHW: torch.Tensor = decode_image(encoded_tensor(data), ImageReadMode.RGB)
+    except RuntimeError:
+        # What its decoder doesn't know, such as JPEGs of CMYK.
+        with Image.open(io.BytesIO(data)) as opened:
+            image_CHW = v2.functional.pil_to_tensor(opened.convert("RGB"))
+    return image_CHW
 
 
 class Decoded:
@@ -40,15 +77,7 @@ class Decoded:
 
     def __call__(self, data: bytes) -> Any:
         """Return an encoded image as `(3, H, W)`."""
-        # A copy: PyTorch takes no read-only memory without a warning.
-        encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        try:
-            image_CHW = decode_image(encoded, ImageReadMode.RGB)
-        except RuntimeError:
-            # What its decoder doesn't know, such as JPEGs of CMYK.
-            with Image.open(io.BytesIO(data)) as opened:
-                image_CHW = v2.functional.pil_to_tensor(opened.convert("RGB"))
-        return self._transform(image_CHW)
+        return self._transform(decode_on_host(data))
 
 
 def _operator(op: Op) -> v2.Transform:
