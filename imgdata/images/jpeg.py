@@ -22,6 +22,7 @@ SEQUENTIAL = frozenset((0xC0, 0xC1))
 """Markers of frames whose picture is in one scan, or in one scan of each component."""
 MAX_SCANS = 100
 """Most scans of one JPEG; encoders write ten or so. A scan of few bytes takes as long as a whole picture."""
+_APP0 = 0xE0
 _APP1 = 0xE1
 _APP14 = 0xEE
 _STANDALONE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))
@@ -81,6 +82,25 @@ def has_plain_header(data: bytes) -> bool:
             return frames == 1
         frames += marker in FRAME_MARKERS
     return False
+
+
+def is_stored_as_rgb(data: bytes) -> bool:
+    """Return whether a JPEG of three components holds red, green and blue instead of YCbCr, by libjpeg's rules.
+
+    Raises `ImageError` when the header ends early.
+    """
+    # Nearly all begin so, and a loader asks of each.
+    if data[2:4] == b"\xff\xe0" and data[6:11] == b"JFIF\0":
+        return False
+    transform, names, has_jfif = -1, b"", False
+    for marker, start, end in jpeg_segments(data):
+        if marker in FRAME_MARKERS and not names:
+            names = data[start + _FRAME.size : end : 3]
+        elif marker == _APP0 and data[start : start + 5] == b"JFIF\0":
+            has_jfif = True
+        elif marker == _APP14 and end - start >= 12 and data[start : start + 5] == b"Adobe":
+            transform = data[start + 11]
+    return len(names) == 3 and not has_jfif and (transform == 0 if transform >= 0 else names == b"RGB")
 
 
 def refuse_many_scans(data: bytes) -> None:

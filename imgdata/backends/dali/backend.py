@@ -5,6 +5,7 @@ flips it, and normalises where nothing comes in between; operators on pixels are
 is cut on the host and put in its place.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -270,17 +271,23 @@ def _spec(setup: BackendSetup, options: DaliOptions) -> GraphSpec:
     )
 
 
+_USUAL = 0.999
+"""Share of the pictures for which decoders take memory at once; for larger ones their memory grows."""
+_HINT_PIXELS = 25_000_000
+"""Largest picture for which they do: the engine takes it for each of its share of a batch."""
+
+
 def _largest(setup: BackendSetup) -> tuple[int, int] | None:
-    """Return width and height of the largest picture that DALI may get; the index may be wrong about bad ones."""
+    """Return width and height of the largest usual picture that DALI may get; the index may be wrong about bad ones."""
     index = setup.split.index
     if not len(index):
         return None
     pixels_N = index.width_N.astype(np.int64) * index.height_N
-    pixels_N[pixels_N > setup.max_pixels] = 0
-    jpeg_N = np.array([word == "jpeg" for word in index.words("format")])[index.array("format")]
-    pixels_N[~jpeg_N] = 0
-    largest = int(pixels_N.argmax())
-    return (int(index.width_N[largest]), int(index.height_N[largest])) if pixels_N[largest] else None
+    is_jpeg_N = np.array([word == "jpeg" for word in index.words("format")])[index.array("format")]
+    usual_N = np.flatnonzero(is_jpeg_N & (pixels_N > 0) & (pixels_N <= setup.max_pixels))
+    usual_N = usual_N[np.argsort(pixels_N[usual_N], kind="stable")][: math.ceil(len(usual_N) * _USUAL)]
+    usual_N = usual_N[pixels_N[usual_N] <= _HINT_PIXELS]
+    return (int(index.width_N[usual_N[-1]]), int(index.height_N[usual_N[-1]])) if len(usual_N) else None
 
 
 def _known_file(setup: BackendSetup, spec: GraphSpec) -> Path:

@@ -1,14 +1,18 @@
-"""A GPU -> whether its decoder can be trusted with crops: tried in another process, once for each version and GPU.
+"""A GPU -> whether its decoder shall get crops: tried in another process, once for each version and GPU.
 
-nvImageCodec 0.9.0 ended the process on some GPUs, and failed on others, when only a part of a JPEG was decoded.
+nvImageCodec 0.9.0 ended the process on some GPUs, and failed on others, when only a part of a JPEG was decoded; and
+where nvJPEG doesn't take crops the host decodes them, slower than the GPU decodes whole pictures.
 """
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+import time
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -20,49 +24,63 @@ from PIL import Image
 from imgdata.backends.dali.available import driver_cuda, load
 from imgdata.backends.dali.faults import DecodeError
 from imgdata.backends.dali.geometry import Shape
+from imgdata.backends.dali.nvjpeg import decodes_crops, nvjpeg_version
 from imgdata.backends.dali.pipeline import Graph, GraphSpec
-from imgdata.errors import OutputError
+from imgdata.devices import says_no_device_memory
+from imgdata.errors import DeviceMemoryError, OutputError
 from imgdata.storage.atomic import output_error, write_atomic
 from imgdata.storage.cache_folder import CacheWarning, cache_folder
 from imgdata.storage.reading import read_json
 
 _TIMEOUT_S = 120.0
 _ROUNDS = 3
+_TIMED_ROUNDS = 5
 _PICTURES = 64
-_SAFE, _UNSAFE = 0, 3
-"""What the process of the trial ends with; a signal is as good as the latter, and all else says nothing."""
+_MEMORY = 2 * 2**30
+"""Bytes that must be free on the GPU for a trial: less may fail for want of memory."""
+CROPS, UNSAFE, SLOWER = "crops", "unsafe", "slower than whole pictures"
+_ENDS = {0: CROPS, 3: UNSAFE, 4: SLOWER}
+"""What the process of the trial ends with. A signal is as good as `UNSAFE`, and all else says nothing."""
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that others send: the system for want of memory, a user."""
 _MOST_APART = 3.0
 """Mean difference in steps of 255 between a crop and the same part of the whole picture."""
 
 
 def crop_decode_is_safe(device_id: int, folder: Path | None = None) -> bool:
-    """Return the verdict of a trial on this GPU; try again where the driver, DALI or the GPU has changed since.
+    """Return whether crops are decoded rightly on this GPU, and faster than whole pictures, as a trial showed.
 
-    `folder` keeps the verdicts; by default the cache folder. Warns with `CacheWarning` where it can't. A trial that
-    could not be made, for want of memory say, counts as a failure for now and is not kept.
+    It is made again where the driver, DALI or the GPU has changed since, and not at all where nvJPEG is too old for
+    crops. `folder` keeps the verdicts; by default the cache folder. Warns with `CacheWarning` where it can't. A trial
+    that could not be made, for want of memory or time, counts as a failure for now, is told by a `RuntimeWarning`, and
+    is not kept.
     """
+    if not decodes_crops():
+        return False
     path = (folder or cache_folder()) / "dali-crop.json"
     name = machine(device_id)
     verdict = _read(path).get(name)
-    if verdict is not None:
-        return verdict
-    verdict = _try(device_id)
-    if verdict is not None:
-        _keep(path, name, verdict)
-    return verdict is True
+    if verdict is None:
+        verdict = _try(device_id)
+        if verdict is not None:
+            _keep(path, name, verdict)
+    return verdict == CROPS
 
 
 def machine(device_id: int) -> str:
-    """Return the name of what a verdict is valid for: GPU, driver, DALI and codec."""
+    """Return the name of what a verdict is valid for: GPU, driver, DALI, codec and nvJPEG."""
     import torch
 
     dali = load()
     codec = import_module("nvidia.dali.backend_impl").GetNvimgcodecVersion()
-    return f"{torch.cuda.get_device_name(device_id)}, CUDA {driver_cuda()}, DALI {dali.__version__}, codec {codec}"
+    return (
+        f"{torch.cuda.get_device_name(device_id)}, CUDA {driver_cuda()}, DALI {dali.__version__}, codec {codec}, "
+        f"nvJPEG {nvjpeg_version()}"
+    )
 
 
-def _try(device_id: int) -> bool | None:
-    """Return whether a trial in another process succeeded; None where it could not be made."""
+def _try(device_id: int) -> str | None:
+    """Return the verdict of a trial in another process; None, with a warning, where it could not be made."""
     command = [sys.executable, "-m", __name__, str(device_id)]
     # Where this process finds the package, it finds it.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -71,14 +89,27 @@ def _try(device_id: int) -> bool | None:
             command, timeout=_TIMEOUT_S, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
         )
     except subprocess.TimeoutExpired:
-        return False
-    if done.returncode < 0:
-        # Killed from outside, as for want of memory, or by its own fault.
-        return None if done.returncode == -signal.SIGKILL else False
-    return {_SAFE: True, _UNSAFE: False}.get(done.returncode)
+        _warn_untried(device_id, f"no end within {_TIMEOUT_S:g} s")
+        return None
+    said = done.stderr.decode(errors="replace").strip()
+    if done.returncode in _ENDS:
+        return _ENDS[done.returncode]
+    if done.returncode < 0 and -done.returncode not in _FROM_OUTSIDE and not says_no_device_memory(said):
+        return UNSAFE
+    _warn_untried(device_id, said.splitlines()[-1] if said else f"the process ended with {done.returncode}")
+    return None
 
 
-def _read(path: Path) -> dict[str, bool]:
+def _warn_untried(device_id: int, reason: str) -> None:
+    warnings.warn(
+        f"whether DALI may decode crops on cuda:{device_id} could not be tried ({reason}); this run decodes whole "
+        "pictures, the next one tries again: dali_options={'crop_decode': False} spares the trial",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def _read(path: Path) -> dict[str, str]:
     try:
         content = read_json(path)
     except (OSError, ValueError):
@@ -86,10 +117,11 @@ def _read(path: Path) -> dict[str, bool]:
         return {}
     if not isinstance(content, dict):
         return {}
-    return {name: verdict for name, verdict in content.items() if isinstance(verdict, bool)}
+    # Older versions kept True or False, without having timed anything.
+    return {name: verdict for name, verdict in content.items() if verdict in _ENDS.values()}
 
 
-def _keep(path: Path, name: str, verdict: bool) -> None:
+def _keep(path: Path, name: str, verdict: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Read again: another process may have tried another GPU meanwhile.
@@ -103,8 +135,11 @@ def _keep(path: Path, name: str, verdict: bool) -> None:
         )
 
 
-def trial(device_id: int | None) -> bool:
-    """Return whether crops of many kinds of JPEG equal the same parts of whole pictures; `None` is the processor."""
+def trial(device_id: int | None) -> str:
+    """Return whether crops of many kinds of JPEG equal the same parts of whole pictures, and are made faster.
+
+    `None` is the processor, which decodes crops in both cases. Raises what DALI raises where whole pictures fail.
+    """
     random = np.random.Generator(np.random.Philox(key=[1, 0]))
     pictures = [_picture(number, random) for number in range(_PICTURES)]
     specs = [
@@ -134,10 +169,15 @@ def trial(device_id: int | None) -> bool:
             try:
                 apart = np.abs(_windows(graph, encoded, arrays) - wanted).mean()
             except DecodeError:
-                return False
+                # Where whole pictures fail by now, crops are not at fault, and there is no verdict.
+                _windows(whole, encoded, arrays)
+                return UNSAFE
             if apart > _MOST_APART:
-                return False
-    return True
+                return UNSAFE
+    if device_id is None:
+        return CROPS
+    seconds_G = _seconds((whole, crops[0]), encoded, arrays)
+    return CROPS if seconds_G[1] < seconds_G[0] else SLOWER
 
 
 def _windows(
@@ -147,6 +187,20 @@ def _windows(
 
     graph.start(encoded, arrays)
     return from_dlpack(graph.take()).cpu().numpy().astype(np.int64)
+
+
+def _seconds(
+    graphs: Sequence[Graph], encoded: list[NDArray[np.uint8]], arrays: dict[str, NDArray[np.generic]]
+) -> list[float]:
+    """Return the shortest time of each pipeline for a run, in rounds of them all."""
+    found: list[list[float]] = [[] for _ in graphs]
+    for _ in range(_TIMED_ROUNDS):
+        for graph, times in zip(graphs, found, strict=True):
+            begin = time.perf_counter()
+            graph.start(encoded, arrays)
+            graph.take()
+            times.append(time.perf_counter() - begin)
+    return [min(times) for times in found]
 
 
 def _crops(sizes: list[tuple[int, int]], random: np.random.Generator) -> dict[str, NDArray[np.generic]]:
@@ -172,5 +226,18 @@ def _picture(number: int, random: np.random.Generator) -> tuple[bytes, tuple[int
     return file.getvalue(), size
 
 
+def main(device_id: int) -> int:
+    """Make the trial, and return the exit code of its process."""
+    import torch
+
+    # A segmentation fault would leave gigabytes: a process that uses a GPU maps all of its memory.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    free, _ = torch.cuda.mem_get_info(device_id)
+    if free < _MEMORY:
+        raise DeviceMemoryError(f"cuda:{device_id} must have {_MEMORY / 2**30:.0f} GiB free, got {free / 2**30:.1f}")
+    verdict = trial(device_id)
+    return next(code for code, end in _ENDS.items() if end == verdict)
+
+
 if __name__ == "__main__":
-    sys.exit(_SAFE if trial(int(sys.argv[1])) else _UNSAFE)
+    sys.exit(main(int(sys.argv[1])))

@@ -19,9 +19,10 @@ class DaliOptions:
     depth: int = 2
     """Batches inside the pipeline at a time, at least 1: as many times its memory is needed."""
     crop_decode: bool | None = None
-    """Whether a GPU decodes the crop alone; by default if a trial in another process went well."""
+    """Whether a GPU decodes the crop alone; by default if a trial in another process went well, and was faster."""
     preallocate: bool = True
-    """Let decoders take memory for the largest picture of the index at once, so that it doesn't grow later."""
+    """Let decoders take memory at once for the largest picture of the index, so that it doesn't grow later; but not for
+    the largest thousandth, nor for more than 25 megapixels."""
 
     def __post_init__(self) -> None:
         load = self.hw_decoder_load

@@ -45,7 +45,7 @@ class GraphSpec:
     """Decode the crop alone. On the processor it always does."""
     hw_decoder_load: float | None
     largest_2: tuple[int, int] | None
-    """Width and height of the largest picture, for which a GPU's decoder takes memory at once."""
+    """Width and height of the largest usual picture, for which a GPU's decoder takes memory at once."""
 
 
 class Graph:

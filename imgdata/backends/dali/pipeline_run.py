@@ -19,7 +19,7 @@ from imgdata.backends.protocol import BackendSetup, BatchRequest
 from imgdata.backends.shard_files import Lease, ShardFiles
 from imgdata.backends.workers import Threads
 from imgdata.errors import ImageError
-from imgdata.images.jpeg import has_plain_header
+from imgdata.images.jpeg import has_plain_header, is_stored_as_rgb
 from imgdata.images.probe import probe
 
 _READ_ROWS = 16
@@ -141,6 +141,8 @@ class Part:
             and data.endswith(_END)
             # nvImageCodec 0.9.0 ended the process in most runs with stray bytes between segments of a header.
             and has_plain_header(data)
+            # nvImageCodec takes three components for YCbCr; libjpeg, by which it decodes on the processor, looks.
+            and (self._means.spec.device_id is None or not is_stored_as_rgb(data))
             and index.words("format")[index.array("format")[position]] == "jpeg"
         )
 

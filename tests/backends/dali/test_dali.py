@@ -4,6 +4,8 @@ import gc
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import torch
 from imgdata import native
 from imgdata.backends.cpu.backend import CpuBackend
 from imgdata.backends.dali import pipeline
-from imgdata.backends.dali.backend import DaliBackend
+from imgdata.backends.dali.backend import DaliBackend, _largest
 from imgdata.backends.dali.kind import DaliKind
 from imgdata.backends.registry import choose
 from imgdata.errors import OptionError
@@ -198,6 +200,26 @@ def test_memory_is_taken_for_the_largest_image_that_dali_may_get(images):
         assert backend.spec.largest_2 == size
     with closing(DaliBackend(setup(images, RECIPE, dali_options={"preallocate": False}))) as backend:
         assert backend.spec.largest_2 is None
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "count", "expected"),
+    [
+        (9000, 6700, 1, (500, 375)),  # one of 2,000: its memory is taken when it comes
+        (600, 400, 3, (600, 400)),  # more than one of a thousand
+        (6000, 5000, 1000, (500, 375)),  # 30 megapixels, for every picture of the engine's share
+        (6000, 4000, 1000, (6000, 4000)),
+        (6000, 5000, 2000, None),
+    ],
+)
+def test_no_memory_is_taken_for_outliers_and_giants(images, width, height, count, expected):
+    given = setup(images, RECIPE)
+    index = MagicMock(
+        width_N=np.where(np.arange(2000) < count, width, 500), height_N=np.where(np.arange(2000) < count, height, 375)
+    )
+    index.__len__.return_value = 2000
+    index.words.return_value, index.array.return_value = ["jpeg"], np.zeros(2000, np.int64)
+    assert _largest(replace(given, split=MagicMock(index=index))) == expected
 
 
 def test_options_are_checked_whatever_backend_is_chosen(images):

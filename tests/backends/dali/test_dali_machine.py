@@ -3,10 +3,12 @@
 import ctypes
 import io
 import json
+import resource
 import shutil
 import sys
 import tarfile
 import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,16 +19,19 @@ from hypothesis import strategies as st
 
 import imgdata
 from imgdata.augment.params import params
-from imgdata.backends.dali import available, crop_probe
+from imgdata.backends.dali import available, crop_probe, nvjpeg
+from imgdata.backends.dali.crop_probe import CROPS, SLOWER, UNSAFE
 from imgdata.backends.dali.faults import DecodeError
 from imgdata.backends.dali.geometry import Shape, geometry
 from imgdata.backends.dali.held_tensors import Held
 from imgdata.backends.dali.pipeline import Graph
 from imgdata.backends.dali.webdataset_pipeline import READER, dali_pipeline
-from imgdata.errors import MissingExtraError, OptionError, ShardError
+from imgdata.errors import DeviceMemoryError, MissingExtraError, OptionError, ShardError
 from imgdata.recipes import CenterCrop, PadRandomCrop, RandomResizedCrop, Recipe, Resize
 from imgdata.storage.cache_folder import CacheWarning
+from support.dali_faults import SPEC
 from support.loaders import SAMPLES, sample
+from support.patience import PATIENCE_S
 
 # --- what is refused ---------------------------------------------------------------------------------------------
 
@@ -91,48 +96,146 @@ def test_the_drivers_version_is_read(monkeypatch, driver, expected):
     assert available.driver_cuda() == expected
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (100, "needs an NVIDIA GPU and its driver, got none"),
+        (3, "gives CUDA_ERROR_NOT_INITIALIZED (3); a process forked from one that used a GPU can't use it"),
+        (802, "gives CUDA_ERROR_SYSTEM_NOT_READY (802); start NVIDIA's fabric manager"),
+        (803, "gives CUDA_ERROR_SYSTEM_DRIVER_MISMATCH (803); restart the machine"),
+        (721, "gives an error (721); see what `nvidia-smi` says, or use device='cpu'"),
+    ],
+)
+def test_what_the_driver_says_at_its_start_is_named(monkeypatch, code, said):
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Driver(13010, 1, code))
+    assert said in (available.refusal("cuda:0") or "")
+
+
 # --- the trial of crops ------------------------------------------------------------------------------------------
 
 
 def test_the_trial_passes_on_the_processor():
-    assert crop_probe.trial(None)
+    assert crop_probe.trial(None) == CROPS
 
 
 def test_a_verdict_is_remembered_for_the_machine(monkeypatch, tmp_path):
-    tried = []
-    monkeypatch.setattr(crop_probe, "_try", lambda device: tried.append(device) or device == 0)
+    tried, verdicts = [], {0: CROPS, 1: UNSAFE, 2: SLOWER}
+    monkeypatch.setattr(crop_probe, "_try", lambda device: tried.append(device) or verdicts[device])
     monkeypatch.setattr(crop_probe, "machine", lambda device: f"GPU {device}")
     for _ in range(2):
+        assert [crop_probe.crop_decode_is_safe(device, tmp_path) for device in range(3)] == [True, False, False]
+    assert tried == [0, 1, 2]
+    assert json.loads((tmp_path / "dali-crop.json").read_text()) == {
+        "GPU 0": "crops",
+        "GPU 1": "unsafe",
+        "GPU 2": "slower than whole pictures",
+    }
+    # Cut off, or as older versions wrote it.
+    for content in ("{half", '{"GPU 0": true}', '{"GPU 0": [1]}'):
+        (tmp_path / "dali-crop.json").write_text(content)
         assert crop_probe.crop_decode_is_safe(0, tmp_path) is True
-        assert crop_probe.crop_decode_is_safe(1, tmp_path) is False
-    assert tried == [0, 1]
-    assert json.loads((tmp_path / "dali-crop.json").read_text()) == {"GPU 0": True, "GPU 1": False}
-    (tmp_path / "dali-crop.json").write_text("{half")
-    assert crop_probe.crop_decode_is_safe(0, tmp_path) is True
-    assert tried == [0, 1, 0]
+        assert tried.pop() == 0
 
 
 @pytest.mark.parametrize(
     ("command", "verdict"),
-    [("exit 0", True), ("exit 3", False), ("kill -ABRT $$", False), ("exit 1", None), ("kill -KILL $$", None)],
+    [
+        ("exit 0", CROPS),
+        ("exit 3", UNSAFE),
+        ("exit 4", SLOWER),
+        ("kill -ABRT $$", UNSAFE),
+        ("kill -SEGV $$", UNSAFE),
+    ],
 )
 def test_a_verdict_is_what_became_of_the_trials_process(monkeypatch, tmp_path, command, verdict):
-    trial = tmp_path / "python"
+    assert tried_by(monkeypatch, tmp_path, command) == verdict
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("echo RuntimeError: CUDA allocation failed >&2; exit 1", "RuntimeError: CUDA allocation failed"),
+        ("echo terminate called: std::bad_alloc >&2; kill -ABRT $$", "terminate called: std::bad_alloc"),
+        ("kill -KILL $$", "the process ended with -9"),
+        ("kill -INT $$", "the process ended with -2"),
+        ("exec sleep 60", "no end within 0.5 s"),
+    ],
+)
+def test_no_verdict_comes_of_short_memory_a_signal_from_outside_or_a_long_wait(monkeypatch, tmp_path, command, said):
+    monkeypatch.setattr(crop_probe, "_TIMEOUT_S", 0.5 if "sleep" in command else PATIENCE_S)
+    with pytest.warns(RuntimeWarning, match=r"cuda:0 could not be tried \((.*)\); .* tries again") as caught:
+        assert tried_by(monkeypatch, tmp_path, command) is None
+    assert f"({said})" in str(caught[0].message)
+
+
+def tried_by(monkeypatch, folder, command):
+    """The verdict where the trial's process is this command of a shell."""
+    trial = folder / "python"
     trial.write_text(f"#!/bin/sh\n{command}\n")
     trial.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(trial))
-    assert crop_probe._try(0) is verdict
+    return crop_probe._try(0)
+
+
+@pytest.mark.parametrize(
+    ("version", "tried"), [((12, 4), False), ((13, 1), False), ((13, 2), True), ((14, 0), True), (None, True)]
+)
+def test_an_nvjpeg_that_leaves_crops_to_the_host_is_not_tried(monkeypatch, tmp_path, version, tried):
+    monkeypatch.setattr(nvjpeg, "nvjpeg_version", lambda: version)
+    monkeypatch.setattr(crop_probe, "_try", lambda _: CROPS)
+    monkeypatch.setattr(crop_probe, "machine", lambda _: "GPU")
+    assert crop_probe.crop_decode_is_safe(0, tmp_path) is tried
+    assert (tmp_path / "dali-crop.json").exists() is tried
+
+
+def test_the_version_of_nvjpeg_is_read_without_a_gpu():
+    version = nvjpeg.nvjpeg_version()
+    assert version is None or version[0] == int(str(available.load().__cuda_version__)[:2])
+
+
+@pytest.mark.parametrize(("crop_s", "verdict"), [(0.5, CROPS), (1.0, SLOWER), (3.0, SLOWER)])
+def test_crops_that_are_not_faster_than_whole_pictures_are_not_decoded(monkeypatch, crop_s, verdict):
+    class OnTheProcessor(Graph):
+        def __init__(self, spec):
+            super().__init__(replace(spec, device_id=None))
+
+    monkeypatch.setattr(crop_probe, "Graph", OnTheProcessor)
+    monkeypatch.setattr(crop_probe, "_ROUNDS", 1)
+    monkeypatch.setattr(crop_probe, "_seconds", lambda graphs, *_: [1.0, crop_s])
+    assert crop_probe.trial(0) == verdict
+
+
+def test_crops_and_whole_pictures_are_timed_in_the_same_rounds():
+    pictures = [crop_probe._picture(number, np.random.default_rng(number)) for number in range(3)]
+    graphs = [Graph(replace(SPEC, batch_size=3)) for _ in range(2)]
+    arrays = crop_probe._crops([size for _, size in pictures], np.random.default_rng(0))
+    found = crop_probe._seconds(graphs, [np.frombuffer(data, np.uint8) for data, _ in pictures], arrays)
+    assert len(found) == 2
+    assert min(found) > 0
+
+
+def test_the_trial_needs_free_memory_and_leaves_no_core_file(monkeypatch):
+    limits = []
+    monkeypatch.setattr(resource, "setrlimit", lambda what, limit: limits.append((what, limit)))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 2**36))
+    with pytest.raises(DeviceMemoryError, match=r"cuda:1 must have 2 GiB free, got 1\.0"):
+        crop_probe.main(1)
+    assert limits == [(resource.RLIMIT_CORE, (0, 0))]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**33, 2**36))
+    for code, verdict in ((0, CROPS), (3, UNSAFE), (4, SLOWER)):
+        monkeypatch.setattr(crop_probe, "trial", lambda device, verdict=verdict: verdict)
+        assert crop_probe.main(0) == code
 
 
 def test_a_trial_that_could_not_be_made_is_made_again(monkeypatch, tmp_path):
-    verdicts = [None, True]
+    verdicts = [None, CROPS]
     monkeypatch.setattr(crop_probe, "_try", lambda _: verdicts.pop(0))
     monkeypatch.setattr(crop_probe, "machine", lambda _: "GPU")
     assert [crop_probe.crop_decode_is_safe(0, tmp_path) for _ in range(3)] == [False, True, True]
 
 
 def test_a_verdict_that_cannot_be_kept_is_warned_of(monkeypatch, tmp_path):
-    monkeypatch.setattr(crop_probe, "_try", lambda _: True)
+    monkeypatch.setattr(crop_probe, "_try", lambda _: CROPS)
     monkeypatch.setattr(crop_probe, "machine", lambda _: "GPU")
     (tmp_path / "file").write_bytes(b"")
     with pytest.warns(CacheWarning, match=r"dali-crop\.json: can't be written.*; .* set IMGDATA_CACHE to a folder"):
@@ -154,7 +257,21 @@ def test_a_codec_that_fails_on_crops_is_not_trusted(monkeypatch):
 
     monkeypatch.setattr(crop_probe, "Graph", Tried)
     monkeypatch.setattr(crop_probe, "_windows", failing)
-    assert not crop_probe.trial(None)
+    assert crop_probe.trial(None) == UNSAFE
+
+    def failing_whole(graph, encoded, arrays):
+        if graph.crops:
+            broken.append(1)
+        if broken:
+            raise DecodeError("nvImageCodec failure")
+        return windows(graph, encoded, arrays)
+
+    monkeypatch.setattr(crop_probe, "_ROUNDS", 1)
+    # All fails by then: it says nothing of crops.
+    broken: list[int] = []
+    monkeypatch.setattr(crop_probe, "_windows", failing_whole)
+    with pytest.raises(DecodeError):
+        crop_probe.trial(None)
 
 
 # --- tensors that a stream still reads ---------------------------------------------------------------------------
