@@ -132,8 +132,10 @@ def test_a_gpu_gives_the_processors_pixels_without_being_waited_for(channels_las
     finally:
         torch.cuda.set_sync_debug_mode("default")
     steps = difference(there.cpu(), _whole(ALL)).float()
-    assert (steps > 0).float().mean() < 1e-3
-    assert steps.mean() < 1e-3
+    # A GPU adds products without rounding them first: few values fall on the other side of a whole number, and what
+    # solarizes or equalizes makes many steps of that one.
+    assert (steps > 0).float().mean() < 5e-3
+    assert steps.mean() < 2e-2
 
 
 # --- flips, and what comes last ------------------------------------------------------------------------

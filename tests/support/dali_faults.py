@@ -111,15 +111,16 @@ class _Pipeline:
 class Faulty:
     """From here on, pipelines fail as `says` has it. `built` are the specs of all, `alive` those still there."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, says: Says) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, says: Says, *, on_its_device: bool = False) -> None:
         self.says, self.built = says, list[GraphSpec]()
         self.alive: weakref.WeakSet[_Pipeline] = weakref.WeakSet()
         build = pipeline._build
 
         def building(spec: GraphSpec) -> _Pipeline:
             self.built.append(spec)
-            # What is built for a GPU runs on the processor here.
-            made = _Pipeline(build(replace(spec, device_id=None)), spec, lambda *run: self.says(*run))
+            # What is built for a GPU runs on the processor where there is none.
+            real = build(spec if on_its_device else replace(spec, device_id=None))
+            made = _Pipeline(real, spec, lambda *run: self.says(*run))
             self.alive.add(made)
             return made
 

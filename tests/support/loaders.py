@@ -118,7 +118,8 @@ class Seen(NamedTuple):
 
 
 def seen(batch: imgdata.Batch) -> Seen:
-    return Seen(batch.positions.tolist(), batch.labels.tolist(), batch.valid.tolist(), batch.images.numpy().copy())
+    images = batch.images.cpu().numpy().copy()
+    return Seen(batch.positions.tolist(), batch.labels.tolist(), batch.valid.tolist(), images)
 
 
 def take(batches: Iterable[imgdata.Batch], count: int | None = None) -> list[Seen]:

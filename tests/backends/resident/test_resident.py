@@ -204,7 +204,7 @@ def test_it_says_what_it_keeps(one_size, resident_cache):
 def test_a_gpu_makes_what_the_processor_makes(one_size, name, dtype):
     setup = setup_of(one_size, PIXELS[name], dtype=dtype)
     found, expected = (images_of(ResidentBackend, with_options(setup, device=device)) for device in ("cuda", "cpu"))
-    assert (found.float() - expected.float()).abs().max() <= {"uint8": 1, "float16": 2e-3, "float32": 2e-6}[dtype]
+    assert (found.float() - expected.float()).abs().max() <= {"uint8": 1, "float16": 4e-3, "float32": 4e-6}[dtype]
 
 
 @pytest.mark.gpu
@@ -224,4 +224,4 @@ def test_a_batch_is_whole_in_a_stream_that_is_busy(one_size):
         del pending
     side.synchronize()
     backend.close()
-    assert (torch.stack(found).cpu() - expected).abs().max() <= 2e-6
+    assert (torch.stack(found).cpu() - expected).abs().max() <= 4e-6
