@@ -1,5 +1,6 @@
 """Whole batches in torch: a row is the same in any batch and order of memory, and nothing waits for the device."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -10,18 +11,21 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional
 
+from imgdata.augment.params import JITTERS
+from imgdata.augment.policies import OPS
 from imgdata.backends import postprocess, torch_ops
 from imgdata.recipes import (
     ColorJitter,
     Cutout,
     Grayscale,
     HorizontalFlip,
+    RandAugment,
     RandomErasing,
     Rotate,
     TrivialAugment,
     VerticalFlip,
 )
-from support.device_batches import ALL, HEIGHT, NORMALIZE, WIDTH, applied, batch, difference, one_thread, photos  # noqa: F401
+from support.device_batches import ALL, FILL, HEIGHT, NORMALIZE, WIDTH, applied, batch, difference, one_thread, photos  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -118,6 +122,29 @@ def test_no_value_is_asked_of_the_device(erasing, size):
     assert torch_ops.erase(images, drawn, recipe, 3, 0).shape == (40, 3, *size)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", [*OPS[1:], *JITTERS, "gray", "rotation", "flip"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_no_operator_asks_the_device_for_a_value_or_mixes_devices(name, interpolation, layout):
+    images = torch.empty(6, 3, HEIGHT, WIDTH, dtype=torch.uint8, device="meta").to(memory_format=layout)
+    ops = Rotate(degrees=30.0, interpolation=interpolation, fill=FILL), RandAugment(n=1, interpolation=interpolation)
+    recipe, drawn = batch(*ops, ColorJitter(brightness=0.4), Grayscale(p=0.5), images=images)
+    some_N = np.array([True, False, True, True, False, True])
+    nothing = {"angle_N": np.zeros(6), "op_NP": np.zeros((6, 1), int), "strength_NP": np.full((6, 1), 0.5)}
+    nothing |= {"jitter_N4": np.tile([1.0, 1.0, 1.0, 0.0], (6, 1)), "gray_N": np.zeros(6, bool)}
+    if name in OPS:
+        one = {"op_NP": np.where(some_N, OPS.index(name), 0)[:, None]}
+    elif name in JITTERS:
+        one = {"jitter_N4": np.where(np.arange(4) == JITTERS.index(name), 0.3, nothing["jitter_N4"])}
+    else:
+        one = {"gray": {"gray_N": some_N}, "rotation": {"angle_N": 20.0 * some_N}, "flip": {}}[name]
+    with Calls() as calls:
+        if name == "flip":
+            torch_ops.flip(images, some_N, ~some_N)
+        assert torch_ops.apply(images, replace(drawn, **nothing | one), recipe) is images
+    assert calls.count > 0
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_a_gpu_gives_the_processors_pixels_without_being_waited_for(channels_last):
@@ -203,7 +230,8 @@ def test_bfloat16_is_rounded_once():
     assert torch.equal(made[0], made[1].bfloat16())
 
 
-@pytest.mark.parametrize("size", [(24, 40), (72, 96)], ids=["small", "large"])
+@pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "at once"])
+@pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
 @pytest.mark.parametrize("normalize", [(NORMALIZE,), ()], ids=["normalised", "0 to 1"])
 @pytest.mark.parametrize(
@@ -217,13 +245,16 @@ def test_bfloat16_is_rounded_once():
     ],
     ids=["zero", "gray", "colour", "noise", "cutout"],
 )
-def test_erased_pixels_are_those_of_the_host(erasing, normalize, dtype, size):
-    images = photos(*size).repeat(3, 1, 1, 1)
+def test_erased_pixels_are_those_of_the_host(erasing, normalize, dtype, channels_last, at_once, monkeypatch):
+    # One by one is the way of processors, at once that of GPUs.
+    monkeypatch.setattr("imgdata.backends.torch_ops.postprocess._one_by_one", lambda device: not at_once)
+    images = photos().repeat(3, 1, 1, 1)
     recipe, drawn = batch(*normalize, erasing, images=images)
     made = finished_by_host(images, recipe, dtype)
     expected = made.clone()
     for row, out in enumerate(expected.numpy()):
         postprocess.erase(out, drawn, row, recipe, seed=3, epoch=0)
     assert not torch.equal(made, expected)
+    made = made.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     assert torch_ops.erase(made, drawn, recipe, 3, 0) is made
     assert torch.equal(made, expected)

@@ -14,33 +14,47 @@ from imgdata.backends.torch_ops.batched import upload
 
 
 class DeviceStore:
-    """All pictures in one tensor, uint8 `(N, H, W, 3)`. Works on any device; safe in threads once filled."""
+    """The rows of all pictures in one tensor, uint8 `(N * H, W, 3)`; where margins are black, one more row and column.
+
+    Each batch is one gather of pixels, whose places the host works out: on a GPU small batches take as long as their
+    operations take to begin. Works on any device; safe in threads once filled.
+    """
 
     def __init__(self, setup: BackendSetup, window: Kept) -> None:
         """Take the memory; `put` fills it."""
         self._setup, self._window = setup, window
         self._device = torch.device(setup.options.device)
         self._dtype: torch.dtype = getattr(torch, setup.options.dtype)
-        shape = (len(setup.split), window.height, window.width, 3)
-        self._pixels_NHWC = torch.empty(shape, dtype=torch.uint8, device=self._device)
+        # What lies outside of a picture is there, black.
+        self._outside_row, self._outside_column = len(setup.split) * window.height, window.width
+        black = int(window.padding > 0 and not window.mirrored)
+        shape = (self._outside_row + black, self._outside_column + black, 3)
+        self._pixels_RWC = torch.zeros(shape, dtype=torch.uint8, device=self._device)
+        # Here, and not for each batch.
+        self._scale_3, self._shift_3, self._black_311 = (
+            torch.from_numpy(values).to(self._device)
+            for values in (
+                *postprocess.scale_shift(setup.options.recipe),
+                postprocess.black(setup.options.recipe, setup.options.dtype),
+            )
+        )
+        self._black_311 = self._black_311.to(self._dtype)
 
     def put(self, first: int, pixels_NHWC: NDArray[np.uint8]) -> None:
         """Keep the pictures from position `first` on."""
-        self._pixels_NHWC[first : first + len(pixels_NHWC)] = torch.from_numpy(pixels_NHWC).to(self._device)
+        height, width = self._window.height, self._window.width
+        rows = self._pixels_RWC[first * height : (first + len(pixels_NHWC)) * height, :width]
+        rows.copy_(torch.from_numpy(pixels_NHWC).view(-1, width, 3))
 
     def make(self, work: BatchRequest) -> torch.Tensor:
         """Return the batch `(N, C, H, W)`, all but mixed; rows to skip are black."""
         options, params = self._setup.options, work.params
         images = torch_ops.apply(self._windows(work), params, options.recipe)
-        scale_3, shift_3 = postprocess.scale_shift(options.recipe)
-        images = torch_ops.normalise(images, scale_3, shift_3, self._dtype, options.channels_last)
+        images = torch_ops.normalise(images, self._scale_3, self._shift_3, self._dtype, options.channels_last)
         images = torch_ops.erase(images, params, options.recipe, options.seed, work.epoch)
         if work.skip_N.any():
-            row_R, black_311 = upload(
-                [np.flatnonzero(work.skip_N), postprocess.black(options.recipe, options.dtype)],
-                self._device,
-            )
-            images[row_R] = black_311.to(self._dtype)
+            (row_R,) = upload([np.flatnonzero(work.skip_N)], self._device)
+            images[row_R] = self._black_311
         return images
 
     def _windows(self, work: BatchRequest) -> torch.Tensor:
@@ -50,12 +64,10 @@ class DeviceStore:
         place_NW = left_N[:, None] - window.padding + np.arange(params.width)
         column_NW = mirrored_or_outside(place_NW, window.width, window.mirrored)
         column_NW = np.where(params.flip_N[:, None], column_NW[:, ::-1], column_NW)
-        position_N, row, column = upload([work.position_N, row_NH, column_NW], self._device)
-        row, column = row[:, :, None], column[:, None, :]
-        images = self._pixels_NHWC[position_N[:, None, None], row.clamp(min=0), column.clamp(min=0)]
-        if (row_NH < 0).any() or (column_NW < 0).any():
-            images.masked_fill_(((row < 0) | (column < 0)).unsqueeze(3), 0)
-        return images.permute(0, 3, 1, 2)
+        row_NH = np.where(row_NH < 0, self._outside_row, work.position_N[:, None] * window.height + row_NH)
+        column_NW = np.where(column_NW < 0, self._outside_column, column_NW)
+        row, column = upload([row_NH[:, :, None], column_NW[:, None, :]], self._device)
+        return self._pixels_RWC[row, column].permute(0, 3, 1, 2)
 
 
 class Lane:

@@ -47,17 +47,25 @@ def upload(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[torch.T
     tensors: dict[int, torch.Tensor] = {}
     for dtype in {array.dtype for array in arrays}:
         which = [number for number, array in enumerate(arrays) if array.dtype == dtype]
-        host = torch.from_numpy(np.concatenate([arrays[number].reshape(-1) for number in which]))
-        if device.type == "cuda":
-            # Only from pinned memory does a copy go by itself; PyTorch keeps it until the copy is over.
-            host = host.pin_memory()
-        moved = host.to(device, non_blocking=device.type == "cuda")
+        moved = upload_joined([arrays[number] for number in which], device)
         begin = 0
         for number in which:
             shape, size = arrays[number].shape, arrays[number].size
             tensors[number] = moved[begin : begin + size].view(shape)
             begin += size
     return [tensors[number] for number in range(len(arrays))]
+
+
+def upload_joined(arrays: Sequence[NDArray[Any]], device: torch.device) -> torch.Tensor:
+    """Return the values of arrays of one dtype, one array behind the other, as `(V,)` on the device."""
+    flat = [array.reshape(-1) for array in arrays]
+    if device.type != "cuda":
+        return torch.from_numpy(np.concatenate(flat)).to(device)
+    # Only from pinned memory does a copy go by itself; PyTorch keeps it until the copy is over.
+    dtype = torch.from_numpy(np.empty(0, flat[0].dtype)).dtype
+    host = torch.empty(sum(map(len, flat)), dtype=dtype, pin_memory=True)
+    np.concatenate(flat, out=host.numpy())
+    return host.to(device, non_blocking=True)
 
 
 def parts(count: int, images: torch.Tensor) -> Iterator[slice]:
