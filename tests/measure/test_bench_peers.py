@@ -196,7 +196,10 @@ def test_the_pipeline_for_a_gpu_can_be_written_down(images, two_gpus, whole, the
 def test_both_pipelines_make_the_batches_that_were_asked_for(images, whole):
     from imgdata.measure.bench.dali_peer import _opened
 
-    batch = next(_opened(job_of(images, dtype="float16"), whole=whole).batches)
+    loader = _opened(job_of(images, dtype="float16"), whole=whole)
+    batch = next(loader.batches)
+    # A note shows which of them was measured.
+    assert loader.version.endswith(", whole pictures") is whole
     assert (tuple(batch.shape), batch.dtype) == ((8, 3, 16, 16), torch.float16)
 
 

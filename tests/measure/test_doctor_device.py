@@ -85,6 +85,18 @@ def test_a_gpu_that_computes_in_16_bits_gets_images_of_16_bits(monkeypatch, amp,
     assert image_type(amp, torch.device(device)) == expected
 
 
+@pytest.mark.parametrize(
+    ("model", "dtype", "expected"),
+    [("resnet9", None, "float16"), ("resnet9", "uint8", "uint8"), (None, None, "float32")],
+)
+def test_with_a_network_the_loader_makes_what_a_run_gets(images, monkeypatch, model, dtype, expected):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
+    options = DoctorOptions(size=16, batch_size=8, threads=1, device="cuda:0", backend="cpu", model=model, dtype=dtype)
+    assert make_case(images, options).options.dtype == expected
+
+
 def test_a_loaders_rate_waits_for_the_device_of_the_loader(monkeypatch):
     class Loader:
         device = "cuda:1"

@@ -42,7 +42,7 @@ def _opened(job: Job, *, whole: bool) -> Opened:
     batches = _TORCH.DALIGenericIterator(
         pipeline, ["images"], reader_name="reader", last_batch_policy=_BASE.LastBatchPolicy.DROP, auto_reset=True
     )
-    return Opened(_images(batches, job), _DALI.__version__)
+    return Opened(_images(batches, job), f"{_DALI.__version__}, whole pictures" if whole else _DALI.__version__)
 
 
 def _device_id(job: Job) -> int | None:

@@ -7,6 +7,7 @@ that were prefetched before. An error of ours is printed as `{"error": ..., "mes
 
 import json
 import os
+import resource
 import select
 import time
 import traceback
@@ -30,6 +31,8 @@ READY = "ready"
 
 def main() -> None:
     """Read, measure, print."""
+    # A decoder that crashes would leave a file of all its memory.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     # Loaders may print; the figures go where standard output was.
     figures = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -114,10 +114,11 @@ def _bytes(measured: Measured) -> Iterator[Advice]:
     pipeline = measured.pipeline
     if not pipeline.streams or measured.dtype == "uint8" or pipeline.model_on_cpu or not measured.finish_ms:
         return
+    share = "a quarter" if measured.dtype == "float32" else "half"
     yield Advice(
         setting='dtype="uint8"',
         predicted_images_per_s=_gaining(measured, pipeline.cpu_ms / (pipeline.cpu_ms - measured.finish_ms)),
-        why="bytes, normalised on the device that trains: a quarter of the memory to copy, and no work for the cores",
+        why=f"bytes, normalised on the device that trains: {share} of the memory to copy, and no work for the cores",
     )
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 import imgdata.recipes as ready
 from imgdata.backends.options import BackendName, DType, LoaderOptions, or_default
 from imgdata.backends.protocol import BackendKind, BackendSetup
+from imgdata.devices import choose_device
 from imgdata.errors import OptionError
 from imgdata.loader.delivery import Engine
 from imgdata.loader.opened import Opened, open_source
@@ -17,6 +19,7 @@ from imgdata.recipes import HorizontalFlip, Normalize, PadRandomCrop
 from imgdata.recipes.presets import OF_ONE_SIZE, SHORT_NAMES, named_recipe
 from imgdata.recipes.recipe import Recipe
 from imgdata.training.data import sides_of
+from imgdata.training.network import image_type
 
 _SMALL_SIDE = 64
 _USUAL_BATCH, _USUAL_SIZE = 256, 224
@@ -40,6 +43,7 @@ class DoctorOptions:
     backend: BackendName = "auto"
     threads: int | None = None
     dtype: DType | None = None
+    """Type of the images; by default the loader's, with `model` on a GPU that of a run."""
     tune_seconds: float | None = None
     """Try other settings for so long."""
 
@@ -100,13 +104,19 @@ def make_case(dataset: str | Path, options: DoctorOptions) -> Case:
         recipe=recipe,
         device=options.device,
         backend=options.backend,
-        dtype=or_default(options.dtype),
+        dtype=or_default(options.dtype or _trained_dtype(options)),
         threads=or_default(options.threads),
     )
     if loading.batch_size > len(opened.view):
         raise OptionError(f"batch_size must be at most the {len(opened.view):,} samples, got {loading.batch_size:,}")
     engine = Engine(opened, loading)
     return Case(str(dataset), opened, code, loading, engine.setup, engine.kind, engine.description)
+
+
+def _trained_dtype(options: DoctorOptions) -> DType | None:
+    """Return the type of the images of a run with this network on a GPU; None leaves it to the loader."""
+    device = torch.device(choose_device(options.device))
+    return None if options.model is None or device.type != "cuda" else image_type("auto", device)
 
 
 def choose_recipe(options: DoctorOptions, opened: Opened) -> tuple[Recipe, str]:
