@@ -108,3 +108,18 @@ def test_a_loaders_rate_waits_for_the_device_of_the_loader(monkeypatch):
     monkeypatch.setattr("torch.cuda.synchronize", waited.append)
     assert timing.loader_rate(Loader(), 0.0).images_per_s > 0
     assert waited == ["cuda:1"] * 2
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_step_is_that_of_a_run(images, monkeypatch):
+    case = make_case(images, DoctorOptions(size=32, batch_size=8, threads=1, device="cuda:0", model="resnet9"))
+    seen, real = [], Learner.step
+
+    def step(learner, images, labels, **arguments):
+        seen.append((images.dtype, images.is_contiguous(memory_format=torch.channels_last), images.device.type))
+        return real(learner, images, labels, **arguments)
+
+    monkeypatch.setattr(Learner, "step", step)
+    assert step_ms(case, "resnet9") > 0
+    assert set(seen) == {(torch.float16, True, "cuda")}
+    assert torch.backends.cudnn.benchmark

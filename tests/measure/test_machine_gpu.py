@@ -136,3 +136,11 @@ def test_the_library_is_asked_without_importing_anything_of_ours(monkeypatch, nv
     monkeypatch.setattr(gpu, "_output", lambda command: commands.append(command) or "")
     jpeg_engines()
     assert commands == [[sys.executable, gpu.__file__, str(library)]]
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_found_with_its_driver_and_its_engines():
+    found = find_gpus()[0]
+    assert found.memory_bytes > 2**30
+    # None of A100, L4, H100 and H200 leaves nvJPEG without an answer.
+    assert (found.jpeg_fault, found.jpeg_engines is None) == (None, False)

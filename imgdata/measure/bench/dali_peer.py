@@ -25,7 +25,7 @@ _TORCH, _BASE = import_module("nvidia.dali.plugin.pytorch"), import_module("nvid
 def dali(job: Job) -> Opened:
     """Open the pipeline that suits the machine: it decodes on the processor, or on the GPU where the batches go there.
 
-    Where the GPU can't be trusted to decode parts of pictures, it decodes whole ones and crops them.
+    Where the GPU doesn't decode parts of pictures rightly and faster, it decodes whole ones and crops them.
     """
     device_id = _device_id(job)
     return _opened(job, whole=device_id is not None and not crop_decode_is_safe(device_id))

@@ -137,7 +137,7 @@ PEERS = {
             name="dali",
             place="dali_peer:dali",
             configuration="fn.readers.webdataset with our .idx files and a shuffle buffer of 1,024, its own random "
-            "crop (by the decoder, or after it where a GPU can't be trusted with that), antialiased resize, {threads}; "
+            "crop (by the decoder; after it where a trial finds that safer or faster), antialiased resize, {threads}; "
             "chroma as by its default; labels are not parsed",
             refuses=_dali_refuses,
         ),
