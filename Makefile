@@ -34,7 +34,7 @@ export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast explore check format bench bench-full bench-peers gate sanitize fuzz reference docs pillow-simd pillow clean
+.PHONY: help demo test test-fast explore check format bench bench-full bench-peers gpu gate sanitize fuzz reference docs pillow-simd pillow clean
 
 help: ## show the tasks
 	@grep -hE '^[a-z-]+:.* ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.* ## /\1\t/' | expand -t 14
@@ -91,6 +91,21 @@ bench-full: $(READY) $(SIMD_TRIED) ## record all benchmarks for the documentatio
 	@$(BIN)/python -m benchmarks.growth --save
 	@$(BIN)/python -m benchmarks.plots
 	@$(BIN)/python -m benchmarks.targets
+
+# With PYTHON given, that interpreter and the packages that it has: a machine lent for minutes may reach no registry.
+ifeq ($(origin PYTHON),file)
+GPU_PYTHON := $(BIN)/python
+gpu: $(READY)
+else
+GPU_PYTHON := $(PYTHON)
+gpu: compiled-for-gpu
+endif
+.PHONY: compiled-for-gpu
+compiled-for-gpu:
+	@$(GPU_PYTHON) setup.py --quiet build_ext --inplace || echo "The extension was not built: Pillow decodes on the host"
+
+gpu: ## test and measure all that needs a GPU, in eight minutes; PYTHON=python3: with the packages that it has
+	@$(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
 
 gate: $(READY) ## compare what the decoder and the order cost with benchmarks/baseline.json
 	@$(BIN)/python -m benchmarks.gate

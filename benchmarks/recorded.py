@@ -85,12 +85,36 @@ def stage(name: str, figure: str) -> Figure:
     return find
 
 
-def real_against_synthetic(model: str) -> Figure:
-    """Training with the loader over training with batches that stay on the device."""
-    return quotient(
-        stage(f"{model}, with the loader", "images_per_s"),
-        stage(f"{model}, batches held on the device", "images_per_s"),
-    )
+def on_gpu(name: str) -> Figure:
+    """Return a figure of `make gpu`, of the card that was measured last."""
+
+    def find(results: Results) -> float | None:
+        value = _of_gpu(results, name).get("value")
+        return None if value is None else float(value)
+
+    return find
+
+
+def why_not_on_gpu(name: str) -> Callable[[Results], str | None]:
+    """Return why the run on a GPU has no such figure; None where there was no run."""
+    return lambda results: _of_gpu(results, name).get("why")
+
+
+def _of_gpu(results: Results, name: str) -> Mapping[str, Any]:
+    reports = [report for file, report in results.items() if file.startswith("gpu-")]
+    if not reports:
+        return {}
+    found: Mapping[str, Any] = max(reports, key=lambda report: str(report["date"]))["figures"].get(name, {})
+    return found
+
+
+def first_of(*figures: Figure) -> Figure:
+    """Return the first figure that there is."""
+
+    def find(results: Results) -> float | None:
+        return next((value for figure in figures if (value := figure(results)) is not None), None)
+
+    return find
 
 
 def scaling(threads: int) -> Figure:

@@ -10,6 +10,8 @@ from typing import Any
 
 import PIL
 
+from imgdata.version import __version__
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -19,18 +21,28 @@ def machine() -> dict[str, Any]:
     from imgdata.measure.machine.host import look_at_cpu
 
     cpu = look_at_cpu()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip(),
+        "commit": _commit(),
         "machine": {"cpu": cpu.model, "cores": cpu.allowed},
         "versions": {
             "python": platform.python_version(),
             # Pillow-SIMD has no distribution of its own here: its version tells it apart.
             "PIL": PIL.__version__,
-            **{name: version(name) for name in ("imgdata", "numpy", "simplejpeg", "webdataset")},
+            # A checkout that is not installed has a version all the same.
+            "imgdata": __version__,
+            **{name: version(name) for name in ("numpy", "simplejpeg", "webdataset")},
         },
     }
+
+
+def _commit() -> str:
+    """Return the commit of the checkout; empty where there is no repository, or no git."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
 
 
 def save(name: str, report: dict[str, Any]) -> None:

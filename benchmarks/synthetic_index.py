@@ -30,13 +30,25 @@ def plant(folder: Path, samples: int, shards: int = 1, size: tuple[int, int] = (
         write_file(raw / f"class{number % CLASSES}" / f"{number}.jpg", photos.jpeg(image, 90))
     options = imgdata.ShardOptions(name="planted", shuffle=False)
     imgdata.shard(raw, out, options, workers=1)
+    return repeat(out, samples, shards)
+
+
+def repeat(out: Path, samples: int, shards: int) -> Path:
+    """Make of a dataset with one tar one of `samples` rows, evenly in `shards` tars: the same file under other names.
+
+    Readers of the tars find the rows of the index where `samples` is `shards` times the pictures of the tar.
+    """
     manifest = json.loads((out / "dataset.json").read_text())
     split = manifest["splits"]["train"]
+    if len(split["shards"]) != 1:
+        raise ValueError(f"{out}: must have one tar to repeat, got {len(split['shards'])}")
     first = out / split["shards"][0]["file"]
-    names = [f"planted-train-{number:06d}.tar" for number in range(shards)]
+    stem = first.name.rpartition("-")[0]
+    names = [f"{stem}-{number:06d}.tar" for number in range(shards)]
     for name in names:
-        if not (out / name).exists():
-            os.link(first, out / name)
+        for original, link in ((first, out / name), (first.with_suffix(".idx"), (out / name).with_suffix(".idx"))):
+            if original.exists() and not link.exists():
+                os.link(original, link)
     index = imgdata.open(out)["train"].index
     base = {field.name: index.column(field.name).combine_chunks() for field in INDEX_SCHEMA}
     parts = [
@@ -55,7 +67,7 @@ def plant(folder: Path, samples: int, shards: int = 1, size: tuple[int, int] = (
 
 
 def _rows(base: dict[str, Any], names: list[str], row_N: NDArray[np.int64], samples: int) -> pa.Table:
-    picture = pa.array(row_N % PICTURES)
+    picture = pa.array(row_N % len(base["key"]))
     text = pa.array(row_N).cast(pa.string())
     columns = {name: column.take(picture) for name, column in base.items()}
     shard = pa.array(row_N * len(names) // samples, pa.int32())

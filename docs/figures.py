@@ -12,6 +12,7 @@ _RESULTS = _ROOT / "benchmarks" / "results"
 # `python docs/reference.py` looks for modules beside that file only.
 sys.path.insert(0, str(_ROOT))
 _tables, _aims = import_module("benchmarks.tables"), import_module("benchmarks.targets")
+_gpu_page = import_module("benchmarks.gpu.page")
 _RIVALS = {
     "Grain + Pillow-SIMD": "Grain with Pillow-SIMD",
     "torchvision v2": "torchvision, `DataLoader`",
@@ -236,6 +237,12 @@ def _targets(_: str) -> str:
     return targets
 
 
+def _gpu(_: str) -> str:
+    """Return a section for each GPU that was measured, or the targets without figures."""
+    cards: str = _gpu_page.markdown(_aims.recorded())
+    return cards
+
+
 def _measured(name: str) -> str:
     return _origin(_results(name))
 
@@ -267,6 +274,7 @@ FIGURES: dict[str, Callable[[str], str]] = {
     "stages": _suites,
     "growth": _growth,
     "targets": _targets,
+    "gpu": _gpu,
     "pipeline": _pipeline,
     "measured": _measured,
     "switch": _switch,
