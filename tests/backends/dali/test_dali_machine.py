@@ -114,11 +114,17 @@ def test_what_the_driver_says_at_its_start_is_named(monkeypatch, code, said):
 # --- the trial of crops ------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def new_nvjpeg(monkeypatch):
+    """Whichever is installed, nvJPEG is said to be one that decodes crops."""
+    monkeypatch.setattr(nvjpeg, "nvjpeg_version", lambda: (13, 3))
+
+
 def test_the_trial_passes_on_the_processor():
     assert crop_probe.trial(None) == CROPS
 
 
-def test_a_verdict_is_remembered_for_the_machine(monkeypatch, tmp_path):
+def test_a_verdict_is_remembered_for_the_machine(monkeypatch, new_nvjpeg, tmp_path):
     tried, verdicts = [], {0: CROPS, 1: UNSAFE, 2: SLOWER}
     monkeypatch.setattr(crop_probe, "_try", lambda device: tried.append(device) or verdicts[device])
     monkeypatch.setattr(crop_probe, "machine", lambda device: f"GPU {device}")
@@ -227,14 +233,14 @@ def test_the_trial_needs_free_memory_and_leaves_no_core_file(monkeypatch):
         assert crop_probe.main(0) == code
 
 
-def test_a_trial_that_could_not_be_made_is_made_again(monkeypatch, tmp_path):
+def test_a_trial_that_could_not_be_made_is_made_again(monkeypatch, new_nvjpeg, tmp_path):
     verdicts = [None, CROPS]
     monkeypatch.setattr(crop_probe, "_try", lambda _: verdicts.pop(0))
     monkeypatch.setattr(crop_probe, "machine", lambda _: "GPU")
     assert [crop_probe.crop_decode_is_safe(0, tmp_path) for _ in range(3)] == [False, True, True]
 
 
-def test_a_verdict_that_cannot_be_kept_is_warned_of(monkeypatch, tmp_path):
+def test_a_verdict_that_cannot_be_kept_is_warned_of(monkeypatch, new_nvjpeg, tmp_path):
     monkeypatch.setattr(crop_probe, "_try", lambda _: CROPS)
     monkeypatch.setattr(crop_probe, "machine", lambda _: "GPU")
     (tmp_path / "file").write_bytes(b"")
