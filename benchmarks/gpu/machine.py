@@ -94,9 +94,10 @@ def crop_trial(settings: Settings) -> dict[str, Any]:
     begun = time.monotonic()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        safe = probe.crop_decode_is_safe(0)
+        verdict = probe.crop_verdict(0)
     seconds = round(time.monotonic() - begun, 1)
-    return {"safe": safe, "seconds": seconds, "warnings": [message(one.message) for one in said]}
+    warned = [message(one.message) for one in said]
+    return {"safe": verdict == probe.CROPS, "verdict": verdict, "seconds": seconds, "warnings": warned}
 
 
 def doctor() -> dict[str, Any]:

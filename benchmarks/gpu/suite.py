@@ -13,6 +13,8 @@ from typing import Any
 from benchmarks.gpu.running import ROOT, Running, last_line, plain
 
 _TESTS = ROOT / "tests"
+_MARKERS = ("mark.gpu", "on_devices")
+"""Words of a test file that has tests for a GPU: the marker, and that of tests which run on the processor as well."""
 _PASSED, _FAILED = 0, 1
 """Exit codes of pytest after a whole run."""
 
@@ -50,7 +52,11 @@ def outcomes(phase: Running, files: list[str]) -> tuple[dict[str, dict[str, Any]
 
 def gpu_files() -> list[str]:
     """Return the test files that mention the marker: others need not even be importable here."""
-    return sorted(str(path.relative_to(ROOT)) for path in _TESTS.rglob("test_*.py") if "mark.gpu" in path.read_text())
+    return sorted(
+        str(path.relative_to(ROOT))
+        for path in _TESTS.rglob("test_*.py")
+        if any(word in path.read_text() for word in _MARKERS)
+    )
 
 
 def _pytest(phase: Running, files: list[str], done: list[str]) -> tuple[int, str]:

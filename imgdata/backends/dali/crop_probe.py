@@ -39,6 +39,7 @@ _PICTURES = 64
 _MEMORY = 2 * 2**30
 """Bytes that must be free on the GPU for a trial: less may fail for want of memory."""
 CROPS, UNSAFE, SLOWER = "crops", "unsafe", "slower than whole pictures"
+TOO_OLD = "left to the host by this nvJPEG"
 _ENDS = {0: CROPS, 3: UNSAFE, 4: SLOWER}
 """What the process of the trial ends with. A signal is as good as `UNSAFE`, and all else says nothing."""
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -48,15 +49,19 @@ _MOST_APART = 3.0
 
 
 def crop_decode_is_safe(device_id: int, folder: Path | None = None) -> bool:
-    """Return whether crops are decoded rightly on this GPU, and faster than whole pictures, as a trial showed.
+    """Return whether crops are decoded rightly on this GPU, and faster than whole pictures: see `crop_verdict`."""
+    return crop_verdict(device_id, folder) == CROPS
 
-    It is made again where the driver, DALI or the GPU has changed since, and not at all where nvJPEG is too old for
-    crops. `folder` keeps the verdicts; by default the cache folder. Warns with `CacheWarning` where it can't. A trial
-    that could not be made, for want of memory or time, counts as a failure for now, is told by a `RuntimeWarning`, and
-    is not kept.
+
+def crop_verdict(device_id: int, folder: Path | None = None) -> str | None:
+    """Return `CROPS`, `UNSAFE`, `SLOWER`, `TOO_OLD`, or None where this GPU could not be tried.
+
+    A trial is made once for each GPU, driver and version of DALI, and not at all where nvJPEG is too old for crops.
+    `folder` keeps the verdicts; by default the cache folder. Warns with `CacheWarning` where it can't. A trial that
+    could not be made, for want of memory or time, warns with `RuntimeWarning`, and is made again the next time.
     """
     if not decodes_crops():
-        return False
+        return TOO_OLD
     path = (folder or cache_folder()) / "dali-crop.json"
     name = machine(device_id)
     verdict = _read(path).get(name)
@@ -64,7 +69,7 @@ def crop_decode_is_safe(device_id: int, folder: Path | None = None) -> bool:
         verdict = _try(device_id)
         if verdict is not None:
             _keep(path, name, verdict)
-    return verdict == CROPS
+    return verdict
 
 
 def machine(device_id: int) -> str:

@@ -20,12 +20,13 @@ from support.gpu import SLACK, assert_shows, busy_side_stream, on_devices, used_
 from support.loaders import RECIPE, damaged, dataset, sample
 
 NORMALIZED = Recipe(*RECIPE.ops, Normalize(mean=(0.4, 0.5, 0.6), std=(0.25, 0.25, 0.25)))
-RECIPES = [
-    (RECIPE, {}),
-    (NORMALIZED, {"dtype": "float16"}),
-    (NORMALIZED, {"dtype": "float32", "channels_last": False}),
-    (Recipe(*NORMALIZED.ops, RandomErasing(p=1.0), MixUp()), {"dtype": "float32"}),
-]
+RECIPES = {
+    "whole": (RECIPE, {}, False),
+    "bytes": (RECIPE, {}, None),
+    "float16": (NORMALIZED, {"dtype": "float16"}, None),
+    "float32": (NORMALIZED, {"dtype": "float32", "channels_last": False}, None),
+    "mixed": (Recipe(*NORMALIZED.ops, RandomErasing(p=1.0), MixUp()), {"dtype": "float32"}, None),
+}
 WHOLE = {"crop_decode": False}
 
 
@@ -37,8 +38,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 @on_devices
-@pytest.mark.parametrize("crop_decode", [False, None])
-@pytest.mark.parametrize(("recipe", "options"), RECIPES, ids=["bytes", "float16", "float32", "erased, mixed"])
+@pytest.mark.parametrize(("recipe", "options", "crop_decode"), RECIPES.values(), ids=RECIPES)
 def test_pixels_are_nearly_those_of_the_processor(images, recipe, options, crop_decode, device):
     here = setup(images, recipe, **options)
     there = setup(images, recipe, device=device, **options, dali_options={"crop_decode": crop_decode})

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import imgdata
 from imgdata.augment.params import params
 from imgdata.backends.dali import available, crop_probe, nvjpeg
-from imgdata.backends.dali.crop_probe import CROPS, SLOWER, UNSAFE
+from imgdata.backends.dali.crop_probe import CROPS, SLOWER, TOO_OLD, UNSAFE
 from imgdata.backends.dali.faults import DecodeError
 from imgdata.backends.dali.geometry import Shape, geometry
 from imgdata.backends.dali.held_tensors import Held
@@ -191,6 +191,7 @@ def test_an_nvjpeg_that_leaves_crops_to_the_host_is_not_tried(monkeypatch, tmp_p
     monkeypatch.setattr(crop_probe, "_try", lambda _: CROPS)
     monkeypatch.setattr(crop_probe, "machine", lambda _: "GPU")
     assert crop_probe.crop_decode_is_safe(0, tmp_path) is tried
+    assert crop_probe.crop_verdict(0, tmp_path) == (CROPS if tried else TOO_OLD)
     assert (tmp_path / "dali-crop.json").exists() is tried
 
 
