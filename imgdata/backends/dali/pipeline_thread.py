@@ -261,11 +261,16 @@ class _Driver:
         encoded, arrays = part.inputs(self._spec.shape, slice(row, row + 1))
         if data is not None:
             encoded = [np.frombuffer(data, np.uint8)]
-        return _succeeds(self._alone(), encoded, _first_pixel(arrays) if first_pixel else arrays)
+        graph = self._alone(cores_only=first_pixel)
+        return _succeeds(graph, encoded, _first_pixel(arrays) if first_pixel else arrays)
 
-    def _alone(self) -> Graph:
-        """Return a pipeline for one row, with as little memory as can be: it may be memory that is missing."""
-        return Graph(replace(self._spec, batch_size=1, threads=1, largest_2=None))
+    def _alone(self, *, cores_only: bool = False) -> Graph:
+        """Return a pipeline for one row, with as little memory as can be: it may be memory that is missing.
+
+        With `cores_only` a GPU's engine is left out: what is remembered, neither can decode.
+        """
+        spec = replace(self._spec, batch_size=1, threads=1, largest_2=None)
+        return Graph(replace(spec, hw_decoder_load=0.0) if cores_only else spec)
 
 
 def _succeeds(graph: Graph, encoded: Encoded, arrays: Mapping[str, NDArray[np.generic]]) -> bool:

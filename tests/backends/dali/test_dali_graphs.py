@@ -16,7 +16,7 @@ from imgdata.backends.dali.backend import DaliBackend
 from imgdata.backends.dali.geometry import Shape
 from support.dali_faults import SPEC, Faulty, on_gpu
 from support.dali_work import made, setup, work
-from support.loaders import RECIPE, dataset
+from support.loaders import RECIPE, dataset, sample
 
 SHAPES = {
     "crop": Shape(resizes=True, radius=1, margins=False, mirrored=False),
@@ -125,6 +125,28 @@ def test_the_first_run_of_a_pipeline_on_a_gpu_is_of_full_size(images, monkeypatc
         found = [made(backend, one)[0] for one in todo]
     assert faulty.runs == runs
     assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_a_row_is_tried_alone_with_as_little_memory_as_can_be(images, monkeypatch):
+    given = setup(images, RECIPE, batch_size=64, threads=8)
+    faulty = as_on_gpu(monkeypatch)
+    faulty.says = lambda spec, inputs: (
+        f"Failed to decode sample #{rows.index(sample(5))} : "
+        if sample(5) in (rows := [bytes(data) for data in inputs["encoded"]])
+        else None
+    )
+    with closing(DaliBackend(given)) as backend:
+        assert made(backend, work(given, range(60)))[1] == {}
+    whole, *tried, again = faulty.built
+    assert (
+        (whole.batch_size, whole.threads, whole.hw_decoder_load)
+        == (again.batch_size, again.threads, 0.95)
+        == (64, 8, 0.95)
+    )
+    assert whole.largest_2 is not None
+    # The first pixel, then a good picture in its place, and the first pixel again before it is remembered.
+    assert [(spec.batch_size, spec.threads, spec.largest_2) for spec in tried] == [(1, 1, None)] * 3
+    assert [spec.hw_decoder_load for spec in tried] == [0.0, 0.95, 0.0]
 
 
 def stored(**options):
