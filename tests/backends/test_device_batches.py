@@ -26,6 +26,7 @@ from imgdata.recipes import (
     VerticalFlip,
 )
 from support.device_batches import ALL, FILL, HEIGHT, NORMALIZE, WIDTH, applied, batch, difference, one_thread, photos  # noqa: F401
+from support.gpu import no_waits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -153,11 +154,8 @@ def test_a_gpu_gives_the_processors_pixels_without_being_waited_for(channels_las
     layout = torch.channels_last if channels_last else torch.contiguous_format
     there = images.to("cuda", memory_format=layout)
     torch_ops.apply(there.clone(), drawn, recipe)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waits("cuda"):
         torch_ops.apply(there, drawn, recipe)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     steps = difference(there.cpu(), _whole(ALL)).float()
     # A GPU adds products without rounding them first: few values fall on the other side of a whole number, and what
     # solarizes or equalizes makes many steps of that one.
