@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from contextlib import contextmanager
 
 import pytest
@@ -10,7 +11,10 @@ import torch
 from torch import distributed
 
 from imgdata.errors import TrainingError
-from imgdata.training.distributed import processes
+from imgdata.training.defaults import Facts, resolve
+from imgdata.training.distributed import Processes, processes
+from imgdata.training.network import spread
+from imgdata.training.options import TrainOptions
 from support.digit_runs import ENVIRONMENT
 from support.patience import PATIENCE_S
 
@@ -72,6 +76,20 @@ def test_a_group_on_the_processor_ends_with_an_error_too(group):
     with pytest.raises(TrainingError, match="out of memory"), processes("cpu"):
         raise TrainingError("out of memory")
     assert group == [("gloo",), "destroyed"]
+
+
+def test_a_hint_of_ddps_about_strides_is_not_passed_on():
+    """Weights of 1x1 convolutions have several strides that mean the same; with channels last DDP and cuDNN differ."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        options = resolve(TrainOptions(model="cnn"), Facts(samples=5000, classes=10, side=16, gpu=False, ranks=2))
+        ranks = Processes(rank=0, world_size=2, device=torch.device("cpu"))
+        spread(torch.nn.Linear(2, 2), options, ranks)
+    finally:
+        distributed.destroy_process_group()
+    warnings.warn("Grad strides do not match bucket view strides. This may indicate ...", stacklevel=1)
+    with pytest.raises(UserWarning, match="another"):
+        warnings.warn("another", stacklevel=1)
 
 
 EXCHANGES = """

@@ -162,7 +162,7 @@ def test_torchrun_starts_one_rank(digits, tmp_path, device):
 
 # --- steps --------------------------------------------------------------------------------------------------------
 
-SAMPLES, CLASSES, SIDE = 64, 10, 32
+SAMPLES, CLASSES, SIDE = 16, 10, 32
 
 
 def learner(device, world_size=1, **settings):
@@ -246,15 +246,15 @@ def test_no_batch_of_the_resident_backend_waits(one_size, resident_cache, device
 
 @pytest.mark.gpu
 def test_memory_that_is_out_on_a_gpu_says_what_to_do_and_can_be_used_again():
-    learning, (images, labels) = learner("cuda", amp="none"), batch("cuda")
+    learning, (images, labels) = learner("cuda", amp="none"), batch("cuda", samples=512)
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(1e-4)
     try:
-        with pytest.raises(TrainingError, match=r"out of memory on cuda with 64 pictures of 32x32 .* accumulate=2"):
+        with pytest.raises(TrainingError, match=r"out of memory on cuda with 512 pictures of 32x32 .* accumulate=2"):
             learning.step(images, labels, number=0, lr=0.01)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert torch.isfinite(learning.step(images, labels, number=0, lr=0.01).loss)
+    assert torch.isfinite(learning.step(*batch("cuda"), number=0, lr=0.01).loss)
 
 
 # --- ranks --------------------------------------------------------------------------------------------------------
