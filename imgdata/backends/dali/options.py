@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from imgdata.checks import is_integer, is_number
 from imgdata.errors import OptionError
@@ -38,6 +39,15 @@ class DaliOptions:
         if self.hw_decoder_load is None and threads <= _FEW_CORES:
             return 0.95
         return self.hw_decoder_load
+
+
+def decoder_place(device_id: int | None) -> dict[str, Any]:
+    """Return the arguments of DALI's decoders for a GPU, or for the processor if None.
+
+    By default each decoder thread asks NVML for its place on a GPU. Virtual machines and containers refuse that, which
+    ends the pipeline, and it undoes the user's own choice of cores.
+    """
+    return {"device": "cpu"} if device_id is None else {"device": "mixed", "affine": False}
 
 
 def dali_options(options: Mapping[str, object]) -> DaliOptions:

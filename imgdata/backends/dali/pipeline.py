@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from imgdata.backends.dali.available import load
 from imgdata.backends.dali.faults import DecodeError, names_a_picture
 from imgdata.backends.dali.geometry import Shape
+from imgdata.backends.dali.options import decoder_place
 
 Encoded = Sequence[NDArray[np.uint8]]
 
@@ -177,16 +178,13 @@ def _decoded(spec: GraphSpec) -> Any:
     encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
     part = _input("anchor", types.INT32), _input("extent", types.INT32)
     options: dict[str, Any] = {
-        "device": "cpu" if spec.device_id is None else "mixed",
+        **decoder_place(spec.device_id),
         "output_type": types.RGB,
         "adjust_orientation": False,
         # Chroma as libjpeg makes it, and so Pillow.
         "jpeg_fancy_upsampling": True,
     }
     if spec.device_id is not None:
-        # Each decoder thread would ask NVML for its place; virtual machines and containers refuse that, which ends the
-        # pipeline, and it undoes the user's own choice of cores.
-        options["affine"] = False
         if spec.hw_decoder_load is not None:
             options["hw_decoder_load"] = spec.hw_decoder_load
         if spec.largest_2 is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imgdata.backends.dali.available import load, refusal
+from imgdata.backends.dali.options import decoder_place
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.errors import OptionError, ShardError
@@ -94,8 +95,8 @@ def _build(
     pipeline = import_module("nvidia.dali.pipeline").Pipeline(**of_pipeline)
 
     def decoded(encoded: Any) -> Any:
-        device = "cpu" if of_pipeline["device_id"] is None else "mixed"
-        return fn.decoders.image(encoded, device=device, output_type=types.RGB, adjust_orientation=False)
+        place = decoder_place(of_pipeline["device_id"])
+        return fn.decoders.image(encoded, **place, output_type=types.RGB, adjust_orientation=False)
 
     with pipeline:
         members = fn.readers.webdataset(
