@@ -44,7 +44,7 @@ class DeviceStore:
         """Keep the pictures from position `first` on."""
         height, width = self._window.height, self._window.width
         rows = self._pixels_RWC[first * height : (first + len(pixels_NHWC)) * height, :width]
-        rows.copy_(torch.from_numpy(pixels_NHWC).view(-1, width, 3))
+        rows.copy_(torch.from_numpy(pixels_NHWC.reshape(-1, width, 3)))
 
     def make(self, work: BatchRequest) -> torch.Tensor:
         """Return the batch `(N, C, H, W)`, all but mixed; rows to skip are black."""
