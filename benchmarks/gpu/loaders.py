@@ -14,9 +14,9 @@ from typing import Any
 from benchmarks.gpu import pictures
 from benchmarks.gpu.running import NotMeasuredError, Running, message
 from imgdata import recipes
+from imgdata.backends.dali.available import refusal
 from imgdata.backends.options import LoaderOptions
 from imgdata.devices import own_cores
-from imgdata.errors import ImgdataError
 from imgdata.measure.bench.job import OURS, Job, Measured
 from imgdata.measure.bench.one import measure
 from imgdata.measure.bench.peers import PEERS
@@ -113,25 +113,23 @@ def _entries(phase: Running) -> Iterator[Entry]:
     yield Entry(
         group="uint8, with CMYK and an outlier",
         name="imgdata, dali",
-        measure=_by_bench(phase, _job(phase, "odd", dtype="uint8", backend="dali")),
+        measure=_by_bench(phase, "odd", dtype="uint8", backend="dali"),
     )
 
 
 def _ours(phase: Running, dtype: str, name: str, *, again: bool = False, **options: Any) -> Entry:
-    measured = _by_bench(phase, _job(phase, "jpegs", dtype=dtype, **options))
+    measured = _by_bench(phase, "jpegs", dtype=dtype, **options)
     return Entry(group=dtype, name=name, measure=measured, again=again)
 
 
 def _other(phase: Running, dtype: str, name: str) -> Entry:
-    job = _job(phase, "jpegs", loader=name, dtype=dtype)
-    ours = _by_bench(phase, job)
-
     def measured(limit_s: float) -> dict[str, Any]:
+        job = _job(phase, "jpegs", loader=name, dtype=dtype)
         reason = PEERS[name].refuses(job.options.recipe, job.options.dtype, job.options.device)
         if reason is not None:
             raise NotMeasuredError(reason)
         try:
-            return ours(min(limit_s, _PEER_S))
+            return _run(phase, job, min(limit_s, _PEER_S))
         except Exception as error:  # Another loader that breaks must cost nothing but its own figure.
             raise NotMeasuredError(f"it failed: {message(error)}") from error
 
@@ -141,13 +139,26 @@ def _other(phase: Running, dtype: str, name: str) -> Entry:
 def _threads(phase: Running) -> Iterator[Entry]:
     """Yield the CPU backend with one thread, and with one for each of 16 cores; batches stay on the host."""
     for threads in (1, min(MOST_THREADS, len(own_cores()))):
-        job = _job(phase, "jpegs", dtype="uint8", backend="cpu", threads=threads, device="cpu")
-        yield Entry(group="cpu threads", name=str(threads), measure=_by_bench(phase, job))
+        options = {"dtype": "uint8", "backend": "cpu", "threads": threads, "device": "cpu"}
+        yield Entry(group="cpu threads", name=str(threads), measure=_by_bench(phase, "jpegs", **options))
 
 
 def _small(phase: Running) -> Entry:
-    job = _job(phase, "small", dtype="float16", backend="resident", recipe=recipes.cifar_train(cutout=16))
-    return Entry(group="resident", name="imgdata, resident", measure=_by_bench(phase, job))
+    recipe = recipes.cifar_train(cutout=16)
+    measured = _by_bench(phase, "small", dtype="float16", backend="resident", recipe=recipe)
+    return Entry(group="resident", name="imgdata, resident", measure=measured)
+
+
+def _by_bench(phase: Running, dataset: str, **options: Any) -> Callable[[float], dict[str, Any]]:
+    """Return what measures our loader: an option that it refuses costs that figure alone."""
+
+    def measured(limit_s: float) -> dict[str, Any]:
+        job = _job(phase, dataset, **options)
+        if job.options.backend == "dali" and (reason := refusal(job.options.device)) is not None:
+            raise NotMeasuredError(reason)
+        return _run(phase, job, limit_s)
+
+    return measured
 
 
 def _job(phase: Running, dataset: str, *, loader: str = OURS, **options: Any) -> Job:
@@ -161,8 +172,7 @@ def _job(phase: Running, dataset: str, *, loader: str = OURS, **options: Any) ->
     }
     return Job(
         loader=loader,
-        # By now, or where that failed with the first loader, it is there.
-        dataset=str(phase.settings.folder / dataset),
+        dataset=str(pictures.folder(phase.settings, dataset)),
         split="train",
         options=LoaderOptions(**given),
         rank=0,
@@ -171,25 +181,12 @@ def _job(phase: Running, dataset: str, *, loader: str = OURS, **options: Any) ->
     )
 
 
-def _by_bench(phase: Running, job: Job) -> Callable[[float], dict[str, Any]]:
-    def measured(limit_s: float) -> dict[str, Any]:
-        if phase.sizes.apart:
-            (found,) = run_together([job], limit_s=max(limit_s, 0.1))
-        else:
-            found = measure(job, lambda: None, lambda: True)
-        return _figures(found)
-
-    def checked(limit_s: float) -> dict[str, Any]:
-        from imgdata.backends.dali.available import refusal
-
-        if job.options.backend == "dali" and (reason := refusal(job.options.device)) is not None:
-            raise NotMeasuredError(reason)
-        try:
-            return measured(limit_s)
-        except ImgdataError as error:
-            raise RuntimeError(message(error)) from error
-
-    return checked
+def _run(phase: Running, job: Job, limit_s: float) -> dict[str, Any]:
+    if phase.sizes.apart:
+        (found,) = run_together([job], limit_s=max(limit_s, 0.1))
+    else:
+        found = measure(job, lambda: None, lambda: True)
+    return _figures(found)
 
 
 def _figures(found: Measured) -> dict[str, Any]:

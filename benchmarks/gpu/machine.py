@@ -60,10 +60,12 @@ def jpeg_engines(settings: Settings) -> dict[str, Any]:
     """Return the JPEG engines of the GPU, and the cores of each, as nvJPEG counts them."""
     from imgdata.measure.machine import gpu
 
-    answer: Any = gpu.jpeg_engines()
+    answer = gpu.jpeg_engines()
     if not settings.on_gpu:
         raise NotMeasuredError("only a GPU has JPEG engines")
-    return dict(answer._asdict()) if hasattr(answer, "_asdict") else {"engines": answer}
+    if answer.engines is None:
+        raise NotMeasuredError(f"nvJPEG: {answer.fault}")
+    return {"engines": answer.engines, "cores": answer.cores}
 
 
 def affinity() -> dict[str, Any]:

@@ -12,6 +12,8 @@ _COLUMNS = {
     "gpu_mb": "GPU MB",
     "first_batch_s": "first batch s",
 }
+_ELSEWHERE = ("versions", "doctor", "pictures")
+"""Items that are shown in another place, or are too long."""
 _VERDICTS = {"yes": "met", "**no**": "missed", "": "not measured"}
 
 
@@ -45,6 +47,10 @@ def _sections(name: str, report: Mapping[str, Any]) -> Iterator[str]:
     if networks:
         yield "### Training, with the loader and with batches that stay on the GPU"
         yield _networks(networks)
+    found = list(_found(phases))
+    if found:
+        yield "### The machine, faults, runs"
+        yield table(["", "found"], found)
     yield "### Phases"
     yield _phases(phases)
     notes = list(_notes(phases))
@@ -93,6 +99,27 @@ def _networks(rows: Mapping[str, Mapping[str, Any]]) -> str:
             for name, row in rows.items()
         ],
     )
+
+
+def _found(phases: Mapping[str, Mapping[str, Any]]) -> Iterator[list[str]]:
+    """Yield a row for each item of the phases that measure no loader and no network."""
+    for name in ("machine", "faults", "training"):
+        for item, value in phases.get(name, {}).get("results", {}).items():
+            if item in _ELSEWHERE:
+                continue
+            inner = {f"{item}, {one}": of for one, of in value.items()} if _nested(value) else {item: value}
+            yield from ([f"{name}: {title}", _words(one)] for title, one in inner.items())
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(one, Mapping) for one in value.values())
+
+
+def _words(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    words = [f"{name.replace('_', ' ')} {one}" for name, one in value.items() if one not in (None, "", [])]
+    return ", ".join(words).replace("|", "/").replace("\n", " ")
 
 
 def _phases(phases: Mapping[str, Mapping[str, Any]]) -> str:

@@ -25,9 +25,9 @@ PHASES = {
         Phase(name="machine", limit_s=30, what="driver, versions, JPEG engines, NVML, doctor, the trial of crops"),
         Phase(name="suite", limit_s=120, what="the tests that need a GPU, one by one"),
         Phase(name="loaders", limit_s=150, what="images/s, CPU time and GPU memory beside other loaders"),
-        Phase(name="end_to_end", limit_s=100, what="training with the loader, and with batches that stay on the GPU"),
+        Phase(name="end_to_end", limit_s=95, what="training with the loader, and with batches that stay on the GPU"),
         Phase(name="faults", limit_s=40, what="memory over epochs, bad pictures, a full GPU"),
-        Phase(name="training", limit_s=30, what="runs, resume, compile, EMA, fp16, evaluate, one rank of NCCL"),
+        Phase(name="training", limit_s=40, what="runs, resume, compile, EMA, fp16, evaluate, one rank of NCCL"),
     )
 }
 """Together less than 8 minutes."""

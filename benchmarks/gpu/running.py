@@ -6,6 +6,7 @@ A line has the item's `path`, names from the outer to the inner, and one of `val
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ from benchmarks.gpu.sizes import Sizes, sizes_for
 from imgdata.errors import MissingExtraError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+_ERROR = re.compile(r"(?:\[rank\d+\]: ?)?([\w.]*(?:Error|Exception): .*)")
+"""A line of a traceback that names an error; torchrun puts the rank in front, and a summary behind it."""
 _LONGEST = 400
 """Characters of a message that are kept."""
 _END_S = 1.0
@@ -165,9 +168,10 @@ def _ended(code: int, errors: str) -> NoReturn:
 
 
 def last_line(text: str) -> str:
-    """Return the last line that says something."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return plain(lines[-1]) if lines else "it wrote nothing"
+    """Return the last line that names an error, with its message; else the last line of words."""
+    lines = [line.strip() for line in text.splitlines() if any(character.isalnum() for character in line)]
+    errors = [found[1] for line in lines if (found := _ERROR.match(line))]
+    return plain((errors or lines)[-1]) if lines else "it wrote nothing"
 
 
 def message(error: BaseException | str) -> str:
