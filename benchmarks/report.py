@@ -3,8 +3,9 @@
 import json
 import platform
 import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,18 @@ def machine() -> dict[str, Any]:
             "PIL": PIL.__version__,
             # A checkout that is not installed has a version all the same.
             "imgdata": __version__,
-            **{name: version(name) for name in ("numpy", "simplejpeg", "webdataset")},
+            **_versions("numpy", "simplejpeg", "webdataset"),
         },
     }
+
+
+def _versions(*names: str) -> dict[str, str]:
+    """Return the versions of those that are installed."""
+    found = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _commit() -> str:

@@ -13,8 +13,8 @@ _LEAST_S = 12.0
 def run(phase: Running) -> None:
     """Time the small network first: its figure depends on the host, and is the one that is least known."""
     needs_s = _LEAST_S if phase.sizes.apart else 0.0
-    for name in ("jpegs", "small"):
-        phase.attempt("pictures", name, work=lambda name=name: pictures.folder(phase.settings, name).name)  # type: ignore[misc]
+    if not pictures.ready(phase, "jpegs", "small"):
+        return
     for batch in phase.sizes.small_batches:
         _time(phase, f"resnet9, {batch}", needs_s, model="resnet9", backend="resident", batch_size=batch)
     for model, backend, batch in phase.sizes.networks:

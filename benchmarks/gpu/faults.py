@@ -23,8 +23,8 @@ _LEAST_S = 6.0
 def run(phase: Running) -> None:
     """Look at each; what may end a process is in one of its own."""
     settings, needs_s = phase.settings, _LEAST_S if phase.sizes.apart else 0.0
-    for name in ("few", "bad", "small"):
-        phase.attempt("pictures", name, work=lambda name=name: pictures.folder(settings, name).name)  # type: ignore[misc]
+    if not pictures.ready(phase, "few", "bad", "small"):
+        return
     phase.attempt("memory", work=lambda: memory(settings))
     phase.attempt("rebuild", work=lambda: rebuild(settings))
     phase.attempt("bad pictures", work=lambda: bad_pictures(settings))

@@ -49,7 +49,10 @@ def _reason(phase: Mapping[str, Any], path: tuple[str, ...]) -> str:
         name = ", ".join(path[:length])
         if name in said:
             return f"{name}: {said[name]}"
-    return str(said.get("") or f"{', '.join(path)}: it was not reached")
+    if said.get(""):
+        return str(said[""])
+    # Without pictures nothing else was tried.
+    return f"pictures: {said['pictures']}" if "pictures" in said else f"{', '.join(path)}: it was not reached"
 
 
 def _against_best(dtype: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

@@ -47,7 +47,8 @@ class Entry:
 
 def run(phase: Running) -> None:
     """Measure the first round, and as many more as there is time for."""
-    phase.attempt("pictures", work=lambda: _pictures(phase))
+    if not pictures.ready(phase, "jpegs", "odd", "small"):
+        return
     entries = list(_entries(phase))
     runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     took: dict[tuple[str, str], float] = {}
@@ -62,18 +63,6 @@ def run(phase: Running) -> None:
             begun = time.monotonic()
             _measure(phase, entry, runs.setdefault(key, []), needs_s)
             took[key] = time.monotonic() - begun
-
-
-def _pictures(phase: Running) -> dict[str, Any]:
-    begun = time.monotonic()
-    for name in ("jpegs", "odd", "small"):
-        pictures.folder(phase.settings, name)
-    return {
-        "source": pictures.source(),
-        "different": phase.sizes.pictures,
-        "samples": phase.sizes.pictures * phase.sizes.times,
-        "seconds": round(time.monotonic() - begun, 1),
-    }
 
 
 def _measure(phase: Running, entry: Entry, runs: list[dict[str, Any]], needs_s: float) -> None:

@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.gpu.running import Running, Settings, call, message, outcome
+from benchmarks.gpu.running import Running, Settings, call, not_installed, outcome
 
 
 def main(words: list[str]) -> int:
@@ -29,8 +29,7 @@ def main(words: list[str]) -> int:
         phase = Running(module.rpartition(".")[2], Settings.from_json(settings), Path(notes))
         import_module(module).run(phase)
     except ImportError as error:
-        missing = f"{error.name.partition('.')[0]} is not installed" if error.name else message(error)
-        print(missing, file=sys.stderr, flush=True)
+        print(not_installed(error), file=sys.stderr, flush=True)
         os._exit(1)
     sys.stdout.flush()
     os._exit(0)

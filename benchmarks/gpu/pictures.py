@@ -11,18 +11,20 @@ Photographs are those of `benchmarks.photos`; where the packages that ship them 
 """
 
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 import imgdata
 from benchmarks import photos
-from benchmarks.gpu.running import Settings
+from benchmarks.gpu.running import Running, Settings
 from benchmarks.raw_cifar import Cifar, write_cifar_binary
 from benchmarks.synthetic_index import repeat
 from imgdata.devices import own_cores
@@ -33,6 +35,24 @@ BAD_EVERY = 64
 _SIZES = ((500, 375), (500, 375), (500, 375), (375, 500), (500, 333))
 """ImageNet's usual ones, about as often as there."""
 _ONE_TAR = 10**12
+
+
+def ready(phase: Running, *names: str) -> bool:
+    """Return whether the datasets that a phase reads are there, made where they were not; without them it can't run."""
+    return phase.attempt("pictures", work=lambda: _made(phase.settings, names)) is not None
+
+
+def _made(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
+    begun = time.monotonic()
+    for name in names:
+        folder(settings, name)
+    different, times = settings.sizes.pictures, settings.sizes.times
+    return {
+        "source": source(),
+        "different": different,
+        "samples": different * times,
+        "seconds": round(time.monotonic() - begun, 1),
+    }
 
 
 def folder(settings: Settings, name: str) -> Path:

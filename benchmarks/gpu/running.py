@@ -123,8 +123,15 @@ def outcome(work: Callable[[], Any]) -> dict[str, Any]:
         return {"value": work()}
     except (NotMeasuredError, MissingExtraError) as error:
         return {"not_measured": message(error)}
+    except ModuleNotFoundError as error:
+        return {"failed": not_installed(error)}
     except Exception as error:  # Whatever it is, the other items must still run.
         return {"failed": f"{type(error).__name__}: {message(error)}"}
+
+
+def not_installed(error: ImportError) -> str:
+    """Return which package is missing."""
+    return f"{error.name.partition('.')[0]} is not installed" if error.name else message(error)
 
 
 def value_of(found: Mapping[str, Any]) -> Any:

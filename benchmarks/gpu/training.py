@@ -14,7 +14,8 @@ _COMPILE_S = 12.0
 def run(phase: Running) -> None:
     """Try each, what is used most first; compiling takes longest, and comes last."""
     settings = phase.settings
-    phase.attempt("pictures", work=lambda: pictures.folder(settings, "small").name)
+    if not pictures.ready(phase, "small"):
+        return
     phase.attempt("run", work=lambda: _train(settings, "run"))
     phase.attempt("evaluate", work=lambda: _evaluate(settings))
     phase.attempt("resume", work=lambda: _resume(settings))
