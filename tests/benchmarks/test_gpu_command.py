@@ -372,6 +372,28 @@ def test_a_test_that_ends_the_process_costs_no_other_test(phase, tmp_path):
     assert code == 0
 
 
+def test_tests_that_were_run_before_the_limit_keep_their_results(phase, monkeypatch):
+    def until_time_is_up(phase, files, done):
+        rows = [("a", "begun"), ("a", "passed"), ("b", "begun")]
+        lines = [{"test": test, "outcome": outcome, "seconds": 1.0, "message": ""} for test, outcome in rows]
+        (phase.settings.folder / "tests.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        return None, ""
+
+    monkeypatch.setattr(suite, "_pytest", until_time_is_up)
+    suite.run(phase)
+    found = runner.gathered(lines(phase))
+    assert found["results"]["counts"] == {"crashed": 1, "passed": 1}
+    assert found["problems"] == {
+        "tests, b": "crashed: no time was left",
+        "tests": "2 tests were run within 600 s; others were left",
+    }
+
+
+def test_a_suite_that_takes_all_the_time_is_ended(settings, tmp_path):
+    phase = Running("suite", replace(settings, limit_s=0.1), tmp_path / "notes.jsonl")
+    assert suite.outcomes(phase, suite.gpu_files())[:2] == ({}, None)
+
+
 def test_only_files_that_mention_the_marker_are_run():
     files = suite.gpu_files()
     assert {"tests/backends/dali/test_dali_gpu.py", "tests/loader/test_loader_gpu.py"} < set(files)
