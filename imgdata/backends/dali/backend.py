@@ -184,6 +184,7 @@ class DaliBackend:
         )
         self._operates = operators.works_on_pixels(setup.options.recipe)
         self._scale_shift = postprocess.scale_shift(setup.options.recipe)
+        self._kept_factors: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def start(self, work: BatchRequest) -> DaliBatch:
         """See `Backend`; `wait` raises errors of a shard."""
@@ -200,7 +201,7 @@ class DaliBackend:
         if self._operates:
             images = torch_ops.apply(images, params, options.recipe)
             dtype = getattr(torch, options.dtype)
-            images = torch_ops.normalise(images, *self._scale_shift, dtype, options.channels_last)
+            images = torch_ops.normalise(images, *self._factors(images.device), dtype, options.channels_last)
         images = torch_ops.erase(images, params, options.recipe, options.seed, part.work.epoch)
         dead = np.flatnonzero(part.work.skip_N).tolist() + list(part.failed)
         if dead:
@@ -211,6 +212,13 @@ class DaliBackend:
     def close(self) -> None:
         """See `Backend`."""
         self._workers.close()
+
+    def _factors(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scale and shift on the device, copied once: the copy is through before any stream uses them."""
+        if self._kept_factors is None:
+            scale_3, shift_3 = self._scale_shift
+            self._kept_factors = torch.tensor(scale_3, device=device), torch.tensor(shift_3, device=device)
+        return self._kept_factors
 
     def _put_windows(self, images: torch.Tensor, part: Part) -> None:
         """Put the rows that the host made into the batch, as DALI would have made them."""
