@@ -1,0 +1,96 @@
+"""Views of several splits -> one row of samples, numbered through."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from imgdata.auditing.finding import Place
+from imgdata.errors import OptionError
+from imgdata.sample import ClassName
+from imgdata.views.view import View
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Samples:
+    """The M samples of an audit: those of the first view, then those of the next. A **number** counts in them all."""
+
+    views: tuple[View, ...]
+    """One for each split, none balanced."""
+    classes: tuple[ClassName, ...]
+
+    def __len__(self) -> int:
+        return int(self.start_V[-1])
+
+    @cached_property
+    def start_V(self) -> NDArray[np.int64]:  # noqa: N802
+        """Number of the first sample of each view, and M, int64 `(V + 1,)`."""
+        return np.cumsum([0, *(len(view.position_N) for view in self.views)])
+
+    @cached_property
+    def label_M(self) -> NDArray[np.int32]:  # noqa: N802
+        """Class index of each sample, -1 for none, int32 `(M,)`."""
+        return np.concatenate([view.label_N for view in self.views])
+
+    @cached_property
+    def view_M(self) -> NDArray[np.int32]:  # noqa: N802
+        """Which of the views each sample is in, int32 `(M,)`."""
+        return np.repeat(np.arange(len(self.views), dtype=np.int32), np.diff(self.start_V))
+
+    @cached_property
+    def position_M(self) -> NDArray[np.int64]:  # noqa: N802
+        """Position of each sample in its split, int64 `(M,)`."""
+        return np.concatenate([view.position_N for view in self.views])
+
+    def array(self, column: str) -> NDArray[np.generic]:
+        """Return a column of numbers of the indices, such as `width` or `xxh64`, `(M,)`."""
+        return np.concatenate([view.index.array(column)[view.position_N] for view in self.views])
+
+    def words(self, column: str) -> tuple[list[str], NDArray[np.int32]]:
+        """Return the distinct values of a column of words, such as `format`, and the one of each sample, `(M,)`."""
+        known: dict[str, int] = {}
+        parts = []
+        for view in self.views:
+            code_W = np.array([known.setdefault(word, len(known)) for word in view.index.words(column)], np.int32)
+            parts.append(code_W[view.index.array(column)[view.position_N]])
+        return list(known), np.concatenate(parts)
+
+    def texts(self, column: str, numbers: Sequence[int] | NDArray[np.int64]) -> list[str]:
+        """Return the keys (`key`) or source names (`source`) of some samples."""
+        found: list[str] = [""] * len(numbers)
+        number_K = np.asarray(numbers, np.int64)
+        view_K = self.view_M[number_K]
+        for which, view in enumerate(self.views):
+            row_R = np.flatnonzero(view_K == which)
+            if len(row_R):
+                texts = view.index.column(column).take(pa.array(self.position_M[number_K[row_R]])).to_pylist()
+                for row, text in zip(row_R.tolist(), texts, strict=True):
+                    found[row] = text
+        return found
+
+    def places(self, numbers: Sequence[int] | NDArray[np.int64]) -> list[Place]:
+        """Return split, key, source name and position of some samples."""
+        number_K = np.asarray(numbers, np.int64)
+        return [
+            Place(self.views[view].split, key, source, position)
+            for view, key, source, position in zip(
+                self.view_M[number_K].tolist(),
+                self.texts("key", number_K),
+                self.texts("source", number_K),
+                self.position_M[number_K].tolist(),
+                strict=True,
+            )
+        ]
+
+
+def samples_of(views: Sequence[View]) -> Samples:
+    """Return the samples of the views. Raises `OptionError` for a balanced view, and for views of other classes."""
+    for view in views:
+        if view.resampling is not None:
+            raise OptionError(f"an audit needs each sample once, got the balanced {view!r}; leave balance out")
+        if view.classes != views[0].classes:
+            raise OptionError(f"the views of an audit must have the same classes, got {views[0]!r} and {view!r}")
+    return Samples(views=tuple(views), classes=views[0].classes)
