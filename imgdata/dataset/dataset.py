@@ -77,7 +77,7 @@ class Split:
             image=image,
             format=index.words("format")[index.array("format")[i]],
             label=int(index.label_N[i]),
-            fields=self._fields(i),
+            fields=self.fields(i),
         )
 
     def __iter__(self) -> Iterator[Sample]:
@@ -86,6 +86,23 @@ class Split:
     def read(self, position: SupportsIndex) -> bytes:
         """Return the encoded image at `position`, as stored. Raises `IndexError`, `ShardError`."""
         return self._read(self._row(position), "offset", "size")
+
+    def fields(self, position: SupportsIndex) -> dict[str, object]:
+        """Return what the sample's `json` member holds, without reading its image; empty where it has none.
+
+        Raises `IndexError`, `ShardError`.
+        """
+        i = self._row(position)
+        if not self.index.has_json or not self.index.array("json_size")[i]:
+            return {}
+        data = self._read(i, "json_offset", "json_size")
+        try:
+            return fields_of(parse_json(data))
+        except ValueError as error:
+            offset = int(self.index.array("json_offset")[i])
+            raise ShardError(
+                f"{self._path(i)}: json member at byte {offset} is no JSON ({error}); `imgdata verify` the folder"
+            ) from error
 
     def find(self, key: str) -> int:
         """Return the position of the sample with `key`. Raises `KeyError` that names similar keys."""
@@ -161,18 +178,6 @@ class Split:
                 f"{self._path(i)}: cut short at byte {end}, {key} ends at byte {offset + size}; copy the shard again"
             )
         return data
-
-    def _fields(self, i: int) -> dict[str, object]:
-        if not self.index.has_json or not self.index.array("json_size")[i]:
-            return {}
-        data = self._read(i, "json_offset", "json_size")
-        try:
-            return fields_of(parse_json(data))
-        except ValueError as error:
-            offset = int(self.index.array("json_offset")[i])
-            raise ShardError(
-                f"{self._path(i)}: json member at byte {offset} is no JSON ({error}); `imgdata verify` the folder"
-            ) from error
 
 
 class Dataset(Mapping[str, Split]):
