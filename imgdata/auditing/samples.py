@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from imgdata.auditing.finding import Place
+from imgdata.backends.shard_files import ShardFiles
 from imgdata.errors import OptionError
 from imgdata.sample import ClassName
 from imgdata.views.view import View
@@ -44,6 +45,25 @@ class Samples:
     def position_M(self) -> NDArray[np.int64]:  # noqa: N802
         """Position of each sample in its split, int64 `(M,)`."""
         return np.concatenate([view.position_N for view in self.views])
+
+    @cached_property
+    def _files_V(self) -> tuple[ShardFiles, ...]:  # noqa: N802
+        return tuple(ShardFiles(view) for view in self.views)
+
+    def read(self, numbers: Sequence[int]) -> list[bytes]:
+        """Return the encoded images of some samples; from several threads as well. Raises `ShardError`."""
+        number_K = np.asarray(numbers, np.int64)
+        found = [b""] * len(number_K)
+        view_K, position_K = self.view_M[number_K], self.position_M[number_K]
+        for which in np.unique(view_K).tolist():
+            files = self._files_V[which]
+            row_R = np.flatnonzero(view_K == which)
+            lease = files.lease(position_K[row_R])
+            for row, position, file in zip(
+                row_R.tolist(), position_K[row_R].tolist(), lease.file_N.tolist(), strict=True
+            ):
+                found[row] = files.read(position, file)
+        return found
 
     def array(self, column: str) -> NDArray[np.generic]:
         """Return a column of numbers of the indices, such as `width` or `xxh64`, `(M,)`."""

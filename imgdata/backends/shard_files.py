@@ -16,6 +16,7 @@ from imgdata.dataset.dataset import Split
 from imgdata.errors import ShardError
 from imgdata.storage.atomic import pread
 from imgdata.storage.reading import open_regular
+from imgdata.views.view import View
 
 LEAST_FILES = 16
 """Files that stay open however low the process's limit is."""
@@ -30,14 +31,15 @@ class Lease:
 
 
 class ShardFiles:
-    """The shards of a split; from half the process's limit of open files on, the longest unused is closed for others.
+    """The shards of a split, or of the split of a view.
 
-    The limit is raised where those in use alone need more: it is 1,024 by default, and three batches of samples from
-    all over 1,000 shards may be in work. Not mapped into memory: a shard that was cut short would end the process.
-    Threads make leases one at a time; a lease may end in any thread.
+    From half the process's limit of open files on, the longest unused is closed for others. The limit is raised where
+    those in use alone need more: it is 1,024 by default, and three batches of samples from all over 1,000 shards may be
+    in work. Not mapped into memory: a shard that was cut short would end the process. Threads make leases one at a
+    time; a lease may end in any thread.
     """
 
-    def __init__(self, split: Split) -> None:
+    def __init__(self, split: Split | View) -> None:
         index = split.index
         index.load(("shard", "offset", "size"))
         self._index = index

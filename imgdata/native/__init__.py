@@ -1,10 +1,13 @@
-"""JPEG bytes and a size -> JPEG bytes; files, places and crops -> a batch of pixels. Compiled, and optional.
+"""JPEG bytes and a size -> JPEG bytes, or thumbnails; files, places and crops -> a batch of pixels.
+
+Compiled, and optional.
 
 RGB is made as late as can be: planes are decoded, resized and encoded at the resolution that their chroma has, in YCbCr
 or gray. Where the compiled module was not built (`AVAILABLE` is false), Pillow and simplejpeg do all.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +62,50 @@ def resize_plane(
 ) -> bytes:
     """Resize as `resize_jpeg` does, alone: uint8 rows of `from_size` (width, height) -> rows of `size`."""
     return _compiled.resize_plane(samples_HW, from_size, size, simd or SIMD[-1])
+
+
+class Thumbnails(NamedTuple):
+    """What `thumbnails` makes of B pictures, as they are stored: no EXIF orientation."""
+
+    luma_BxHxW: NDArray[np.uint8]
+    """The whole pictures in gray, squashed to squares, uint8 `(B, side, side)`."""
+    colour_BxHxWx3: NDArray[np.uint8]
+    """The same in red, green and blue, uint8 `(B, colour_side, colour_side, 3)`."""
+    level_Bx256: NDArray[np.int32]
+    """How many samples of the scaled luma have each value, int32 `(B, 256)`."""
+    edge_Bx256: NDArray[np.int32]
+    """How many samples inside its frame have each strength, int32 `(B, 256)`: half of |4 * centre - its 4 neighbours|,
+    255 at most."""
+    outcome_B: NDArray[np.uint8]
+    """`DONE`, `UNFIT`, `NO_MEMORY`; rows of pictures that are not done are undefined."""
+
+
+def thumbnails(
+    files: Sequence[bytes],
+    size_B2: NDArray[np.int32],
+    *,
+    side: int,
+    colour_side: int,
+    shortest: int,
+    simd: str | None = None,
+) -> Thumbnails:
+    """Return thumbnails of JPEGs whose headers have to say the sizes `size_B2` (width, height).
+
+    Each is decoded once, its sides divided by the largest power of 2 with which the shorter one keeps `shortest`
+    samples: up to 8 by the DCT, the rest by means. `UNFIT` are the JPEGs for which `resize_jpeg` returns None. The GIL
+    is free for the whole work.
+    """
+    count = len(files)
+    found = Thumbnails(
+        np.empty((count, side, side), np.uint8),
+        np.empty((count, colour_side, colour_side, 3), np.uint8),
+        np.empty((count, 256), np.int32),
+        np.empty((count, 256), np.int32),
+        np.empty(count, np.uint8),
+    )
+    arrays = (np.ascontiguousarray(size_B2, np.int32), *found)
+    _compiled.thumbnails(tuple(files), arrays, side, colour_side, shortest, simd or SIMD[-1])
+    return found
 
 
 class Job:

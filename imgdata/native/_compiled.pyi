@@ -17,6 +17,15 @@ def resize_jpeg(
     /,
 ) -> bytes | None: ...
 def resize_plane(samples: bytes, from_size: tuple[int, int], size: tuple[int, int], simd: str, /) -> bytes: ...
+def thumbnails(
+    files: tuple[bytes, ...],
+    arrays: tuple[NDArray[Any], ...],
+    luma_side: int,
+    colour_side: int,
+    shortest: int,
+    simd: str,
+    /,
+) -> None: ...
 
 @final
 class Job:

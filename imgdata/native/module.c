@@ -2,6 +2,7 @@
 #include "batch.h"
 #include "planes.h"
 #include "resample.h"
+#include "thumbnail.h"
 #include "turbo.h"
 
 #include <stdlib.h>
@@ -165,6 +166,105 @@ end:
     return result;
 }
 
+typedef enum { PICTURE_SIZES, LUMA, COLOUR, PICTURE_LEVELS, PICTURE_EDGES, PICTURE_OUTCOMES, THUMBNAIL_ARRAYS } ThumbnailArray;
+
+typedef struct {
+    Thumbnail place; /* of the first picture */
+    int shortest;
+    Simd simd;
+} ThumbnailOptions;
+
+/* Pointers to the bytes of all pictures stay valid: the tuple holds them. */
+static void make_thumbnails(PyObject *files, const int32_t *sizes, uint8_t *outcomes, const ThumbnailOptions *options)
+{
+    const Thumbnail *first = &options->place;
+    size_t luma_bytes = (size_t)(first->luma_side * first->luma_side);
+    size_t colour_bytes = 3 * (size_t)(first->colour_side * first->colour_side);
+
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(files); i++) {
+        PyObject *file = PyTuple_GET_ITEM(files, i);
+        size_t at = (size_t)i;
+        Thumbnail to = {first->luma_side, first->colour_side, first->luma + at * luma_bytes,
+                        first->colour + at * colour_bytes, first->levels + at * LEVELS, first->edges + at * LEVELS};
+        Scratch scratch = scratch_begin();
+        Outcome outcome = thumbnail_jpeg((const uint8_t *)PyBytes_AS_STRING(file), (size_t)PyBytes_GET_SIZE(file),
+                                         sizes[2 * i], sizes[2 * i + 1], options->shortest, &to, options->simd, &scratch);
+        scratch_end(&scratch);
+        outcomes[i] = (uint8_t)outcome;
+    }
+}
+
+static int check_thumbnails(PyObject *files, const Py_buffer arrays[], const Thumbnail *first)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(files);
+    Py_ssize_t luma = (Py_ssize_t)first->luma_side * first->luma_side;
+    Py_ssize_t colour = 3 * (Py_ssize_t)first->colour_side * first->colour_side, levels = LEVELS * 4;
+    Py_ssize_t bytes[THUMBNAIL_ARRAYS] = {8, luma, colour, levels, levels, 1};
+
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (!PyBytes_Check(PyTuple_GET_ITEM(files, i))) {
+            PyErr_Format(PyExc_TypeError, "file %zd must be bytes", i);
+            return 0;
+        }
+    for (int array = 0; array < THUMBNAIL_ARRAYS; array++)
+        if (arrays[array].len != count * bytes[array]) {
+            PyErr_Format(PyExc_ValueError, "array %d must have %zd rows of %zd bytes, got %zd bytes", array, count,
+                         bytes[array], arrays[array].len);
+            return 0;
+        }
+    for (Py_ssize_t i = 0; i < 2 * count; i++) {
+        int32_t side = ((const int32_t *)arrays[PICTURE_SIZES].buf)[i];
+        if (side < 1 || side > JPEG_MAX_DIMENSION) {
+            PyErr_Format(PyExc_ValueError, "sides must be 1 to %d pixels, got %d", (int)JPEG_MAX_DIMENSION, (int)side);
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static PyObject *thumbnails(PyObject *module, PyObject *args)
+{
+    PyObject *files, *arrays;
+    Py_buffer held[THUMBNAIL_ARRAYS];
+    ThumbnailOptions options = {.place = {0}};
+    const char *simd;
+    PyObject *result = NULL;
+    int count = 0;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "O!O!iiis", &PyTuple_Type, &files, &PyTuple_Type, &arrays, &options.place.luma_side,
+                          &options.place.colour_side, &options.shortest, &simd))
+        return NULL;
+    if (PyTuple_GET_SIZE(arrays) != THUMBNAIL_ARRAYS || options.place.luma_side < 1 || options.place.luma_side > 1024 ||
+        options.place.colour_side < 1 || options.place.colour_side > 1024 || options.shortest < 1 ||
+        options.shortest > JPEG_MAX_DIMENSION) {
+        PyErr_SetString(PyExc_ValueError, "arrays, sides or shortest is out of range");
+        return NULL;
+    }
+    if (!simd_named(simd, &options.simd))
+        return NULL;
+    for (; count < THUMBNAIL_ARRAYS; count++)
+        if (PyObject_GetBuffer(PyTuple_GET_ITEM(arrays, count), &held[count],
+                               PyBUF_C_CONTIGUOUS | (count > PICTURE_SIZES ? PyBUF_WRITABLE : 0)) != 0)
+            goto end;
+    if (!check_thumbnails(files, held, &options.place))
+        goto end;
+    options.place.luma = held[LUMA].buf;
+    options.place.colour = held[COLOUR].buf;
+    options.place.levels = held[PICTURE_LEVELS].buf;
+    options.place.edges = held[PICTURE_EDGES].buf;
+
+    Py_BEGIN_ALLOW_THREADS
+    make_thumbnails(files, held[PICTURE_SIZES].buf, held[PICTURE_OUTCOMES].buf, &options);
+    Py_END_ALLOW_THREADS
+
+    result = Py_NewRef(Py_None);
+end:
+    while (count > 0)
+        PyBuffer_Release(&held[--count]);
+    return result;
+}
+
 static int fill(PyObject *module)
 {
     PyObject *names = PyTuple_New((Py_ssize_t)best_simd() + 1);
@@ -207,6 +307,7 @@ static int clear_state(PyObject *module)
 static PyMethodDef METHODS[] = {
     {"resize_jpeg", resize_jpeg, METH_VARARGS, NULL},
     {"resize_plane", resize_plane, METH_VARARGS, NULL},
+    {"thumbnails", thumbnails, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -14,6 +14,8 @@ _SHARE = 0.1
 """Of the disk, at most, unless `IMGDATA_CACHE_GB` says otherwise."""
 _ABANDONED_S = 3600.0
 """A file that no process has finished for so long belongs to one that was killed."""
+_WHAT = {"audit": "audit", "resident": "decoded split"}
+"""Folder in the cache folder -> what it keeps."""
 _LOCK, _UNFINISHED = ".lock", ".tmp"
 
 
@@ -114,8 +116,8 @@ def _files() -> list[Path]:
 
 
 def _what(path: Path) -> str:
-    if path.parent.name == "resident":
-        return "decoded split"
+    if path.parent.name in _WHAT:
+        return _WHAT[path.parent.name]
     return "DALI's limits" if path.name.startswith("dali-") else "other"
 
 
