@@ -25,6 +25,7 @@ SECTIONS = {
         "inspect": "Show splits, classes, sizes, views and pictures.",
         "verify": "Check shards and sidecars, down to every byte.",
         "trace": "Follow real samples through every stage.",
+        "audit": "Find wrong labels, duplicates, leaks, poor pictures, bias.",
         "parity": "Compare pixels with torchvision's, on your own images.",
     },
     "Load and measure": {

@@ -17,6 +17,7 @@ SECTIONS = {
     "Views": ("views",),
     "Train": ("training", "models"),
     "Use a trained network": ("inference",),
+    "Audit": ("auditing",),
     "Measure": ("measure",),
     "Errors": ("errors",),
 }

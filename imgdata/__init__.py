@@ -23,6 +23,12 @@ from imgdata.version import __version__
 
 if TYPE_CHECKING:
     from imgdata import recipes, views
+    from imgdata.auditing.finding import Finding, Place
+    from imgdata.auditing.findings_file import read_findings
+    from imgdata.auditing.fix import Applied, Fixed, fixed_view
+    from imgdata.auditing.options import AuditOptions
+    from imgdata.auditing.result import AuditResult, CheckResult
+    from imgdata.auditing.run import audit
     from imgdata.backends.dali.webdataset_pipeline import dali_pipeline
     from imgdata.dataset.dataset import Dataset, Split, open
     from imgdata.dataset.summary import Summary, inspect
@@ -72,6 +78,16 @@ if TYPE_CHECKING:
 _PLACES = {
     "recipes": "recipes",
     "views": "views",
+    "Finding": "auditing.finding",
+    "Place": "auditing.finding",
+    "read_findings": "auditing.findings_file",
+    "Applied": "auditing.fix",
+    "Fixed": "auditing.fix",
+    "fixed_view": "auditing.fix",
+    "AuditOptions": "auditing.options",
+    "AuditResult": "auditing.result",
+    "CheckResult": "auditing.result",
+    "audit": "auditing.run",
     "dali_pipeline": "backends.dali.webdataset_pipeline",
     "Dataset": "dataset.dataset",
     "Split": "dataset.dataset",
@@ -154,11 +170,15 @@ _PLACES = {
 """Public names -> the modules below `imgdata` that define them."""
 
 __all__ = [
+    "Applied",
+    "AuditOptions",
+    "AuditResult",
     "BadImage",
     "BadImageWarning",
     "Batch",
     "BenchOptions",
     "BenchResult",
+    "CheckResult",
     "ClassName",
     "ClassScore",
     "Confusion",
@@ -172,6 +192,8 @@ __all__ = [
     "Fault",
     "Features",
     "Figures",
+    "Finding",
+    "Fixed",
     "ImageError",
     "ImgdataError",
     "Loader",
@@ -181,6 +203,7 @@ __all__ = [
     "OutputError",
     "Parity",
     "PeerFigures",
+    "Place",
     "Predicted",
     "PredictedDataset",
     "Prediction",
@@ -210,6 +233,7 @@ __all__ = [
     "__version__",
     "advice_for_run",
     "advice_for_wait",
+    "audit",
     "bench",
     "class_weights",
     "contact_sheet",
@@ -221,6 +245,7 @@ __all__ = [
     "export",
     "export_model",
     "features",
+    "fixed_view",
     "index",
     "inspect",
     "list_views",
@@ -235,6 +260,7 @@ __all__ = [
     "predict",
     "predict_dataset",
     "rank_and_world",
+    "read_findings",
     "recipes",
     "save_picture",
     "save_view",

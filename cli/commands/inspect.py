@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from ..display.view import print_view
 from ..options.common import RECIPE_HELP, dataset_argument, json_option
 
 _FEW = 5
@@ -13,7 +14,7 @@ _FEW = 5
 
 @click.command(short_help="Show splits, classes, sizes, views and pictures.")
 @dataset_argument
-@click.option("--split", metavar="NAME", help="Split of --sample and --sheet.  [the first]")
+@click.option("--split", metavar="NAME", help="Split of --sample, --sheet and --view.  [the first]")
 @click.option("--all-classes", is_flag=True, help="List every class.")
 @click.option("--sample", "key", metavar="KEY", help="Print the facts of this sample.")
 @click.option(
@@ -25,6 +26,7 @@ _FEW = 5
     type=click.Path(path_type=Path, dir_okay=False),
     help="Draw pictures of each class on one sheet.",
 )
+@click.option("--view", metavar="VIEW", help="Show what a saved view, or steps, leave out and relabel, and why.")
 @click.option("--augmented", is_flag=True, help="Draw what training gets: a sample a row, as the recipe makes it.")
 @click.option("--recipe", metavar="NAME|FILE", help=f"{RECIPE_HELP} For --augmented.  [by picture size]")
 @json_option("all figures")
@@ -35,6 +37,7 @@ def command(
     key: str | None,
     output: Path | None,
     sheet: Path | None,
+    view: str | None,
     augmented: bool,
     recipe: str | None,
     as_json: bool,
@@ -45,6 +48,7 @@ def command(
       imgdata inspect out/
       imgdata inspect out/ --sheet sheet.png
       imgdata inspect out/ --sheet made.png --augmented --recipe cifar_train
+      imgdata inspect out/ --view clean
       imgdata inspect out/ --sample n01440764/n01440764_10026 -o tench.jpg
     """  # noqa: D301
     from imgdata.errors import OptionError
@@ -53,7 +57,11 @@ def command(
         raise OptionError("-o needs --sample KEY, whose image it writes")
     if (augmented or recipe is not None) and sheet is None:
         raise OptionError(f"--{'augmented' if augmented else 'recipe'} needs --sheet FILE.png, which it draws")
-    if key is not None:
+    if view is not None:
+        if key is not None or sheet is not None:
+            raise OptionError(f"--view shows what the view does; leave --{'sheet' if sheet else 'sample'} out")
+        print_view(dataset, view, split, as_json)
+    elif key is not None:
         _print_sample(dataset, key, split, output, as_json)
     elif sheet is not None:
         _save_sheet(dataset, sheet, split, augmented, recipe)

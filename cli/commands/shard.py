@@ -66,6 +66,13 @@ def byte_size(text: str) -> int:
 @click.option(
     "--exclude", multiple=True, help="Leave out names that match, such as 'train/cat/*.png'; may be repeated."
 )
+@click.option(
+    "--view",
+    "views",
+    multiple=True,
+    metavar="VIEW",
+    help="Of a SOURCE that is a dataset: only the samples of this view, under its labels; may be repeated.",
+)
 @click.option("--name", help="First part of the file names.  [default: from the source]")
 @click.option("--shard-size", type=byte_size, metavar="SIZE", default="256MB", show_default=True, help="Largest tar.")
 @click.option("--shard-samples", type=click.IntRange(min=1), help="Samples per tar, instead of a size.")
@@ -172,6 +179,7 @@ def command(source: str, out: Path, **options: Any) -> None:
         shard_samples=options["shard_samples"],
         classes=_class_ids(options["classes"]),
         exclude=options["exclude"],
+        views=options["views"],
         split=parse_fractions(options["fractions"]) if options["fractions"] else {},
         seed=options["seed"],
         shuffle=not options["no_shuffle"],

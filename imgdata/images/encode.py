@@ -159,7 +159,7 @@ def reencode(data: bytes, info: ImageInfo, encoding: Encoding, *, extension: str
         return planes, stored
     image = _resized(_decoded(data, info, size), size)
     if info.orientation != 1:
-        image = image.transpose(_UPRIGHT[info.orientation])
+        image = image.transpose(UPRIGHT[info.orientation])
     if extension == "webp":
         image = image.convert("RGB")
     encoded = _encoded(image, extension, encoding.quality)
@@ -192,7 +192,7 @@ def repair(data: bytes, info: ImageInfo, *, extension: str, quality: int = 90) -
     return reencode(data, info, Encoding(quality=quality), extension=extension)
 
 
-_UPRIGHT = {
+UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,

@@ -30,6 +30,7 @@ from imgdata.shards.plan import Plan, describe, make_plan
 from imgdata.shards.prepare import read_and_prepare
 from imgdata.shards.record import ShardReport, read_record
 from imgdata.shards.select import exclude, select_classes
+from imgdata.shards.select_views import select_views
 from imgdata.shards.sidecars import dali_index_path
 from imgdata.shards.split import apply_split
 from imgdata.sources.detect import list_source
@@ -318,7 +319,8 @@ def _spooled(dataset: object, job: JobFolder, title: str, names: Sequence[Any] |
 
 def _listed(path: str, read: SourceOptions | None, options: ShardOptions) -> Listing:
     read = dataclasses.replace(read or SourceOptions(), exclude=options.exclude)
-    return selected(list_source(path, read), options)
+    listing = list_source(path, read)
+    return selected(select_views(listing, path, options.views) if options.views else listing, options)
 
 
 def selected(listing: Listing, options: ShardOptions) -> Listing:

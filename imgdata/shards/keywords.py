@@ -40,9 +40,10 @@ class WriterKeywords(TypedDict, total=False):
 
 
 class ShardKeywords(WriterKeywords, total=False):
-    """The keywords of `WriterKeywords`, the classes to keep, and every field of `SourceOptions`."""
+    """The keywords of `WriterKeywords`, the classes and views to keep, and every field of `SourceOptions`."""
 
     classes: str | Sequence[str]
+    views: str | Sequence[str]
     kind: str | None
     """Layout of the source: `--source` of the command."""
     labels: Literal["fine", "coarse"]
@@ -94,10 +95,10 @@ def with_keywords(
         values["split"] = parse_fractions(values["split"])
     if isinstance(values.get("classes"), str):
         values["classes"] = [one.strip() for one in values["classes"].split(",") if one.strip()]
-    for name in ("exclude", "image_ext"):
+    for name in ("exclude", "image_ext", "views"):
         if isinstance(values.get(name), str):
             values[name] = (values[name],)
-    for name in ("classes", "exclude", "image_ext"):
+    for name in ("classes", "exclude", "image_ext", "views"):
         if name in values:
             values[name] = tuple(values[name])
     for name in ("devkit", "table"):

@@ -27,6 +27,8 @@ class ShardOptions:
     """Ids of the classes to keep; empty: all."""
     exclude: tuple[str, ...] = ()
     """Patterns of source names to leave out, such as `train/cat/*.png`."""
+    views: tuple[str, ...] = ()
+    """Views of a source that is a dataset: saved ones, each in place of its split, or steps for all other splits."""
     split: Mapping[str, float] = field(default_factory=dict)
     """Fractions that cut a source without splits, such as `{"train": 0.9, "val": 0.1}`."""
     seed: int = 0
@@ -61,7 +63,7 @@ class ShardOptions:
         ):
             if value not in words:
                 raise OptionError(f"{option} must be {', '.join(words[:-1])} or {words[-1]}, got {value!r}")
-        for option, texts in (("classes", self.classes), ("exclude", self.exclude)):
+        for option, texts in (("classes", self.classes), ("exclude", self.exclude), ("views", self.views)):
             if isinstance(texts, str):
                 raise OptionError(f"{option} must be a sequence of texts, got {texts!r}; write ({texts!r},)")
         for name in self.split:
@@ -80,7 +82,9 @@ class ShardOptions:
         values = dataclasses.asdict(self)
         values.update(values.pop("encoding"))
         values |= {"split": dict(self.split), "classes": list(self.classes), "exclude": list(self.exclude)}
-        return values
+        # Not where there are none: datasets and runs from before have no such option.
+        views = list(values.pop("views"))
+        return values | ({"views": views} if views else {})
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:

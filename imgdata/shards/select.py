@@ -29,7 +29,7 @@ def select_classes(listing: Listing, ids: Sequence[str]) -> Listing:
     kept = sorted({known[one] for one in ids})
     new_label = np.full(len(listing.classes), -1, np.int32)
     new_label[kept] = np.arange(len(kept), dtype=np.int32)
-    chosen = _rows(listing, np.isin(listing.label_N, kept), "of other classes")
+    chosen = select_rows(listing, np.isin(listing.label_N, kept), "of other classes")
     return dataclasses.replace(
         chosen, label_N=new_label[chosen.label_N], classes=tuple(listing.classes[index] for index in kept)
     )
@@ -50,10 +50,10 @@ def exclude(listing: Listing, patterns: Sequence[str]) -> Listing:
         if not matching_N.any() and not listing.excluded.get(pattern):
             raise OptionError(f"exclude: {pattern!r} matches none of the {len(listing)} names, such as {names[0]!r}")
         kept_N &= ~matching_N
-    return _rows(listing, kept_N, "excluded")
+    return select_rows(listing, kept_N, "excluded")
 
 
-def _rows(listing: Listing, kept_N: NDArray[np.bool_], what: str) -> Listing:
+def select_rows(listing: Listing, kept_N: NDArray[np.bool_], what: str) -> Listing:
     """Return the rows where `kept_N` is true; the others are counted, and splits without any rows left are dropped."""
     if not kept_N.any():
         raise OptionError(f"nothing is left of the {len(listing)} images of {listing.title}")

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from imgdata.errors import OptionError
-from imgdata.views.key_table import _read_text, class_numbers, key_positions
+from imgdata.views.key_table import class_numbers, key_positions, read_keys
 from imgdata.views.text import Condition, Step, parse_conditions, read_files
 from imgdata.views.view import View, select_rows
 
@@ -49,7 +49,9 @@ def where(view: View, conditions: str) -> View:
 
 
 def exclude(view: View, keys: Sequence[str] | Path) -> View:
-    """Drop the samples with these keys, or with the keys in a text file, one a line.
+    """Drop the samples with these keys, or with those in a file: one a line, or a CSV file with a column `key`.
+
+    In a CSV file `key` is the first of several columns; the others, such as `reason`, are for people.
 
     Raises `OptionError` for a key that the split doesn't have: a slip would go unnoticed.
     """
@@ -60,7 +62,7 @@ def exclude(view: View, keys: Sequence[str] | Path) -> View:
 
 def exclude_step(view: View, step: Step) -> View:
     """Apply `exclude` as a step, with the contents of its file."""
-    keys = [*step.values, *(line for line in _read_text(step).splitlines() if line.strip())]
+    keys = [*step.values, *read_keys(step)]
     if not keys:
         raise OptionError(f"exclude: must have keys or a file of them, got {str(step)!r}")
     excluded_N = key_positions(view, keys, "exclude")

@@ -1,10 +1,10 @@
 """Keys or class names in a CSV file or a step -> rows of a view, class indices."""
 
+import codecs
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -76,6 +76,18 @@ def read_key_table(step: Step, column: str) -> dict[str, str]:
     return cells
 
 
+def read_keys(step: Step) -> list[str]:
+    """Read the keys of the step's file: one a line, or the column `key` of a CSV file that has further columns."""
+    if is_table(step):
+        return list(read_key_table(step, "key"))
+    return [line for line in _read_text(step).splitlines() if line.strip()]
+
+
+def is_table(step: Step) -> bool:
+    """Return whether the step's file is a CSV file whose first line names `key` and further columns."""
+    return (step.data or b"").removeprefix(codecs.BOM_UTF8).startswith(b"key,")
+
+
 def _read_text(step: Step) -> str:
     try:
         return (step.data or b"").decode("utf-8-sig")
@@ -83,8 +95,8 @@ def _read_text(step: Step) -> str:
         raise OptionError(f"{step.file}: must be text in UTF-8, got byte {error.start} that is not") from error
 
 
-def csv_bytes(head: tuple[str, str], rows: Any) -> bytes:
-    """Return a CSV file of two columns, UTF-8."""
+def csv_bytes(head: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """Return a CSV file with these columns, UTF-8."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([head, *rows])
     return text.getvalue().encode()

@@ -20,7 +20,7 @@ from imgdata.storage.atomic import write_atomic
 from imgdata.storage.reading import read_json
 from imgdata.views.balance import balance_step
 from imgdata.views.filters import exclude_step, where
-from imgdata.views.key_table import whole_number
+from imgdata.views.key_table import is_table, whole_number
 from imgdata.views.relabel import relabel_step
 from imgdata.views.subsets import fold, per_class, subset_count, subset_fraction
 from imgdata.views.text import STEP_NAMES, Step, parse_view, read_files
@@ -81,7 +81,7 @@ def save_view(view: View, name: str, *, overwrite: bool = False) -> Path:
         if step.file is not None and step.data is not None:
             # By contents: a view of the same name that is being replaced keeps its own files until the end.
             digest = hashlib.sha256(step.data).hexdigest()
-            copy = f"{name}.{number}-{digest[:8]}{'.txt' if step.name == 'exclude' else '.csv'}"
+            copy = f"{name}.{number}-{digest[:8]}{_suffix(step)}"
             write_atomic(folder / copy, step.data)
             files[copy] = digest
             step = step.with_file(copy)
@@ -101,6 +101,10 @@ def save_view(view: View, name: str, *, overwrite: bool = False) -> Path:
     write_atomic(path, json_bytes(content))
     _remove_old_files(folder, name, files)
     return path
+
+
+def _suffix(step: Step) -> str:
+    return ".txt" if step.name == "exclude" and not is_table(step) else ".csv"
 
 
 def load_view(dataset: Dataset, name: str) -> View:
