@@ -12,7 +12,7 @@ from ..options.common import json_option
 @click.option("--clear", is_flag=True, help="Remove everything.")
 @json_option("the content")
 def command(clear: bool, as_json: bool) -> None:
-    """Show what the cache folder holds: decoded pictures of small datasets, and what DALI can't decode.
+    """Show what the cache folder holds: decoded pictures of small datasets, facts of audits, what DALI can't decode.
 
     Everything can be made again. The folder is $IMGDATA_CACHE, else ~/.cache/imgdata. It may hold a tenth of its disk,
     or $IMGDATA_CACHE_GB times 10^9 bytes.

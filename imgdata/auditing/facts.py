@@ -22,11 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
-import simplejpeg
 from numpy.typing import NDArray
 
-from imgdata import native
 from imgdata.auditing.fact_files import FORMAT_VERSION, ROW_BYTES, Part, Writer, read_columns, read_journal
 from imgdata.auditing.hashes import QUERIES, hashes
 from imgdata.auditing.outcome import Progress
@@ -36,6 +33,7 @@ from imgdata.dataset.index import index_id
 from imgdata.dataset.manifest import read_manifest
 from imgdata.devices import own_cores
 from imgdata.errors import ImageError, ImgdataError, OutputError
+from imgdata.images.encode import encoder
 from imgdata.storage.atomic import output_error
 from imgdata.storage.cache_folder import cache_folder, cache_limit, make_room
 from imgdata.storage.locks import locked
@@ -74,7 +72,7 @@ class Facts:
     """Standard deviation of luma, 0 to 0.5."""
     sharpness_M: NDArray[np.float32]
     """Edges of the sharpest hundredth of the picture over its range of luma: 1 or more for a step between two pixels,
-    0.3 and more in most photographs, below 0.1 where nothing is in focus."""
+    0.5 and more in most photographs, below 0.1 where nothing is in focus."""
     entropy_M: NDArray[np.float32]
     """Bits of information in a pixel's luma by itself, 0 to 8."""
     colourfulness_M: NDArray[np.float32]
@@ -151,9 +149,7 @@ def _key(samples: Samples) -> str:
             digest.update(index.array(column).astype("<i4").tobytes())
         digest.update(repr(index.words("format")).encode())
         digests.append([index_id(index), digest.hexdigest()])
-    libjpeg = native.libjpeg_version() if native.AVAILABLE else None
-    decoders = [libjpeg, simplejpeg.__version__, PIL.__version__]
-    content = [FORMAT_VERSION, FIGURES, repr(QUERIES), ROW_BYTES, decoders, _max_pixels(samples), digests]
+    content = [FORMAT_VERSION, FIGURES, repr(QUERIES), ROW_BYTES, encoder(), _max_pixels(samples), digests]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
@@ -248,7 +244,8 @@ def _cuts(size_M: NDArray[Any], start: int) -> Iterator[tuple[int, int]]:
 def _look(samples: Samples, columns: _IndexColumns, first: int, last: int, max_pixels: int) -> Part:
     files = samples.read(range(first, last))
     rows = slice(first, last)
-    try:
+    pixels: Pixels | None = None
+    with suppress(MemoryError):
         pixels = look(
             files,
             formats=[columns.formats[code] for code in columns.format_M[rows].tolist()],
@@ -256,12 +253,13 @@ def _look(samples: Samples, columns: _IndexColumns, first: int, last: int, max_p
             orientation_B=columns.orientation_M[rows],
             max_pixels=max_pixels,
         )
-    except MemoryError as error:
+    if pixels is None:
+        # Not inside the handler, whose traceback holds what was decoded so far.
         keys = samples.texts("key", [first, last - 1])
         raise ImgdataError(
             f"not enough memory to decode one of the images {keys[0]} to {keys[1]}; use fewer threads, or set "
             "IMGDATA_MAX_PIXELS to leave large images out"
-        ) from error
+        )
     return _with_hashes(pixels)
 
 

@@ -249,8 +249,17 @@ def _sharpness(level_Bx256: NDArray[np.int32], edge_Bx256: NDArray[np.int32]) ->
     picture of one or two pixels has no inside, and 1.
     """
     range_B = quantile(level_Bx256, 0.99) - quantile(level_Bx256, 0.01)
-    sharp_B = 2 * quantile(edge_Bx256, 0.99) / np.maximum(range_B, 1)
+    sharp_B = 2 * _mean_of_highest(edge_Bx256, 0.01) / np.maximum(range_B, 1)
     return np.where(edge_Bx256.any(axis=1), sharp_B, 1.0)
+
+
+def _mean_of_highest(count_Bx256: NDArray[np.int32], share: float) -> NDArray[np.float64]:
+    """Return the mean of the highest `share` of the counted values, at least one, `(B,)`."""
+    wanted_Bx1 = np.maximum(np.ceil(share * count_Bx256.sum(axis=1, keepdims=True)), 1)
+    falling_Bx256 = count_Bx256[:, ::-1]
+    above_Bx256 = np.cumsum(falling_Bx256, axis=1, dtype=np.int64) - falling_Bx256
+    taken_Bx256 = np.clip(wanted_Bx1 - above_Bx256, 0, falling_Bx256)
+    return np.asarray(taken_Bx256 @ np.arange(255, -1, -1) / wanted_Bx1[:, 0])
 
 
 def _colourfulness(colour_BxHxWx3: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -45,7 +45,7 @@ CleanVision takes 0.32 of a brightness that weighs red and blue less."""
 BRIGHT_DARK = 0.95
 """Where 95 % of the picture are brighter, little but white is left; also CleanVision's limit."""
 BLURRED_SHARPNESS = 0.1
-"""What a Gaussian blur of 6 pixels leaves of photographs of 500x375, whose sharpness is 0.3 to 2."""
+"""What a Gaussian blur of 6 or 7 pixels leaves of photographs of 500x375, whose sharpness is 0.5 to 2.6."""
 LOW_ENTROPY = 3.0
 """Bits: as in a picture of 8 equal levels; photographs have 5 to 7.8. Also CleanVision's limit."""
 GRAY_COLOURFULNESS = 0.008
