@@ -108,6 +108,33 @@ def thumbnails(
     return found
 
 
+def nearest(
+    *,
+    target_T4: NDArray[np.uint64],
+    number_T: NDArray[np.int32],
+    start_V: NDArray[np.int32],
+    query_R4: NDArray[np.uint64],
+    limit_R: NDArray[np.int32],
+    found_RK: NDArray[np.int32],
+    distance_RK: NDArray[np.uint8],
+    count_R: NDArray[np.int32],
+    row_P: NDArray[np.int32],
+    chunk: int,
+    bits: int,
+    radius: int,
+) -> None:
+    """Add to what the rows `row_P` of `query_R4` have found: hashes whose `chunk` is the same but for one bit at most.
+
+    `target_T4` are sorted by the lowest `bits` of their 16-bit chunk, then by `number_T`; those of value v start at
+    `start_V[v]`. A row keeps, ascending in `found_RK`, the first K numbers that are below its `limit_R` and whose hash
+    differs in at most `radius` bits; `count_R` says how many those are. The GIL is free for the whole work; calls in
+    other threads must have other rows. Arrays are C-contiguous and have exactly these types.
+    """
+    most = found_RK.shape[1]
+    arrays = (target_T4, number_T, start_V, query_R4, limit_R, found_RK, distance_RK, count_R, row_P)
+    _compiled.nearest(*arrays, chunk, bits, radius, most)
+
+
 class Job:
     """Pictures that the threads of a `Pool` are making. Dropping the job cancels it."""
 

@@ -2,6 +2,7 @@
 
 from typing import Any, final
 
+import numpy as np
 from numpy.typing import NDArray
 
 LIBJPEG_TURBO: str
@@ -16,6 +17,22 @@ def resize_jpeg(
     simd: str,
     /,
 ) -> bytes | None: ...
+def nearest(
+    targets: NDArray[np.uint64],
+    numbers: NDArray[np.int32],
+    starts: NDArray[np.int32],
+    queries: NDArray[np.uint64],
+    limits: NDArray[np.int32],
+    found: NDArray[np.int32],
+    distances: NDArray[np.uint8],
+    counts: NDArray[np.int32],
+    rows: NDArray[np.int32],
+    chunk: int,
+    bits: int,
+    radius: int,
+    most: int,
+    /,
+) -> None: ...
 def resize_plane(samples: bytes, from_size: tuple[int, int], size: tuple[int, int], simd: str, /) -> bytes: ...
 def thumbnails(
     files: tuple[bytes, ...],

@@ -1,5 +1,6 @@
 /* The Python face: imgdata.native._compiled. */
 #include "batch.h"
+#include "nearest.h"
 #include "planes.h"
 #include "resample.h"
 #include "thumbnail.h"
@@ -305,6 +306,7 @@ static int clear_state(PyObject *module)
 }
 
 static PyMethodDef METHODS[] = {
+    {"nearest", nearest, METH_VARARGS, NULL},
     {"resize_jpeg", resize_jpeg, METH_VARARGS, NULL},
     {"resize_plane", resize_plane, METH_VARARGS, NULL},
     {"thumbnails", thumbnails, METH_VARARGS, NULL},
