@@ -23,6 +23,7 @@ MOST = 16
 """Pairs that are kept of a query: those with the lowest numbers."""
 
 _CHUNKS, _CHUNK_BITS = 16, 16
+_FEW = 2048  # Hashes of which comparing each with each takes less than to make an index.
 _ROWS = 1 << 20  # Queries at a time: 130 MB.
 _PIECE = 1 << 15  # Queries between two looks at Ctrl-C: a fraction of a second.
 _CANDIDATES = 1 << 19  # Comparisons at a time where there is no compiled module: 60 MB.
@@ -52,31 +53,32 @@ class _Found:
 
 
 def find_pairs(
-    hash_CQ4: NDArray[np.uint64],
+    hash_MQ4: NDArray[np.uint64],
+    number_C: NDArray[np.int64],
     *,
     symmetric: Sequence[bool],
     most: int = MOST,
     threads: int | None = None,
-    compiled: bool = native.AVAILABLE,
     progress: Progress | None = None,
     block_rows: int = _ROWS,
 ) -> Iterator[Pairs]:
     """Yield, for some pictures at a time, all pairs of a query and another picture's whole hash within `RADIUS`.
 
+    The C pictures are those of rows `number_C`, numbered 0 to C - 1 in the pairs; the hashes may be a mapped file.
     Query 0 is the whole picture's. Of a query that is `symmetric` (near a picture exactly where that picture's is near
     its own) only pairs with lower numbers are found, of others those with any number; the `most` lowest of each. Whole
     hashes should differ from each other: many that are equal cost as many comparisons.
 
     Memory: 40 bytes a picture and 130 MB. `threads` defaults to the cores of this process.
     """
-    count, queries = hash_CQ4.shape[:2]
-    whole_C4 = np.ascontiguousarray(hash_CQ4[:, 0])
+    count, queries = len(number_C), hash_MQ4.shape[1]
+    whole_C4 = np.ascontiguousarray(hash_MQ4[number_C, 0])
     bits = _bits_that_pay(whole_C4)
     owners = max(1, block_rows // queries)
     chunks = _CHUNKS if bits else 1
     with ThreadPoolExecutor(threads or len(own_cores())) as pool:
         for start in range(0, count, owners):
-            query_R4 = np.ascontiguousarray(hash_CQ4[start : start + owners]).reshape(-1, WORDS)
+            query_R4 = np.ascontiguousarray(hash_MQ4[number_C[start : start + owners]]).reshape(-1, WORDS)
             owner_R = np.repeat(np.arange(start, min(start + owners, count)), queries)
             limit_R = np.where(np.tile(symmetric, len(owner_R) // queries), owner_R, count).astype(np.int32)
             rows = len(owner_R)
@@ -85,9 +87,9 @@ def find_pairs(
                 np.zeros((rows, most + 1), np.int32), np.zeros((rows, most + 1), np.uint8), np.zeros(rows, np.int32)
             )
             for chunk in range(chunks):
-                _search_chunk(whole_C4, query_R4, limit_R, found, chunk, bits, pool, compiled)
+                _search_chunk(whole_C4, query_R4, limit_R, found, chunk, bits, pool)
                 if progress is not None:
-                    progress(min(start + owners, count) * queries * (chunk + 1) // chunks, count * queries)
+                    progress(start * queries + rows * (chunk + 1) // chunks, count * queries)
             yield _pairs(found, owner_R, queries, most)
 
 
@@ -96,6 +98,8 @@ def _bits_that_pay(whole_C4: NDArray[np.uint64]) -> int:
 
     The work is known before it is done: the numbers of hashes with each value of a chunk.
     """
+    if len(whole_C4) <= _FEW:
+        return 0
     compared = 0
     for chunk in range(_CHUNKS):
         count_V = np.bincount(_values(whole_C4, chunk, _CHUNK_BITS), minlength=1 << _CHUNK_BITS).astype(np.float64)
@@ -112,7 +116,6 @@ def _search_chunk(
     chunk: int,
     bits: int,
     pool: ThreadPoolExecutor,
-    compiled: bool,
 ) -> None:
     """Add what the rows find by one chunk; all threads have other rows, so none waits for another."""
     value_T = _values(whole_C4, chunk, bits)
@@ -124,7 +127,7 @@ def _search_chunk(
 
     def search(start: int) -> None:
         row_P = row_R[start : start + _PIECE]
-        if compiled:
+        if native.AVAILABLE:
             native.nearest(
                 target_T4=target_T4,
                 number_T=number_T,
