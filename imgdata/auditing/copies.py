@@ -27,6 +27,7 @@ EXACT = 2
 
 _OTHER_COLOUR = 0.1  # Difference of the means of red less green, or blue less green, as a part of the range.
 _UNLIKE = 8  # Pictures with equal hashes that may be unlike each other; more are not compared.
+_FLAT_LEVELS = 4  # Levels, of 255, between means of flat pictures that are compared; decoders differ by one.
 _DECODED = 16  # Pictures that a thread decodes before the next look at Ctrl-C.
 _SYMMETRIC = tuple(query.box == WHOLE for query in QUERIES)
 _WHAT_Q = np.array([4 if query.cropped else 3 if query.mirrored else 2 for query in QUERIES], np.int8)
@@ -49,9 +50,7 @@ def find_links(
     hash_M4 = np.ascontiguousarray(facts.hash_MQ4[:, 0])
     decoded = _Decoded(samples, threads)
 
-    number_K = np.flatnonzero(left_M)
-    alike = _equal(number_K, [side_M2[number_K, 0], side_M2[number_K, 1], *hash_M4[number_K].T], place_M)
-    number_K = np.unique(np.concatenate(alike))
+    number_K = _perhaps_equal(facts, hash_M4, side_M2, np.flatnonzero(left_M))
     pixel_K = decoded.hashes(number_K)
     number_K, pixel_K = number_K[pixel_K != 0], pixel_K[pixel_K != 0]
     same_pixels = _equal(number_K, [pixel_K, side_M2[number_K, 0], side_M2[number_K, 1]], place_M)
@@ -64,6 +63,25 @@ def find_links(
     others = _near(facts, number_K, place_M, threads, progress)
     found.append(_pixels_again(_once(join([near, *others]), place_M), side_M2, decoded))
     return join(found)
+
+
+def _perhaps_equal(
+    facts: Facts, hash_M4: NDArray[np.uint64], side_M2: NDArray[np.int64], number_K: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the samples worth decoding whole: another one of the same size has the same hash, or both are flat.
+
+    The thumbnail of a JPEG differs a little from that of its pixels saved as PNG. Hashes that are near show it later;
+    flat pictures have none, so that they are decoded where their mean levels are near.
+    """
+    anyone_M = np.zeros(len(hash_M4), np.int64)
+    side_2K = [side_M2[number_K, 0], side_M2[number_K, 1]]
+    found = [*_equal(number_K, [*side_2K, *hash_M4[number_K].T], anyone_M)]
+    flat_K = facts.gate_M[number_K] < FLAT
+    level_K = facts.brightness_M[number_K] * 255 / _FLAT_LEVELS
+    for shift in (0.0, 0.5):
+        keys = [*side_2K, np.floor(level_K + shift)]
+        found += _equal(number_K[flat_K], [key[flat_K] for key in keys], anyone_M)
+    return np.unique(np.concatenate(found))
 
 
 def _equal(
