@@ -71,7 +71,7 @@ def byte_size(text: str) -> int:
     "views",
     multiple=True,
     metavar="VIEW",
-    help="Of a SOURCE that is a dataset: only the samples of this view, under its labels; may be repeated.",
+    help="Only the samples of this view, under its labels, where SOURCE is a dataset; may be repeated.",
 )
 @click.option("--name", help="First part of the file names.  [default: from the source]")
 @click.option("--shard-size", type=byte_size, metavar="SIZE", default="256MB", show_default=True, help="Largest tar.")

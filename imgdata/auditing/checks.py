@@ -1,14 +1,18 @@
 """The checks of an audit, in the order in which they run: adding one is adding a line to `CHECKS`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from imgdata.auditing import balance, bias, drift, quality, slices
+from imgdata.auditing.columns import Column, index_columns, json_columns, number_column
+from imgdata.auditing.facts import Facts, facts
 from imgdata.auditing.finding import Kind
 from imgdata.auditing.options import AuditOptions
 from imgdata.auditing.outcome import Outcome, Progress
 from imgdata.auditing.samples import Samples
+from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
 
 Need = Literal["labels"]
@@ -18,6 +22,7 @@ Need = Literal["labels"]
 class Inputs:
     """What checks are given; what several of them need is made once, when the first one asks."""
 
+    dataset: Dataset
     samples: Samples
     options: AuditOptions
     tell: Callable[[str, int, int], None]
@@ -27,6 +32,24 @@ class Inputs:
     def has_labels(self) -> bool:
         """Whether any sample has a label."""
         return bool((self.samples.label_M >= 0).any())
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What the pixels say; each image is decoded once, and what was decoded before is read."""
+        return facts(self.samples, threads=self.options.workers, progress=self._progress("decoding"))
+
+    @cached_property
+    def columns(self) -> Sequence[Column]:
+        """What is known of the samples without looking at the object in the picture."""
+        measured = [number_column(name, getattr(self.facts, f"{name}_M")) for name in _MEASURED]
+        return [
+            *index_columns(self.samples),
+            *json_columns(self.samples, self.dataset, self._progress("reading metadata")),
+            *measured,
+        ]
+
+    def _progress(self, stage: str) -> Progress:
+        return lambda done, total: self.tell(stage, done, total)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +70,47 @@ class Check:
     """Options that change what it finds."""
 
 
-CHECKS: tuple[Check, ...] = ()
+_MEASURED = ("brightness", "contrast", "sharpness", "colourfulness", "red", "green", "blue", "border", "jpeg_quality")
+"""Figures of the pixels that bias may lie in."""
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        name="quality",
+        what="poor pictures",
+        kinds=("quality",),
+        find=lambda inputs, progress: quality.find(inputs.samples, inputs.facts, progress),
+    ),
+    Check(
+        name="balance",
+        what="sizes of classes",
+        kinds=("balance",),
+        needs=frozenset({"labels"}),
+        find=lambda inputs, progress: balance.find(inputs.samples, progress),
+    ),
+    Check(
+        name="drift",
+        what="drift between splits",
+        kinds=("balance",),
+        find=lambda inputs, progress: drift.find(inputs.samples, inputs.columns, progress),
+    ),
+    Check(
+        name="bias",
+        what="hidden bias",
+        kinds=("bias",),
+        needs=frozenset({"labels"}),
+        find=lambda inputs, progress: bias.find(inputs.samples, inputs.columns, progress),
+    ),
+    Check(
+        name="slices",
+        what="slices of the samples",
+        kinds=("bias",),
+        find=lambda inputs, progress: slices.find(inputs.samples, inputs.columns, None, progress),
+    ),
+)
 
 
 def chosen_checks(options: AuditOptions, checks: tuple[Check, ...] = CHECKS) -> tuple[Check, ...]:
-    """Return the checks that are asked for, in their order. Raises `OptionError` for a name that none has."""
+    """Return the checks that are asked for, in order. Raises `OptionError` for a name that none has."""
     names = [check.name for check in checks]
     for option in ("only", "skip"):
         unknown = [name for name in getattr(options, option) if name not in names]

@@ -20,6 +20,7 @@ from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.index import index_id
 from imgdata.errors import MissingExtraError, OptionError
 from imgdata.storage.local_paths import local_path
+from imgdata.version import __version__
 from imgdata.views.by_split import views_by_split
 
 Tell = Callable[[str, int, int], None]
@@ -83,7 +84,7 @@ def run_audit(
     chosen = chosen_checks(options, CHECKS if checks is None else tuple(checks))
     views = tuple(views_by_split(dataset, options.views, options.splits).values())
     samples = samples_of(views)
-    inputs = Inputs(samples=samples, options=options, tell=tell)
+    inputs = Inputs(dataset=dataset, samples=samples, options=options, tell=tell)
     findings: list[Finding] = []
     results = []
     for check in chosen:
@@ -128,7 +129,7 @@ def _cannot(check: Check, inputs: Inputs) -> str:
 
 def _outcome(check: Check, inputs: Inputs) -> Outcome | str:
     """Return what the check found, kept or computed; or why it can't run, unless it was asked for by name."""
-    key = input_key(check.version, *_parts(inputs.samples), *_settings(check, inputs.options))
+    key = input_key(__version__, check.version, *_parts(inputs.samples), *_settings(check, inputs.options))
     kept = kept_outcome(check.name, key)
     if kept is not None:
         inputs.tell(check.what, len(inputs.samples), len(inputs.samples))
@@ -146,6 +147,8 @@ def _parts(samples: Samples) -> Iterator[str]:
     for view in samples.views:
         yield view.split
         yield view.fingerprint
+        # Names and metadata may differ where images and labels are the same.
+        yield _file_id(view.index.path)
 
 
 def _settings(check: Check, options: AuditOptions) -> Iterator[Any]:
@@ -159,14 +162,18 @@ def _model_id(run: Path) -> str:
     """Return the hash of a run's best weights: of another training in the same folder it is another."""
     from imgdata.training.run_folder import RunFolder
 
-    digest = xxhash.xxh3_128()
     try:
-        with open(RunFolder(run).best, "rb") as file:
-            while part := file.read(1 << 24):
-                digest.update(part)
+        return _file_id(RunFolder(run).best)
     except OSError:
         # The check says what is wrong with it.
         return f"none in {run}"
+
+
+def _file_id(path: Path) -> str:
+    digest = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 24):
+            digest.update(part)
     return digest.hexdigest()
 
 

@@ -29,6 +29,7 @@ NOT_RUN = {
 """Page -> blocks that say `<!-- not run: REASON -->`; a new one is counted here on purpose."""
 SLOW = (
     "README.md",
+    "docs/audit.md",
     "docs/bench.md",
     "docs/doctor.md",
     "docs/evaluation.md",

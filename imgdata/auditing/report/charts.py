@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from imgdata.auditing.report.html import Content, Html, element
+from imgdata.auditing.report.html import Content, Html, element, joined
 
 _ROWS = 40
 """Rows of a table that are shown."""
@@ -19,10 +19,14 @@ def figures(values: Mapping[str, Any], level: int = 3) -> Html:
     if single:
         pairs = [(element("dt", words(name)), element("dd", number(value))) for name, value in single.items()]
         parts.append(element("dl", [element("div", pair) for pair in pairs], class_="facts"))
+    drawn = {name: value for name, value in values.items() if _is_histogram(value)}
     for name, value in values.items():
-        if name not in single and value:
+        if name not in single and name not in drawn and value:
             parts.append(_block(words(name), value, level))
-    return Html("".join(str(part) for part in parts))
+    if drawn:
+        charts = [histogram(words(name), value) for name, value in drawn.items()]
+        parts.append(element("div", charts, class_="charts"))
+    return joined(parts)
 
 
 def histogram(title: str, value: Mapping[str, Any]) -> Html:
@@ -118,8 +122,6 @@ def words(name: str) -> str:
 
 def _block(title: str, value: Any, level: int) -> Html:
     if isinstance(value, Mapping):
-        if {"edges", "counts"} <= value.keys():
-            return histogram(title, value)
         if all(isinstance(one, int | float) and not isinstance(one, bool) for one in value.values()):
             return bars(title, value)
         heading = element(f"h{min(level, 6)}", title)
@@ -127,6 +129,10 @@ def _block(title: str, value: Any, level: int) -> Html:
     if all(isinstance(one, Mapping) for one in value):
         return table(title, value)
     return element("p", element("b", title), f": {number(value)}")
+
+
+def _is_histogram(value: Any) -> bool:
+    return isinstance(value, Mapping) and {"edges", "counts"} <= value.keys()
 
 
 def _scrolling(title: str, content: Content, more: int) -> Html:

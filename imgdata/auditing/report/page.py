@@ -8,6 +8,7 @@ from importlib import resources
 from imgdata.auditing.finding import KINDS, Finding, Kind, Place
 from imgdata.auditing.report.charts import figures, number, words
 from imgdata.auditing.report.html import Content, Html, element
+from imgdata.auditing.report.measured import shown_figures
 from imgdata.auditing.report.pictures import safe_thumbnail
 from imgdata.auditing.result import NAMES, AuditResult, CheckResult, overview
 from imgdata.dataset.dataset import Dataset
@@ -147,7 +148,7 @@ def _measured(checks: Sequence[CheckResult], kind: Kind) -> Content:
         element(
             "details",
             element("summary", f"What was measured: {one.what}"),
-            figures(one.figures),
+            _all_figures(one),
             class_="measured",
             # Of these the figures are the finding.
             open="" if kind in ("label", "balance", "bias") else None,
@@ -160,7 +161,11 @@ def _quiet_checks(result: AuditResult) -> Iterator[Html]:
     """Yield what checks measured of whose first kind there is no finding."""
     for one in result.checks:
         if one.figures and one.kinds and one.kinds[0] not in result.counts:
-            yield element("section", element("h2", one.what.capitalize()), figures(one.figures), aria_label=one.what)
+            yield element("section", element("h2", one.what.capitalize()), _all_figures(one), aria_label=one.what)
+
+
+def _all_figures(check: CheckResult) -> Html:
+    return figures(shown_figures(check.name, check.figures))
 
 
 def _card(page: _Page, group: Sequence[Finding]) -> Html:
