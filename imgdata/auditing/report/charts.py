@@ -8,7 +8,7 @@ from imgdata.auditing.report.html import Content, Html, element, joined
 
 _ROWS = 40
 """Rows of a table that are shown."""
-_WIDTH, _HEIGHT, _FOOT = 480, 120, 18
+_WIDTH, _HEIGHT, _FOOT = 320, 100, 18
 """Units of a histogram: of its bars, and below them of the text."""
 
 
@@ -69,16 +69,23 @@ def histogram(title: str, value: Mapping[str, Any]) -> Html:
         aria_label=said,
         class_="histogram",
     )
-    limit = "" if threshold is None else f"line: {number(threshold)}"
+    limit = "" if threshold is None else f"limit {number(threshold)}"
     return element("figure", element("figcaption", title, limit and element("span", limit, class_="dim")), drawing)
 
 
 def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Html:
     """Return rows of the same columns as a table; numbers stand at the right."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    head = element("tr", [element("th", words(name), scope="col") for name in columns])
+    numeric = {name: any(_class(row.get(name)) for row in rows) for name in columns}
+    head = element(
+        "tr",
+        [element("th", words(name), scope="col", class_="number" if numeric[name] else None) for name in columns],
+    )
     body = [
-        element("tr", [element("td", number(value), class_=_class(value)) for value in map(row.get, columns)])
+        element(
+            "tr",
+            [element("td", number(row.get(name)), class_="number" if numeric[name] else None) for name in columns],
+        )
         for row in rows[:_ROWS]
     ]
     return _scrolling(title, (element("thead", head), element("tbody", body)), len(rows) - _ROWS)
@@ -90,7 +97,7 @@ def bars(title: str, values: Mapping[str, float]) -> Html:
     positive = most > 0 and min(values.values()) >= 0
     body = []
     for name, value in list(values.items())[:_ROWS]:
-        bar = element("span", class_="bar", style=f"width:{value / most:.1%}") if positive else None
+        bar = element("span", class_="bar", style=f"width:{value / most:.1%}") if positive and value else None
         cells = (element("th", name, scope="row"), element("td", number(value), class_="number"))
         body.append(element("tr", cells, element("td", bar, class_="bars", aria_hidden="true") if positive else None))
     return _scrolling(title, element("tbody", body), len(values) - _ROWS)
