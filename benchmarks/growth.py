@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import growth_index, growth_loading
+from benchmarks import growth_hashes, growth_index, growth_loading
 from benchmarks.report import RESULTS, machine, save
 from benchmarks.tables import flat
 
@@ -26,6 +26,7 @@ SERIES: dict[str, Callable[[Path, bool], list[dict[str, Any]]]] = {
     "shards": growth_index.by_shards,
     "samples": growth_index.by_samples,
     "ranks": growth_index.by_ranks,
+    "hashes": growth_hashes.by_hashes,
 }
 
 

@@ -59,6 +59,15 @@ DRAWINGS = {
             Panel(y="peak_mb_above_start", label="MB of memory", log=True),
         ),
     ),
+    "hashes": Drawing(
+        x="hashes",
+        label="pictures, their hashes made up",
+        log=True,
+        panels=(
+            Panel(y="cpu_seconds", label="CPU-seconds of the search", log=True),
+            Panel(y="peak_mb_above_start", label="MB of memory", log=True),
+        ),
+    ),
     "ranks": Drawing(
         x="ranks", label="ranks", log=True, panels=(PLAN, Panel(y="global_order_ms", label="ms for an epoch's order"))
     ),

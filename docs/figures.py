@@ -232,6 +232,23 @@ def _growth(name: str) -> str:
     return f"{_tables.growth(recorded, name)}\n\n{_origin(recorded[name])}"
 
 
+def _audit_duplicates(_: str) -> str:
+    """Return recall by edit, precision and cost of each program."""
+    report = _results("audit_duplicates")
+    programs = report["programs"]
+    rows = []
+    for edit, copies in report["copies"].items():
+        which = "all" if edit.startswith("same") else "clear"
+        shares = " | ".join(f"{row['recall'][edit][which]:.1%}" for row in programs.values())
+        rows.append(f"| {edit} | {copies:,} | {shares} |")
+    for title, figure in (("precision", "precision"), ("precision among pictures with structure", "precision_clear")):
+        rows.append(f"| {title} | | " + " | ".join(f"{row[figure]:.2%}" for row in programs.values()) + " |")
+    for title, figure in (("seconds", "seconds"), ("CPU-seconds", "cpu_seconds"), ("peak MB", "peak_mb")):
+        rows.append(f"| {title} | | " + " | ".join(f"{row[figure]:,.0f}" for row in programs.values()) + " |")
+    head = f"| | copies | {' | '.join(programs)} |\n|---|--:|{'--:|' * len(programs)}"
+    return "\n".join([head, *rows])
+
+
 def _targets(_: str) -> str:
     targets: str = _aims.markdown(_aims.recorded())
     return targets
@@ -273,6 +290,7 @@ FIGURES: dict[str, Callable[[str], str]] = {
     "scale": _scale,
     "stages": _suites,
     "growth": _growth,
+    "audit_duplicates": _audit_duplicates,
     "targets": _targets,
     "gpu": _gpu,
     "pipeline": _pipeline,

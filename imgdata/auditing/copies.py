@@ -29,7 +29,7 @@ _OTHER_COLOUR = 0.1  # Difference of the means of red less green, or blue less g
 _UNLIKE = 8  # Pictures with equal hashes that may be unlike each other; more are not compared.
 _FLAT_LEVELS = 4  # Levels, of 255, between means of flat pictures that are compared; decoders differ by one.
 _DECODED = 16  # Pictures that a thread decodes before the next look at Ctrl-C.
-_SYMMETRIC = tuple(query.box == WHOLE for query in QUERIES)
+SYMMETRIC = tuple(query.box == WHOLE for query in QUERIES)
 _WHAT_Q = np.array([4 if query.cropped else 3 if query.mirrored else 2 for query in QUERIES], np.int8)
 
 
@@ -133,7 +133,7 @@ def _near(
     progress: Progress,
 ) -> Iterator[Links]:
     """Yield links of pictures of which one, or what a copy may show of it, has a hash near the other's."""
-    pairs = find_pairs(facts.hash_MQ4, number_C, symmetric=_SYMMETRIC, threads=threads, progress=progress)
+    pairs = find_pairs(facts.hash_MQ4, number_C, symmetric=SYMMETRIC, threads=threads, progress=progress)
     for part in pairs:
         owner_P, target_P = number_C[part.owner_P], number_C[part.target_P]
         score_P = correlations(facts.luma_M64x64, owner_P, target_P, part.query_P)

@@ -13,7 +13,7 @@ that are encoded again, halved or cropped reach it; of 237 million pairs of othe
 of one straight edge."""
 
 _CELLS = 32  # Fine enough to tell textures apart, coarse enough that halving a picture of 64 pixels changes little.
-_BATCH = 1024
+_BATCH = 64  # As float64 they stay in the cache.
 
 
 def correlations(
