@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from imgdata.auditing import balance, bias, drift, quality, slices
+from imgdata.auditing import balance, bias, drift, duplicates, quality, slices
 from imgdata.auditing.columns import Column, index_columns, json_columns, number_column
 from imgdata.auditing.facts import Facts, facts
 from imgdata.auditing.finding import Kind
@@ -74,6 +74,14 @@ _MEASURED = ("brightness", "contrast", "sharpness", "colourfulness", "red", "gre
 """Figures of the pixels that bias may lie in."""
 
 CHECKS: tuple[Check, ...] = (
+    Check(
+        name="duplicates",
+        what="leaks and duplicates",
+        kinds=("leak", "conflict", "exact-duplicate", "near-duplicate"),
+        find=lambda inputs, progress: duplicates.find(
+            inputs.samples, inputs.facts, threads=inputs.options.workers, progress=progress
+        ),
+    ),
     Check(
         name="quality",
         what="poor pictures",

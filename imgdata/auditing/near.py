@@ -5,9 +5,10 @@ two hashes differ in at most 31 bits, one of their 16 chunks of 16 bits differs 
 So for each chunk only those are compared whose values of it are the same but for one bit; none is missed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ MOST = 16
 
 _CHUNKS, _CHUNK_BITS = 16, 16
 _FEW = 2048  # Hashes of which comparing each with each takes less than to make an index.
-_ROWS = 1 << 20  # Queries at a time: 130 MB.
+_ROWS = 1 << 20  # Queries at a time: 200 MB.
 _PIECE = 1 << 15  # Queries between two looks at Ctrl-C: a fraction of a second.
 _CANDIDATES = 1 << 19  # Comparisons at a time where there is no compiled module: 60 MB.
 
@@ -69,28 +70,44 @@ def find_pairs(
     its own) only pairs with lower numbers are found, of others those with any number; the `most` lowest of each. Whole
     hashes should differ from each other: many that are equal cost as many comparisons.
 
-    Memory: 40 bytes a picture and 130 MB. `threads` defaults to the cores of this process.
+    Memory: 80 bytes a picture and 200 MB. `threads` defaults to the cores of this process.
     """
     count, queries = len(number_C), hash_MQ4.shape[1]
     whole_C4 = np.ascontiguousarray(hash_MQ4[number_C, 0])
     bits = _bits_that_pay(whole_C4)
     owners = max(1, block_rows // queries)
-    chunks = _CHUNKS if bits else 1
+
+    def tell(start: int, rows_done: int) -> None:
+        if progress is not None:
+            progress(start * queries + rows_done, count * queries)
+
     with ThreadPoolExecutor(threads or len(own_cores())) as pool:
         for start in range(0, count, owners):
             query_R4 = np.ascontiguousarray(hash_MQ4[number_C[start : start + owners]]).reshape(-1, WORDS)
-            owner_R = np.repeat(np.arange(start, min(start + owners, count)), queries)
-            limit_R = np.where(np.tile(symmetric, len(owner_R) // queries), owner_R, count).astype(np.int32)
-            rows = len(owner_R)
-            # One more than asked: a picture's own whole hash may be near its queries, and does not count.
-            found = _Found(
-                np.zeros((rows, most + 1), np.int32), np.zeros((rows, most + 1), np.uint8), np.zeros(rows, np.int32)
-            )
-            for chunk in range(chunks):
-                _search_chunk(whole_C4, query_R4, limit_R, found, chunk, bits, pool)
-                if progress is not None:
-                    progress(start * queries + rows * (chunk + 1) // chunks, count * queries)
-            yield _pairs(found, owner_R, queries, most)
+            yield _search_block(whole_C4, query_R4, start, symmetric, most, bits, pool, partial(tell, start))
+
+
+def _search_block(
+    whole_C4: NDArray[np.uint64],
+    query_R4: NDArray[np.uint64],
+    start: int,
+    symmetric: Sequence[bool],
+    most: int,
+    bits: int,
+    pool: ThreadPoolExecutor,
+    tell: Callable[[int], None],
+) -> Pairs:
+    """Return the pairs of the queries of some pictures, the first of which is number `start`."""
+    rows, queries = len(query_R4), len(symmetric)
+    owner_R = np.repeat(np.arange(start, start + rows // queries), queries)
+    limit_R = np.where(np.tile(symmetric, rows // queries), owner_R, len(whole_C4)).astype(np.int32)
+    # One more than asked: a picture's own whole hash may be near its queries, and does not count.
+    found = _Found(np.zeros((rows, most + 1), np.int32), np.zeros((rows, most + 1), np.uint8), np.zeros(rows, np.int32))
+    chunks = _CHUNKS if bits else 1
+    for chunk in range(chunks):
+        _search_chunk(whole_C4, query_R4, limit_R, found, chunk, bits, pool)
+        tell(rows * (chunk + 1) // chunks)
+    return _pairs(found, owner_R, queries, most)
 
 
 def _bits_that_pay(whole_C4: NDArray[np.uint64]) -> int:
