@@ -111,11 +111,7 @@ def features(
     trained = load_trained(
         network, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device, model=model
     )
-    if not hasattr(trained.model, "forward_head"):
-        raise OptionError(
-            f"{trained.name}: features need a network with forward_features(x) and forward_head(x, pre_logits=True), "
-            "as timm's have; add them to yours"
-        )
+    require_features(trained)
     with loaded(
         shown,
         trained.recipe,
@@ -139,7 +135,7 @@ def _collect(trained: Trained, loader: Loader, progress: Callable[[int, int], No
     done = 0
     for number, batch in enumerate(loader, 1):
         good_M = batch.valid
-        part_MD = _vectors(trained, batch.images)[good_M.to(batch.images.device)].cpu().numpy()
+        part_MD = network_vectors(trained, batch.images)[good_M.to(batch.images.device)].cpu().numpy()
         if not done:
             vector_ND = np.empty((len(loader.view), part_MD.shape[1]), np.float32)
         end = done + len(part_MD)
@@ -159,7 +155,17 @@ def _collect(trained: Trained, loader: Loader, progress: Callable[[int, int], No
     )
 
 
-def _vectors(trained: Trained, images: torch.Tensor) -> torch.Tensor:
+def require_features(trained: Trained) -> None:
+    """Raise `OptionError` for a network that gives no features."""
+    if not hasattr(trained.model, "forward_head"):
+        raise OptionError(
+            f"{trained.name}: features need a network with forward_features(x) and forward_head(x, pre_logits=True), "
+            "as timm's have; add them to yours"
+        )
+
+
+@torch.no_grad()
+def network_vectors(trained: Trained, images: torch.Tensor) -> torch.Tensor:
     """Return features, float32 `(N, D)`; a few of timm's networks keep sides of 1 after their pooling."""
     model = trained.model
     with exact_products(trained.device):

