@@ -24,6 +24,8 @@ RELABEL = 0.9
 """Probability of the suggested class, among all but the label, from which a finding proposes it; else: look."""
 _WRONG = 0.5
 """Probability of a wrong label from which a finding may propose another class."""
+_UNTRUSTED = 0.4
+"""Score of a finding of a list that can't be trusted, at most."""
 _LISTED_AT_LEAST = 20
 _NEIGHBOURS = 10
 _TIE = 1e-6
@@ -182,15 +184,17 @@ def _findings(
         wrong, certainty = float(ranked.wrong_N[row]), float(ranked.certainty_N[row])
         label, other = samples.classes[class_U[given]], samples.classes[class_U[suggested]]
         as_given, as_other = ((around_LK[rank] == one).mean() for one in (given, suggested))
-        relabels = ranked.planted.trusted and wrong >= _WRONG and certainty >= RELABEL
+        trusted = ranked.planted.trusted
+        score = wrong if trusted else min(wrong, _UNTRUSTED)
+        sure = f"the label is wrong with a probability of {wrong:.0%}" if trusted else "this list can't be trusted"
+        relabels = trusted and wrong >= _WRONG and certainty >= RELABEL
         findings.append(
             Finding(
                 kind="label",
                 what=WHAT[0],
                 place=place,
-                score=max(0.0, wrong - _TIE * rank / len(label_N)),
-                message=f"{place.source} is labelled {label.name} and looks like {other.name}: the label is wrong with "
-                f"a probability of {wrong:.0%}.",
+                score=max(0.0, score - _TIE * rank / len(label_N)),
+                message=f"{place.source} is labelled {label.name} and looks like {other.name}: {sure}.",
                 evidence={
                     "wrong": wrong,
                     "label's probability": float(ranked.probabilities.probability_NC[row, given]),
@@ -224,6 +228,7 @@ def _figures(ranked: LabelErrors, vectors: Vectors, checked: int, listed: int, w
         "found": planted.found,
         "top": planted.top,
         "restored": planted.restored,
+        "chance": planted.chance,
         "trusted": planted.trusted,
         "flagged_by_cleanlab": ranked.flagged,
     }
@@ -245,8 +250,9 @@ def _said(ranked: LabelErrors, vectors: Vectors, checked: int) -> list[str]:
     else:
         notes.insert(
             0,
-            f"The list of wrong labels can't be trusted: {planted.recall:.0%} of the flipped labels were found, "
-            f"{TRUSTED:.0%} are needed; give a network that was trained on such pictures.",
+            f"The list of wrong labels can't be trusted: {planted.recall:.0%} of the flipped labels were found, chance "
+            f"finds {planted.chance:.0%}, and {TRUSTED:.0%} more are needed; give a network that was trained on such "
+            "pictures.",
         )
     if vectors.seen_splits:
         notes.append(

@@ -17,7 +17,7 @@ SIDE = 32
 CENTRES = 200
 _PATCH = 6
 _PARTS = 3
-_DRAWN = 40_000
+_DRAWN = 20_000
 _ROUNDS = 10
 _FLAT = 0.01
 """Added to the variance of a patch, values from 0 to 1: noise in flat patches is not blown up."""
@@ -81,10 +81,9 @@ def _centres(patch_PD: NDArray[np.float32], generator: np.random.Generator) -> N
     centre_KD = _unit(patch_PD[generator.choice(len(patch_PD), CENTRES, replace=False)])
     for _ in range(_ROUNDS):
         nearest_P = (patch_PD @ centre_KD.T).argmax(1)
-        sums_KD = np.zeros_like(centre_KD)
-        np.add.at(sums_KD, nearest_P, patch_PD)
-        some_K = np.bincount(nearest_P, minlength=CENTRES) > 0
-        centre_KD = _unit(np.where(some_K[:, None], sums_KD, centre_KD))
+        order_P = np.argsort(nearest_P, kind="stable")
+        some_S, first_S = np.unique(nearest_P[order_P], return_index=True)
+        centre_KD[some_S] = _unit(np.add.reduceat(patch_PD[order_P], first_S))
     return centre_KD
 
 

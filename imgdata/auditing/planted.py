@@ -13,7 +13,7 @@ SHARE = 0.04
 """Share of the labels that is flipped; at least `FEWEST` of them, at most `MOST`, and no more than a twentieth."""
 FEWEST, MOST = 100, 2000
 TRUSTED = 0.5
-"""Share of the flipped labels that must be found; with less the list can't be trusted."""
+"""Share of the flipped labels that must be found beyond those of a list by chance; else the list can't be trusted."""
 _BOOTSTRAPS = 200
 _LEAST = 0.2
 """Share of the flipped labels below a limit that the estimate may go by, at least."""
@@ -46,9 +46,14 @@ class Planted:
         return self.found / self.flipped
 
     @property
+    def chance(self) -> float:
+        """Share of the flipped labels that are in as long a list by chance."""
+        return self.top / (len(self.confidence_F) + len(self.confidence_O))
+
+    @property
     def trusted(self) -> bool:
-        """Whether enough of them are."""
-        return self.recall >= TRUSTED
+        """Whether enough flipped labels are found."""
+        return self.recall - self.chance >= TRUSTED
 
 
 def plant(

@@ -236,7 +236,7 @@ def _batches(
         if not len(row_R):
             continue
         with loaded(
-            _rows(view, row_R), source.recipe, device=source.device, batch_size=64, backend="auto", threads=threads
+            _rows(view, row_R), source.recipe, device=source.device, batch_size=64, backend="cpu", threads=threads
         ) as loader:
             for batch in loader:
                 good_B = batch.valid
