@@ -15,7 +15,7 @@ from imgdata.auditing.samples import Samples
 from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
 
-Need = Literal["labels"]
+Need = Literal["labels", "model"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -74,7 +74,10 @@ def save_fixed(
         options, origin = _options(dataset, settings)
         options = _needed(options, chosen, checks or CHECKS)
         start = views_by_split(dataset, options.views, options.splits).get(split, start)
-        findings = run_audit(dataset, options, progress, checks or CHECKS).findings
+        result = run_audit(dataset, options, progress, checks or CHECKS, strict=False)
+        findings = result.findings
+        if all(one.skipped for one in result.checks):
+            raise OptionError(f"fix: nothing could be checked: {'; '.join(one.skipped for one in result.checks)}")
     fixed = fixed_view(start, findings, chosen)
     path = _save(dataset, fixed.view, name, overwrite)
     return SavedFix(

@@ -53,8 +53,13 @@ class AuditResult:
     findings: tuple[Finding, ...]
     """By kind, within a kind the surest first."""
     checks: tuple[CheckResult, ...]
-    notes: tuple[str, ...] = ()
-    """What could not be checked and why."""
+    left_out: tuple[str, ...] = ()
+    """What was not checked and why."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was not checked, then what the checks say of themselves: how far to trust them."""
+        return (*self.left_out, *(note for check in self.checks for note in check.notes))
 
     @property
     def counts(self) -> dict[Kind, int]:
@@ -120,8 +125,8 @@ def counted_kind(kind: Kind, count: int) -> str:
 
 
 def _wrong_labels(result: AuditResult, count: int) -> str:
-    share, error = (result.figures("labels").get(name) for name in ("wrong_share", "wrong_share_error"))
-    if share is None:
+    share, error = (result.figures("labels").get(name) for name in ("share", "share_error"))
+    if share is None or not result.figures("labels").get("trusted"):
         return counted_kind("label", count)
     return f"about {share:.1%} wrong labels" + (f" (± {error * 100:.1f})" if error is not None else "")
 
@@ -148,7 +153,8 @@ def result_parts(result: AuditResult, shown: int = 3) -> "Iterator[RenderableTyp
 
 def described(finding: Finding) -> str:
     """Return the finding as one line: the sample, then what is odd."""
-    return f"{finding.place.key}: {finding.message}" if finding.place else finding.message
+    place, message = finding.place, finding.message
+    return message if place is None or place.key in message or place.source in message else f"{place.key}: {message}"
 
 
 def _surest(result: AuditResult, kind: Kind, count: int) -> Iterable[Finding]:

@@ -26,6 +26,10 @@ from imgdata.views.by_split import views_by_split
 Tell = Callable[[str, int, int], None]
 
 
+class _CannotRunError(OptionError):
+    """A check lacks what it needs."""
+
+
 def audit(
     dataset: str | Path | Dataset,
     report: str | Path | None = None,
@@ -79,8 +83,13 @@ def run_audit(
     options: AuditOptions,
     tell: Tell = lambda stage, done, total: None,
     checks: Sequence[Check] | None = None,
+    *,
+    strict: bool = True,
 ) -> AuditResult:
-    """Run the checks that are asked for; those that were run on the same input before are read instead."""
+    """Run the checks that are asked for; those that were run on the same input before are read instead.
+
+    One that can't run is left out, and the result says why; with `strict`, one that `only` names raises the error.
+    """
     chosen = chosen_checks(options, CHECKS if checks is None else tuple(checks))
     views = tuple(views_by_split(dataset, options.views, options.splits).values())
     samples = samples_of(views)
@@ -88,12 +97,14 @@ def run_audit(
     findings: list[Finding] = []
     results = []
     for check in chosen:
-        why = _cannot(check, inputs)
-        outcome = None if why else _outcome(check, inputs)
-        if isinstance(outcome, str):
-            why, outcome = outcome, None
-        if outcome is not None:
-            findings += outcome.findings
+        outcome: Outcome | None = None
+        try:
+            outcome, why = _outcome(check, inputs), ""
+        except (MissingExtraError, _CannotRunError) as error:
+            if strict and check.name in options.only:
+                raise
+            why = str(error)
+        findings += outcome.findings if outcome else ()
         results.append(
             CheckResult(
                 name=check.name,
@@ -111,7 +122,7 @@ def run_audit(
         views={view.split: view.name or view.expression for view in views if view.steps},
         findings=listed(findings),
         checks=tuple(results),
-        notes=tuple(_notes(dataset, options, results)),
+        left_out=tuple(_left_out(dataset, options, results)),
     )
 
 
@@ -121,25 +132,18 @@ def dataset_id(dataset: Dataset) -> str:
     return input_key("dataset", *splits, *(one.id for one in dataset.classes))
 
 
-def _cannot(check: Check, inputs: Inputs) -> str:
+def _outcome(check: Check, inputs: Inputs) -> Outcome:
+    """Return what the check found, kept or computed. Raises `_CannotRunError`, and what the check raises."""
     if "labels" in check.needs and not inputs.has_labels:
-        return "no sample has a label"
-    return ""
-
-
-def _outcome(check: Check, inputs: Inputs) -> Outcome | str:
-    """Return what the check found, kept or computed; or why it can't run, unless it was asked for by name."""
+        raise _CannotRunError(f"{check.name} needs labels, and no sample has one")
+    if "model" in check.needs and inputs.options.model is None:
+        raise _CannotRunError(f"{check.name} needs --model, the folder of a run that was trained on this dataset")
     key = input_key(__version__, check.version, *_parts(inputs.samples), *_settings(check, inputs.options))
     kept = kept_outcome(check.name, key)
     if kept is not None:
         inputs.tell(check.what, len(inputs.samples), len(inputs.samples))
         return kept
-    try:
-        found = check.find(inputs, lambda done, total: inputs.tell(check.what, done, total))
-    except MissingExtraError as error:
-        if check.name in inputs.options.only:
-            raise
-        return str(error)
+    found = check.find(inputs, lambda done, total: inputs.tell(check.what, done, total))
     return keep_outcome(check.name, key, found)
 
 
@@ -177,12 +181,10 @@ def _file_id(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _notes(dataset: Dataset, options: AuditOptions, results: Sequence[CheckResult]) -> Iterator[str]:
+def _left_out(dataset: Dataset, options: AuditOptions, results: Sequence[CheckResult]) -> Iterator[str]:
     for one in results:
         if one.skipped:
             yield f"{one.what} not checked: {one.skipped}"
     empty = [name for name in dataset if not len(dataset[name])]
     if empty and not options.splits:
         yield f"no samples in {', '.join(empty)}"
-    for one in results:
-        yield from one.notes

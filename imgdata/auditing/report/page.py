@@ -78,18 +78,21 @@ def _header(result: AuditResult, title: str) -> Html:
 
 def _overview(result: AuditResult) -> Html:
     tiles = [element("li", _tile(result, kind)) for kind in KINDS]
-    notes = element("ul", [element("li", note) for note in result.notes], class_="notes") if result.notes else None
     said = overview(result)
     return element(
         "section",
         element("h2", "Overview", id="overview-title"),
         element("p", f"{said[0].upper()}{said[1:]}.", class_="said"),
         element("ul", tiles, class_="tiles"),
-        notes,
+        _notes(result.left_out),
         class_="overview",
         id="overview",
         aria_labelledby="overview-title",
     )
+
+
+def _notes(notes: Sequence[str]) -> Content:
+    return element("ul", [element("li", note) for note in notes], class_="notes") if notes else None
 
 
 def _tile(result: AuditResult, kind: Kind) -> Html:
@@ -104,6 +107,7 @@ def _tile(result: AuditResult, kind: Kind) -> Html:
 
 def _section(page: _Page, kind: Kind) -> Html:
     found = page.result.of(kind)
+    checks = _told_with(page.result, kind)
     groups = grouped(found)
     shown = groups[:SHOWN]
     small = all(len(group) == 1 and group[0].place and not group[0].other for group in shown)
@@ -116,8 +120,9 @@ def _section(page: _Page, kind: Kind) -> Html:
         "section",
         heading,
         element("p", _TEXTS[kind]),
+        _notes([note for one in checks for note in one.notes]),
         _fix(page.result, kind),
-        _measured([one for one in page.result.checks if one.kinds and one.kinds[0] == kind and one.figures], kind),
+        _measured([one for one in checks if one.figures], kind),
         element("ol", [_card(page, group) for group in shown], class_="findings small" if small else "findings"),
         more,
         id=kind,
@@ -158,10 +163,20 @@ def _measured(checks: Sequence[CheckResult], kind: Kind) -> Content:
 
 
 def _quiet_checks(result: AuditResult) -> Iterator[Html]:
-    """Yield what checks measured of whose first kind there is no finding."""
+    """Yield what checks say of whose kinds there is no finding."""
     for one in result.checks:
-        if one.figures and one.kinds and one.kinds[0] not in result.counts:
-            yield element("section", element("h2", one.what.capitalize()), _all_figures(one), aria_label=one.what)
+        if not set(one.kinds) & set(result.counts) and (one.figures or one.notes):
+            heading = element("h2", one.what.capitalize())
+            yield element("section", heading, _notes(one.notes), _all_figures(one), aria_label=one.what)
+
+
+def _told_with(result: AuditResult, kind: Kind) -> list[CheckResult]:
+    """Return the checks whose figures and notes stand with this kind: the first of theirs that has findings."""
+    first = {
+        one.name: next((kind for kind in KINDS if kind in one.kinds and kind in result.counts), None)
+        for one in result.checks
+    }
+    return [one for one in result.checks if first[one.name] == kind]
 
 
 def _all_figures(check: CheckResult) -> Html:
