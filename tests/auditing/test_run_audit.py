@@ -252,7 +252,8 @@ def test_a_fix_runs_only_the_checks_it_needs_and_none_that_ran_before(folder):
 
 def test_a_fix_acts_on_the_last_audit(folder):
     dataset = imgdata.open(folder)
-    keep_settings(dataset_id(dataset), asdict(AuditOptions(views=("count=12",), splits=("train",))))
+    last = AuditOptions(views=("count=12",), splits=("train",), only=("labels",))
+    keep_settings(dataset_id(dataset), asdict(last))
     saved = fix(folder, checks=made_up_checks(folder))
     assert (saved.before, saved.origin) == (12, "the last audit")
 
