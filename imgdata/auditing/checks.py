@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from imgdata.auditing import balance, bias, drift, duplicates, quality, slices
+import numpy as np
+from numpy.typing import NDArray
+
+from imgdata.auditing import balance, bias, drift, duplicates, label_errors, neighbours, quality, slices
 from imgdata.auditing.columns import Column, index_columns, json_columns, number_column
 from imgdata.auditing.facts import Facts, facts
 from imgdata.auditing.finding import Kind
 from imgdata.auditing.options import AuditOptions
 from imgdata.auditing.outcome import Outcome, Progress
 from imgdata.auditing.samples import Samples
+from imgdata.auditing.vectors import Vectors, vectors_of
 from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
 
@@ -48,6 +52,34 @@ class Inputs:
             *measured,
         ]
 
+    @cached_property
+    def vectors(self) -> Vectors:
+        """Vectors of the run, or frozen features; what was computed before is read."""
+        options = self.options
+        return vectors_of(
+            self.samples,
+            model=options.model,
+            device=options.device,
+            seed=options.seed,
+            threads=options.workers,
+            progress=self._progress("computing features"),
+        )
+
+    @cached_property
+    def predicted_M(self) -> NDArray[np.int64] | None:  # noqa: N802
+        """Class index that the run gives each sample that it was not trained on, -1 for none; None without a run."""
+        if self.options.model is None:
+            return None
+        from imgdata.auditing.predicted import predicted_classes
+
+        return predicted_classes(
+            self.samples,
+            self.options.model,
+            device=self.options.device,
+            threads=self.options.workers,
+            progress=self._progress("predicting"),
+        )
+
     def _progress(self, stage: str) -> Progress:
         return lambda done, total: self.tell(stage, done, total)
 
@@ -83,6 +115,24 @@ CHECKS: tuple[Check, ...] = (
         ),
     ),
     Check(
+        name="labels",
+        what="wrong labels",
+        kinds=("label",),
+        needs=frozenset({"labels"}),
+        settings=("model", "seed"),
+        find=lambda inputs, progress: label_errors.find(
+            inputs.samples, inputs.vectors, progress, seed=inputs.options.seed
+        ),
+    ),
+    Check(
+        name="neighbours",
+        what="pictures that look alike to the network",
+        kinds=("near-duplicate",),
+        needs=frozenset({"model"}),
+        settings=("model",),
+        find=lambda inputs, progress: neighbours.find(inputs.samples, inputs.vectors, progress),
+    ),
+    Check(
         name="quality",
         what="poor pictures",
         kinds=("quality",),
@@ -112,7 +162,8 @@ CHECKS: tuple[Check, ...] = (
         name="slices",
         what="slices of the samples",
         kinds=("bias",),
-        find=lambda inputs, progress: slices.find(inputs.samples, inputs.columns, None, progress),
+        settings=("model",),
+        find=lambda inputs, progress: slices.find(inputs.samples, inputs.columns, inputs.predicted_M, progress),
     ),
 )
 

@@ -24,17 +24,19 @@ class _Form:
     kinds: tuple[Kind, ...]
     least: bool = False
     """Whether a least score must be given: a ranked list has no end of its own."""
+    looked_at: bool = False
+    """Whether a score is enough: then findings that are only to be looked at count as well."""
     both: bool = False
     """Whether both samples of a finding go: nobody knows which one is right."""
 
 
 FORMS: Mapping[str, _Form] = {
     "exclude-leaks": _Form(kinds=("leak",)),
-    "exclude-conflicts": _Form(kinds=("conflict",), both=True),
+    "exclude-conflicts": _Form(kinds=("conflict",), looked_at=True, both=True),
     "exclude-duplicates": _Form(kinds=("exact-duplicate", "near-duplicate")),
     "exclude-exact-duplicates": _Form(kinds=("exact-duplicate",)),
-    "exclude-quality": _Form(kinds=("quality",)),
-    "exclude-labels": _Form(kinds=("label",), least=True),
+    "exclude-quality": _Form(kinds=("quality",), looked_at=True),
+    "exclude-labels": _Form(kinds=("label",), least=True, looked_at=True),
     "relabel": _Form(kinds=("label",), least=True),
 }
 """Fixes by name. `relabel` gives the proposed label, the others leave samples out."""
@@ -62,8 +64,10 @@ class Fix:
             return False
         if self.name == "relabel" and finding.proposal != "relabel":
             return False
+        if self.name != "relabel" and finding.proposal != "exclude" and not form.looked_at:
+            return False
         if self.least is None:
-            # A finding that is only to be looked at is left to people, unless they give a score.
+            # What is only to be looked at is left to people, unless they give a score.
             return form.both or finding.proposal == "exclude"
         return finding.score > self.least or (not self.above and finding.score == self.least)
 

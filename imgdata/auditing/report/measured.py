@@ -90,10 +90,29 @@ def _quality(figures: Figures) -> Figures:
     return {"found": found, **histograms}
 
 
+def _labels(figures: Figures) -> Figures:
+    if "share" not in figures:
+        return figures
+    told = {
+        "labels checked": figures["checked"],
+        "right, out of sample": figures["accuracy"],
+        "estimated wrong": figures["share"],
+        "give or take": figures["share_error"],
+        "flipped by the audit": figures["flipped"],
+        "of these found": figures["found"],
+        "in the top": figures["top"],
+        "class before suggested": figures["restored"],
+        "can be trusted": figures["trusted"],
+        "features": figures["features"],
+    }
+    return {**told, "features tried": figures["tried"]}
+
+
 _FORMS: Mapping[str, Callable[[Figures], Figures]] = {
     "balance": _balance,
     "drift": _drift,
     "bias": _bias,
     "slices": _slices,
     "quality": _quality,
+    "labels": _labels,
 }
