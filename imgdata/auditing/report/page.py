@@ -194,7 +194,7 @@ def _card(page: _Page, group: Sequence[Finding]) -> Html:
     messages = dict.fromkeys(finding.message for finding in shown)
     return element(
         "li",
-        element("div", element("h3", first.what.capitalize()), _score(first.score), class_="top"),
+        element("div", element("h3", _title(page, first)), _score(first.score), class_="top"),
         element("div", pictures, class_="pictures") if pictures else None,
         [element("p", message) for message in messages],
         more,
@@ -204,10 +204,22 @@ def _card(page: _Page, group: Sequence[Finding]) -> Html:
     )
 
 
+def _title(page: _Page, finding: Finding) -> str:
+    """Return what was found: of a wrong label the class and the proposed one."""
+    if finding.kind != "label" or finding.place is None or not finding.label:
+        return finding.what.capitalize()
+    names = {one.id: one.name for one in page.dataset.classes}
+    return f"{_class_name(page, finding.place)} → {names.get(finding.label, finding.label)}"
+
+
+def _class_name(page: _Page, place: Place) -> str:
+    label = int(page.dataset[place.split].index.label_N[place.position])
+    return page.dataset.classes[label].name if label >= 0 else "no label"
+
+
 def _picture(page: _Page, place: Place, kind: Kind, *, kept: bool = False) -> Html:
     found = safe_thumbnail(page.dataset, place)
-    label = int(page.dataset[place.split].index.label_N[place.position])
-    name = page.dataset.classes[label].name if label >= 0 else "no label"
+    name = _class_name(page, place)
     if isinstance(found, str):
         picture = element("div", found, class_="lost")
     else:
