@@ -8,7 +8,7 @@
 #define MAX_COEFFICIENTS 1000000000L
 #define SOS_MARKER 0xDA
 
-static int fits(const struct jpeg_decompress_struct *cinfo)
+int has_planes(const struct jpeg_decompress_struct *cinfo)
 {
     const jpeg_component_info *c = cinfo->comp_info;
 
@@ -191,7 +191,7 @@ static Outcome decode(struct jpeg_decompress_struct *cinfo, Jump *jump, const ui
     cinfo->mem->max_memory_to_use = MAX_COEFFICIENTS;
     jpeg_mem_src(cinfo, (unsigned char *)data, (unsigned long)size);
     jpeg_read_header(cinfo, TRUE);
-    if (!fits(cinfo) || cinfo->image_width != (JDIMENSION)width || cinfo->image_height != (JDIMENSION)height)
+    if (!has_planes(cinfo) || cinfo->image_width != (JDIMENSION)width || cinfo->image_height != (JDIMENSION)height)
         return UNFIT;
     if (jpeg_has_multiple_scans(cinfo) && has_too_many_scans(data, size))
         return UNFIT;

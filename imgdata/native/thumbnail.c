@@ -1,5 +1,6 @@
 /* One scaled decode -> thumbnails and counts. */
 #include "thumbnail.h"
+#include "quick.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -125,8 +126,12 @@ Outcome thumbnail_jpeg(const uint8_t *data, size_t size, int width, int height, 
     Planes planes = {0};
     Plane luma = {0}, small[3] = {{0}};
     int shrink = shrink_of(width, height, shortest), by_dct = shrink < 8 ? shrink : 8;
-    Outcome outcome = decode_planes(data, size, width, height, by_dct, NULL, &planes, scratch);
+    Outcome outcome = UNFIT;
 
+    if (by_dct >= 4)
+        outcome = decode_quick(data, size, width, height, by_dct, &planes, scratch);
+    if (outcome == UNFIT)
+        outcome = decode_planes(data, size, width, height, by_dct, NULL, &planes, scratch);
     for (; by_dct < shrink && outcome == DONE; by_dct *= 2)
         halve(&planes.plane[0]);
     if (outcome == DONE)

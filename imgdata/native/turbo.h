@@ -26,4 +26,7 @@ typedef struct {
 /* For `cinfo->err`. Every error and every warning jumps to `jump->back`, which must have been set. */
 struct jpeg_error_mgr *jump_on_faults(Jump *jump);
 
+/* Whether the header that was read is one of those that `decode_planes` takes. */
+int has_planes(const struct jpeg_decompress_struct *cinfo);
+
 #endif

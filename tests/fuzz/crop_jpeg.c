@@ -3,6 +3,7 @@
  * The last 16 bytes choose the crop; sizes are those of the file's header, so that damaged files get past the check. */
 #include "../../imgdata/native/crop.h"
 #include "../../imgdata/native/kernels.h"
+#include "../../imgdata/native/thumbnail.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +74,17 @@ static void transcode(const uint8_t *data, size_t size, int width, int height, i
     scratch_end(&scratch);
 }
 
+static void thumbnail(const uint8_t *data, size_t size, int width, int height, int shortest)
+{
+    static uint8_t luma[64 * 64], colour[16 * 16 * 3];
+    static int32_t levels[LEVELS], edges[LEVELS];
+    Scratch scratch = scratch_begin();
+    Thumbnail to = {64, 16, luma, colour, levels, edges};
+
+    thumbnail_jpeg(data, size, width, height, shortest, &to, best_simd(), &scratch);
+    scratch_end(&scratch);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     int width, height;
@@ -90,6 +102,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     crop(file, size + 2, data + size, width, height);
     if (data[size + TAIL - 1] & 1)
         transcode(file, size + 2, width, height, 1 << (data[size + TAIL - 1] >> 1 & 3));
+    else
+        thumbnail(file, size + 2, width, height, 1 + (data[size + TAIL - 1] >> 1));
     free(file);
     return 0;
 }

@@ -65,6 +65,45 @@ def test_levels_and_edges_are_counted_as_by_numpy(
     assert_counts_are_those_of_the_plane(data, shortest)
 
 
+@settings(deadline=None, max_examples=150)
+@given(
+    st.integers(8, 150),
+    st.integers(8, 150),
+    st.integers(1, 100),
+    st.sampled_from([("L", 0), ("RGB", 0), ("RGB", 1), ("RGB", 2)]),
+    st.integers(0, 7),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_every_code_is_read_as_by_libjpeg(
+    width: int, height: int, quality: int, kind: tuple[str, int], restart: int, optimize: bool, seed: int
+) -> None:
+    mode, subsampling = kind
+    options: dict[str, object] = {"quality": quality, "optimize": optimize, "restart_marker_blocks": restart}
+    if mode == "RGB":
+        options["subsampling"] = subsampling
+    # Noise has long codes, and blocks without an end.
+    value = np.random.Generator(np.random.Philox(key=seed)).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = Image.blend(photo().resize((width, height)), Image.fromarray(value), seed / 99)
+    for shortest in (1, min(width, height) // 4):
+        assert_counts_are_those_of_the_plane(encode(image.convert(mode), "JPEG", **options), shortest)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.integers(0, 3), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=3), st.floats(0.2, 1))
+def test_a_damaged_file_is_judged_as_by_libjpeg(kind: int, damage: list[tuple[float, int]], kept: float) -> None:
+    options = {"restart_marker_blocks": 3} if kind == 1 else {"optimize": True} if kind == 2 else {}
+    data = bytearray(jpeg("L" if kind == 3 else "RGB", quality=90, **options))
+    first = data.index(b"\xff\xda") + 12
+    for place, value in damage:
+        data[first + int(place * (len(data) - first - 1))] = value
+    file = bytes(data[: first + int(kept * (len(data) - first))] if kept < 0.5 else data)
+    found = made(file, sizes=[(160, 120)], shortest=30)
+    as_libjpeg = native.resize_jpeg(file, (16, 16), from_size=(160, 120), quality=90, shrink=4)
+    # Damage that leaves no trace changes pixels, beyond black and white in ways that differ.
+    assert (found.outcome_B[0] == native.DONE) == (as_libjpeg is not None)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 1), (1, 500), (2000, 7), (1283, 961)])
 def test_unusual_sizes_are_counted_as_by_numpy(size: tuple[int, int]) -> None:
     assert_counts_are_those_of_the_plane(encode(photo().resize(size), "JPEG"), 20)
