@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from imgdata.arrow import number_array
 from imgdata.auditing.finding import Place
 from imgdata.backends.shard_files import ShardFiles
 from imgdata.errors import OptionError
@@ -86,7 +86,7 @@ class Samples:
         for which, view in enumerate(self.views):
             row_R = np.flatnonzero(view_K == which)
             if len(row_R):
-                texts = view.index.column(column).take(pa.array(self.position_M[number_K[row_R]])).to_pylist()
+                texts = view.index.column(column).take(number_array(self.position_M[number_K[row_R]])).to_pylist()
                 for row, text in zip(row_R.tolist(), texts, strict=True):
                     found[row] = text
         return found
