@@ -34,7 +34,7 @@ NOT_YET = "not recorded"
 class Target:
     """One aim."""
 
-    stage: Literal["shards", "loader", "backends", "training"]
+    stage: Literal["shards", "loader", "backends", "training", "audit"]
     what: str
     goal: float
     at_least: bool = True
@@ -312,7 +312,18 @@ _ON_GPU = (
     ),
 )
 
-TARGETS = (*_SHARDS, *_LOADER, *_BACKENDS, *_TRAINING, *_ON_GPU)
+_AUDIT = (
+    Target(
+        stage="audit",
+        what="50,000 JPEGs of 500x375 on 2 cores: hashes, duplicates and quality",
+        goal=60,
+        at_least=False,
+        unit="s",
+        figure=times(quotient(at("audit_speed", "results", "imgdata", "seconds"), at("audit_speed", "images")), 50_000),
+    ),
+)
+
+TARGETS = (*_SHARDS, *_LOADER, *_BACKENDS, *_TRAINING, *_AUDIT, *_ON_GPU)
 GPU_TARGETS = (*_ON_GPU, next(target for target in _LOADER if target.what == _SIXTEEN))
 """Those that `make gpu` is for: it has 16 cores beside the GPU as well."""
 

@@ -3,7 +3,7 @@
 Each image is decoded once, at a reduced size, by threads. The columns lie in files of a folder, which are mapped into
 memory when they are whole. A pass that was interrupted or killed is resumed where `KEY.json` says.
 
-1,000,000 samples take 5.1 GB on the disk, of which thumbnails in gray are 4.1 GB, and 60 MB of memory beside the
+1,000,000 samples take 5.3 GB on the disk, of which thumbnails in gray are 4.1 GB, and 60 MB of memory beside the
 columns of the index. What is decoded at the time comes on top: for each thread 32 MB of encoded files, or one larger
 file, and the pixels of one image.
 """
