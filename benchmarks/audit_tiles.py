@@ -13,6 +13,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ _OF_ANOTHER = ("motorcycle_right", "_R.png")
 _DRAWN = ("Elephants", "2004default", "firstgeneration", "rhythm", "string", "no-logo", "GreenTraditional")
 """Wallpapers that are no photographs: parts of one drawing repeat each other."""
 RANDOM = np.random.default_rng
+SMALL = 32
+"""Pixels of the side of CIFAR-shaped tiles."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,13 +49,7 @@ class Cut:
     """Whether those of Debian are cut as well."""
 
 
-CUTS = (
-    Cut(side=128, shrink=2),
-    Cut(side=128),
-    Cut(side=32, wallpapers=False),
-    Cut(side=64),
-)
-"""In the order in which they are taken until there are enough."""
+CUTS = (Cut(side=128, shrink=2), Cut(side=128), Cut(side=64), Cut(side=SMALL, wallpapers=False))
 
 
 def photographs(folder: Path | None) -> list[Path]:
@@ -71,27 +68,43 @@ def _is_photograph(path: Path) -> bool:
         return image.width * image.height >= _LEAST_PIXELS and image.mode in ("RGB", "L")
 
 
-def tiles(count: int, folder: Path | None) -> Iterator[tuple[Path, Image.Image]]:
-    """Yield `count` tiles of different pixels, and the photograph of each: the same on every run."""
-    paths = photographs(folder)
+def tiles(count: int, folder: Path | None) -> Iterator[Image.Image]:
+    """Yield `count` tiles that are different files, drawn from all: the same ones on every run."""
+    places = [
+        (path, cut, left, top)
+        for cut in CUTS
+        for path in photographs(folder)
+        if cut.wallpapers or folder is None or not path.is_relative_to(folder)
+        for left, top in _grid(path, cut)
+    ]
+    # A few more than asked, for those that are the same: black sky is black sky, and would be a copy.
+    drawn = sorted(RANDOM(1).permutation(len(places))[: round(1.2 * count)].tolist())
     seen: set[bytes] = set()
-    for cut in CUTS:
-        for path in paths:
-            if not cut.wallpapers and folder is not None and path.is_relative_to(folder):
-                continue
-            with Image.open(path) as opened:
-                image = opened.convert("RGB").reduce(cut.shrink)
-            for top in range(0, image.height - cut.side + 1, cut.side):
-                for left in range(0, image.width - cut.side + 1, cut.side):
-                    tile = image.crop((left, top, left + cut.side, top + cut.side))
-                    content = hashlib.sha256(tile.tobytes()).digest()
-                    # Black sky is black sky: that would be a copy.
-                    if content not in seen:
-                        seen.add(content)
-                        yield path, tile
-                        if len(seen) == count:
-                            return
-    raise ValueError(f"the photographs make {len(seen):,} tiles, asked for {count:,}; give more of them")
+    for (path, shrink), numbers in groupby(drawn, lambda number: (places[number][0], places[number][1].shrink)):
+        with Image.open(path) as opened:
+            image = opened.convert("RGB").reduce(shrink)
+        for number in numbers:
+            _, cut, left, top = places[number]
+            tile = image.crop((left, top, left + cut.side, top + cut.side))
+            content = hashlib.sha256(_decoded(_file(tile)).tobytes()).digest()
+            if content not in seen:
+                seen.add(content)
+                yield tile
+    if len(seen) < count:
+        raise ValueError(f"the photographs make {len(seen):,} tiles, asked for {count:,}; give more of them")
+
+
+def _grid(path: Path, cut: Cut) -> Iterator[tuple[int, int]]:
+    with Image.open(path) as image:
+        width, height = -(-image.width // cut.shrink), -(-image.height // cut.shrink)
+    for top in range(0, height - cut.side + 1, cut.side):
+        for left in range(0, width - cut.side + 1, cut.side):
+            yield left, top
+
+
+def _decoded(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data)) as image:
+        return image.convert("RGB")
 
 
 def _file(image: Image.Image, quality: int = 92) -> bytes:
@@ -115,8 +128,7 @@ def _less_area(image: Image.Image, number: int) -> Image.Image:
 
 def _other_file(image: Image.Image) -> bytes:
     """Return the pixels of the file as another file: a JPEG as PNG, a PNG compressed in another way."""
-    with Image.open(io.BytesIO(_file(image))) as saved:
-        return encoded(saved.convert("RGB"), "PNG", compress_level=1)
+    return encoded(_decoded(_file(image)), "PNG", compress_level=1)
 
 
 Edit = Callable[[Image.Image, int], bytes]
@@ -147,16 +159,17 @@ def write_files(folder: Path, count: int, copies: int, photographs_in: Path | No
     from imgdata.auditing.hashes import FLAT
 
     folder.mkdir(parents=True)
-    originals = list(tiles(count, photographs_in))
-    gate_N = gates_of([image for _, image in originals])
-    for number, (_, image) in enumerate(originals):
+    drawn = list(tiles(count, photographs_in))
+    originals = [drawn[at] for at in sorted(RANDOM(2).permutation(len(drawn))[:count].tolist())]
+    gate_N = gates_of(originals)
+    for number, image in enumerate(originals):
         _write(folder / f"{number:06d}", _file(image))
     any_N = RANDOM(0).permutation(count)
     clear = iter([number for number in any_N.tolist() if gate_N[number] >= FLAT])
     others = iter([number for number in any_N.tolist() if gate_N[number] < FLAT])
     for at, (name, edit) in enumerate(EDITS.items()):
         for number in _take(clear, copies, others if name in EXACT else iter(())):
-            _write(folder / f"{number:06d}-{at}", edit(originals[number][1], number))
+            _write(folder / f"{number:06d}-{at}", edit(originals[number], number))
 
 
 def _take(clear: Iterator[int], copies: int, others: Iterator[int]) -> list[int]:

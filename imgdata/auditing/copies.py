@@ -6,6 +6,7 @@ sizes are equal; near hashes, confirmed by the correlation of the aligned thumbn
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from imgdata.auditing.facts import Facts, pixel_hashes
 from imgdata.auditing.groups import Links, join
 from imgdata.auditing.hashes import FLAT, QUERIES, WHOLE
-from imgdata.auditing.matching import ALIKE, correlations
-from imgdata.auditing.near import find_pairs
+from imgdata.auditing.matching import ALIKE, COARSE, COARSELY_ALIKE, correlations
+from imgdata.auditing.near import Pairs, find_pairs
 from imgdata.auditing.outcome import Progress
 from imgdata.auditing.samples import Samples
 from imgdata.devices import own_cores
@@ -133,20 +134,34 @@ def _near(
     progress: Progress,
 ) -> Iterator[Links]:
     """Yield links of pictures of which one, or what a copy may show of it, has a hash near the other's."""
-    pairs = find_pairs(facts.hash_MQ4, number_C, symmetric=SYMMETRIC, threads=threads, progress=progress)
-    for part in pairs:
-        owner_P, target_P = number_C[part.owner_P], number_C[part.target_P]
-        score_P = correlations(facts.luma_M64x64, owner_P, target_P, part.query_P)
-        like_P = (score_P >= ALIKE) & _same_colours(facts, owner_P, target_P)
-        owner_P, target_P = owner_P[like_P], target_P[like_P]
-        first_P = place_M[owner_P] < place_M[target_P]
-        yield Links(
-            kept_L=np.where(first_P, owner_P, target_P),
-            other_L=np.where(first_P, target_P, owner_P),
-            what_L=_WHAT_Q[part.query_P[like_P]],
-            score_L=score_P[like_P],
-            distance_L=part.distance_P[like_P].astype(np.int16),
-        )
+    search = partial(find_pairs, facts.hash_MQ4, number_C, symmetric=SYMMETRIC, threads=threads)
+    for part in search(coarse=True):
+        yield _confirmed(facts, number_C, part, place_M, COARSELY_ALIKE, COARSE)
+    for part in search(progress=progress):
+        yield _confirmed(facts, number_C, part, place_M, ALIKE)
+
+
+def _confirmed(
+    facts: Facts,
+    number_C: NDArray[np.int64],
+    pairs: Pairs,
+    place_M: NDArray[np.int64],
+    least: float,
+    *cells: int,
+) -> Links:
+    """Return links of the pairs whose thumbnails correlate, and whose colours are about the same."""
+    owner_P, target_P = number_C[pairs.owner_P], number_C[pairs.target_P]
+    score_P = correlations(facts.luma_M64x64, owner_P, target_P, pairs.query_P, *cells)
+    like_P = (score_P >= least) & _same_colours(facts, owner_P, target_P)
+    owner_P, target_P = owner_P[like_P], target_P[like_P]
+    first_P = place_M[owner_P] < place_M[target_P]
+    return Links(
+        kept_L=np.where(first_P, owner_P, target_P),
+        other_L=np.where(first_P, target_P, owner_P),
+        what_L=_WHAT_Q[pairs.query_P[like_P]],
+        score_L=score_P[like_P],
+        distance_L=pairs.distance_P[like_P].astype(np.int16),
+    )
 
 
 def _same_colours(facts: Facts, one_P: NDArray[np.int64], other_P: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -63,7 +63,7 @@ _CORNERS = tuple(
 )
 QUERIES = (
     *(Query(box=box, mirrored=mirrored) for box in (WHOLE, *_CENTRES) for mirrored in (False, True)),
-    *(Query(box=box) for box in (*_CORNERS, Box(0.1, 0.1, 0.9, 0.9))),
+    *(Query(box=box) for box in (*_CORNERS, *(Box(cut, cut, 1 - cut, 1 - cut) for cut in (0.0625, 0.1)))),
 )
 """What is hashed of each picture, in this order; the first is the picture itself.
 
@@ -97,6 +97,18 @@ def gates(luma_BxHxW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         total_B = _steps(luma[:, 1:], luma[:, :-1]) + _steps(luma[:, :, 1:], luma[:, :, :-1])
         gate_B[start : start + _BATCH] = np.minimum(total_B // 90, 100)
     return gate_B
+
+
+def coarse_hashes(hash_x4: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the bits of the 8 x 8 lowest frequencies alone, each four times, uint64 `(..., 4)` of hashes `(..., 4)`.
+
+    They outlast what the others don't: strong encoding, and halving a picture that was small already. Four times, so
+    that 31 bits of 256 are 7 of these 64.
+    """
+    row_x16 = np.ascontiguousarray(hash_x4[..., :2].astype("<u8")).view(np.uint8)
+    # A row of frequencies is two octets, of which the first has the lower ones.
+    low_x1 = np.ascontiguousarray(row_x16[..., ::2]).view("<u8").astype(np.uint64)
+    return np.repeat(low_x1, WORDS, axis=-1)
 
 
 def check_thumbnails(luma_BxHxW: NDArray[np.uint8]) -> None:

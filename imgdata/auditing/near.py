@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata import native
-from imgdata.auditing.hashes import WORDS, distance
+from imgdata.auditing.hashes import WORDS, coarse_hashes, distance
 from imgdata.auditing.outcome import Progress
 from imgdata.devices import own_cores
 
@@ -59,6 +59,7 @@ def find_pairs(
     *,
     symmetric: Sequence[bool],
     most: int = MOST,
+    coarse: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
     block_rows: int = _ROWS,
@@ -70,11 +71,15 @@ def find_pairs(
     its own) only pairs with lower numbers are found, of others those with any number; the `most` lowest of each. Whole
     hashes should differ from each other: many that are equal cost as many comparisons.
 
+    `coarse` compares `coarse_hashes`: of their chunks a quarter is enough, since they repeat themselves.
+
     Memory: 80 bytes a picture and 200 MB. `threads` defaults to the cores of this process.
     """
     count, queries = len(number_C), hash_MQ4.shape[1]
-    whole_C4 = np.ascontiguousarray(hash_MQ4[number_C, 0])
-    bits = _bits_that_pay(whole_C4)
+    chunks = _CHUNKS // 4 if coarse else _CHUNKS
+    form = coarse_hashes if coarse else np.ascontiguousarray
+    whole_C4 = form(hash_MQ4[number_C, 0])
+    bits = _bits_that_pay(whole_C4, chunks)
     owners = max(1, block_rows // queries)
 
     def tell(start: int, rows_done: int) -> None:
@@ -83,8 +88,8 @@ def find_pairs(
 
     with ThreadPoolExecutor(threads or len(own_cores())) as pool:
         for start in range(0, count, owners):
-            query_R4 = np.ascontiguousarray(hash_MQ4[number_C[start : start + owners]]).reshape(-1, WORDS)
-            yield _search_block(whole_C4, query_R4, start, symmetric, most, bits, pool, partial(tell, start))
+            query_R4 = form(hash_MQ4[number_C[start : start + owners]]).reshape(-1, WORDS)
+            yield _search_block(whole_C4, query_R4, start, symmetric, most, bits, chunks, pool, partial(tell, start))
 
 
 def _search_block(
@@ -94,6 +99,7 @@ def _search_block(
     symmetric: Sequence[bool],
     most: int,
     bits: int,
+    chunks: int,
     pool: ThreadPoolExecutor,
     tell: Callable[[int], None],
 ) -> Pairs:
@@ -103,14 +109,14 @@ def _search_block(
     limit_R = np.where(np.tile(symmetric, rows // queries), owner_R, len(whole_C4)).astype(np.int32)
     # One more than asked: a picture's own whole hash may be near its queries, and does not count.
     found = _Found(np.zeros((rows, most + 1), np.int32), np.zeros((rows, most + 1), np.uint8), np.zeros(rows, np.int32))
-    chunks = _CHUNKS if bits else 1
+    chunks = chunks if bits else 1
     for chunk in range(chunks):
         _search_chunk(whole_C4, query_R4, limit_R, found, chunk, bits, pool)
         tell(rows * (chunk + 1) // chunks)
     return _pairs(found, owner_R, queries, most)
 
 
-def _bits_that_pay(whole_C4: NDArray[np.uint64]) -> int:
+def _bits_that_pay(whole_C4: NDArray[np.uint64], chunks: int) -> int:
     """Return 16, or 0 where so many hashes have the same chunks that comparing each with each is less work.
 
     The work is known before it is done: the numbers of hashes with each value of a chunk.
@@ -118,7 +124,7 @@ def _bits_that_pay(whole_C4: NDArray[np.uint64]) -> int:
     if len(whole_C4) <= _FEW:
         return 0
     compared = 0
-    for chunk in range(_CHUNKS):
+    for chunk in range(chunks):
         count_V = np.bincount(_values(whole_C4, chunk, _CHUNK_BITS), minlength=1 << _CHUNK_BITS).astype(np.float64)
         value_V = np.arange(len(count_V))
         compared += sum(count_V @ count_V[value_V ^ flip] for flip in (0, *(1 << bit for bit in range(_CHUNK_BITS))))
