@@ -232,21 +232,26 @@ def _growth(name: str) -> str:
     return f"{_tables.growth(recorded, name)}\n\n{_origin(recorded[name])}"
 
 
-def _audit_duplicates(_: str) -> str:
-    """Return recall by edit, precision and cost of each program."""
-    report = _results("audit_duplicates")
+def _audit_duplicates(images: str) -> str:
+    """Return recall by edit, precision and cost of each program, in a run of so many pictures."""
+    report = _results("audit_duplicates")[images]
     programs = report["programs"]
     rows = []
     for edit, copies in report["copies"].items():
-        which = "all" if edit.startswith("same") else "clear"
-        shares = " | ".join(f"{row['recall'][edit][which]:.1%}" for row in programs.values())
-        rows.append(f"| {edit} | {copies:,} | {shares} |")
-    for title, figure in (("precision", "precision"), ("precision among pictures with structure", "precision_clear")):
+        exact = edit.startswith("same")
+        shown = [
+            [row["recall"][edit][group] for group in (("all",) if exact else ("clear", "small"))]
+            for row in programs.values()
+        ]
+        rows.append(
+            f"| {edit} | {copies:,} | " + " | ".join(", ".join(f"{share:.1%}" for share in one) for one in shown) + " |"
+        )
+    for title, figure in (("precision", "precision"), ("precision among clear pictures", "precision_clear")):
         rows.append(f"| {title} | | " + " | ".join(f"{row[figure]:.2%}" for row in programs.values()) + " |")
     for title, figure in (("seconds", "seconds"), ("CPU-seconds", "cpu_seconds"), ("peak MB", "peak_mb")):
         rows.append(f"| {title} | | " + " | ".join(f"{row[figure]:,.0f}" for row in programs.values()) + " |")
     head = f"| | copies | {' | '.join(programs)} |\n|---|--:|{'--:|' * len(programs)}"
-    return "\n".join([head, *rows])
+    return "\n".join([head, *rows, "", _origin(report)])
 
 
 def _targets(_: str) -> str:

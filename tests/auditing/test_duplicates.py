@@ -100,6 +100,19 @@ def test_copies_are_found_and_nothing_else(edit, tmp_path):
     assert all(ALIKE <= one.score <= 1 and one.proposal == "exclude" for one in outcome.findings)
 
 
+@pytest.mark.parametrize(
+    "make", [lambda image: saved(image.reduce(2)), lambda image: saved(image, "JPEG", quality=50)], ids=["half", "JPEG"]
+)
+def test_copies_of_pictures_as_small_as_those_of_cifar_are_found(make, tmp_path):
+    small = [image for tile in TILES if hashes.gates(thumbnail(image := tile.reduce(5))[None])[0] >= hashes.CLEAR]
+    rows = [(f"original{number}", saved(tile), 0, "train") for number, tile in enumerate(small)]
+    rows += [(f"copy{number}", make(tile), 0, "train") for number, tile in enumerate(small)]
+    pairs = {frozenset((one.place.key, one.other.key)) for one in audited(tmp_path / "out", rows).findings}
+    expected = {frozenset((f"original{number}", f"copy{number}")) for number in range(len(small))}
+    assert pairs <= expected
+    assert len(pairs) >= 0.9 * len(expected) > 5
+
+
 def test_a_jpeg_saved_as_png_has_the_same_pixels_and_so_has_one_without_its_metadata(tmp_path):
     exif = Image.Exif()
     exif[270] = "a comment"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from imgdata.auditing.hashes import CLEAR, FLAT, QUERIES, WHOLE, Box, distance, gates, hashes
+from imgdata.auditing.hashes import CLEAR, FLAT, QUERIES, WHOLE, Box, coarse_hashes, distance, gates, hashes
 from imgdata.auditing.near import RADIUS
 from support.pictures import photo_file
 
@@ -84,6 +84,14 @@ def test_the_gate_says_how_much_structure_a_picture_has(make, least, most):
 
 def test_pictures_of_one_colour_are_flat():
     assert gates(np.full((1, 64, 64), 200, np.uint8))[0] < FLAT
+
+
+def test_a_coarse_hash_is_the_bits_of_the_8_lowest_frequencies_of_both_directions():
+    hash_N4 = np.random.default_rng(0).integers(0, 2**64, (20, 4), dtype=np.uint64)
+    bit_NxFxF = np.unpackbits(hash_N4.view(np.uint8), axis=1, bitorder="little").reshape(20, 16, 16)
+    low_Nx64 = bit_NxFxF[:, :8, :8].reshape(20, 64)
+    expected = np.packbits(low_Nx64, axis=1, bitorder="little").view(np.uint64)
+    assert np.array_equal(coarse_hashes(hash_N4), np.repeat(expected, 4, axis=1))
 
 
 def test_hashes_do_not_depend_on_how_many_are_made_at_once():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from imgdata import native
 from imgdata.auditing import near
-from imgdata.auditing.hashes import distance
+from imgdata.auditing.hashes import coarse_hashes, distance
 from imgdata.auditing.near import RADIUS, find_pairs
 
 SYMMETRIC = (True, False)
@@ -100,6 +100,15 @@ def test_hashes_within_31_bits_are_found_and_no_others(bits):
 def test_threads_and_blocks_change_nothing(options):
     hash_CQ4 = made_up(400, 300, seed=5)
     assert searched(hash_CQ4, **options) == by_comparing_all(hash_CQ4, near.MOST)
+
+
+@pytest.mark.usefixtures("way", "indexed")
+def test_coarse_hashes_are_compared_by_their_64_bits():
+    hash_CQ4 = made_up(300, 200, seed=7)
+    found = searched(hash_CQ4, coarse=True)
+    assert found == by_comparing_all(coarse_hashes(hash_CQ4), near.MOST)
+    assert len(found) > 10
+    assert {bits % 4 for *_, bits in found} == {0}
 
 
 def test_some_rows_of_a_larger_array_are_searched():
