@@ -1,7 +1,9 @@
 """What an audit found: findings, the figures of each check, what could not be checked."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from imgdata.auditing.finding import KINDS, Finding, Kind
@@ -61,11 +63,11 @@ class AuditResult:
         """What was not checked, then what the checks say of themselves: how far to trust them."""
         return (*self.left_out, *(note for check in self.checks for note in check.notes))
 
-    @property
+    @cached_property
     def counts(self) -> dict[Kind, int]:
         """Number of findings of each kind that has any, in the order of a report."""
-        found = {kind: sum(finding.kind == kind for finding in self.findings) for kind in KINDS}
-        return {kind: count for kind, count in found.items() if count}
+        found = Counter(finding.kind for finding in self.findings)
+        return {kind: found[kind] for kind in KINDS if found[kind]}
 
     @property
     def samples(self) -> int:
