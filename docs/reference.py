@@ -21,8 +21,8 @@ from python_reference import python_reference
 
 ROOT = Path(__file__).resolve().parent.parent
 END = "<!-- end -->"
-OPENING = re.compile(r"<!-- ([a-z]+)(?: ([\w -]+))? -->$")
-PART = re.compile(rf"<!-- ([a-z]+)(?: ([\w -]+))? -->\n(.*?){END}", re.DOTALL)
+OPENING = re.compile(r"<!-- ([a-z_]+)(?: ([\w -]+))? -->$")
+PART = re.compile(rf"<!-- ([a-z_]+)(?: ([\w -]+))? -->\n(.*?){END}", re.DOTALL)
 
 
 def main(arguments: list[str]) -> int:
