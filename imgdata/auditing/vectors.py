@@ -22,7 +22,6 @@ from imgdata.errors import MissingExtraError, OptionError, OutputError, ShardErr
 from imgdata.recipes import Normalize, Recipe, Resize
 from imgdata.storage.atomic import whole_file
 from imgdata.storage.cache_folder import cache_folder, make_room
-from imgdata.views.view import View
 
 if TYPE_CHECKING:
     import torch
@@ -102,10 +101,7 @@ def vectors_of(
         source = _of_run(samples, Path(model), device)
     else:
         source, tried = _frozen(samples, device, seed, threads)
-    path = cache_folder() / "audit" / f"features-{_key(samples, source)}.npy"
-    kept_MD = _kept(path, len(samples))
-    if kept_MD is None:
-        kept_MD = _computed(samples, source, path, threads, progress)
+    kept_MD = _all(samples, source, threads, progress)
     progress(len(samples), len(samples))
     good_M = ~np.isnan(kept_MD[:, 0])
     if not good_M.any():
@@ -170,7 +166,7 @@ def _frozen(
         sources.append(lite)
     if len(sources) == 1:
         return sources[0], ()
-    accuracies = [_accuracy(samples, drawn, source, seed, threads) for source in sources]
+    accuracies = [_accuracy(_part(samples, drawn), source, seed, threads) for source in sources]
     best = sources[int(np.argmax(accuracies))]
     return best, tuple((source.what, one) for source, one in zip(sources, accuracies, strict=True))
 
@@ -188,7 +184,7 @@ def _patches(samples: Samples, drawn: NDArray[np.int64], device: str, seed: int,
         identity="",
         vectorize=lambda images: images.cpu().numpy().reshape(len(images), -1),
     )
-    parts = [part for _, part in _batches(samples, drawn, source, threads)]
+    parts = [part for _, part in _batches(_part(samples, drawn), source, threads)]
     pixel_ND = np.concatenate(parts) if parts else np.zeros((0, 3 * SIDE * SIDE), np.float32)
     if not len(pixel_ND):
         raise ShardError(f"{samples.views[0].folder}: none of {len(drawn):,} pictures can be decoded")
@@ -214,41 +210,50 @@ def _lite(samples: Samples, device: str) -> _Source | None:
     return _of_network(trained, f"{LITE} at {side} pixels", model_input(LITE).eval_recipe(side))
 
 
-def _accuracy(samples: Samples, drawn: NDArray[np.int64], source: _Source, seed: int, threads: int | None) -> float:
-    found = list(_batches(samples, drawn, source, threads))
-    label_N = samples.label_M[np.concatenate([number for number, _ in found])] if found else np.zeros(0, np.int32)
+def _accuracy(samples: Samples, source: _Source, seed: int, threads: int | None) -> float:
+    """Return the accuracy of a probe out of sample; 0 where it can't be measured."""
+    vector_MD = _all(samples, source, threads)
+    good_M = ~np.isnan(vector_MD[:, 0])
+    label_N = samples.label_M[good_M]
     if not len(label_N) or label_N.min() < 0:
         return 0.0
-    point_ND = principal(np.concatenate([part for _, part in found]))
     fold_N = fold_of_samples(label_N, folds=3, seed=seed)
+    point_ND = principal(vector_MD[good_M])
     return out_of_sample(point_ND, label_N, fold_N, len(samples.classes), penalty=1e-3, seed=seed).accuracy
 
 
-def _batches(
-    samples: Samples, numbers: NDArray[np.int64], source: _Source, threads: int | None
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield the numbers and the vectors of some samples, without those that can't be decoded."""
-    from imgdata.inference.samples import loaded
-
+def _part(samples: Samples, numbers: NDArray[np.int64]) -> Samples:
+    """Return some of the samples."""
+    views = []
     for which, view in enumerate(samples.views):
         start, end = samples.start_V[which : which + 2].tolist()
         row_R = numbers[(numbers >= start) & (numbers < end)] - start
-        if not len(row_R):
-            continue
-        with loaded(
-            _rows(view, row_R), source.recipe, device=source.device, batch_size=64, backend="cpu", threads=threads
-        ) as loader:
+        if len(row_R):
+            views.append(replace(view, position_N=view.position_N[row_R], label_N=view.label_N[row_R], name=""))
+    return Samples(views=tuple(views), classes=samples.classes)
+
+
+def _batches(
+    samples: Samples, source: _Source, threads: int | None
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield the numbers and the vectors of the samples, without those that can't be decoded."""
+    from imgdata.inference.samples import loaded
+
+    for start, view in zip(samples.start_V.tolist(), samples.views, strict=False):
+        with loaded(view, source.recipe, device=source.device, batch_size=64, backend="cpu", threads=threads) as loader:
             for batch in loader:
                 good_B = batch.valid
                 vector_BD = source.vectorize(batch.images)[good_B.cpu().numpy()]
-                row_B = np.searchsorted(view.position_N, batch.positions[good_B].numpy())
-                yield row_B + start, vector_BD
+                yield np.searchsorted(view.position_N, batch.positions[good_B].numpy()) + start, vector_BD
 
 
-def _rows(view: View, row_R: NDArray[np.int64]) -> View:
-    if len(row_R) == len(view.position_N):
-        return view
-    return replace(view, position_N=view.position_N[row_R], label_N=view.label_N[row_R], name="")
+def _all(
+    samples: Samples, source: _Source, threads: int | None, progress: Progress = lambda done, total: None
+) -> NDArray[np.float32]:
+    """Return the vectors of all samples, NaN where an image can't be decoded: kept ones, or computed and kept."""
+    path = cache_folder() / "audit" / f"features-{_key(samples, source)}.npy"
+    kept_MD = _kept(path, len(samples))
+    return _computed(samples, source, path, threads, progress) if kept_MD is None else kept_MD
 
 
 def _key(samples: Samples, source: _Source) -> str:
@@ -270,8 +275,8 @@ def _kept(path: Path, rows: int) -> NDArray[np.float32] | None:
 def _computed(
     samples: Samples, source: _Source, path: Path, threads: int | None, progress: Progress
 ) -> NDArray[np.float32]:
-    """Return the vectors of all samples, NaN where an image can't be decoded; keep them where there is room."""
-    found = _batches(samples, np.arange(len(samples)), source, threads)
+    """Compute the vectors, and keep them where there is room."""
+    found = _batches(samples, source, threads)
     first = next(found, None)
     if first is None:
         return np.full((len(samples), 1), np.nan, np.float32)
