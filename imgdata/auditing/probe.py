@@ -6,6 +6,7 @@ folds depend on how a sample's own label was chosen, so that a wrong label has n
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ _PASS = 10**10
 """Multiplications of one pass over the samples of a fit, at most: of more samples some are drawn. A fit of 100 rounds
 takes a minute on two cores, so that all of an audit's take some ten minutes, however many samples there are."""
 _BLOCK = 8192
+_EXACT = 1536
+"""Sides up to which all eigenvalues of a matrix are computed: within two seconds."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,21 +44,53 @@ def principal(vector_ND: NDArray[np.float32], width: int = WIDTH) -> NDArray[np.
 
     Each feature is brought to deviation 1 first. It reads `vector_ND` in blocks: a memory-mapped file stays one.
     """
-    starts = range(0, len(vector_ND), _BLOCK)
-    mean_D = np.sum([vector_ND[start : start + _BLOCK].sum(0, np.float64) for start in starts], axis=0) / len(vector_ND)
-    gram_DD = np.zeros((vector_ND.shape[1],) * 2)
+    rows, features = vector_ND.shape
+    starts = range(0, rows, _BLOCK)
+    mean_D = np.sum([vector_ND[start : start + _BLOCK].sum(0, np.float64) for start in starts], axis=0) / rows
+    if rows <= features:
+        return _principal_of_few(np.asarray(vector_ND - mean_D, np.float32), width)
+    gram_DD = np.zeros((features, features))
     for start in starts:
         part_BD = np.asarray(vector_ND[start : start + _BLOCK] - mean_D, np.float32)
         gram_DD += part_BD.T @ part_BD
-    scale_D = 1 / np.sqrt(np.diagonal(gram_DD) / len(vector_ND) + 1e-12)
-    # A feature that is the same everywhere says nothing, however its rounding errors look.
-    scale_D[np.diagonal(gram_DD) <= 1e-10 * len(vector_ND)] = 0
-    values_D, turned_DD = np.linalg.eigh(gram_DD / len(vector_ND) * scale_D[:, None] * scale_D)
-    chosen = slice(None, -min(width, len(values_D)) - 1, -1)
-    base_DW = (scale_D[:, None] * turned_DD[:, chosen] / np.sqrt(max(values_D[-1], 1e-12))).astype(np.float32)
+    scale_D = _scale(np.diagonal(gram_DD), rows)
+    value_W, turned_DW = _largest(gram_DD / rows * scale_D[:, None] * scale_D, width)
+    base_DW = (scale_D[:, None] * turned_DW / np.sqrt(max(value_W[0], 1e-12))).astype(np.float32)
     return np.concatenate(
         [np.asarray(vector_ND[start : start + _BLOCK] - mean_D, np.float32) @ base_DW for start in starts]
     )
+
+
+def _principal_of_few(centred_ND: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """Return the same of fewer samples than features, by the products of samples instead of those of features."""
+    rows = len(centred_ND)
+    scaled_ND = centred_ND * _scale(np.square(centred_ND, dtype=np.float64).sum(0), rows).astype(np.float32)
+    value_W, turned_NW = _largest(np.asarray(scaled_ND @ scaled_ND.T, np.float64) / rows, width)
+    length_W = np.sqrt(np.maximum(value_W, 0) * rows / max(value_W[0], 1e-12))
+    return np.asarray(turned_NW * length_W, np.float32)
+
+
+def _scale(square_D: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
+    scale_D = 1 / np.sqrt(square_D / rows + 1e-12)
+    # A feature that is the same everywhere says nothing, however its rounding errors look.
+    scale_D[square_D <= 1e-10 * rows] = 0
+    return np.asarray(scale_D)
+
+
+def _largest(matrix_DD: NDArray[np.float64], width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the largest eigenvalues of a symmetric matrix, the first the largest, and their vectors `(D, <= width)`.
+
+    Of a large matrix by random projections, which takes a fifth of the time (Halko et al., SIAM Review 2011).
+    """
+    size = len(matrix_DD)
+    if size <= max(_EXACT, 2 * width):
+        value_D, turned_DD = np.linalg.eigh(matrix_DD)
+        chosen = slice(None, -min(width, size) - 1, -1)
+        return value_D[chosen], turned_DD[:, chosen]
+    vectors_DW, value_W, _ = _randomized_svd()(
+        matrix_DD.astype(np.float32), width, n_oversamples=32, n_iter=4, random_state=0
+    )
+    return value_W, vectors_DW
 
 
 def fit_probe(
@@ -112,9 +147,16 @@ def fit_temperature(logit_NC: NDArray[np.float32], label_N: NDArray[np.int32]) -
 
 
 def _minimizer() -> Callable[..., Any]:
+    return _of_extra("scipy.optimize", "minimize")
+
+
+def _randomized_svd() -> Callable[..., Any]:
+    return _of_extra("sklearn.utils.extmath", "randomized_svd")
+
+
+def _of_extra(module: str, name: str) -> Callable[..., Any]:
     try:
-        from scipy.optimize import minimize
+        found: Callable[..., Any] = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         raise MissingExtraError("finding wrong labels needs scikit-learn: pip install 'imgdata[audit]'") from error
-    found: Callable[..., Any] = minimize
     return found
