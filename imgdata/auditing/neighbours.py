@@ -13,7 +13,7 @@ from imgdata.errors import MissingExtraError
 
 WHAT = ("same features", "looks alike")
 EXACT_ROWS = 200_000
-"""Vectors up to which all pairs are compared: some 10 minutes on two cores with 1,280 numbers each."""
+"""Vectors up to which all pairs are compared, each with each, in blocks."""
 MOST = 1000
 """Findings at most; how many pairs there are stands in the figures."""
 SAME = 1e-5

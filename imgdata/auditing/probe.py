@@ -20,8 +20,8 @@ PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
 """Factors of the squared weights that are tried."""
 _ROUNDS = 100
 _PASS = 10**10
-"""Multiplications of one pass over the samples of a fit, at most: of more samples some are drawn. A fit of 100 rounds
-takes a minute on two cores, so that all of an audit's take some ten minutes, however many samples there are."""
+"""Multiplications of one pass over the samples of a fit, at most: of more samples some are drawn. By
+this number all fits of an audit take some ten minutes on two cores at most, which was not measured."""
 _BLOCK = 8192
 _EXACT = 1536
 """Sides up to which all eigenvalues of a matrix are computed: within two seconds."""
