@@ -30,8 +30,15 @@ _OTHER_COLOUR = 0.1  # Difference of the means of red less green, or blue less g
 _UNLIKE = 8  # Pictures with equal hashes that may be unlike each other; more are not compared.
 _FLAT_LEVELS = 4  # Levels, of 255, between means of flat pictures that are compared; decoders differ by one.
 _DECODED = 16  # Pictures that a thread decodes before the next look at Ctrl-C.
+PLAIN_ENTROPY = 3.0
+"""Bits a pixel: below that, as in digits and other shapes on one colour, different pictures correlate as copies do."""
 SYMMETRIC = tuple(query.box == WHOLE for query in QUERIES)
 _WHAT_Q = np.array([4 if query.cropped else 3 if query.mirrored else 2 for query in QUERIES], np.int8)
+
+
+def can_be_told_apart(facts: Facts) -> NDArray[np.bool_]:
+    """Return which pictures have structure and levels enough for near copies to be looked for, bool `(M,)`."""
+    return facts.decoded_M & (facts.gate_M >= FLAT) & (facts.entropy_M >= PLAIN_ENTROPY)
 
 
 def find_links(
@@ -58,7 +65,7 @@ def find_links(
     found.append(_links(*same_pixels, 1))
     left_M[same_pixels[1]] = False
 
-    number_K = np.flatnonzero(left_M & (facts.gate_M >= FLAT))
+    number_K = np.flatnonzero(left_M & can_be_told_apart(facts))
     number_K = number_K[np.argsort(place_M[number_K])]
     number_K, near = _equal_hashes(facts, hash_M4, number_K)
     others = _near(facts, number_K, place_M, threads, progress)

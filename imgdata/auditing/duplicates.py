@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.auditing.copies import EXACT, WHATS, find_links
+from imgdata.auditing.copies import EXACT, WHATS, can_be_told_apart, find_links
 from imgdata.auditing.facts import Facts
 from imgdata.auditing.finding import Finding, Kind, Proposal, listed
 from imgdata.auditing.groups import Links, around_representatives, best_by_other, join
-from imgdata.auditing.hashes import FLAT
 from imgdata.auditing.outcome import Outcome, Progress
 from imgdata.auditing.samples import Samples
 
@@ -36,12 +35,12 @@ def find(
     place_M = places_kept_first(samples)
     links = find_links(samples, facts, place_M, threads=threads, progress=progress)
     findings, figures = _findings(samples, links, place_M)
-    flat = int(np.sum(facts.decoded_M & (facts.gate_M < FLAT)))
+    flat = int(np.sum(facts.decoded_M & ~can_be_told_apart(facts)))
     notes = []
     if flat:
         notes.append(
-            f"{flat:,} of {len(samples):,} pictures have too little structure to be told from others: only copies of "
-            "theirs with the same pixels are found"
+            f"{flat:,} of {len(samples):,} pictures have too little structure, or too few levels, to be told from "
+            "others: only copies of theirs with the same pixels are found"
         )
     return Outcome(findings=findings, figures={**figures, "samples": len(samples), "flat": flat}, notes=tuple(notes))
 
