@@ -1,0 +1,169 @@
+"""Decisions of people on samples, in a file that only grows: one line of JSON each, on disk before the next picture.
+
+Several programs may append to one file at once. What holds for a sample is the last decision of each author that was
+not taken back; where authors differ, both are kept and the sample is in conflict.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from imgdata.errors import OptionError, OutputError
+from imgdata.storage.locks import locked
+
+Action = Literal["accept", "relabel", "exclude", "flag", "skip", "undo"]
+ACTIONS: tuple[Action, ...] = ("accept", "relabel", "exclude", "flag", "skip", "undo")
+_LONGEST = 500
+_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What one person decided on one sample."""
+
+    id: str
+    """Unique: the author, and the time in nanoseconds."""
+    author: str
+    time: float
+    """Seconds since 1970."""
+    split: str
+    key: str
+    action: Action
+    old: str = ""
+    """Id of the class before; empty for none."""
+    new: str = ""
+    """Id of the class that a `relabel` gives."""
+    reason: str = ""
+    of: str = ""
+    """The decision that an `undo` takes back."""
+
+
+class Sample(NamedTuple):
+    """A sample that is decided on."""
+
+    split: str
+    key: str
+
+
+class Decisions:
+    """The decisions in a file; what others append is seen at the next `read`. Safe in threads and processes."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, which is made by the first decision. Raises `OptionError` for a line that is none."""
+        self.path = path
+        self.version = 0
+        """Grows whenever there are new decisions."""
+        self._lock = threading.RLock()
+        self._all: list[Decision] = []
+        self._read_bytes = 0
+        self.read()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def read(self) -> None:
+        """Read what was appended since; a last line without an end, of a program that was killed, is not one yet."""
+        with self._lock:
+            try:
+                with self.path.open("rb") as file:
+                    file.seek(self._read_bytes)
+                    data = file.read()
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                raise OutputError(f"{self.path}: can't be read: {error.strerror or error}") from error
+            whole = data[: data.rfind(b"\n") + 1]
+            for line in whole.splitlines():
+                if line.strip():
+                    self._all.append(self._parsed(line))
+            self._read_bytes += len(whole)
+            self.version += bool(whole)
+
+    def add(self, decisions: Iterable[Decision]) -> None:
+        """Append decisions, together; they are on disk when this returns. Raises `OutputError`."""
+        data = b"".join(
+            json.dumps(_lean(one), ensure_ascii=True, separators=(",", ":")).encode() + b"\n" for one in decisions
+        )
+        with self._lock:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with locked(self.path.with_suffix(".lock"), wait_s=_WAIT_S), self.path.open("ab") as file:
+                    self.read()
+                    # A line without an end is of a program that was killed: nobody else writes now.
+                    if os.fstat(file.fileno()).st_size > self._read_bytes:
+                        os.ftruncate(file.fileno(), self._read_bytes)
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise OutputError(f"{self.path}: can't be written: {error.strerror or error}") from error
+            self.read()
+
+    def all(self) -> tuple[Decision, ...]:
+        """Return every decision, the oldest first, also those that were taken back."""
+        with self._lock:
+            return tuple(self._all)
+
+    def of(self, sample: Sample) -> list[Decision]:
+        """Return the decisions on a sample that hold, one for each author, the oldest first."""
+        return list(self.holding().get(sample, {}).values())
+
+    def holding(self) -> Mapping[Sample, Mapping[str, Decision]]:
+        """Return for each sample what each author decided last and did not take back."""
+        with self._lock:
+            undone = {one.of for one in self._all if one.action == "undo"}
+            found: dict[Sample, dict[str, Decision]] = {}
+            for one in self._all:
+                if one.action == "undo" or one.id in undone:
+                    continue
+                authors = found.setdefault(Sample(one.split, one.key), {})
+                authors.pop(one.author, None)
+                authors[one.author] = one
+            return found
+
+    def last(self, author: str) -> Decision | None:
+        """Return the last decision of an author that was not taken back."""
+        with self._lock:
+            undone = {one.of for one in self._all if one.action == "undo"}
+            mine = (one for one in reversed(self._all) if one.author == author and one.action != "undo")
+            return next((one for one in mine if one.id not in undone), None)
+
+    def _parsed(self, line: bytes) -> Decision:
+        try:
+            values = json.loads(line)
+            return checked(values)
+        except (ValueError, TypeError, OptionError) as error:
+            raise OptionError(f"{self.path}: a line must be a decision, got {line[:80]!r} ({error})") from error
+
+
+def checked(values: Mapping[str, Any]) -> Decision:
+    """Return the decision of these values. Raises `OptionError` for a wrong one."""
+    if not isinstance(values, Mapping):
+        raise OptionError(f"a decision must be an object, got {type(values).__name__}")
+    texts = {name: values.get(name, "") for name in ("id", "author", "split", "key", "old", "new", "reason", "of")}
+    for name, value in texts.items():
+        if not isinstance(value, str) or len(value) > _LONGEST:
+            raise OptionError(f"{name} must be a text of at most {_LONGEST} characters, got {value!r:.80}")
+    action, when = values.get("action"), values.get("time", 0.0)
+    if action not in ACTIONS:
+        raise OptionError(f"action must be one of {', '.join(ACTIONS)}, got {action!r:.80}")
+    if isinstance(when, bool) or not isinstance(when, int | float):
+        raise OptionError(f"time must be a number, got {when!r:.80}")
+    if action == "relabel" and not texts["new"]:
+        raise OptionError("a relabel must have a new class")
+    return Decision(action=action, time=float(when), **texts)
+
+
+def made(author: str, **values: Any) -> Decision:
+    """Return a new decision of an author, of now. Raises `OptionError`."""
+    now = time.time()
+    return checked({**values, "id": f"{author}-{time.time_ns()}", "author": author, "time": now})
+
+
+def _lean(decision: Decision) -> dict[str, Any]:
+    return {name: value for name, value in asdict(decision).items() if value != ""}

@@ -1,0 +1,165 @@
+"""Splits of a dataset -> rows numbered through, their columns, their texts; nothing is read before it is asked for."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from imgdata.dataset.dataset import Dataset, Split
+
+_GROUPS_KEPT = 8
+"""Row groups of texts that stay in memory: 131,072 rows each, some 10 MB."""
+NUMBERS = ("width", "height", "size", "label", "orientation")
+
+
+class Row(NamedTuple):
+    """One row, as the index has it."""
+
+    number: int
+    split: str
+    position: int
+    key: str
+    source: str
+    label: int
+    width: int
+    height: int
+    size: int
+    format: str
+    mode: str
+    orientation: int
+    shard: str
+    offset: int
+    xxh64: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """The M samples of all splits, one split after the other. A **number** counts in them all, a position in a split.
+
+    Columns of numbers are read whole, once; keys and names of sources by row group, so that ten million of them don't
+    have to be in memory.
+    """
+
+    dataset: Dataset
+    splits: tuple[Split, ...]
+
+    def __len__(self) -> int:
+        return int(self.start_S[-1])
+
+    @cached_property
+    def start_S(self) -> NDArray[np.int64]:  # noqa: N802
+        """Number of the first row of each split, and M, int64 `(S + 1,)`."""
+        return np.cumsum([0, *map(len, self.splits)])
+
+    def place(self, number: int) -> tuple[Split, int]:
+        """Return the split and the position of a row. Raises `IndexError`."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"row {number} of {len(self)}")
+        which = int(np.searchsorted(self.start_S, number, side="right")) - 1
+        return self.splits[which], number - int(self.start_S[which])
+
+    def number(self, split: str, key: str) -> int:
+        """Return the number of a sample. Raises `KeyError`."""
+        which = [one.name for one in self.splits].index(split)
+        return int(self.start_S[which]) + self.splits[which].find(key)
+
+    def array(self, column: str) -> NDArray[Any]:
+        """Return a column of numbers, `(M,)`; of one split without a copy."""
+        parts = [split.index.array(column) for split in self.splits]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def words(self, column: str) -> tuple[list[str], NDArray[np.int32]]:
+        """Return the distinct values of a column of words, and the one of each row, `(M,)`."""
+        known: dict[str, int] = {}
+        parts = []
+        for split in self.splits:
+            code_W = np.array([known.setdefault(word, len(known)) for word in split.index.words(column)], np.int32)
+            parts.append(code_W[split.index.array(column)])
+        return list(known), parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def row(self, number: int) -> Row:
+        """Return all that the index says of a row. Raises `IndexError`."""
+        split, position = self.place(number)
+        index = split.index
+        key, source = (self._texts.at(split, column, position) for column in ("key", "source"))
+
+        def value(column: str) -> int:
+            return int(index.array(column)[position])
+
+        def word(column: str) -> str:
+            return index.words(column)[value(column)]
+
+        return Row(
+            number=number,
+            split=split.name,
+            position=position,
+            key=key,
+            source=source,
+            label=value("label"),
+            width=value("width"),
+            height=value("height"),
+            size=value("size"),
+            format=word("format"),
+            mode=word("mode"),
+            orientation=value("orientation"),
+            shard=word("shard"),
+            offset=value("offset"),
+            xxh64=value("xxh64"),
+        )
+
+    def keys(self, numbers: Sequence[int]) -> list[str]:
+        """Return the keys of some rows."""
+        return [self._texts.at(*self._placed(number)) for number in numbers]
+
+    def _placed(self, number: int) -> tuple[Split, str, int]:
+        split, position = self.place(number)
+        return split, "key", position
+
+    @cached_property
+    def _texts(self) -> "_Texts":
+        return _Texts()
+
+
+class _Texts:
+    """Columns of texts, by row group; the least recently used are let go. Safe in threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._files: dict[str, pq.ParquetFile] = {}
+        self._groups: OrderedDict[tuple[str, str, int], pa.ChunkedArray[Any]] = OrderedDict()
+
+    def at(self, split: Split, column: str, position: int) -> str:
+        with self._lock:
+            file = self._files.get(split.name)
+            if file is None:
+                file = self._files[split.name] = pq.ParquetFile(split.index.path)
+            group, start = _group_of(file, position)
+            name = (split.name, column, group)
+            if name not in self._groups:
+                self._groups[name] = file.read_row_group(group, columns=[column]).column(column)
+                if len(self._groups) > _GROUPS_KEPT:
+                    self._groups.popitem(last=False)
+            self._groups.move_to_end(name)
+            return str(self._groups[name][position - start].as_py())
+
+
+def _group_of(file: pq.ParquetFile, position: int) -> tuple[int, int]:
+    start = 0
+    for group in range(file.metadata.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        if position < start + rows:
+            return group, start
+        start += rows
+    raise IndexError(position)
+
+
+def rows_of(dataset: Dataset) -> Rows:
+    """Return the rows of all splits of a dataset."""
+    return Rows(dataset=dataset, splits=tuple(dataset.values()))
