@@ -43,7 +43,7 @@ class Explainer:
             self._layer, self._looked = last_map(self._trained.model, image_CHW[None]), True
         heat_HW = heat_map(self._trained.model, self._layer, image_CHW[None], index)
         path = self._folder / self._file_name(name)
-        _draw(_pixels(image_CHW, self._trained), heat_HW, self._method, title, path)
+        _draw(pixels_before(image_CHW, self._trained), heat_HW, self._method, title, path)
         return path
 
     @property
@@ -108,7 +108,7 @@ def _captum() -> Any:
     return attr
 
 
-def _pixels(image_CHW: torch.Tensor, trained: Trained) -> NDArray[np.float32]:
+def pixels_before(image_CHW: torch.Tensor, trained: Trained) -> NDArray[np.float32]:
     """Return the image as it was before it was normalized, `(H, W, 3)`, 0 to 1."""
     pixels_HWC: NDArray[np.float32] = image_CHW.detach().float().cpu().numpy().transpose(1, 2, 0)
     normalize = trained.recipe.find(Normalize)

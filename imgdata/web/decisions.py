@@ -27,7 +27,7 @@ class Decision:
     """What one person decided on one sample."""
 
     id: str
-    """Unique: the author, and the time in nanoseconds."""
+    """Unique: the author, the time in nanoseconds, and a number among those that were made together."""
     author: str
     time: float
     """Seconds since 1970."""
@@ -61,6 +61,8 @@ class Decisions:
         self._lock = threading.RLock()
         self._all: list[Decision] = []
         self._read_bytes = 0
+        self._held: Mapping[Sample, Mapping[str, Decision]] = {}
+        self._held_version = -1
         self.read()
 
     def __len__(self) -> int:
@@ -113,9 +115,18 @@ class Decisions:
         """Return the decisions on a sample that hold, one for each author, the oldest first."""
         return list(self.holding().get(sample, {}).values())
 
+    def group(self, decision: Decision) -> list[Decision]:
+        """Return the decisions that were made together with this one, and it, the oldest first; none taken back."""
+        with self._lock:
+            undone = {one.of for one in self._all if one.action == "undo"}
+            mine = _moment(decision)
+            return [one for one in self._all if _moment(one) == mine and one.action != "undo" and one.id not in undone]
+
     def holding(self) -> Mapping[Sample, Mapping[str, Decision]]:
         """Return for each sample what each author decided last and did not take back."""
         with self._lock:
+            if self._held_version == self.version:
+                return self._held
             undone = {one.of for one in self._all if one.action == "undo"}
             found: dict[Sample, dict[str, Decision]] = {}
             for one in self._all:
@@ -124,6 +135,7 @@ class Decisions:
                 authors = found.setdefault(Sample(one.split, one.key), {})
                 authors.pop(one.author, None)
                 authors[one.author] = one
+            self._held, self._held_version = found, self.version
             return found
 
     def last(self, author: str) -> Decision | None:
@@ -161,8 +173,21 @@ def checked(values: Mapping[str, Any]) -> Decision:
 
 def made(author: str, **values: Any) -> Decision:
     """Return a new decision of an author, of now. Raises `OptionError`."""
-    now = time.time()
-    return checked({**values, "id": f"{author}-{time.time_ns()}", "author": author, "time": now})
+    return made_together(author, [values])[0]
+
+
+def made_together(author: str, each: Iterable[Mapping[str, Any]]) -> list[Decision]:
+    """Return new decisions of an author, of now, which one undo takes back. Raises `OptionError`."""
+    now, moment = time.time(), time.time_ns()
+    return [
+        checked({**values, "id": f"{author}-{moment}-{number}", "author": author, "time": now})
+        for number, values in enumerate(each)
+    ]
+
+
+def _moment(decision: Decision) -> tuple[str, str]:
+    parts = decision.id.removeprefix(f"{decision.author}-").split("-")
+    return decision.author, parts[0] if len(parts) == 2 else decision.id
 
 
 def _lean(decision: Decision) -> dict[str, Any]:

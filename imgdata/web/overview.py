@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from imgdata.dataset.dataset import Dataset
 from imgdata.views.saved import saved_views
 from imgdata.web.rows import Rows
 
 EXAMPLES = 8
+BINS = 32
 MOST_CLASSES = 1000
 """Classes that are listed, the largest first; the others are found by name."""
 
@@ -36,11 +38,15 @@ def overview(rows: Rows) -> dict[str, Any]:
         ],
         "formats": _formats(rows),
         "sizes": [_sizes(rows, column) for column in ("width", "height", "size")],
-        "views": [
-            {"name": view.name, "split": view.split, "samples": view.samples, "expression": view.expression}
-            for view in saved_views(rows.dataset)
-        ],
     }
+
+
+def views(dataset: Dataset) -> list[dict[str, Any]]:
+    """Return the saved views. Raises `ShardError` for a damaged one."""
+    return [
+        {"name": view.name, "split": view.split, "samples": view.samples, "expression": view.expression}
+        for view in saved_views(dataset)
+    ]
 
 
 def _spread(number_K: Any) -> list[int]:
@@ -61,4 +67,14 @@ def _sizes(rows: Rows, column: str) -> dict[str, Any]:
         "least": int(value_M.min()),
         "median": int(np.median(value_M)),
         "most": int(value_M.max()),
+        **_histogram(value_M),
     }
+
+
+def _histogram(value_M: Any) -> dict[str, Any]:
+    """Return the samples in `BINS` equal steps; the rare largest ones are counted in the last."""
+    least, most = float(value_M.min()), float(np.quantile(value_M, 0.995))
+    if most <= least:
+        return {"counts": [len(value_M)], "edges": [least, most]}
+    counts, _ = np.histogram(np.minimum(value_M, most), bins=BINS, range=(least, most))
+    return {"counts": counts.tolist(), "edges": [least, most]}

@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,8 @@ class Query:
     least: tuple[tuple[str, float], ...] = ()
     """Column of numbers -> the smallest value."""
     most: tuple[tuple[str, float], ...] = ()
+    words: tuple[tuple[str, str], ...] = ()
+    """Further column of words -> the word."""
     mark: str = ""
     """Name of a set of rows: a kind of finding, a decision, a view."""
     sort: str = ""
@@ -41,14 +43,17 @@ class Query:
 
 
 def query_of(parameters: Mapping[str, str]) -> Query:
-    """Return the query of an address: `split`, `class`, `text`, `format`, `mark`, `sort`, `width_min`, `width_max` ...
+    """Return the query of an address: `split`, `class`, `text`, `format`, `mark`, `sort`, `width_min`, `is.COLUMN` ...
 
     Raises `OptionError`.
     """
     bounds: dict[str, list[tuple[str, float]]] = {"min": [], "max": []}
+    words: list[tuple[str, str]] = []
     for name, text in parameters.items():
         column, _, end = name.rpartition("_")
-        if end in bounds and column and text:
+        if name.startswith("is.") and text:
+            words.append((name.removeprefix("is."), text[:_LONGEST_TEXT]))
+        elif end in bounds and column and text:
             try:
                 bounds[end].append((column, float(text)))
             except ValueError:
@@ -60,10 +65,19 @@ def query_of(parameters: Mapping[str, str]) -> Query:
         format=parameters.get("format", ""),
         least=tuple(sorted(bounds["min"])),
         most=tuple(sorted(bounds["max"])),
+        words=tuple(sorted(words)),
         mark=parameters.get("mark", ""),
         sort=parameters.get("sort", "").removeprefix("-"),
         descending=parameters.get("sort", "").startswith("-"),
     )
+
+
+class Column(NamedTuple):
+    """A column beside the index's."""
+
+    value_M: NDArray[Any]
+    """A number of each row, NaN for none; for words, the place in `words`, -1 for none."""
+    words: tuple[str, ...] = ()
 
 
 class Answers:
@@ -74,16 +88,24 @@ class Answers:
         rows: Rows,
         *,
         marks: Callable[[str], NDArray[np.bool_]],
-        columns: Mapping[str, Callable[[], NDArray[np.floating]]],
+        columns: Callable[[str], Column | None],
         version: Callable[[], int],
     ) -> None:
         """Take where further sets and columns come from.
 
-        `marks` returns a set of rows by name, `columns` further columns; `version` grows whenever a set changes.
+        `marks` returns a set of rows by name, `columns` a further column, None for an unknown one; `version` grows
+        whenever a set changes.
         """
         self._rows, self._marks, self._columns, self._version = rows, marks, columns, version
-        self._lock = threading.Lock()
+        self._lock, self._texts = threading.Lock(), threading.Lock()
+        self._small: dict[str, list[Any]] = {}
+        self._ranks: dict[str, NDArray[np.uint32]] = {}
         self._known: OrderedDict[tuple[Query, int], NDArray[np.integer]] = OrderedDict()
+
+    def warm(self) -> None:
+        """Read the texts, so that the first search takes as long as the next ones. Raises `ShardError`."""
+        for column in ("key", "source"):
+            self._lowered(column)
 
     def numbers(self, query: Query) -> NDArray[np.integer]:
         """Return the numbers of the query's rows, in its order. Raises `OptionError`."""
@@ -103,8 +125,9 @@ class Answers:
         kept_M = self._kept(query)
         numbers = np.arange(len(self._rows), dtype=np.uint32) if kept_M is None else np.flatnonzero(kept_M)
         if query.sort:
-            order = np.argsort(self._sorted_by(query.sort)[numbers], kind="stable")
-            numbers = numbers[order[::-1] if query.descending else order]
+            value_K = self._sorted_by(query.sort)
+            order = order_of(value_K if kept_M is None else value_K[numbers], descending=query.descending)
+            numbers = order if kept_M is None else numbers[order]
         elif query.descending:
             numbers = numbers[::-1]
         return numbers
@@ -129,6 +152,11 @@ class Answers:
             parts.append(self._number(column) >= bound)
         for column, bound in query.most:
             parts.append(self._number(column) <= bound)
+        for column, word in query.words:
+            further = self._columns(column)
+            if further is None or not further.words:
+                raise OptionError(f"{column!r} is no column of words")
+            parts.append(further.value_M == (further.words.index(word) if word in further.words else -2))
         if query.mark:
             parts.append(self._marks(query.mark))
         if query.text:
@@ -136,34 +164,67 @@ class Answers:
         return None if not parts else np.logical_and.reduce(parts)
 
     def _with_text(self, text: str) -> NDArray[np.bool_]:
-        found = []
-        for split in self._rows.splits:
-            index = split.index
-            inside = pc.or_(
-                pc.match_substring(index.column("key"), text, ignore_case=True),
-                pc.match_substring(index.column("source"), text, ignore_case=True),
-            )
-            found.append(inside.to_numpy())
-        return np.concatenate(found)
+        words = text.lower()
+        key_M, source_M = (
+            np.concatenate([pc.match_substring(part, words).to_numpy() for part in self._lowered(column)])
+            for column in ("key", "source")
+        )
+        return np.asarray(key_M | source_M)
+
+    def _lowered(self, column: str) -> list[Any]:
+        """Return a column of texts in small letters, by split, made once: ignoring case takes ten times as long."""
+        with self._texts:
+            if column not in self._small:
+                texts = [split.index.column(column) for split in self._rows.splits]
+                small = [pc.utf8_lower(one) for one in texts]
+                # Mostly they are small already; two copies would take twice the memory.
+                self._small[column] = [
+                    own if pc.all(pc.equal(own, made)).as_py() is not False else made
+                    for own, made in zip(texts, small, strict=True)
+                ]
+            return self._small[column]
 
     def _number(self, column: str) -> NDArray[Any]:
-        if column in self._columns:
-            return self._columns[column]()
         if column == "pixels":
             pixels_M: NDArray[np.int64] = self._rows.array("width").astype(np.int64) * self._rows.array("height")
             return pixels_M
         if column in NUMBERS:
             return self._rows.array(column)
-        raise OptionError(f"a column must be one of {', '.join((*NUMBERS, 'pixels', *self._columns))}, got {column!r}")
+        further = self._columns(column)
+        if further is None:
+            known = ", ".join((*NUMBERS, "pixels"))
+            raise OptionError(f"a column must be one of {known} or a further one, got {column!r}")
+        return further.value_M
 
     def _sorted_by(self, column: str) -> NDArray[Any]:
         if column not in ("key", "source"):
             return self._number(column)
-        texts = pa.chunked_array([split.index.column(column).combine_chunks() for split in self._rows.splits])
-        rank_M = np.empty(len(self._rows), np.int64)
-        order = pc.sort_indices(texts).to_numpy()
-        rank_M[order] = np.arange(len(order))
-        return rank_M
+        with self._texts:
+            if column not in self._ranks:
+                texts = pa.chunked_array([split.index.column(column).combine_chunks() for split in self._rows.splits])
+                rank_M = np.empty(len(self._rows), np.uint32)
+                rank_M[pc.sort_indices(texts).to_numpy()] = np.arange(len(self._rows), dtype=np.uint32)
+                self._ranks[column] = rank_M
+            return self._ranks[column]
+
+
+def order_of(value_K: NDArray[Any], *, descending: bool = False) -> NDArray[np.int64]:
+    """Return the places of values in ascending or descending order, int64 `(K,)`.
+
+    Equal ones keep their order, and NaNs come last, either way.
+    """
+    places = np.arange(len(value_K), dtype=np.uint64)
+    if value_K.dtype.kind == "f" or not len(value_K):
+        return np.argsort(-value_K if descending else value_K, kind="stable")
+    least, most = int(value_K.min()), int(value_K.max())
+    bits = len(value_K).bit_length()
+    if most - least >= 1 << (64 - bits):
+        return np.argsort(-value_K.astype(np.float64) if descending else value_K, kind="stable")
+    # Sorting numbers that hold value and place is several times as fast as a stable sort of places.
+    wide_K = value_K.astype(np.int64)
+    joined_K = (most - wide_K if descending else wide_K - least).astype(np.uint64) << np.uint64(bits) | places
+    joined_K.sort()
+    return (joined_K & np.uint64((1 << bits) - 1)).astype(np.int64)
 
 
 def _class_index(text: str) -> int:

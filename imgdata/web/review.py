@@ -2,13 +2,10 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from imgdata.auditing.finding import Finding
 from imgdata.dataset.dataset import Dataset
@@ -22,31 +19,6 @@ from imgdata.web.decisions import Decision, Decisions, Sample, checked
 COLUMNS = ("id", "author", "time", "split", "key", "action", "old", "new", "reason", "of")
 """Columns of the CSV file."""
 _NEXT = 100
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Queue:
-    """What is left to decide."""
-
-    numbers: list[int]
-    """Rows, the next first."""
-    total: int
-    decided: int
-
-
-def queue(
-    numbers: NDArray[np.integer] | Sequence[int], sample_of: Callable[[int], Sample], decisions: Decisions, author: str
-) -> Queue:
-    """Return which of the rows are left: those that nobody decided on, and that the author did not skip."""
-    holding = decisions.holding()
-    if not holding:
-        return Queue(numbers=list(map(int, numbers)), total=len(numbers), decided=0)
-    left = [int(number) for number in numbers if not _is_decided(holding.get(sample_of(int(number)), {}), author)]
-    return Queue(numbers=left, total=len(numbers), decided=len(numbers) - len(left))
-
-
-def _is_decided(by_author: Any, author: str) -> bool:
-    return any(one.action != "skip" or one.author == author for one in by_author.values())
 
 
 def expected(findings: Sequence[Finding]) -> str:

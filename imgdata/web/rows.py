@@ -2,20 +2,23 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from imgdata.dataset.dataset import Dataset, Split
+from imgdata.views.view import View, whole
 
-_GROUPS_KEPT = 8
-"""Row groups of texts that stay in memory: 131,072 rows each, some 10 MB."""
+_TEXT_BYTES = 128 << 20
+"""Row groups of texts that stay in memory: of 131,072 rows each, some megabytes."""
+_FEW = 20
 NUMBERS = ("width", "height", "size", "label", "orientation")
 
 
@@ -70,10 +73,48 @@ class Rows:
         which = [one.name for one in self.splits].index(split)
         return int(self.start_S[which]) + self.splits[which].find(key)
 
+    def numbers(self, samples: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """Return the numbers of samples, given as split and key; those that are not in the dataset are left out."""
+        wanted = list(samples)
+        with self._lock:
+            for which, split in enumerate(self.splits):
+                new = [key for name, key in wanted if name == split.name and (name, key) not in self._found]
+                if not new:
+                    continue
+                # A few by looking through the column, many by a table of it.
+                if len(new) < _FEW:
+                    places: list[int] = [split.index.find(key) for key in new]
+                else:
+                    column = split.index.column("key")
+                    places = pc.fill_null(pc.index_in(pa.array(new, column.type), value_set=column), -1).to_pylist()
+                start = int(self.start_S[which])
+                self._found.update(
+                    ((split.name, key), start + place if place >= 0 else -1)
+                    for key, place in zip(new, places, strict=True)
+                )
+            return {one: self._found[one] for one in wanted if self._found.get(one, -1) >= 0}
+
+    @cached_property
+    def _found(self) -> dict[tuple[str, str], int]:
+        return {}
+
+    @cached_property
+    def _lock(self) -> threading.RLock:
+        return threading.RLock()
+
     def array(self, column: str) -> NDArray[Any]:
         """Return a column of numbers, `(M,)`; of one split without a copy."""
         parts = [split.index.array(column) for split in self.splits]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if len(parts) == 1:
+            return parts[0]
+        with self._lock:
+            if column not in self._arrays:
+                self._arrays[column] = np.concatenate(parts)
+            return self._arrays[column]
+
+    @cached_property
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        return {}
 
     def words(self, column: str) -> tuple[list[str], NDArray[np.int32]]:
         """Return the distinct values of a column of words, and the one of each row, `(M,)`."""
@@ -116,7 +157,9 @@ class Rows:
 
     def keys(self, numbers: Sequence[int]) -> list[str]:
         """Return the keys of some rows."""
-        return [self._texts.at(*self._placed(number)) for number in numbers]
+        # In the order of the file, so that each row group is read once.
+        found = {number: self._texts.at(*self._placed(number)) for number in sorted(set(numbers))}
+        return [found[number] for number in numbers]
 
     def _placed(self, number: int) -> tuple[Split, str, int]:
         split, position = self.place(number)
@@ -134,6 +177,7 @@ class _Texts:
         self._lock = threading.Lock()
         self._files: dict[str, pq.ParquetFile] = {}
         self._groups: OrderedDict[tuple[str, str, int], pa.ChunkedArray[Any]] = OrderedDict()
+        self._bytes = 0
 
     def at(self, split: Split, column: str, position: int) -> str:
         with self._lock:
@@ -143,9 +187,10 @@ class _Texts:
             group, start = _group_of(file, position)
             name = (split.name, column, group)
             if name not in self._groups:
-                self._groups[name] = file.read_row_group(group, columns=[column]).column(column)
-                if len(self._groups) > _GROUPS_KEPT:
-                    self._groups.popitem(last=False)
+                texts = self._groups[name] = file.read_row_group(group, columns=[column]).column(column)
+                self._bytes += texts.nbytes
+                while self._bytes > _TEXT_BYTES and len(self._groups) > 1:
+                    self._bytes -= self._groups.popitem(last=False)[1].nbytes
             self._groups.move_to_end(name)
             return str(self._groups[name][position - start].as_py())
 
@@ -160,6 +205,22 @@ def _group_of(file: pq.ParquetFile, position: int) -> tuple[int, int]:
     raise IndexError(position)
 
 
+_SHOWN = ("label", "xxh64", "shard", "offset", "size", "width", "height", "format", "mode", "orientation")
+
+
+def warm(rows: Rows) -> None:
+    """Read the columns that every page needs, each file once."""
+    for split in rows.splits:
+        split.index.load(_SHOWN)
+
+
 def rows_of(dataset: Dataset) -> Rows:
     """Return the rows of all splits of a dataset."""
     return Rows(dataset=dataset, splits=tuple(dataset.values()))
+
+
+def only(dataset: Dataset, split: str, position: int) -> View:
+    """Return the view of one sample."""
+    view = whole(dataset, split)
+    row = slice(position, position + 1)
+    return replace(view, position_N=view.position_N[row], label_N=view.label_N[row])

@@ -305,7 +305,7 @@ def test_explain_without_its_packages_says_what_to_install(files, tmp_path, monk
 
 
 def test_the_picture_shows_the_pixels_before_they_were_normalised(files, tmp_path):
-    from imgdata.inference.explain import _pixels
+    from imgdata.inference.explain import pixels_before
 
     trained = random_network("cnn")
     (batch,) = image_files.file_batches(
@@ -316,5 +316,5 @@ def test_the_picture_shows_the_pixels_before_they_were_normalised(files, tmp_pat
         resized = image.convert("RGB").resize(tuple(round(32 * each / side) for each in image.size), 2)
     left = (resized.width - 32) // 2
     expected = np.asarray(resized.crop((left, 0, left + 32, 32)), np.float32) / 255
-    assert np.abs(_pixels(batch.images[0], trained) - expected).mean() < 0.02
+    assert np.abs(pixels_before(batch.images[0], trained) - expected).mean() < 0.02
     assert np.abs((expected - MEAN) / STD - batch.images[0].numpy().transpose(1, 2, 0)).mean() < 0.1
