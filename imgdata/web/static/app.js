@@ -454,10 +454,11 @@ class GivenRows {
 
 /** Cells of equal size over any number of rows: a few nodes, moved to where arithmetic says. */
 class Grid {
-  constructor(parent, { parameters = null, rows = null, place = 0, selecting = null, open, moved = () => {}, label = "Pictures" }) {
+  constructor(parent, { parameters = null, rows = null, place = 0, selecting = null, open, moved = () => {}, label = "Pictures", takesFocus = false }) {
     this.selecting = selecting;
     this.open = open;
     this.moved = moved;
+    this.takesFocus = takesFocus;
     this.pages = rows ? new GivenRows(rows) : new Pages(parameters, () => this.draw());
     this.counts = rows === null;
     this.active = place;
@@ -633,6 +634,10 @@ class Grid {
       for (const [column, cell] of [...node.children].entries()) this.fill(cell, number * this.columns + column, fast);
     }
     for (const node of this.free) node.style.transform = "translateY(-9999px)";
+    if (this.takesFocus) {
+      this.takesFocus = false;
+      this.focus();
+    }
     clearTimeout(this.settling);
     if (fast) this.settling = setTimeout(() => this.draw(), 80);
   }
@@ -1811,6 +1816,7 @@ class AtAGlance extends Review {
     this.parent.replaceChildren(element("div", { class: "glance-page" }, this.head(), element("p", { class: "question" }, `Click the ones that are not ${this.name}`), place, this.what));
     this.grid = new Grid(place, {
       rows: this.items.map((one) => one.row),
+      takesFocus: true,
       selecting: this.wrong,
       label: `Pictures labelled ${this.name}; Space marks those that are not`,
       open: (row) => {
@@ -1822,7 +1828,6 @@ class AtAGlance extends Review {
     select.value = this.gone;
     this.what.append(this.done, field("The clicked ones", select), button([element("span", {}, "Undo "), element("kbd", {}, "U")], () => this.undo()));
     this.tell();
-    requestAnimationFrame(() => requestAnimationFrame(() => this.grid?.focus()));
   }
 
   tell() {
