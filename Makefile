@@ -34,7 +34,7 @@ export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast explore check format bench bench-full bench-peers gpu gate sanitize fuzz reference docs pillow-simd pillow clean
+.PHONY: help demo test test-fast explore check format bench bench-full bench-peers gpu gate sanitize fuzz reference screenshots docs pillow-simd pillow clean
 
 help: ## show the tasks
 	@grep -hE '^[a-z-]+:.* ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.* ## /\1\t/' | expand -t 14
@@ -134,6 +134,9 @@ fuzz: $(READY) ## feed damaged files to the compiled part for FUZZ_SECONDS (60);
 
 reference: $(READY) ## write the generated parts of the pages anew: commands, Python, recorded figures
 	@$(BIN)/python docs/reference.py
+
+screenshots: $(READY) ## take docs/images/view-*.png anew: each page of the viewer, light, dark and on a phone
+	@$(BIN)/python docs/screenshots.py $(ARGS)
 
 docs: $(READY) ## build the documentation into site/
 	@said=$$($(BIN)/mkdocs build --strict 2>&1) || { echo "$$said"; exit 1; }

@@ -109,9 +109,9 @@ class Viewer:
         Raises `OptionError`, and `NotYetError` while it is made.
         """
         kind, _, value = name.partition(":")
-        if kind == "finding" and not value:
+        if name == "finding:":
             return self._of_numbers([number for numbers in self.finding_numbers.values() for number in numbers])
-        if kind == "finding":
+        if kind == "finding" and value:
             return self._of_numbers(self.finding_numbers.get(value, []))
         if name == "decision:conflict":
             return self._of_samples(in_conflict(self.decisions))

@@ -12,7 +12,7 @@ import imgdata
 from imgdata.web.later import Later
 from imgdata.web.query import order_of
 from support.digit_runs import quick
-from support.viewers import digits_with_metadata, label_findings, pair_findings, site
+from support.viewer_sites import digits_with_metadata, label_findings, pair_findings, site
 
 TRAIN, VAL = 160, 40
 

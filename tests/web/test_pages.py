@@ -15,7 +15,7 @@ from benchmarks.synthetic_index import plant
 from support.chromium import chromium
 from support.digit_runs import quick
 from support.patience import PATIENCE_S
-from support.viewers import (
+from support.viewer_sites import (
     Running,
     digits_with_metadata,
     label_findings,

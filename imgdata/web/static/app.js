@@ -1319,7 +1319,7 @@ function trainingPart(found) {
     const select = element("select", { change: () => {
       run = select.value;
       show();
-    } }, dataset.runs.map((name) => element("option", { value: name }, `run ${name}`)), element("option", { value: "" }, "usual recipe"));
+    } }, dataset.runs.map((name) => element("option", { value: name }, name)), element("option", { value: "" }, "usual recipe"));
     inside.append(element("div", { class: "line" }, field("From epoch", from), field("Recipe of", select)), pictures, words);
     show();
   });

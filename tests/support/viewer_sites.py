@@ -137,7 +137,7 @@ class Running:
     """A server in a process of its own."""
 
     def __init__(self, out: Path, report: Path | None = None, port: int = 0) -> None:
-        words = [sys.executable, "-m", "support.viewers", str(out), str(port), *([str(report)] if report else [])]
+        words = [sys.executable, "-m", "support.viewer_sites", str(out), str(port), *([str(report)] if report else [])]
         self._process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self.url = self._process.stdout.readline().strip()
