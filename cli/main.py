@@ -23,6 +23,7 @@ SECTIONS = {
     },
     "Look and check": {
         "inspect": "Show splits, classes, sizes, views and pictures.",
+        "view": "Look at samples in the browser, and review labels.",
         "verify": "Check shards and sidecars, down to every byte.",
         "trace": "Follow real samples through every stage.",
         "audit": "Find wrong labels, duplicates, leaks, poor pictures, bias.",

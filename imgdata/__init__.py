@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from imgdata.views.balance import class_weights
     from imgdata.views.saved import list_views, load_view, open_view, save_view
     from imgdata.views.view import View
+    from imgdata.web.view import Shown, view
 
 _PLACES = {
     "recipes": "recipes",
@@ -166,6 +167,8 @@ _PLACES = {
     "open_view": "views.saved",
     "save_view": "views.saved",
     "View": "views.view",
+    "Shown": "web.view",
+    "view": "web.view",
 }
 """Public names -> the modules below `imgdata` that define them."""
 
@@ -214,6 +217,7 @@ __all__ = [
     "ShardError",
     "ShardOptions",
     "ShardSummary",
+    "Shown",
     "ShuffleQuality",
     "ShuffleWarning",
     "SourceError",
@@ -269,6 +273,7 @@ __all__ = [
     "trace",
     "train",
     "verify",
+    "view",
     "views",
 ]
 

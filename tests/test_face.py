@@ -57,6 +57,7 @@ FACE = [
     "ShardError",
     "ShardOptions",
     "ShardSummary",
+    "Shown",
     "ShuffleQuality",
     "ShuffleWarning",
     "SourceError",
@@ -112,6 +113,7 @@ FACE = [
     "trace",
     "train",
     "verify",
+    "view",
     "views",
 ]
 

@@ -4,6 +4,7 @@ Several programs may append to one file at once. What holds for a sample is the 
 not taken back; where authors differ, both are kept and the sample is in conflict.
 """
 
+import errno
 import json
 import os
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from imgdata.errors import OptionError, OutputError
-from imgdata.storage.locks import locked
+from imgdata.storage.locks import LockHeldError, locked
 
 Action = Literal["accept", "relabel", "exclude", "flag", "skip", "undo"]
 ACTIONS: tuple[Action, ...] = ("accept", "relabel", "exclude", "flag", "skip", "undo")
@@ -94,17 +95,30 @@ class Decisions:
         with self._lock:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                with locked(self.path.with_suffix(".lock"), wait_s=_WAIT_S), self.path.open("ab") as file:
+                with locked(self.path.with_suffix(".lock"), wait_s=_WAIT_S), self.path.open("ab", buffering=0) as file:
                     self.read()
                     # A line without an end is of a program that was killed: nobody else writes now.
                     if os.fstat(file.fileno()).st_size > self._read_bytes:
                         os.ftruncate(file.fileno(), self._read_bytes)
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
+                    self._append(file.fileno(), data)
+            except LockHeldError as error:
+                raise OutputError(
+                    f"{self.path}: another program has been writing for {_WAIT_S:g} s; try again"
+                ) from error
             except OSError as error:
-                raise OutputError(f"{self.path}: can't be written: {error.strerror or error}") from error
+                raise OutputError(f"{self.path}: {_unwritten(error)}; the decision is not saved") from error
             self.read()
+
+    def _append(self, descriptor: int, data: bytes) -> None:
+        """Write all of the data, or none. Raises `OSError`."""
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(descriptor, data[written:])
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, self._read_bytes)
+            raise
 
     def all(self) -> tuple[Decision, ...]:
         """Return every decision, the oldest first, also those that were taken back."""
@@ -188,6 +202,15 @@ def made_together(author: str, each: Iterable[Mapping[str, Any]]) -> list[Decisi
 def _moment(decision: Decision) -> tuple[str, str]:
     parts = decision.id.removeprefix(f"{decision.author}-").split("-")
     return decision.author, parts[0] if len(parts) == 2 else decision.id
+
+
+def _unwritten(error: OSError) -> str:
+    """Return why a decision can't be written, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "no space left on the disk; free some and decide again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"can't be written ({error.strerror}); start `imgdata view` with --reviews FILE in a folder of yours"
+    return f"can't be written: {error.strerror or error}"
 
 
 def _lean(decision: Decision) -> dict[str, Any]:

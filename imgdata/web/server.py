@@ -1,16 +1,21 @@
 """A dataset -> a server on this machine, and the browser that shows it."""
 
+import asyncio
+import ipaddress
+import logging
 import socket
 import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from imgdata.errors import MissingExtraError, OptionError
 from imgdata.web.viewer import Viewer, new_token
 
-_BACKLOG = 64
+_BACKLOG = 128
+_LOG = "uvicorn.error"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,9 +27,20 @@ class Address:
     token: str
 
     @property
+    def origin(self) -> str:
+        """Scheme, host and port; the name of this machine where the server listens on all of its addresses."""
+        host = socket.gethostname() if is_wildcard(self.host) else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
     def url(self) -> str:
         """The address to open, token included."""
-        return f"http://{self.host}:{self.port}/?token={self.token}"
+        return f"{self.origin}/?token={self.token}"
+
+    @property
+    def frame_url(self) -> str:
+        """The address for a frame in a notebook, with the token in its path: browsers keep cookies out of frames."""
+        return f"{self.origin}/t/{self.token}/"
 
 
 class Server:
@@ -35,35 +51,56 @@ class Server:
 
         Raises `OptionError`, `MissingExtraError`.
         """
-        try:
-            import uvicorn
+        require_extra()
+        import uvicorn
 
-            from imgdata.web.app import create_app
-        except ImportError as error:
-            raise MissingExtraError("the viewer needs a server: pip install 'imgdata[web]'") from error
-        from imgdata.web.security import LOOPBACK, Guard
+        from imgdata.web.app import create_app
+        from imgdata.web.connections import Connection
+        from imgdata.web.security import LOOPBACK, Guard, answer_headers
 
         self._socket = _listen(host, port)
         self.address = Address(host=host, port=int(self._socket.getsockname()[1]), token=new_token())
+        remote = not is_loopback(host)
         app = Guard(
             create_app(viewer),
             token=self.address.token,
-            hosts=_hosts(host, LOOPBACK),
+            hosts=_hosts(host, LOOPBACK) if remote else LOOPBACK,
             port=self.address.port,
             framed=framed,
+            remote=remote,
         )
         config = uvicorn.Config(
             app,
+            http=Connection,
+            ws="none",
+            loop="asyncio",
+            log_config=None,
             log_level="error",
             access_log=False,
             lifespan="off",
             timeout_keep_alive=30,
-            timeout_graceful_shutdown=1,
-            limit_concurrency=256,
-            h11_max_incomplete_event_size=32 << 10,
+            backlog=_BACKLOG,
+            proxy_headers=False,
             server_header=False,
+            headers=answer_headers(framed=framed),
         )
-        self._server = uvicorn.Server(config)
+
+        class AtOnce(uvicorn.Server):
+            """Ends without waiting for clients; a decision that is being written is written whole by its thread."""
+
+            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+                # Requests that are cut off are no faults.
+                logging.getLogger(_LOG).setLevel(logging.CRITICAL + 1)
+                for server in self.servers:
+                    server.close()
+                for one in sockets or ():
+                    one.close()
+                connections: list[Any] = list(self.server_state.connections)
+                for connection in connections:
+                    connection.transport.abort()
+                await asyncio.sleep(0)
+
+        self._server = AtOnce(config)
         self._thread: threading.Thread | None = None
         self._viewer = viewer
 
@@ -89,6 +126,16 @@ class Server:
         self._viewer.close()
 
 
+def require_extra() -> None:
+    """Raise `MissingExtraError` where the packages of a server are not installed."""
+    try:
+        import httptools  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("the viewer needs a server: pip install 'imgdata[web]'") from error
+
+
 def open_browser(url: str) -> bool:
     """Open the address in a browser; return whether there is one."""
     try:
@@ -97,7 +144,26 @@ def open_browser(url: str) -> bool:
         return False
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether only programs of this machine reach a host."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_wildcard(host: str) -> bool:
+    """Return whether a host means all addresses of this machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 def _listen(host: str, port: int) -> socket.socket:
+    listening = None
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.socket(family, socket.SOCK_STREAM)
@@ -105,12 +171,15 @@ def _listen(host: str, port: int) -> socket.socket:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
         listening.listen(_BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        if listening is not None:
+            listening.close()
+        why = getattr(error, "strerror", None) or error
         raise OptionError(
-            f"{host}:{port} can't be listened on: {error.strerror or error}; choose another with --port, or 0 for any"
+            f"{host}:{port} can't be listened on: {why}; choose another with --port, or 0 for any"
         ) from error
     return listening
 
 
 def _hosts(host: str, loopback: Sequence[str]) -> Sequence[str]:
-    return loopback if host in ("127.0.0.1", "localhost", "::1") else (*loopback, host, socket.gethostname())
+    return (*loopback, host, socket.gethostname(), socket.getfqdn())
