@@ -26,7 +26,31 @@ LOCAL = "127.0.0.1"
 @click.option("--host", default=LOCAL, show_default=True, metavar="HOST", help="Address to listen on.")
 @click.option("--allow-remote", is_flag=True, help="Let other machines connect, without encryption; for --host.")
 @click.option("--no-browser", is_flag=True, help="Print the address instead of opening the browser.")
-def command(dataset: Path, host: str, allow_remote: bool, port: int, no_browser: bool, **options: Any) -> None:
+@click.option(
+    "--static",
+    "site",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write a page of samples that needs neither a server nor Python.",
+)
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="With --static, which samples: split, class, text, format, mark, width_min, ... and sort.",
+)
+@click.option("--most", type=click.IntRange(min=1), help="With --static, samples at most.  [2000]")
+def command(
+    dataset: Path,
+    host: str,
+    allow_remote: bool,
+    port: int,
+    no_browser: bool,
+    site: Path | None,
+    where: tuple[str, ...],
+    most: int | None,
+    **options: Any,
+) -> None:
     """Look at DATASET in the browser: all samples in a grid, one sample, an overview, and a review by keyboard.
 
     Only this machine can connect, and only with the token in the address. Ctrl-C ends the viewer; each decision is on
@@ -36,13 +60,22 @@ def command(dataset: Path, host: str, allow_remote: bool, port: int, no_browser:
       imgdata view out/
       imgdata view out/ --findings report/
       imgdata view out/ --port 8734 --no-browser
+      imgdata view out/ --static site/ --where split=val --where class=cat
     """  # noqa: D301 - click wants a real backspace
-    from imgdata.web.server import Server, open_browser
+    from imgdata.errors import OptionError
+
+    if site is not None:
+        _write(dataset, site, where, most, options)
+        return
+    if where or most is not None:
+        raise OptionError(f"--{'where' if where else 'most'} is for --static; in the browser filter on the page")
+    from imgdata.web.server import Server, open_browser, require_extra
     from imgdata.web.view import open_viewer
 
     from ..display.console import ODD, say, screen, tell
 
     _check_host(host, allow_remote)
+    require_extra()
     viewer = open_viewer(dataset, **options)
     server = Server(viewer, host=host, port=port)
     if allow_remote:
@@ -61,6 +94,23 @@ def command(dataset: Path, host: str, allow_remote: bool, port: int, no_browser:
         say(url)
         tell(screen(), ODD, "note", "no browser was found here: open this address in one")
     server.run()
+
+
+def _write(dataset: Path, site: Path, where: tuple[str, ...], most: int | None, options: dict[str, Any]) -> None:
+    from imgdata.web.site import MOST, check_site_folder, write_site
+    from imgdata.web.view import open_viewer
+
+    from ..display.console import GOOD, ODD, Counting, note, screen, tell
+
+    check_site_folder(site)
+    viewer = open_viewer(dataset, **options)
+    with Counting("writing", "samples", quiet=False) as display:
+        found = write_site(viewer, site, where=where, most=most or MOST, progress=display.progress)
+    if found.shown < found.selected:
+        note(screen(), f"the first {found.shown:,} of {found.selected:,} samples; --where selects, --most N takes more")
+    if found.unshown:
+        tell(screen(), ODD, "note", f"{found.unshown:,} without a picture; the page says why")
+    tell(screen(), GOOD, "done", f"{found.shown:,} samples: {found.page}")
 
 
 def _check_host(host: str, allow_remote: bool) -> None:

@@ -73,6 +73,7 @@ def view(
         ShardError: The dataset can't be read.
         MissingExtraError: The extra `web` is not installed.
     """
+    require_extra()
     viewer = open_viewer(dataset, findings=findings, author=author, reviews=reviews)
     server = Server(viewer, port=port, framed=True)
     server.start()
@@ -93,7 +94,6 @@ def open_viewer(
     **more: Any,
 ) -> Viewer:
     """Return the viewer of a dataset, after everything that may be wrong was looked at. Raises as `view` does."""
-    require_extra()
     opened = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
     found: Sequence[Finding] = ()
     if findings is not None:

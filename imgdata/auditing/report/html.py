@@ -3,7 +3,7 @@
 import html
 from collections.abc import Iterable
 
-_VOID = frozenset(("img", "meta", "link"))
+_VOID = frozenset(("img", "input", "link", "meta"))
 
 
 class Html(str):
