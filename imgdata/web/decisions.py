@@ -21,6 +21,8 @@ Action = Literal["accept", "relabel", "exclude", "flag", "skip", "undo"]
 ACTIONS: tuple[Action, ...] = ("accept", "relabel", "exclude", "flag", "skip", "undo")
 _LONGEST = 500
 _WAIT_S = 10.0
+_END_OF_TIME = 1e11
+"""Seconds since 1970 in the year 5138: later ones are no dates."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,11 +180,12 @@ def checked(values: Mapping[str, Any]) -> Decision:
     action, when = values.get("action"), values.get("time", 0.0)
     if action not in ACTIONS:
         raise OptionError(f"action must be one of {', '.join(ACTIONS)}, got {action!r:.80}")
-    if isinstance(when, bool) or not isinstance(when, int | float):
-        raise OptionError(f"time must be a number, got {when!r:.80}")
+    if isinstance(when, bool) or not isinstance(when, int | float) or not 0 <= when < _END_OF_TIME:
+        raise OptionError(f"time must be seconds since 1970, got {when!r:.80}")
     if action == "relabel" and not texts["new"]:
         raise OptionError("a relabel must have a new class")
-    return Decision(action=action, time=float(when), **texts)
+    # As many digits as a table of times has.
+    return Decision(action=action, time=round(float(when), 6), **texts)
 
 
 def made(author: str, **values: Any) -> Decision:
