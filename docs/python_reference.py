@@ -18,6 +18,7 @@ SECTIONS = {
     "Train": ("training", "models"),
     "Use a trained network": ("inference",),
     "Audit": ("auditing",),
+    "Look": ("web",),
     "Measure": ("measure",),
     "Errors": ("errors",),
 }
