@@ -15,6 +15,21 @@ LOCAL = "127.0.0.1"
 @click.option(
     "--findings", type=click.Path(path_type=Path), metavar="REPORT", help="Report of `imgdata audit`, as a queue."
 )
+@click.option(
+    "--run",
+    "runs",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="RUN",
+    help="Folder of a run, to see what it predicts; may be repeated.",
+)
+@click.option(
+    "--features",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="File of `imgdata features`, for the nearest samples; may be repeated.",
+)
 @click.option("--author", metavar="NAME", help="Who decides.  [the user of this machine]")
 @click.option(
     "--reviews",
@@ -59,6 +74,7 @@ def command(
     \b
       imgdata view out/
       imgdata view out/ --findings report/
+      imgdata view out/ --run runs/a --features vectors.npz
       imgdata view out/ --port 8734 --no-browser
       imgdata view out/ --static site/ --where split=val --where class=cat
     """  # noqa: D301 - click wants a real backspace

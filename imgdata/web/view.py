@@ -4,7 +4,7 @@ import html
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from imgdata.auditing.finding import Finding, Place
 from imgdata.auditing.findings_file import read_findings
@@ -51,6 +51,8 @@ def view(
     dataset: Dataset | str | Path,
     *,
     findings: str | Path | Sequence[Finding] | None = None,
+    runs: Sequence[str | Path] = (),
+    features: Sequence[str | Path] = (),
     author: str | None = None,
     reviews: str | Path | None = None,
     port: int = 0,
@@ -62,6 +64,8 @@ def view(
     Args:
         dataset: A dataset or its folder.
         findings: What an audit found: a report's folder, or `imgdata.audit(...).findings`.
+        runs: Folders of runs: what they predict, where they look, what they are wrong about.
+        features: Files of `imgdata features`, for the nearest samples.
         author: Who decides; None: the user of this machine.
         reviews: File of the decisions; None: `reviews/decisions.jsonl` in the dataset's folder.
         port: Port of this machine, 127.0.0.1; 0 for any that is free.
@@ -69,12 +73,12 @@ def view(
         height: Pixels of the frame.
 
     Raises:
-        OptionError: No samples, findings of another dataset, a port in use.
+        OptionError: No samples, findings of another dataset, a folder that is no run, a port in use.
         ShardError: The dataset can't be read.
         MissingExtraError: The extra `web` is not installed.
     """
     require_extra()
-    viewer = open_viewer(dataset, findings=findings, author=author, reviews=reviews)
+    viewer = open_viewer(dataset, findings=findings, runs=runs, features=features, author=author, reviews=reviews)
     server = Server(viewer, port=port, framed=True)
     server.start()
     shown = Shown(server, height=height)
@@ -89,9 +93,10 @@ def open_viewer(
     dataset: Dataset | str | Path,
     *,
     findings: str | Path | Sequence[Finding] | None = None,
+    runs: Sequence[str | Path] = (),
+    features: Sequence[str | Path] = (),
     author: str | None = None,
     reviews: str | Path | None = None,
-    **more: Any,
 ) -> Viewer:
     """Return the viewer of a dataset, after everything that may be wrong was looked at. Raises as `view` does."""
     opened = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
@@ -100,8 +105,16 @@ def open_viewer(
         where = str(findings) if isinstance(findings, str | Path) else "findings"
         found = read_findings(findings) if isinstance(findings, str | Path) else findings
         _check_fit(found, opened, where)
+    missing = next((file for file in features if not Path(file).is_file()), None)
+    if missing is not None:
+        raise OptionError(f"{missing}: no such file; `imgdata features RUN {opened.path} -o {missing}` writes it")
     return viewer_of(
-        opened, author=author, reviews=None if reviews is None else Path(reviews), findings=tuple(found), **more
+        opened,
+        author=author,
+        reviews=None if reviews is None else Path(reviews),
+        findings=tuple(found),
+        runs=[Path(run) for run in runs],
+        features=[Path(file) for file in features],
     )
 
 

@@ -114,6 +114,20 @@ def test_a_folder_without_findings_is_refused(zoo: Path, tmp_path: Path, make: A
     assert message in str(refused(zoo, "--findings", tmp_path / "report"))
 
 
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--features", "no such file; `imgdata features RUN"),
+        ("--run", "must be the folder of a run"),
+        ("--findings", "no findings"),
+    ],
+)
+def test_what_is_shown_beside_the_samples_must_be_there(zoo: Path, tmp_path: Path, flag: str, message: str) -> None:
+    said = str(refused(zoo, flag, tmp_path / "none"))
+    assert str(tmp_path / "none") in said
+    assert message in said
+
+
 def test_a_port_in_use_is_one_message(zoo: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
