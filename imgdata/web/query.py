@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from imgdata.arrow import numbers
 from imgdata.errors import OptionError
 from imgdata.web.rows import NUMBERS, Rows
 
@@ -166,7 +167,7 @@ class Answers:
     def _with_text(self, text: str) -> NDArray[np.bool_]:
         words = text.lower()
         key_M, source_M = (
-            np.concatenate([pc.match_substring(part, words).to_numpy() for part in self._lowered(column)])
+            np.concatenate([_truths(pc.match_substring(part, words)) for part in self._lowered(column)])
             for column in ("key", "source")
         )
         return np.asarray(key_M | source_M)
@@ -203,7 +204,9 @@ class Answers:
             if column not in self._ranks:
                 texts = pa.chunked_array([split.index.column(column).combine_chunks() for split in self._rows.splits])
                 rank_M = np.empty(len(self._rows), np.uint32)
-                rank_M[pc.sort_indices(texts).to_numpy()] = np.arange(len(self._rows), dtype=np.uint32)
+                rank_M[numbers(pa.chunked_array([pc.sort_indices(texts)]))] = np.arange(
+                    len(self._rows), dtype=np.uint32
+                )
                 self._ranks[column] = rank_M
             return self._ranks[column]
 
@@ -225,6 +228,11 @@ def order_of(value_K: NDArray[Any], *, descending: bool = False) -> NDArray[np.i
     joined_K = (most - wide_K if descending else wide_K - least).astype(np.uint64) << np.uint64(bits) | places
     joined_K.sort()
     return (joined_K & np.uint64((1 << bits) - 1)).astype(np.int64)
+
+
+def _truths(column: Any) -> NDArray[np.bool_]:
+    # `to_numpy` of truths would import pandas, which takes half a second.
+    return numbers(column.cast(pa.uint8())).astype(bool)
 
 
 def _class_index(text: str) -> int:

@@ -90,3 +90,11 @@ def commanded(*arguments: str | Path, **environment: str) -> Iterator[tuple[subp
             yield process, Served(address.hostname, address.port, address.query.removeprefix("token="))
         finally:
             process.kill()
+
+
+def rename_first_class(folder: Path, name: str) -> None:
+    """Give the first class of a dataset another id and name."""
+    path = folder / "dataset.json"
+    manifest = json.loads(path.read_text())
+    manifest["classes"][0] |= {"id": name, "name": name}
+    path.write_text(json.dumps(manifest))

@@ -1,6 +1,8 @@
 """What a person filters and sorts by: the same rows as a plain filter in Python, in a stable order."""
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,6 +147,15 @@ def test_whatever_an_address_says_is_a_query_or_one_message(parameters: dict[str
         query_of(parameters)
     except OptionError as error:
         assert "must be a number" in str(error)  # noqa: PT017 - either is right
+
+
+def test_looking_for_a_text_imports_no_pandas(zoo: Path) -> None:
+    code = (
+        "import sys; from imgdata.web.query import query_of; from imgdata.web.view import open_viewer\n"
+        f"viewer = open_viewer({str(zoo)!r}); viewer.answers.numbers(query_of({{'text': 'cat', 'sort': 'key'}}))\n"
+        "print('pandas' in sys.modules, 'torch' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
 
 
 def test_texts_of_ten_million_rows_are_read_by_the_group(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

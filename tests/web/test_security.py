@@ -1,9 +1,11 @@
 """Who gets an answer from the viewer's server, what answers carry, and what no client can stop."""
 
+import signal
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -14,9 +16,10 @@ import imgdata.web.server
 from imgdata.dataset.index import INDEX_SCHEMA, write_index
 from imgdata.web.connections import MOST_CONNECTIONS, MOST_HEAD_BYTES
 from imgdata.web.security import LONGEST_QUERY, MOST_BYTES
+from imgdata.web.view import open_viewer
 from support.animals import animals
 from support.patience import PATIENCE_S, settles
-from support.viewers import Served, served
+from support.viewers import Served, commanded, rename_first_class, served
 
 
 @pytest.fixture(scope="module")
@@ -345,6 +348,40 @@ def test_a_picture_is_never_served_as_something_that_runs(tmp_path: Path, format
         assert answer.headers["content-type"] == "application/octet-stream"
         assert answer.headers["content-disposition"].startswith("attachment")
         assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "name", ["<script>alert(1)</script>", "\x1b]0;owned\x07\x1b[2J", "\u202e", "a\r\nset-cookie: b=c"]
+)
+def test_names_of_classes_stay_text(tmp_path: Path, name: str) -> None:
+    out = animals(tmp_path)
+    rename_first_class(out, name)
+    with served(out) as server:
+        for path in ("/api/dataset", "/api/overview"):
+            answer = server.get(path)
+            assert answer.headers["content-type"] == "application/json"
+            assert "set-cookie" not in answer.headers
+            assert name in _texts(answer.json)
+            assert b"\x1b" not in answer.body
+    with commanded(out) as (process, server):
+        process.send_signal(signal.SIGINT)
+        rest, said = process.communicate(timeout=PATIENCE_S)
+    assert "\x1b" not in rest + said
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for one in value.values() for text in _texts(one)]
+    if isinstance(value, list):
+        return [text for one in value for text in _texts(one)]
+    return [value] if isinstance(value, str) else []
+
+
+def test_answers_are_sent_at_once(zoo: Path) -> None:
+    # Of a socket without this protocol asyncio leaves Nagle's algorithm on: 40 ms more for each answer.
+    server = imgdata.web.server.Server(open_viewer(zoo))
+    assert server._socket.proto == socket.IPPROTO_TCP
+    server.close()
 
 
 def test_frames_are_for_notebooks_of_this_machine_and_need_the_token(zoo: Path) -> None:

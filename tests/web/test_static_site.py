@@ -1,7 +1,6 @@
 """`imgdata view --static`: a selection as a folder that needs neither a server nor Python."""
 
 import html
-import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -16,6 +15,7 @@ import imgdata
 import imgdata.web.site
 from imgdata.errors import OptionError, OutputError
 from support.rawdata import class_folders
+from support.viewers import rename_first_class
 
 
 class Page(HTMLParser):
@@ -184,12 +184,7 @@ HOSTILE = "<script>alert(1)<\x2fscript>\"'&\x1b[2J"
 def test_names_of_classes_and_files_stay_text(tmp_path: Path) -> None:
     raw = class_folders(tmp_path / "raw", {"": 1})
     imgdata.shard(raw, tmp_path / "out", imgdata.ShardOptions(name="odd"), workers=1)
-    path = tmp_path / "out" / "dataset.json"
-    manifest = json.loads(path.read_text())
-    manifest["classes"] = [[HOSTILE, HOSTILE], *manifest["classes"][1:]]
-    if isinstance(json.loads(path.read_text())["classes"][0], dict):
-        manifest["classes"][0] = {"id": HOSTILE, "name": HOSTILE}
-    path.write_text(json.dumps(manifest))
+    rename_first_class(tmp_path / "out", HOSTILE)
     done = write(tmp_path / "out", tmp_path / "site")
     assert "\x1b" not in done.output
     text = (tmp_path / "site" / "index.html").read_text()
