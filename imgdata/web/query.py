@@ -15,8 +15,8 @@ from imgdata.arrow import numbers
 from imgdata.errors import OptionError
 from imgdata.web.rows import NUMBERS, Rows
 
-_KEPT = 16
-"""Answers that stay in memory, at most 4 or 8 bytes a row each."""
+_KEPT_BYTES = 64 << 20
+"""Answers that stay in memory: 4 bytes a row."""
 _LONGEST_TEXT = 200
 SORTS = ("", *NUMBERS, "pixels", "key", "source")
 
@@ -118,7 +118,7 @@ class Answers:
         found = self._find(query)
         with self._lock:
             self._known[key] = found
-            while len(self._known) > _KEPT:
+            while len(self._known) > 1 and sum(one.nbytes for one in self._known.values()) > _KEPT_BYTES:
                 self._known.popitem(last=False)
         return found
 
@@ -131,7 +131,7 @@ class Answers:
             numbers = order if kept_M is None else numbers[order]
         elif query.descending:
             numbers = numbers[::-1]
-        return numbers
+        return numbers.astype(np.uint32, copy=False)
 
     def _kept(self, query: Query) -> NDArray[np.bool_] | None:
         rows = self._rows

@@ -138,6 +138,36 @@ def test_the_wheel_moves_by_its_own_distance_and_the_bar_reaches_both_ends(brows
             )
 
 
+def test_a_finger_moves_the_pictures_by_its_own_distance_and_a_fling_asks_for_nothing(browser, million):
+    context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    context.set_default_timeout(1000 * PATIENCE_S)
+    page = context.new_page()
+    page.goto(f"{million.url}#at=500000")
+    settled(page)
+    top = "(place) => document.querySelector(`.cell[data-place='${place}']`).getBoundingClientRect().top"
+    before = page.evaluate(top, 500_000)
+    session = context.new_cdp_session(page)
+    for kind, points in (
+        ("touchStart", [{"x": 200, "y": 600}]),
+        *(("touchMove", [{"x": 200, "y": y}]) for y in range(590, 539, -10)),
+    ):
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    page.wait_for_function(f"(before) => Math.abs(({top})(500000) - before + 60) < 1", arg=before)
+    session.send("Input.dispatchTouchEvent", {"type": "touchCancel", "touchPoints": []})
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    places = [number * 200_000 for number in range(20)]
+    # One step a frame: a fling shows every place for a moment.
+    page.evaluate(
+        "async (places) => { for (const place of places) { document.querySelector('.scroller').scrollTop = place;"
+        " await new Promise(requestAnimationFrame); await new Promise(requestAnimationFrame) } }",
+        places,
+    )
+    settled(page)
+    assert len([url for url in asked if "/api/rows" in url]) <= 3
+    context.close()
+
+
 def test_filters_and_order_stand_in_the_address(browser, million):
     with opened(browser, million.url) as page:
         settled(page)

@@ -481,7 +481,7 @@ class Grid {
     });
     this.scroller.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     this.scroller.addEventListener("touchmove", (event) => this.dragged(event), { passive: false });
-    this.scroller.addEventListener("touchend", () => this.released());
+    this.scroller.addEventListener("touchend", (event) => this.released(event));
     this.scroller.append(this.spacer);
     parent.replaceChildren(this.scroller);
     this.resizing = new ResizeObserver(() => this.resize());
@@ -580,8 +580,10 @@ class Grid {
     this.move(this.offset + by);
   }
 
-  released() {
-    if (!this.finger || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+  released(event) {
+    // A finger that stood still throws nothing.
+    if (!this.finger || event.timeStamp - this.finger.time > 80) return;
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
     let { speed } = this.finger;
     let before = performance.now();
     const glide = (now) => {
