@@ -31,8 +31,11 @@ PACKAGES = (
 _LEAST_PIXELS = 60_000
 _OF_ANOTHER = ("motorcycle_right", "_R.png")
 """Files that show what another one shows."""
-_DRAWN = ("Elephants", "2004default", "firstgeneration", "rhythm", "string", "no-logo", "GreenTraditional")
-"""Wallpapers that are no photographs: parts of one drawing repeat each other."""
+_REPEATING = (
+    *("Elephants", "2004default", "firstgeneration", "rhythm", "string", "no-logo", "GreenTraditional"),
+    "Bridge_by",
+)
+"""Wallpapers whose parts repeat each other, so that tiles look the same: drawings, and cables of a bridge."""
 RANDOM = np.random.default_rng
 SMALL = 32
 """Pixels of the side of CIFAR-shaped tiles."""
@@ -62,7 +65,7 @@ def photographs(folder: Path | None) -> list[Path]:
 
 
 def _is_photograph(path: Path) -> bool:
-    if any(name in path.name for name in (*_OF_ANOTHER, *_DRAWN)):
+    if any(name in path.name for name in (*_OF_ANOTHER, *_REPEATING)):
         return False
     with Image.open(path) as image:
         return image.width * image.height >= _LEAST_PIXELS and image.mode in ("RGB", "L")

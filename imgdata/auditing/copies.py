@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from imgdata.auditing.facts import Facts, pixel_hashes
 from imgdata.auditing.groups import Links, join
 from imgdata.auditing.hashes import FLAT, QUERIES, WHOLE
-from imgdata.auditing.matching import ALIKE, COARSE, COARSELY_ALIKE, correlations
+from imgdata.auditing.matching import ALIKE, ALIKE_IN_DETAIL, COARSE, COARSELY_ALIKE, correlations, details
 from imgdata.auditing.near import Pairs, find_pairs
 from imgdata.auditing.outcome import Progress
 from imgdata.auditing.samples import Samples
@@ -124,7 +124,7 @@ def _equal_hashes(
         kept_L, other_L = _equal(left_K, list(hash_M4[left_K].T), rank_M)
         score_L = correlations(facts.luma_M64x64, kept_L, other_L, np.zeros(len(kept_L), np.int64))
         like_L = (score_L >= ALIKE) & _same_colours(facts, kept_L, other_L)
-        found.append(_links(kept_L[like_L], other_L[like_L], 2, score_L[like_L], 0))
+        found.append(_links(kept_L[like_L], other_L[like_L], 2, score_L[like_L]))
         compared.append(left_K[~np.isin(left_K, other_L)])
         left_K = left_K[np.isin(left_K, other_L[~like_L])]
         if not len(left_K):
@@ -160,6 +160,9 @@ def _confirmed(
     owner_P, target_P = number_C[pairs.owner_P], number_C[pairs.target_P]
     score_P = correlations(facts.luma_M64x64, owner_P, target_P, pairs.query_P, *cells)
     like_P = (score_P >= least) & _same_colours(facts, owner_P, target_P)
+    like_P[like_P] = (
+        details(facts.luma_M64x64, owner_P[like_P], target_P[like_P], pairs.query_P[like_P]) >= ALIKE_IN_DETAIL
+    )
     owner_P, target_P = owner_P[like_P], target_P[like_P]
     first_P = place_M[owner_P] < place_M[target_P]
     return Links(
@@ -235,12 +238,11 @@ def _links(
     other_L: NDArray[np.int64],
     what: int,
     score_L: NDArray[np.float32] | None = None,
-    distance: int = -1,
 ) -> Links:
     return Links(
         kept_L=kept_L,
         other_L=other_L,
         what_L=np.full(len(kept_L), what, np.int8),
         score_L=np.ones(len(kept_L), np.float32) if score_L is None else score_L,
-        distance_L=np.full(len(kept_L), distance, np.int16),
+        distance_L=np.full(len(kept_L), -1, np.int16),
     )

@@ -16,7 +16,7 @@ class Links:
     """How they are alike: place in `copies.WHATS`."""
     score_L: NDArray[np.float32]
     distance_L: NDArray[np.int16]
-    """Bits in which their hashes differ; -1 where none were compared."""
+    """Bits in which their hashes differ; -1 where the samples were found by equal bytes, pixels or hashes."""
 
     def __len__(self) -> int:
         return len(self.kept_L)
@@ -57,15 +57,17 @@ def around_representatives(links: Links, place_M: NDArray[np.int64]) -> Links:
     """Return the links of members to the representatives of their groups; `place_M` orders samples, kept ones first.
 
     Each sample, in this order, joins the representative that it is most like, or becomes one: so that two samples of
-    a group are both like a third one, and no chain leads to an unlike picture.
+    a group are both like a third one, and no chain leads to an unlike picture. Samples with the same hash as another
+    one are linked with that one alone, and follow it: what it is like, they are like.
     """
+    same_L = links.distance_L < 0
     order_L = np.lexsort((place_M[links.kept_L], -links.score_L, links.what_L, place_M[links.other_L]))
     kept, other = links.kept_L[order_L].tolist(), links.other_L[order_L].tolist()
     members: set[int] = set()
     chosen = []
-    for row, (one, sample) in enumerate(zip(kept, other, strict=True)):
+    for row, (one, sample, same) in enumerate(zip(kept, other, same_L[order_L].tolist(), strict=True)):
         # All links of a sample to earlier ones stand together, and whether those are members is known by then.
-        if sample not in members and one not in members:
+        if sample not in members and (same or one not in members):
             members.add(sample)
             chosen.append(row)
     return links.take(order_L[np.array(chosen, np.int64)])

@@ -9,10 +9,10 @@ from PIL import Image, ImageDraw, ImageOps
 
 import imgdata
 from imgdata.auditing import copies, duplicates, hashes
-from imgdata.auditing.copies import WHATS
+from imgdata.auditing.copies import EXACT, WHATS
 from imgdata.auditing.facts import facts
 from imgdata.auditing.groups import Links, around_representatives, best_by_other
-from imgdata.auditing.matching import ALIKE, correlations
+from imgdata.auditing.matching import ALIKE, ALIKE_IN_DETAIL, correlations, details
 from imgdata.auditing.samples import samples_of
 from imgdata.views import open_view
 from support.pictures import can_write, photo_file
@@ -269,7 +269,7 @@ def links(*rows):
         other_L=np.array(other),
         what_L=np.array(what, np.int8),
         score_L=np.array(score, np.float32),
-        distance_L=np.zeros(len(kept), np.int16),
+        distance_L=np.where(np.array(what) < EXACT, -1, 9).astype(np.int16),
     )
 
 
@@ -278,6 +278,7 @@ GROUPS = {
     "all like the first": ([(0, 1, 2, 0.9), (0, 2, 2, 0.9), (1, 2, 2, 0.95)], {1: 0, 2: 0}),
     "a chain is cut": ([(0, 1, 2, 0.9), (1, 2, 2, 0.99), (2, 3, 2, 0.9)], {1: 0, 3: 2}),
     "the nearest representative": ([(0, 2, 2, 0.91), (1, 2, 2, 0.97)], {2: 1}),
+    "an exact copy of a member": ([(0, 1, 2, 0.9), (1, 2, 0, 1.0)], {1: 0, 2: 1}),
     "the surest relation": ([(0, 2, 4, 0.99), (1, 2, 2, 0.92)], {2: 1}),
 }
 
@@ -287,7 +288,8 @@ def test_each_member_is_like_its_representative(case):
     rows, expected = GROUPS[case]
     chosen = around_representatives(links(*rows), np.arange(10))
     assert dict(zip(chosen.other_L.tolist(), chosen.kept_L.tolist(), strict=True)) == expected
-    assert not set(chosen.other_L.tolist()) & set(chosen.kept_L.tolist())
+    near = chosen.take(chosen.what_L >= EXACT)
+    assert not set(chosen.other_L.tolist()) & set(near.kept_L.tolist())
 
 
 def test_the_best_link_of_a_sample_is_the_surest_then_the_strongest():
@@ -364,6 +366,14 @@ def test_what_a_query_shows_correlates_with_a_copy_that_shows_it(query):
     luma_MxHxW = np.stack([thumbnail(TILES[0]), thumbnail(ImageOps.mirror(shown) if mirrored else shown)])
     zero, one, which = np.array([0]), np.array([1]), np.array([query])
     assert correlations(luma_MxHxW, zero, one, which)[0] > 0.98
+
+
+def test_pictures_that_share_a_frame_alone_correlate_but_not_in_detail():
+    framed = [ImageOps.expand(tile.convert("L").point(lambda level: level // 12 + 100), 24) for tile in TILES[:2]]
+    luma_MxHxW = np.stack([thumbnail(image) for image in framed])
+    pair = np.array([0]), np.array([1]), np.array([0])
+    assert correlations(luma_MxHxW, *pair)[0] > ALIKE
+    assert details(luma_MxHxW, *pair)[0] < ALIKE_IN_DETAIL
 
 
 def test_pictures_of_one_colour_correlate_with_nothing():
