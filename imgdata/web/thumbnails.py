@@ -14,7 +14,7 @@ from imgdata.images.pillow import open_image, pillow_errors
 from imgdata.images.probe import probe
 from imgdata.web.rows import Row, Rows
 
-SIDES = (64, 96, 128, 160, 224, 320, 480)
+SIDES = (64, 96, 128, 160, 224, 320, 480, 960)
 """Longer side of a thumbnail in pixels; others are not made, so that nobody fills the memory with sizes."""
 _QUALITY = 82
 _CACHE_BYTES = 64 << 20

@@ -72,9 +72,13 @@ const memory = {
 
 let clearing = 0;
 function say(text) {
-  byId("message").textContent = text;
+  const message = byId("message");
+  // Shown anew, so that it stands before a dialog that was opened since.
+  message.hidePopover();
+  message.textContent = text;
+  message.showPopover();
   clearTimeout(clearing);
-  clearing = setTimeout(() => (byId("message").textContent = ""), 7000);
+  clearing = setTimeout(() => message.hidePopover(), 7000);
 }
 
 /** Return the JSON of an address, asking again while it is computed; throws an `Error` with the server's message. */
@@ -744,6 +748,7 @@ class Grid {
 }
 
 const SIDES = [64, 96, 128, 160, 224, 320, 480];
+const LARGE = 960;
 const thumbSide = (pixels) => {
   const wanted = pixels * Math.min(window.devicePixelRatio || 1, 2);
   return SIDES.find((side) => side >= wanted * 0.85) ?? 480;
@@ -1034,7 +1039,7 @@ class Zoom {
     this.image.addEventListener("error", () => {
       // A format that browsers don't show, or a picture that can't be decoded.
       if (this.image.src.includes("/thumb/")) broken(this.node, this.image);
-      else this.image.src = thumbnail(row, 480);
+      else this.image.src = thumbnail(row, LARGE);
     });
     this.node.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     this.node.addEventListener("dblclick", (event) => this.toggle(event));
@@ -1680,12 +1685,12 @@ class OneByOne extends Review {
     );
     // The next pictures are there before they are asked for.
     for (const next of this.items.slice(1, 4)) {
-      for (const one of [next.row, next.finding?.other]) if (one) new Image().src = thumbnail(one, 480);
+      for (const one of [next.row, next.finding?.other]) if (one) new Image().src = thumbnail(one, LARGE);
     }
   }
 
   figure(row, key = null) {
-    const picture = element("img", { src: thumbnail(row, 480), alt: described(row) });
+    const picture = element("img", { src: thumbnail(row, LARGE), alt: described(row) });
     const frame = element("div", { class: "frame" }, picture);
     picture.addEventListener("error", () => broken(frame, picture));
     picture.addEventListener("load", () => picture.classList.toggle("tiny", picture.naturalWidth < 160));
