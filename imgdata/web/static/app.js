@@ -1200,7 +1200,7 @@ function toSample(which) {
 }
 
 function sampleKey(event) {
-  if (modified(event) || typingIn(event) || byId("form").open || byId("help").open) return;
+  if (!shownSample || modified(event) || typingIn(event) || byId("form").open || byId("help").open) return;
   const { zoom } = shownSample;
   if (zoom.key(event)) event.preventDefault();
   else if (event.key === "ArrowRight" || event.key === "ArrowLeft") {
