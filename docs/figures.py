@@ -261,6 +261,33 @@ def _audit_duplicates(images: str) -> str:
     return "\n".join([head, *rows, "", _origin(report)])
 
 
+_VIEWED = {
+    "start_s": "until the address is printed, s",
+    "first_screen_s": "until 60 pictures show, s",
+    "first_screen_cpu_s": "of it CPU time, s",
+    "screen_ms": "60 further pictures, ms",
+    "thumbnails_per_s": "pictures/s",
+    "class_ms": "a class, ms",
+    "text_ms": "a text, the first time, ms",
+    "sort_by_width_ms": "by width, ms",
+    "sort_by_key_ms": "by key, the first time, ms",
+    "browsed_mb": "memory after 60 pictures, MB",
+    "peak_mb": "memory at most, MB",
+}
+
+
+def _viewer(_: str) -> str:
+    """Return what the viewer takes, by samples."""
+    report = _results("viewer")
+    head = f"| | {' | '.join(format(row['samples'], ',') for row in report['rows'])} |"
+    rows = [
+        f"| {title} | {' | '.join(format(row[name], ',') for row in report['rows'])} |"
+        for name, title in _VIEWED.items()
+    ]
+    load = f"Other programs kept {report['load']:.0f} processes waiting for the same cores."
+    return "\n".join([head, f"|---|{'--:|' * len(report['rows'])}", *rows, "", f"{_origin(report)} {load}"])
+
+
 def _targets(_: str) -> str:
     targets: str = _aims.markdown(_aims.recorded())
     return targets
@@ -303,6 +330,7 @@ FIGURES: dict[str, Callable[[str], str]] = {
     "stages": _suites,
     "growth": _growth,
     "audit_duplicates": _audit_duplicates,
+    "viewer": _viewer,
     "targets": _targets,
     "gpu": _gpu,
     "pipeline": _pipeline,
