@@ -14,8 +14,16 @@ from numpy.typing import NDArray
 
 from imgdata.auditing.facts import Facts, pixel_hashes
 from imgdata.auditing.groups import Links, join
-from imgdata.auditing.hashes import FLAT, QUERIES, WHOLE
-from imgdata.auditing.matching import ALIKE, ALIKE_IN_DETAIL, COARSE, COARSELY_ALIKE, correlations, details
+from imgdata.auditing.hashes import CLEAR, FLAT, QUERIES, WHOLE
+from imgdata.auditing.matching import (
+    ALIKE,
+    ALIKE_IN_DETAIL,
+    COARSE,
+    COARSELY_ALIKE,
+    FLAT_ALIKE_IN_DETAIL,
+    correlations,
+    details,
+)
 from imgdata.auditing.near import Pairs, find_pairs
 from imgdata.auditing.outcome import Progress
 from imgdata.auditing.samples import Samples
@@ -160,9 +168,10 @@ def _confirmed(
     owner_P, target_P = number_C[pairs.owner_P], number_C[pairs.target_P]
     score_P = correlations(facts.luma_M64x64, owner_P, target_P, pairs.query_P, *cells)
     like_P = (score_P >= least) & _same_colours(facts, owner_P, target_P)
-    like_P[like_P] = (
-        details(facts.luma_M64x64, owner_P[like_P], target_P[like_P], pairs.query_P[like_P]) >= ALIKE_IN_DETAIL
-    )
+    owner_L, target_L = owner_P[like_P], target_P[like_P]
+    clear_L = np.maximum(facts.gate_M[owner_L], facts.gate_M[target_L]) >= CLEAR
+    detail_L = details(facts.luma_M64x64, owner_L, target_L, pairs.query_P[like_P])
+    like_P[like_P] = detail_L >= np.where(clear_L, ALIKE_IN_DETAIL, FLAT_ALIKE_IN_DETAIL)
     owner_P, target_P = owner_P[like_P], target_P[like_P]
     first_P = place_M[owner_P] < place_M[target_P]
     return Links(

@@ -14,8 +14,10 @@ that are encoded again, halved or cropped reach it; of 237 million pairs of othe
 of one straight edge."""
 COARSELY_ALIKE = 0.96
 """The same for pairs whose coarse hashes are near, in coarse cells."""
-ALIKE_IN_DETAIL = 0.75
-"""The same for details: 1 % of the copies don't reach it, and two thirds of the pairs of unlike tiles."""
+ALIKE_IN_DETAIL = 0.6
+"""The same for details, where one of the two is clear: all but a few copies in a thousand reach it."""
+FLAT_ALIKE_IN_DETAIL = 0.85
+"""The same where both have little structure: most wrong pairs are such."""
 COARSE = 16
 """Cells of a side that outlast strong encoding, and halving a small picture."""
 
@@ -46,7 +48,8 @@ def details(
 ) -> NDArray[np.float32]:
     """Return the same of the steps between neighbouring coarse cells, large ones cut off, float32 `(P,)`.
 
-    One strong edge at the same place, or a black frame, makes unlike pictures correlate; the rest of them does not.
+    One strong edge at the same place makes unlike pictures correlate, but not the rest of them; nor does a frame, since
+    the outermost cells are left out.
     """
     return _compared(luma_MxHxW, owner_P, target_P, query_P, COARSE, _steps)
 
@@ -81,7 +84,8 @@ def _levels(shown_BxCxC: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _steps(shown_BxCxC: NDArray[np.float64]) -> NDArray[np.float64]:
-    steps = [np.diff(shown_BxCxC, axis=axis).reshape(len(shown_BxCxC), -1) for axis in (1, 2)]
+    inner = shown_BxCxC[:, 1:-1, 1:-1]
+    steps = [np.diff(inner, axis=axis).reshape(len(inner), -1) for axis in (1, 2)]
     flat = np.concatenate(steps, axis=1)
     most_B1 = _LARGE_STEP * np.sqrt((flat * flat).mean(1, keepdims=True))
     return np.clip(flat, -most_B1, most_B1)
