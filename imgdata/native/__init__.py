@@ -1,4 +1,4 @@
-"""JPEG bytes and a size -> JPEG bytes, or thumbnails; files, places and crops -> a batch of pixels.
+"""JPEG bytes -> resized or crop-ready JPEG bytes, or thumbnails; files, places and crops -> a batch of pixels.
 
 Compiled, and optional.
 
@@ -43,18 +43,20 @@ def resize_jpeg(
     from_size: tuple[int, int],
     quality: int,
     shrink: int = 1,
+    crop_ready: bool = False,
     simd: str | None = None,
 ) -> bytes | None:
     """Return a baseline JPEG of `size` (width, height); None for a JPEG that another decoder has to judge.
 
     Antialiased bicubic of each plane. Gray stays gray; chroma becomes 4:2:0 up to quality 90, 4:4:4 above. The
     DCT divides the sides by `shrink` (1, 2, 4, 8) before the resize. EXIF orientation is not looked at, and
-    metadata is dropped. The GIL is free for the whole work.
+    metadata is dropped. `crop_ready` writes what `make_crop_ready` would make of the result. The GIL is free for the whole
+    work.
 
     None unless the file is an 8-bit Huffman-coded JPEG of `from_size`, in gray, or in YCbCr with 4:2:0,
     4:2:2, 4:4:0 or 4:4:4 chroma, and decodes without any warning. `simd` is one of `SIMD`.
     """
-    return _compiled.resize_jpeg(data, from_size, size, quality, shrink, simd or SIMD[-1])
+    return _compiled.resize_jpeg(data, from_size, size, quality, shrink, simd or SIMD[-1], crop_ready)
 
 
 def resize_plane(
@@ -135,6 +137,36 @@ def nearest(
     _compiled.nearest(*arrays, chunk, bits, radius, most)
 
 
+def make_crop_ready(
+    data: bytes, *, strip: bool = False, orientation: int = 1, interval: int = 0
+) -> tuple[bytes, int] | None:
+    """Return the JPEG with a restart marker every few MCUs, and how many MCUs; None for a JPEG that stays as it is.
+
+    The result is baseline, with the same coefficients and tables for them, and optimised Huffman codes. Segments besides
+    the picture and bytes behind its end are kept; with `strip` only JFIF's, Adobe's and the ICC profile, and EXIF's
+    `orientation`. The interval is the smallest number of MCUs that are 32 pixels or more and divide a row of them, the
+    row itself where none do (a prime number of MCUs); `interval` takes another one.
+    The GIL is free for the whole work.
+
+    None for JPEGs that have not 8 bits, are lossless, or have other than one or three components; that libjpeg warns of;
+    and without `strip` for one with a directory of more pictures behind it.
+    """
+    return _compiled.make_crop_ready(data, strip, orientation, interval)
+
+
+def crop_interval(data: bytes) -> int:
+    """Return the MCUs between two restart markers where `Pool` reads the segments of a crop alone; 0 elsewhere."""
+    return _compiled.crop_interval(data)
+
+
+def same_coefficients(left: bytes, right: bytes) -> bool:
+    """Return whether two JPEGs have the same coefficients and tables, so that every decoder makes the same pixels.
+
+    Raises `ValueError` for files that libjpeg does not read, or not without a warning.
+    """
+    return _compiled.same_coefficients(left, right)
+
+
 class Job:
     """Pictures that the threads of a `Pool` are making. Dropping the job cancels it."""
 
@@ -197,7 +229,8 @@ class Pool:
         `value * scale + shift`. Margins are black, or mirrored. Resizes are antialiased, `bicubic` or bilinear.
 
         `UNFIT` are the JPEGs for which `resize_jpeg` returns None, as far as they had to be read, and those without an
-        end marker: data after a crop is not decoded. The pixels of such a picture are undefined.
+        end marker: data after a crop is not decoded, and of crop-ready files (`crop_interval`) nothing but the segments
+        that cover it. The pixels of such a picture are undefined.
         """
         height, width = images.shape[2:] if planar else images.shape[1:3]
         scale_23 = np.array([[1.0] * 3 if scale_3 is None else scale_3, [0.0] * 3 if shift_3 is None else shift_3])

@@ -15,6 +15,7 @@ def resize_jpeg(
     quality: int,
     shrink: int,
     simd: str,
+    crop_ready: bool,
     /,
 ) -> bytes | None: ...
 def nearest(
@@ -43,6 +44,10 @@ def thumbnails(
     simd: str,
     /,
 ) -> None: ...
+
+def make_crop_ready(data: bytes, strip: bool, orientation: int, interval: int, /) -> tuple[bytes, int] | None: ...
+def crop_interval(data: bytes, /) -> int: ...
+def same_coefficients(left: bytes, right: bytes, /) -> bool: ...
 
 @final
 class Job:

@@ -1,7 +1,9 @@
 /* JPEG bytes -> planes as they are stored, or a part of them: no upsampling, no colour conversion. */
 #include "planes.h"
+#include "slice.h"
 #include "turbo.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Bytes of coefficients that a progressive JPEG may take; larger ones are left to the caller. */
@@ -42,7 +44,7 @@ static int has_end(const uint8_t *data, size_t size)
  * this marker. Python's `MAX_SCANS` is the same. */
 #define MAX_SCANS 100
 
-static int has_too_many_scans(const uint8_t *data, size_t size)
+int has_too_many_scans(const uint8_t *data, size_t size)
 {
     int scans = 0;
 
@@ -176,24 +178,31 @@ static void read_planes(struct jpeg_decompress_struct *cinfo, const Blocks *bloc
     }
 }
 
+/* What is decoded: a file, or a slice of one. */
+typedef struct {
+    const uint8_t *data;
+    size_t size;
+    int width, height;
+    int whole; /* up to the end marker, and what is wrong before it counts */
+} Stream;
+
 /* A function of its own, so that nothing that the jump could spoil lives in its frame. */
-static Outcome decode(struct jpeg_decompress_struct *cinfo, Jump *jump, const uint8_t *data, size_t size, int width,
-                      int height, int shrink, const Part *part, Planes *planes, Scratch *scratch)
+static Outcome decode(struct jpeg_decompress_struct *cinfo, Jump *jump, const Stream *stream, int shrink,
+                      const Part *part, Planes *planes, Scratch *scratch)
 {
     Blocks blocks;
     Outcome outcome;
 
-    if (part != NULL && !has_end(data, size))
-        return UNFIT;
     if (setjmp(jump->back))
         return UNFIT;
     jpeg_create_decompress(cinfo);
     cinfo->mem->max_memory_to_use = MAX_COEFFICIENTS;
-    jpeg_mem_src(cinfo, (unsigned char *)data, (unsigned long)size);
+    jpeg_mem_src(cinfo, (unsigned char *)stream->data, (unsigned long)stream->size);
     jpeg_read_header(cinfo, TRUE);
-    if (!has_planes(cinfo) || cinfo->image_width != (JDIMENSION)width || cinfo->image_height != (JDIMENSION)height)
+    if (!has_planes(cinfo) || cinfo->image_width != (JDIMENSION)stream->width ||
+        cinfo->image_height != (JDIMENSION)stream->height)
         return UNFIT;
-    if (jpeg_has_multiple_scans(cinfo) && has_too_many_scans(data, size))
+    if (jpeg_has_multiple_scans(cinfo) && has_too_many_scans(stream->data, stream->size))
         return UNFIT;
     cinfo->raw_data_out = TRUE;
     cinfo->out_color_space = cinfo->jpeg_color_space;
@@ -209,13 +218,12 @@ static Outcome decode(struct jpeg_decompress_struct *cinfo, Jump *jump, const ui
         return outcome;
     read_planes(cinfo, &blocks, planes);
     /* Reads up to the end marker, and warns where it is missing. */
-    if (part == NULL)
+    if (stream->whole)
         jpeg_finish_decompress(cinfo);
     return DONE;
 }
 
-Outcome decode_planes(const uint8_t *data, size_t size, int width, int height, int shrink, const Part *part,
-                      Planes *planes, Scratch *scratch)
+static Outcome decode_stream(const Stream *stream, int shrink, const Part *part, Planes *planes, Scratch *scratch)
 {
     struct jpeg_decompress_struct cinfo;
     Jump jump;
@@ -223,7 +231,53 @@ Outcome decode_planes(const uint8_t *data, size_t size, int width, int height, i
 
     memset(&cinfo, 0, sizeof cinfo);
     cinfo.err = jump_on_faults(&jump);
-    outcome = decode(&cinfo, &jump, data, size, width, height, shrink, part, planes, scratch);
+    outcome = decode(&cinfo, &jump, stream, shrink, part, planes, scratch);
     jpeg_destroy_decompress(&cinfo);
     return outcome;
+}
+
+/* Planes of a slice -> the same samples as part of the whole picture's planes. Pitches are powers of 2, and slices begin
+ * at corners of MCUs: nothing is rounded but sizes, upwards as in libjpeg. */
+static void move_planes(Planes *planes, const Slice *slice, int width, int height)
+{
+    planes->width = width;
+    planes->height = height;
+    for (int i = 0; i < planes->count; i++) {
+        Plane *plane = &planes->plane[i];
+        plane->left += (int)(slice->left / plane->pitch_x);
+        plane->top += (int)(slice->top / plane->pitch_y);
+        plane->width = (int)ceil(width / plane->pitch_x);
+        plane->height = (int)ceil(height / plane->pitch_y);
+    }
+}
+
+/* UNFIT where the whole file has to be decoded. */
+static Outcome decode_slice(const uint8_t *data, size_t size, int width, int height, int shrink, const Part *part,
+                            Planes *planes, Scratch *scratch)
+{
+    Slice slice;
+    Outcome outcome = slice_jpeg(data, size, width, height, shrink, part, &slice, scratch);
+
+    if (outcome == DONE) {
+        Stream stream = {slice.data, slice.size, slice.width, slice.height, 1};
+        Part moved = {part->left - slice.left, part->top - slice.top, part->right - slice.left, part->bottom - slice.top};
+        outcome = decode_stream(&stream, shrink, &moved, planes, scratch);
+    }
+    if (outcome == DONE)
+        move_planes(planes, &slice, width, height);
+    return outcome;
+}
+
+Outcome decode_planes(const uint8_t *data, size_t size, int width, int height, int shrink, const Part *part,
+                      Planes *planes, Scratch *scratch)
+{
+    Stream stream = {data, size, width, height, part == NULL};
+    Outcome outcome = UNFIT;
+
+    if (part != NULL && !has_end(data, size))
+        return UNFIT;
+    if (part != NULL)
+        outcome = decode_slice(data, size, width, height, shrink, part, planes, scratch);
+    /* What is wrong with a slice is for the whole file to show. */
+    return outcome == UNFIT ? decode_stream(&stream, shrink, part, planes, scratch) : outcome;
 }

@@ -1,5 +1,6 @@
 /* The Python face: imgdata.native._compiled. */
 #include "batch.h"
+#include "crop_ready_face.h"
 #include "nearest.h"
 #include "planes.h"
 #include "resample.h"
@@ -56,13 +57,14 @@ static Outcome resize_planes(const Planes *from, Planes *to, int width, int heig
 }
 
 typedef struct {
-    int from_width, from_height, width, height, quality, shrink;
+    int from_width, from_height, width, height, quality, shrink, crop_ready;
     Simd simd;
 } Order;
 
 static Outcome transcode(const uint8_t *data, size_t size, const Order *order, Buffer *out)
 {
     Planes from = {0}, to = {0};
+    int interval;
     Scratch scratch = scratch_begin();
     Outcome outcome =
         decode_planes(data, size, order->from_width, order->from_height, order->shrink, NULL, &from, &scratch);
@@ -71,7 +73,7 @@ static Outcome transcode(const uint8_t *data, size_t size, const Order *order, B
         outcome = resize_planes(&from, &to, order->width, order->height, order->quality <= 90 ? 2 : 1, order->simd,
                                 &scratch);
     if (outcome == DONE)
-        outcome = encode_planes(&to, order->quality, out);
+        outcome = encode_planes(&to, order->quality, order->crop_ready ? &interval : NULL, out);
     scratch_end(&scratch);
     return outcome;
 }
@@ -86,8 +88,8 @@ static PyObject *resize_jpeg(PyObject *module, PyObject *args)
     PyObject *result = NULL;
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "y*(ii)(ii)iis", &data, &order.from_width, &order.from_height, &order.width,
-                          &order.height, &order.quality, &order.shrink, &simd))
+    if (!PyArg_ParseTuple(args, "y*(ii)(ii)iisp", &data, &order.from_width, &order.from_height, &order.width,
+                          &order.height, &order.quality, &order.shrink, &simd, &order.crop_ready))
         return NULL;
     /* The size of the file needs no check: it is compared with the header. */
     if (!is_side(order.width) || !is_side(order.height) || !simd_named(simd, &order.simd))
@@ -288,6 +290,8 @@ static int fill(PyObject *module)
 #define TEXT(value) #value
 #define TEXT_OF(macro) TEXT(macro)
     if (PyModule_AddStringConstant(module, "LIBJPEG_TURBO", TEXT_OF(LIBJPEG_TURBO_VERSION)) < 0)
+        return -1;
+    if (crop_ready_add_functions(module) < 0)
         return -1;
     return batch_add_types(module);
 }

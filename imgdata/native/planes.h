@@ -42,7 +42,8 @@ typedef struct {
 /* An 8-bit JPEG in YCbCr (4:2:0, 4:2:2, 4:4:0, 4:4:4) or gray -> its planes, sides divided by `shrink` (1, 2, 4, 8).
  *
  * With a `part`, the planes hold at least that, and chroma enough to interpolate it; of what lies behind it in the file
- * nothing is read but the end marker. NULL: all of it, up to the end marker.
+ * nothing is read but the end marker, and of a crop-ready file nothing but the segments that cover it. NULL: all of it,
+ * up to the end marker.
  *
  * UNFIT for every other JPEG, for one whose header does not say `width` x `height`, and at any warning of libjpeg. */
 Outcome decode_planes(const uint8_t *data, size_t size, int width, int height, int shrink, const Part *part,
@@ -53,9 +54,13 @@ typedef struct {
     size_t size, capacity;
 } Buffer;
 
-/* Planes -> a baseline JPEG. The subsampling is that of the planes: pitch 1 or 2.
+/* Planes -> a baseline JPEG. The subsampling is that of the planes: pitch 1 or 2. With `interval`, a crop-ready one, and
+ * its restart interval.
  *
  * Overwrites the padding behind the rows. `out` must be all zero; whatever the outcome, the caller frees it. */
-Outcome encode_planes(Planes *planes, int quality, Buffer *out);
+Outcome encode_planes(Planes *planes, int quality, int *interval, Buffer *out);
+
+/* Whether a JPEG has more scans than any encoder writes: each takes as long as a whole picture. */
+int has_too_many_scans(const uint8_t *data, size_t size);
 
 #endif

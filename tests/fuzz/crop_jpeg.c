@@ -2,6 +2,7 @@
  *
  * The last 16 bytes choose the crop; sizes are those of the file's header, so that damaged files get past the check. */
 #include "../../imgdata/native/crop.h"
+#include "../../imgdata/native/crop_ready.h"
 #include "../../imgdata/native/kernels.h"
 #include "../../imgdata/native/thumbnail.h"
 
@@ -68,7 +69,7 @@ static void transcode(const uint8_t *data, size_t size, int width, int height, i
             resample(&planes.plane[0], &small, planes.plane[0].width / 20.0, planes.plane[0].height / 20.0, best_simd(),
                      &scratch);
         if (shrink == 1)
-            encode_planes(&planes, 80, &out);
+            encode_planes(&planes, 80, NULL, &out);
     }
     free(out.bytes);
     scratch_end(&scratch);
@@ -83,6 +84,17 @@ static void thumbnail(const uint8_t *data, size_t size, int width, int height, i
 
     thumbnail_jpeg(data, size, width, height, shortest, &to, best_simd(), &scratch);
     scratch_end(&scratch);
+}
+
+/* The file with restart markers, and the crop of it: what they have in common is checked by the tests. */
+static void crop_ready(const uint8_t *data, size_t size, const uint8_t *tail, int width, int height)
+{
+    Buffer out = {0};
+    int interval = 0;
+
+    if (make_crop_ready(data, size, tail[11] & 8 ? STRIP : KEEP_ALL, 1 + (tail[12] & 7), &interval, &out) == DONE)
+        crop(out.bytes, out.size, tail, width, height);
+    free(out.bytes);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -100,6 +112,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(file, data, size);
     memcpy(file + size, "\xff\xd9", 2);
     crop(file, size + 2, data + size, width, height);
+    if (data[size + TAIL - 1] & 16)
+        crop_ready(file, size + 2, data + size, width, height);
     if (data[size + TAIL - 1] & 1)
         transcode(file, size + 2, width, height, 1 << (data[size + TAIL - 1] >> 1 & 3));
     else
