@@ -104,6 +104,10 @@ def byte_size(text: str) -> int:
     show_default=True,
     help="JPEG and WebP quality of re-encoded images.",
 )
+@click.option(
+    "--crop-ready", is_flag=True, help="Write JPEGs, without loss, so that random crops are decoded in less time."
+)
+@click.option("--strip", is_flag=True, help="With --crop-ready: drop metadata that no pixel depends on.")
 @click.option("--json-members", is_flag=True, help="Add a .json member with source, size and class to each sample.")
 @click.option(
     "--check",
@@ -193,6 +197,8 @@ def command(source: str, out: Path, **options: Any) -> None:
         check=options["check"],
         on_bad=options["on_bad"],
         max_pixels=options["max_pixels"],
+        crop_ready=options["crop_ready"],
+        strip=options["strip"],
         json_members=options["json_members"],
     )
     quiet, as_json = options["quiet"], options["as_json"]

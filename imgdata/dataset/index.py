@@ -45,6 +45,13 @@ JSON_FIELDS = (
 )
 """Further columns when samples have a `json` member: its place and hash; size 0 for samples without that member."""
 
+CROP_READY_FIELDS = (
+    pa.field("restart_interval", pa.uint16(), nullable=False),
+    pa.field("original_xxh64", pa.uint64(), nullable=False),
+)
+"""Further columns of a dataset that was made crop-ready: MCUs between two restart markers of the image, 0 without
+them; and the hash of the bytes that it was made of."""
+
 _ROW_GROUP = 1 << 17
 _FEW_ROWS = 1_000_000
 """So many rows take little memory, whatever the file's size."""
@@ -52,9 +59,14 @@ _DAMAGE = (pa.ArrowException, OSError, KeyError, UnicodeDecodeError)
 """Errors that pyarrow raises while it reads a damaged file; the last one for names of columns and for words."""
 
 
-def index_schema(*, has_json: bool) -> pa.Schema:
-    """Return `INDEX_SCHEMA`, with `JSON_FIELDS` behind it when samples have a `json` member."""
-    return pa.schema([*INDEX_SCHEMA, *JSON_FIELDS]) if has_json else INDEX_SCHEMA
+def index_schema(*, has_json: bool, crop_ready: bool = False) -> pa.Schema:
+    """Return `INDEX_SCHEMA` with `JSON_FIELDS` behind it when samples have a `json` member, and `CROP_READY_FIELDS`."""
+    return pa.schema([*INDEX_SCHEMA, *JSON_FIELDS * has_json, *CROP_READY_FIELDS * crop_ready])
+
+
+def _schema_with(names: Sequence[str]) -> pa.Schema:
+    """Return the schema of an index with the columns `names`."""
+    return index_schema(has_json="json_offset" in names, crop_ready="restart_interval" in names)
 
 
 def write_index(path: Path, table: pa.Table) -> None:
@@ -63,7 +75,7 @@ def write_index(path: Path, table: pa.Table) -> None:
     Takes memory for `_ROW_GROUP` rows, whatever the table's length. Raises `ShardError` when the columns are
     not those of `index_schema`, `OutputError` when the file can't be written.
     """
-    schema = index_schema(has_json="json_offset" in table.column_names)
+    schema = _schema_with(table.column_names)
     if table.column_names != schema.names:
         raise ShardError(f"columns of an index must be {schema.names}, got {table.column_names}")
     words = [field.name for field in schema if field.type == _WORD]
@@ -118,7 +130,9 @@ class Index:
         self._limits = limits
         metadata = self._metadata()
         self._num_rows: int = metadata.num_rows
-        self.has_json = "json_offset" in metadata.schema.to_arrow_schema().names
+        names = metadata.schema.to_arrow_schema().names
+        self.has_json = "json_offset" in names
+        self.has_crop_ready = "restart_interval" in names
         self._columns: dict[str, pa.ChunkedArray[Any]] = {}
         self._arrays: dict[str, NDArray[Any]] = {}
         self._words: dict[str, list[str]] = {}
@@ -138,7 +152,7 @@ class Index:
             raise ShardError(f"{self.path}: no such index; {self._rebuild()}") from None
         except _DAMAGE as error:
             raise self._damaged(error) from error
-        expected = index_schema(has_json="json_offset" in found.names)
+        expected = _schema_with(found.names)
         if not found.equals(expected):
             raise ShardError(
                 f"{self.path}: columns of an index must be {expected.names}, got {found.names}; {self._rebuild()}"
@@ -153,7 +167,7 @@ class Index:
     @property
     def names(self) -> list[str]:
         """The columns."""
-        return list(index_schema(has_json=self.has_json).names)
+        return list(index_schema(has_json=self.has_json, crop_ready=self.has_crop_ready).names)
 
     def _damaged(self, error: Exception) -> ShardError:
         return ShardError(f"{self.path}: damaged index ({error}); {self._rebuild()}")

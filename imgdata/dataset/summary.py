@@ -77,6 +77,8 @@ class SplitSummary:
     """Pixels of the shorter side, as `from-to` -> samples; empty bins at both ends are left out."""
     rotated: int
     """Samples whose EXIF orientation isn't upright."""
+    crop_ready: dict[int, int]
+    """Restart interval in MCUs -> samples, of crop-ready images; empty where there are none."""
     balance: Balance | None
     """Imbalance of the classes; None when nothing is labelled."""
 
@@ -145,6 +147,7 @@ def summarise_split(split: Split, num_bytes: int, num_classes: int) -> SplitSumm
         height=_spread(index.height_N),
         shorter_side=_side_histogram(np.minimum(index.width_N, index.height_N)),
         rotated=int((index.orientation_N > 1).sum()),
+        crop_ready=_restart_intervals(index),
         balance=balance(counts_C.tolist()),
     )
 
@@ -170,6 +173,13 @@ def balance(counts: Sequence[int]) -> Balance | None:
 def _word_counts(index: Index, name: str) -> dict[str, int]:
     counts = np.bincount(index.array(name), minlength=len(index.words(name))).tolist()
     return dict(sorted(zip(index.words(name), counts, strict=True), key=lambda item: (-item[1], item[0])))
+
+
+def _restart_intervals(index: Index) -> dict[int, int]:
+    if not index.has_crop_ready:
+        return {}
+    interval_I, count_I = np.unique(index.array("restart_interval"), return_counts=True)
+    return {int(interval): int(count) for interval, count in zip(interval_I, count_I, strict=True) if interval}
 
 
 def _spread(pixels_N: NDArray[np.int32]) -> Spread | None:
@@ -231,6 +241,10 @@ def _split_lines(split: SplitSummary) -> Iterator[str]:
         )
     if split.rotated:
         yield f"  rotated by EXIF  {split.rotated:,}"
+    if split.crop_ready:
+        intervals = ", ".join(f"{interval} ({count:,})" for interval, count in split.crop_ready.items())
+        ready = sum(split.crop_ready.values())
+        yield f"  crop-ready  {ready:,} of {split.samples:,}; MCUs between restart markers: {intervals}"
     if split.unlabelled:
         yield f"  without a label  {split.unlabelled:,}"
     if split.balance:

@@ -38,6 +38,11 @@ def check(data: bytes, info: ImageInfo) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def has_bytes_behind(data: bytes) -> bool:
+    """Return whether a JPEG may have bytes behind its end marker, which `check` may have a note on."""
+    return data[-2:] != b"\xff\xd9"
+
+
 def _bytes_behind(data: bytes, format: str) -> int:
     """Return the number of bytes behind the end marker of a JPEG or PNG; 0 for other formats."""
     if format == "jpeg" and data[-2:] != b"\xff\xd9":

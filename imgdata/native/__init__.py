@@ -50,8 +50,8 @@ def resize_jpeg(
 
     Antialiased bicubic of each plane. Gray stays gray; chroma becomes 4:2:0 up to quality 90, 4:4:4 above. The
     DCT divides the sides by `shrink` (1, 2, 4, 8) before the resize. EXIF orientation is not looked at, and
-    metadata is dropped. `crop_ready` writes what `make_crop_ready` would make of the result. The GIL is free for the whole
-    work.
+    metadata is dropped. `crop_ready` writes what `make_crop_ready` would make of the result. The GIL is free for the
+    whole work.
 
     None unless the file is an 8-bit Huffman-coded JPEG of `from_size`, in gray, or in YCbCr with 4:2:0,
     4:2:2, 4:4:0 or 4:4:4 chroma, and decodes without any warning. `simd` is one of `SIMD`.
@@ -142,14 +142,14 @@ def make_crop_ready(
 ) -> tuple[bytes, int] | None:
     """Return the JPEG with a restart marker every few MCUs, and how many MCUs; None for a JPEG that stays as it is.
 
-    The result is baseline, with the same coefficients and tables for them, and optimised Huffman codes. Segments besides
-    the picture and bytes behind its end are kept; with `strip` only JFIF's, Adobe's and the ICC profile, and EXIF's
-    `orientation`. The interval is the smallest number of MCUs that are 32 pixels or more and divide a row of them, the
-    row itself where none do (a prime number of MCUs); `interval` takes another one.
+    The result is baseline, with the same coefficients and tables for them, and optimised Huffman codes. Segments
+    besides the picture and bytes behind its end are kept; with `strip` only JFIF's, Adobe's and the ICC profile, and
+    EXIF's `orientation`. The interval is the smallest number of MCUs that are 32 pixels or more and divide a row of
+    them, the row itself where none do (a prime number of MCUs); `interval` takes another one.
     The GIL is free for the whole work.
 
-    None for JPEGs that have not 8 bits, are lossless, or have other than one or three components; that libjpeg warns of;
-    and without `strip` for one with a directory of more pictures behind it.
+    None for JPEGs that have not 8 bits, are lossless, or have other than one or three components; that libjpeg warns
+    of; and without `strip` for one with a directory of more pictures behind it.
     """
     return _compiled.make_crop_ready(data, strip, orientation, interval)
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from imgdata import native
 from imgdata.arrow import column_array, number_array, numbers
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
@@ -59,7 +60,7 @@ class _Scan:
 
     record: ShardRecord
     table: pa.Table
-    """Rows of the index, with `JSON_FIELDS`; labels as `labels` numbers them."""
+    """Rows of the index, with `JSON_FIELDS` and `CROP_READY_FIELDS`; labels as `labels` numbers them."""
     labels: LabelReader
     extensions: Counter[str]
     several: Counter[tuple[str, ...]]
@@ -77,7 +78,7 @@ class _Rows:
     tar: Path
     labels: LabelReader
     columns: dict[str, list[object]] = field(
-        default_factory=lambda: {name: [] for name in index_schema(has_json=True).names}
+        default_factory=lambda: {name: [] for name in index_schema(has_json=True, crop_ready=True).names}
     )
     members: list[list[DaliMember]] = field(default_factory=list)
     extensions: Counter[str] = field(default_factory=Counter)
@@ -97,6 +98,7 @@ class _Rows:
             self.first_bad = self.first_bad or f"{sample.key}: {error}"
         side = sample.members.get("json")
         fields = b"" if side is None else read_member(descriptor, side, self.tar)
+        xxh64 = xxhash.xxh64_intdigest(data)
         row: tuple[object, ...] = (
             escape_name(sample.key),
             self.tar.name,
@@ -108,11 +110,13 @@ class _Rows:
             info.mode,
             info.format,
             info.orientation,
-            xxhash.xxh64_intdigest(data),
+            xxh64,
             _source_in(fields) or escape_name(image.name),
             0 if side is None else side.offset,
             len(fields),
             xxhash.xxh64_intdigest(fields) if side else 0,
+            native.crop_interval(data) if native.AVAILABLE and info.format == "jpeg" else 0,
+            xxh64,
         )
         for column, value in zip(self.columns.values(), row, strict=True):
             column.append(value)
@@ -124,7 +128,7 @@ class _Rows:
 
     def table(self) -> pa.Table:
         """Return the columns as a table of `index_schema`."""
-        schema = index_schema(has_json=True)
+        schema = index_schema(has_json=True, crop_ready=True)
         return pa.table([column_array(self.columns[column.name], column.type) for column in schema], schema=schema)
 
 
@@ -266,7 +270,10 @@ def _write(
     if named:
         labels.check_found()
     tables = keep_sources(tables, folder, manifest)
-    names = index_schema(has_json=has_json).names
+    crop_ready = any(pc.any(pc.greater(table["restart_interval"], 0)).as_py() for table in tables)
+    if manifest is not None and _is_own(manifest):
+        crop_ready = crop_ready or bool(manifest.options.get("crop_ready"))
+    names = index_schema(has_json=has_json, crop_ready=crop_ready).names
     splits = []
     for split in dict.fromkeys(found.splits):
         of_split = [i for i, name_of_tar in enumerate(found.splits) if name_of_tar == split]

@@ -1,4 +1,4 @@
-"""Rows of an index that is made anew, the index before -> the rows with the names that the raw dataset had."""
+"""Rows of an index that is made anew, the index before -> the rows with names and hashes of the raw dataset."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ _PLACE = ("key", "offset", "xxh64")
 
 
 def keep_sources(tables: Sequence[pa.Table], folder: Path, before: Manifest | None) -> list[pa.Table]:
-    """Return the tables with the names in the raw dataset that earlier indices have for the same images."""
+    """Return the tables with what earlier indices know of the raw dataset: the same images' names there and hashes."""
     rows_of: dict[str, pa.Table] = {}
     for split in before.splits if before is not None else ():
         try:
@@ -30,7 +30,7 @@ def keep_sources(tables: Sequence[pa.Table], folder: Path, before: Manifest | No
 
 def _old_rows(index: Index) -> dict[str, pa.Table]:
     """Return the rows of each shard, with the columns that identify the image and its source."""
-    columns = ("source", *_PLACE)
+    columns = ("source", *_PLACE, *("restart_interval", "original_xxh64") * index.has_crop_ready)
     index.load(("shard", *columns))
     try:
         for name in ("shard", *columns):
@@ -52,8 +52,11 @@ def _with_sources(table: pa.Table, old: pa.Table | None) -> pa.Table:
     at_N = np.searchsorted(numbers(old["offset"])[order_N], numbers(table["offset"])).clip(max=len(old) - 1)
     old = old.take(number_array(order_N[at_N]))
     same = [pc.equal(old[name], table[name]) for name in _PLACE]
-    source = pc.if_else(pc.and_(pc.and_(same[0], same[1]), same[2]), old["source"], table["source"])
-    return _with_column(table, "source", source)
+    is_same = pc.and_(pc.and_(same[0], same[1]), same[2])
+    for name in old.column_names:
+        if name not in _PLACE:
+            table = _with_column(table, name, pc.if_else(is_same, old[name], table[name]))
+    return table
 
 
 def _with_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:

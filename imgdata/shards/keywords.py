@@ -36,6 +36,8 @@ class WriterKeywords(TypedDict, total=False):
     check: Literal["decode", "header", "none"]
     on_bad: Literal["reject", "fail", "repair"]
     max_pixels: int
+    crop_ready: bool
+    strip: bool
     json_members: bool
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from imgdata.dataset.manifest import MAX_PIXELS
 from imgdata.errors import OptionError
+from imgdata.images.crop_ready import require_native
 from imgdata.images.encode import Encoding
 
 MIN_SHARD_BYTES = 10_240
@@ -43,6 +44,10 @@ class ShardOptions:
     """Treatment of damaged images: leave them out, stop at the first, or also make odd ones upright 8-bit RGB."""
     max_pixels: int = MAX_PIXELS
     """Images with more pixels (width x height in the header) are bad, and never decoded."""
+    crop_ready: bool = False
+    """Write JPEGs without loss with restart markers, so that random crops are decoded in less time."""
+    strip: bool = False
+    """With `crop_ready`: drop all metadata of JPEGs but those that pixels depend on."""
     json_members: bool = False
     """Add a `json` member to each sample; always on when the source has further columns."""
 
@@ -69,22 +74,29 @@ class ShardOptions:
         for name in self.split:
             if not re.fullmatch(r"[a-z0-9_]+", name):
                 raise OptionError(f"split names must be lower-case letters, digits and '_', got {name!r}")
+        if self.strip and not self.crop_ready:
+            raise OptionError("strip drops metadata of crop-ready JPEGs; give crop_ready too")
+        if self.crop_ready and self.encoding.format in ("png", "webp"):
+            raise OptionError(f"crop_ready is for JPEGs: format must be keep or jpg, got {self.encoding.format!r}")
+        if self.crop_ready:
+            require_native()
         if self.check == "none" and (self.on_bad == "repair"):
             raise OptionError("on_bad='repair' looks at every image; it can't be combined with check='none'")
 
     @property
     def encodes(self) -> bool:
         """Whether images may be re-encoded, so that the bytes depend on the encoder."""
-        return self.encoding.format != "keep" or self.encoding.resize is not None or self.on_bad == "repair"
+        encoded = self.encoding.format != "keep" or self.encoding.resize is not None
+        return encoded or self.on_bad == "repair" or self.crop_ready
 
     def to_dict(self) -> dict[str, object]:
         """Return the options as plain JSON values, for `dataset.json` and for comparing two runs."""
         values = dataclasses.asdict(self)
         values.update(values.pop("encoding"))
         values |= {"split": dict(self.split), "classes": list(self.classes), "exclude": list(self.exclude)}
-        # Not where there are none: datasets and runs from before have no such option.
-        views = list(values.pop("views"))
-        return values | ({"views": views} if views else {})
+        values["views"] = list(values["views"])
+        # Not where there are none: datasets and runs from before have no such options.
+        return {name: value for name, value in values.items() if value or name not in ("views", "crop_ready", "strip")}
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:

@@ -2,12 +2,16 @@
 
 from typing import NamedTuple
 
+import xxhash
+
 from imgdata.errors import ImageError
-from imgdata.images.decode import check, refuse_large
+from imgdata.images.crop_ready import make_crop_ready, why_not
+from imgdata.images.decode import check, has_bytes_behind, refuse_large
 from imgdata.images.encode import extension_of, lost_in_encoding, needs_encoding, needs_repair, oddities, reencode
 from imgdata.images.info import UNKNOWN, ImageInfo
 from imgdata.images.pillow import heard_warnings
 from imgdata.images.probe import probe
+from imgdata.native import crop_interval
 from imgdata.sample import SampleRef
 from imgdata.shards.options import ShardOptions
 from imgdata.sources.listing import Reader
@@ -23,6 +27,10 @@ class Prepared(NamedTuple):
     """Repairs of the image."""
     notes: tuple[str, ...] = ()
     """Remarks for the user: odd bytes, losses in encoding, Pillow's warnings."""
+    interval: int = 0
+    """MCUs between restart markers of a crop-ready JPEG; 0 for others."""
+    original_xxh64: int | None = None
+    """Hash of the raw bytes, where the options ask for crop-ready images."""
 
 
 def read_and_prepare(reader: Reader, ref: SampleRef, options: ShardOptions, extension: str) -> Prepared:
@@ -42,6 +50,8 @@ def prepare(data: bytes, options: ShardOptions, extension: str) -> Prepared:
     """
     with heard_warnings() as warnings:
         prepared = _prepared(data, options, extension)
+        if options.crop_ready:
+            prepared = _crop_ready(prepared, data, options)
     notes = dict.fromkeys((*prepared.notes, *(f"Pillow warns: {text}" for text in warnings)))
     return prepared._replace(notes=tuple(notes)) if notes else prepared
 
@@ -64,7 +74,26 @@ def _prepared(data: bytes, options: ShardOptions, extension: str) -> Prepared:
     if repairs or needs_encoding(info, encoding):
         bytes_kept = encoding.format == "keep" and encoding.resize is None and not repairs
         # Formats that shards don't hold, such as BMP, lose nothing as PNG.
-        encoded, stored = reencode(data, info, encoding, extension="png" if bytes_kept else extension)
+        stored_as = "png" if bytes_kept else extension
+        encoded, stored = reencode(data, info, encoding, extension=stored_as, crop_ready=options.crop_ready)
         lost = () if repairs else lost_in_encoding(info)
         return Prepared(encoded, stored, repairs, tuple(f"as {stored.format}, {text}" for text in lost))
-    return Prepared(data, info, notes=check(data, info) if options.check == "decode" else ())
+    # What is made crop-ready is decoded for it.
+    notes = check(data, info) if options.check == "decode" and not options.crop_ready else ()
+    return Prepared(data, info, notes=notes)
+
+
+def _crop_ready(prepared: Prepared, raw: bytes, options: ShardOptions) -> Prepared:
+    """Return the prepared image with restart markers, or with a note why it has none. Raises `ImageError`."""
+    data, info = prepared.data, prepared.info
+    original = xxhash.xxh64_intdigest(raw)
+    interval = crop_interval(data) if data is not raw and info.format == "jpeg" else 0
+    if interval:
+        return prepared._replace(interval=interval, original_xxh64=original)
+    ready = make_crop_ready(data, info, strip=options.strip)
+    notes = prepared.notes
+    if data is raw and options.check == "decode" and (ready is None or has_bytes_behind(data)):
+        notes += check(data, info)
+    if ready is None:
+        return prepared._replace(notes=(*notes, why_not(info)), original_xxh64=original)
+    return prepared._replace(data=ready.data, interval=ready.interval, notes=notes, original_xxh64=original)

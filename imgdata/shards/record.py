@@ -81,6 +81,9 @@ class ShardRows:
     json: list[tuple[int, int, int]] = field(default_factory=list)
     """Offset, size and xxh64 of the bytes of each sample's `json` member; empty without one."""
 
+    crop_ready: list[tuple[int, int]] = field(default_factory=list)
+    """Restart interval and hash of the raw bytes of each sample; empty where images are not made crop-ready."""
+
     def __len__(self) -> int:
         return len(self.refs)
 
@@ -111,7 +114,9 @@ class ShardRows:
         if self.json:
             for number, name in enumerate(("json_offset", "json_size", "json_xxh64")):
                 columns[name] = [member[number] for member in self.json]
-        schema = index_schema(has_json=bool(self.json))
+        if self.crop_ready:
+            columns["restart_interval"], columns["original_xxh64"] = zip(*self.crop_ready, strict=True)
+        schema = index_schema(has_json=bool(self.json), crop_ready=bool(self.crop_ready))
         return pa.table([column_array(columns[column.name], column.type) for column in schema], schema=schema)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+from imgdata import native
 from imgdata.dataset.index import Index
 from imgdata.dataset.manifest import Manifest
 from imgdata.errors import ImageError, ShardError
@@ -59,6 +60,7 @@ class ShardRows:
         self.size_N = index.size_N[start:end]
         self.label_N = index.label_N[start:end]
         self.xxh64_N = index.xxh64_N[start:end]
+        self.interval_N = index.array("restart_interval")[start:end] if index.has_crop_ready else None
         self.json = (
             [index.array(name)[start:end] for name in ("json_offset", "json_size", "json_xxh64")]
             if index.has_json
@@ -242,6 +244,13 @@ def _check_images(file: str, descriptor: int, size: int, rows: ShardRows, max_pi
                 check(data, info)
             except ImageError as error:
                 faults.append(Fault(file, key, offset, f"image can't be decoded: {error}"))
+                continue
+            # Without the extension nobody reads the markers.
+            if rows.interval_N is not None and native.AVAILABLE and (interval := int(rows.interval_N[i])):
+                found = native.crop_interval(data)
+                if found != interval:
+                    what = f"image has a restart interval of {found} MCUs in the tar, {interval} in the index"
+                    faults.append(Fault(file, key, offset, what))
     return faults
 
 

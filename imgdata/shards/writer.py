@@ -139,6 +139,8 @@ def _add(tar: "TarFile", rows: ShardRows, task: ShardTask, ref: SampleRef, prepa
         written.append((extension, offset, len(part), name))
         if extension == task.extension:
             rows.add(ref, info, offset, len(part), xxhash.xxh64_intdigest(part))
+            if prepared.original_xxh64 is not None:
+                rows.crop_ready.append((prepared.interval, prepared.original_xxh64))
         elif extension == "json":
             rows.json.append((offset, len(part), xxhash.xxh64_intdigest(part)))
     rows.members.append(written)
