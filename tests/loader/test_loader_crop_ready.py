@@ -1,0 +1,68 @@
+"""Crop-ready JPEGs in a loader: batches are those of the plain files, bit for bit, on every backend."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import imgdata
+from imgdata import native
+from support.loaders import TRAIN, loader, take
+from support.native_crops import encode, gentle
+
+pytestmark = pytest.mark.skipif(not native.AVAILABLE, reason="the extension was not built, which makes the files")
+
+SAMPLINGS = ("4:2:0", "4:4:4", "4:2:2", "4:4:0", "gray")
+COUNT = 30
+
+
+def raw(number: int) -> bytes:
+    """A picture of 90 to 119 x 70 pixels; each sampling, each third one progressive, and one that stays as it is."""
+    sampling = SAMPLINGS[number % len(SAMPLINGS)]
+    image = gentle(90 + number, 70, number, 250)
+    if number == 7:
+        file = io.BytesIO()
+        image.convert("CMYK").save(file, "JPEG")
+        return file.getvalue()
+    return encode(image if sampling != "gray" else image.convert("L"), sampling, progressive=number % 3 == 0)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same samples in the same order, with plain files and with crop-ready ones."""
+    folder = tmp_path_factory.mktemp("crop-ready")
+    source = folder / "raw.tar"
+    with tarfile.open(source, "w") as tar:
+        for number in range(COUNT):
+            for name, data in ((f"{number:03d}.jpg", raw(number)), (f"{number:03d}.cls", b"%d" % (number % 3))):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    plain, ready = folder / "plain", folder / "ready"
+    imgdata.shard(source, plain, shard_samples=8, workers=1)
+    imgdata.shard(source, ready, shard_samples=8, workers=1, crop_ready=True)
+    return plain, ready
+
+
+def test_batches_are_those_of_the_plain_files(folders: tuple[Path, Path], backend: str) -> None:
+    seen = []
+    for folder in folders:
+        with loader(folder, seed=3) as batches:
+            seen.append(take(batches) + take(batches))
+    assert len(seen[0]) == 2 * (COUNT // TRAIN["batch_size"])
+    for plain, ready in zip(*seen, strict=True):
+        assert plain[:3] == ready[:3]
+        assert np.array_equal(plain.images, ready.images)
+
+
+def test_whole_pictures_are_those_of_the_plain_files(folders: tuple[Path, Path]) -> None:
+    plain, ready = (imgdata.open(folder)["train"] for folder in folders)
+    assert ready.index.array("restart_interval").astype(bool).sum() == COUNT - 1
+    for one, other in zip(plain, ready, strict=True):
+        assert one.key == other.key
+        assert np.array_equal(
+            np.asarray(Image.open(io.BytesIO(one.image))), np.asarray(Image.open(io.BytesIO(other.image)))
+        )
