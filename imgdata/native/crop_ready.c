@@ -1,5 +1,6 @@
 /* jpeg_read_coefficients -> jpeg_write_coefficients: nothing is dequantised, so nothing is lost. */
 #include "crop_ready.h"
+#include "best_tables.h"
 #include "sink.h"
 
 #include <string.h>
@@ -90,7 +91,6 @@ static void set_up(const struct jpeg_decompress_struct *from, struct jpeg_compre
     /* The segments of the file are copied; that they are missing says something as well. */
     to->write_JFIF_header = FALSE;
     to->write_Adobe_marker = FALSE;
-    to->optimize_coding = TRUE;
     if (*interval == 0)
         *interval = interval_for((int)from->image_width, mcu);
     to->restart_interval = (unsigned)*interval;
@@ -119,6 +119,8 @@ static Outcome transcode(struct jpeg_decompress_struct *from, struct jpeg_compre
     jpeg_create_compress(to);
     to->dest = sink_begin(sink, out);
     set_up(from, to, interval);
+    if (!set_best_tables(to, from, coefficients))
+        return UNFIT;
     jpeg_write_coefficients(to, coefficients);
     write_segments(from, to, kept, orientation);
     jpeg_finish_compress(to);
