@@ -26,6 +26,12 @@ def crops():
 
 
 @pytest.fixture(scope="module")
+def ready_crops():
+    with Crops(PICTURES, crop_ready=True) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
 def library():
     with suppress(ImportError), bare_library() as compiled:
         yield compiled
@@ -40,6 +46,24 @@ def test_extension(stage, crops, dtype):
         stage(f"imgdata, {dtype}", crops.ours(pool, dtype), images=PICTURES, num_bytes=crops.num_bytes)
     finally:
         pool.close()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_extension_on_crop_ready_files(stage, ready_crops, dtype):
+    pool = native.Pool(1)
+    try:
+        make = ready_crops.ours(pool, dtype)
+        stage(f"imgdata, crop-ready files, {dtype}", make, images=PICTURES, num_bytes=ready_crops.num_bytes)
+    finally:
+        pool.close()
+
+
+def test_making_files_crop_ready(stage, crops):
+    def make() -> None:
+        for picture in crops.pictures:
+            native.make_crop_ready(picture)
+
+    stage("imgdata, making files crop-ready", make, images=PICTURES, num_bytes=crops.num_bytes)
 
 
 @pytest.mark.parametrize(

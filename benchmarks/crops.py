@@ -22,8 +22,10 @@ _SIZE = (500, 375)
 class Crops:
     """JPEGs of 500x375 one behind the other in memory, in a file that has no name, and a crop of each."""
 
-    def __init__(self, count: int, quality: int = 95) -> None:
+    def __init__(self, count: int, quality: int = 95, *, crop_ready: bool = False, interval: int = 0) -> None:
         self.pictures = [photos.jpeg(image, quality) for image in photos.photo_crops(count, _SIZE, seed=11)]
+        if crop_ready:
+            self.pictures = [_crop_ready(picture, interval) for picture in self.pictures]
         self.num_bytes = sum(map(len, self.pictures))
         self.size_N = np.array([len(picture) for picture in self.pictures], np.int64)
         self.byte_N = np.cumsum(self.size_N) - self.size_N
@@ -80,6 +82,13 @@ class Crops:
                 raise RuntimeError("the extension must make all of the pictures; run the tests of imgdata.native")
 
         return make
+
+
+def _crop_ready(picture: bytes, interval: int) -> bytes:
+    made = native.make_crop_ready(picture, interval=interval)
+    if made is None:
+        raise RuntimeError("the extension must make all of the pictures crop-ready; run the tests of imgdata.native")
+    return made[0]
 
 
 @contextmanager

@@ -322,12 +322,29 @@ def _switch(_: str) -> str:
     return "\n".join([head, *rows])
 
 
+def _crop_ready(_: str) -> str:
+    """Return the table of plain and crop-ready files: bytes, and processor time beside libjpeg-turbo's."""
+    report = _results("crop_ready")
+    head = (
+        "| JPEG quality | MCUs between markers | KB | bytes of the plain file | libjpeg-turbo, plain file | uint8 "
+        "| float32 |\n|--:|--:|--:|--:|--:|--:|--:|"
+    )
+    rows = [
+        f"| {row['quality']} | {'no markers' if row['interval'] == 'plain' else row['interval']} | {row['kb']:.1f} | "
+        f"{row['bytes_of_plain']:.1%} | {row['bare_ms']:.3f} ms | {row['uint8_ms']:.3f} ms, "
+        f"{row['uint8_of_bare']:.2f}x | {row['float32_ms']:.3f} ms, {row['float32_of_bare']:.2f}x |"
+        for row in report["rows"]
+    ]
+    return "\n".join([head, *rows]) + f"\n\n{_origin(report)}"
+
+
 FIGURES: dict[str, Callable[[str], str]] = {
     "speed": _speed,
     "loaders": _loaders,
     "parity": _parity,
     "scale": _scale,
     "stages": _suites,
+    "markers": _crop_ready,
     "growth": _growth,
     "audit_duplicates": _audit_duplicates,
     "viewer": _viewer,

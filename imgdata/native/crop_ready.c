@@ -3,6 +3,7 @@
 #include "best_tables.h"
 #include "sink.h"
 
+#include <jerror.h>
 #include <string.h>
 
 /* Bytes of coefficients; larger pictures are left as they are. */
@@ -102,8 +103,9 @@ static Outcome transcode(struct jpeg_decompress_struct *from, struct jpeg_compre
 {
     jvirt_barray_ptr *coefficients;
 
+    /* A machine without memory must not decide how an image is stored. */
     if (setjmp(jump->back))
-        return sink->no_memory ? NO_MEMORY : UNFIT;
+        return sink->no_memory || jump->manager.msg_code == JERR_OUT_OF_MEMORY ? NO_MEMORY : UNFIT;
     jpeg_create_decompress(from);
     from->mem->max_memory_to_use = MAX_COEFFICIENTS;
     jpeg_mem_src(from, (unsigned char *)data, (unsigned long)size);
