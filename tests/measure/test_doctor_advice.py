@@ -11,7 +11,7 @@ from imgdata.measure.doctor import advice_for_run, advice_for_wait
 from imgdata.measure.doctor.advice import Measured, advise
 from imgdata.measure.doctor.pipeline import Pipeline, list_stages
 from imgdata.measure.doctor.stages import StageTimes
-from imgdata.measure.doctor.trials import InMemory, Resized
+from imgdata.measure.doctor.trials import InMemory, Resized, Rewritten
 from imgdata.measure.doctor.tune import Setting, search
 from imgdata.measure.machine.disk import DiskRates, ReadRate
 from imgdata.measure.timing import Rate
@@ -129,6 +129,14 @@ def test_promises_are_in_proportion_to_the_processors_time():
     assert found == {RESIZE: 8000, "threads=8": 8000, 'dtype="uint8"': 5000}
     (advice,) = [one for one in advise(measured(pipeline(), resized=HALF)) if one.setting == RESIZE]
     assert "50% of the processor's time and 30% of the disk" in advice.why
+
+
+def test_crop_ready_pictures_promise_what_they_took_less():
+    ready = Rewritten(before=TIMES, after=replace(TIMES, decode_ms=0.2, resize_ms=0.09, mean_bytes=98_000.0))
+    found = promised(pipeline(threads=4, cores=8.0), crop_ready=ready)
+    assert found["imgdata shard DATASET NEW --crop-ready"] == 8000
+    (advice,) = [one for one in advise(measured(pipeline(), crop_ready=ready)) if "--crop-ready" in one.setting]
+    assert "50% of the processor's time and 98% of the disk" in advice.why
 
 
 def test_promises_start_from_what_was_measured():

@@ -15,7 +15,7 @@ from imgdata import native
 from imgdata.errors import OptionError, ShardError
 from imgdata.measure.doctor.inputs import DoctorOptions, make_case
 from imgdata.measure.doctor.stages import draw_sample, time_stages
-from imgdata.measure.doctor.trials import shorter_side, try_in_memory, try_resized
+from imgdata.measure.doctor.trials import shorter_side, try_crop_ready, try_in_memory, try_resized
 from imgdata.measure.machine.disk import drop_cache, time_disk
 from imgdata.measure.timing import loader_rate
 from support.loaders import dataset
@@ -92,6 +92,24 @@ def test_the_gain_of_smaller_pictures_is_the_one_that_a_resized_dataset_has(phot
         assert trial.after.mean_bytes < 0.5 * trial.before.mean_bytes
         ratios.append(trial.gain / (before / after))
     assert any(0.7 < ratio < 1.4 for ratio in ratios), ratios
+
+
+@pytest.mark.slow
+@pytest.mark.timing
+@pytest.mark.skipif(not native.AVAILABLE, reason="the extension was not built, which makes the files")
+def test_the_gain_of_crop_ready_pictures_is_the_one_that_such_a_dataset_has(photos, tmp_path):
+    case = make_case(photos / "out", DoctorOptions(threads=1, batch_size=32, device="cpu", recipe="imagenet_train"))
+    imgdata.shard(photos / "out", tmp_path / "ready", crop_ready=True, workers=1)
+    ratios = []
+    for _ in range(3):
+        trial = try_crop_ready(case.setup, draw_sample(case.setup, case.opened.view.position_N))
+        before, after = (measured(out, case).cpu_ms for out in (photos / "out", tmp_path / "ready"))
+        assert trial.gain > 1.1
+        assert 0.9 < trial.smaller < 1.1
+        ratios.append(trial.gain / (before / after))
+    assert any(0.7 < ratio < 1.4 for ratio in ratios), ratios
+    ready = make_case(tmp_path / "ready", DoctorOptions(threads=1, batch_size=32, device="cpu"))
+    assert try_crop_ready(ready.setup, ready.opened.view.position_N) is None
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from imgdata.backends.protocol import BackendKind
 from imgdata.backends.resident.kind import ResidentKind
 from imgdata.measure.doctor.pipeline import Pipeline
-from imgdata.measure.doctor.trials import InMemory, Resized
+from imgdata.measure.doctor.trials import InMemory, Resized, Rewritten
 from imgdata.measure.machine.disk import DiskRates
 
 _LEAST_GAIN = 1.05
@@ -36,6 +36,7 @@ class Measured(NamedTuple):
     device: str
     finish_ms: float
     resized: Resized | None = None
+    crop_ready: Rewritten | None = None
     in_memory: InMemory | None = None
     others: tuple[tuple[BackendKind, float], ...] = ()
     """Other backends that can be used on the same device, with the images/s of the loader with each."""
@@ -47,7 +48,9 @@ def advise(measured: Measured) -> list[Advice]:
     """Return what would help, the best first. Empty where nothing does, such as where the network sets the pace."""
     now = _with_loader(measured, measured.pipeline.alone)
     found = [
-        advice for rule in (_threads, _resize, _memory, _bytes, _others, _window, _batch) for advice in rule(measured)
+        advice
+        for rule in (_threads, _resize, _crop_ready, _memory, _bytes, _others, _window, _batch)
+        for advice in rule(measured)
     ]
     helpful = [advice for advice in found if advice.predicted_images_per_s >= _LEAST_GAIN * now]
     return sorted(helpful, key=lambda advice: -advice.predicted_images_per_s)
@@ -86,13 +89,25 @@ def _resize(measured: Measured) -> Iterator[Advice]:
     resized = measured.resized
     if resized is None or not measured.pipeline.streams:
         return
-    smaller = resized.after.mean_bytes / resized.before.mean_bytes
     yield Advice(
         setting=f"imgdata shard SOURCE NEW --resize {resized.shorter_side}",
-        predicted_images_per_s=_gaining(measured, resized.gain, smaller=smaller),
+        predicted_images_per_s=_gaining(measured, resized.gain, smaller=resized.smaller),
         why=f"pictures with a shorter side of {resized.shorter_side} pixels take {1 / resized.gain:.0%} of the "
-        f"processor's time and {smaller:.0%} of the disk, by {resized.after.images} that were re-encoded; small "
-        "crops get fewer details",
+        f"processor's time and {resized.smaller:.0%} of the disk, by {resized.after.images} that were re-encoded; "
+        "small crops get fewer details",
+    )
+
+
+def _crop_ready(measured: Measured) -> Iterator[Advice]:
+    ready = measured.crop_ready
+    if ready is None or not measured.pipeline.streams:
+        return
+    yield Advice(
+        setting="imgdata shard DATASET NEW --crop-ready",
+        predicted_images_per_s=_gaining(measured, ready.gain, smaller=ready.smaller),
+        why=f"JPEGs with restart markers, of which only the crop is decoded, take {1 / ready.gain:.0%} of the "
+        f"processor's time and {ready.smaller:.0%} of the disk, by {ready.after.images} that were written so; "
+        "the same pixels",
     )
 
 

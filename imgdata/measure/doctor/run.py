@@ -15,7 +15,7 @@ from imgdata.measure.doctor.inputs import Case, DoctorOptions, make_case
 from imgdata.measure.doctor.pipeline import Pipeline, list_stages
 from imgdata.measure.doctor.problems import Needs, Problem, find_problems
 from imgdata.measure.doctor.stages import StageTimes, draw_sample, time_stages
-from imgdata.measure.doctor.trials import try_in_memory, try_resized
+from imgdata.measure.doctor.trials import try_crop_ready, try_in_memory, try_resized
 from imgdata.measure.doctor.tune import Tuned, tune
 from imgdata.measure.machine.disk import DiskRates, time_disk
 from imgdata.measure.machine.host import Machine, look_at_machine
@@ -166,11 +166,12 @@ def _advice(
     sample_M: Any,
     step: Step,
 ) -> list[Advice]:
-    resized = in_memory = larger = None
+    resized = crop_ready = in_memory = larger = None
     others: list[tuple[BackendKind, float]] = []
     if case.kind.is_reference:
         step("re-encoding a part of the sample")
         resized = try_resized(case.setup, sample_M)
+        crop_ready = try_crop_ready(case.setup, sample_M)
         in_memory = try_in_memory(case.setup, case.opened.view, machine.memory.usable_bytes)
     if case.options.batch_size < _SMALL_BATCH and case.samples >= _LARGER_BATCH:
         step("running the loader with larger batches")
@@ -189,6 +190,7 @@ def _advice(
             device=case.options.device,
             finish_ms=times.finish_ms,
             resized=resized,
+            crop_ready=crop_ready,
             in_memory=in_memory,
             others=tuple(others),
             larger_batch=larger,

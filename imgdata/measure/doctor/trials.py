@@ -1,6 +1,6 @@
-"""A case -> what its pipeline would take with smaller pictures in the shards, or with decoded ones in memory.
+"""A case -> what its pipeline would take with smaller or crop-ready pictures in the shards, or decoded ones in memory.
 
-Both are tried on the sample: its images are really re-encoded by `imgdata shard`, or really kept decoded.
+All are tried on the sample: its images are really written anew by `imgdata shard`, or really kept decoded.
 """
 
 import tempfile
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from imgdata import native
 from imgdata.backends.protocol import BackendSetup
 from imgdata.backends.resident.backend import Store
 from imgdata.backends.resident.host_store import HostStore
@@ -21,6 +22,7 @@ from imgdata.loader.planner import Planner
 from imgdata.measure.doctor.stages import StageTimes, draw_sample, time_stages
 from imgdata.measure.timing import least_cpu_ms, mean_s
 from imgdata.order.epoch_order import Order
+from imgdata.recipes.ops import CenterCrop, PadRandomCrop, RandomResizedCrop
 from imgdata.shards.job import shard
 from imgdata.shards.options import ShardOptions
 from imgdata.views.view import View
@@ -32,11 +34,9 @@ _MEMORY_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Resized:
-    """A part of the sample with smaller pictures."""
+class Rewritten:
+    """A part of the sample, written anew with other options."""
 
-    shorter_side: int
-    """Value of `imgdata shard --resize`, in pixels."""
     before: StageTimes
     """Times of the same images as they are."""
     after: StageTimes
@@ -45,6 +45,19 @@ class Resized:
     def gain(self) -> float:
         """Ratio of the processor time of an image before and after: 2 where the time is half."""
         return self.before.total_ms / self.after.total_ms
+
+    @property
+    def smaller(self) -> float:
+        """Ratio of the bytes of an image after and before."""
+        return self.after.mean_bytes / self.before.mean_bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resized(Rewritten):
+    """A part of the sample with smaller pictures."""
+
+    shorter_side: int
+    """Value of `imgdata shard --resize`, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,9 +89,41 @@ def shorter_side(setup: BackendSetup) -> int:
 def try_resized(setup: BackendSetup, position_M: NDArray[np.int64], *, rounds: int = 3) -> Resized | None:
     """Encode some of these samples again, and time both; None where no picture is larger. Raises `ShardError`."""
     side, index = shorter_side(setup), setup.split.index
-    few_M = position_M[np.unique(np.linspace(0, len(position_M) - 1, _REENCODED).round().astype(np.int64))]
+    few_M = _some(position_M)
     if np.median(np.minimum(index.width_N[few_M], index.height_N[few_M])) <= side:
         return None
+    before, after = _rewritten(setup, few_M, ShardOptions(encoding=Encoding(resize=side)), rounds)
+    return Resized(shorter_side=side, before=before, after=after)
+
+
+def try_crop_ready(setup: BackendSetup, position_M: NDArray[np.int64], *, rounds: int = 3) -> Rewritten | None:
+    """Write some of these samples with restart markers, and time both; None where that can't help. Raises `ShardError`.
+
+    It can't where no JPEG is, where they have markers already, and where pictures are shown whole or without the
+    compiled extension.
+    """
+    index = setup.split.index
+    few_M = _some(position_M)
+    jpegs = np.isin(index.array("format")[few_M], [i for i, name in enumerate(index.words("format")) if name == "jpeg"])
+    plain = jpegs & (index.array("restart_interval")[few_M] == 0) if index.has_crop_ready else jpegs
+    recipe = setup.options.recipe
+    is_cropped = any(recipe.find(kind) is not None for kind in (RandomResizedCrop, PadRandomCrop, CenterCrop))
+    if not native.AVAILABLE or not plain.any() or not is_cropped:
+        return None
+    before, after = _rewritten(setup, few_M, ShardOptions(crop_ready=True), rounds)
+    return Rewritten(before=before, after=after)
+
+
+def _some(position_M: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return up to `_REENCODED` of the positions, evenly spread."""
+    return position_M[np.unique(np.linspace(0, len(position_M) - 1, _REENCODED).round().astype(np.int64))]
+
+
+def _rewritten(
+    setup: BackendSetup, few_M: NDArray[np.int64], options: ShardOptions, rounds: int
+) -> tuple[StageTimes, StageTimes]:
+    """Return the times of the samples as they are, and as `imgdata shard` writes them with `options`."""
+    index = setup.split.index
     with tempfile.TemporaryDirectory() as folder:
         raw, out = Path(folder, "raw"), Path(folder, "out")
         (raw / "train" / "0").mkdir(parents=True)
@@ -86,10 +131,10 @@ def try_resized(setup: BackendSetup, position_M: NDArray[np.int64], *, rounds: i
         for position in few_M.tolist():
             extension = extension_of(formats[int(index.array("format")[position])])
             (raw / "train" / "0" / f"{position:09d}.{extension}").write_bytes(setup.split.read(position))
-        shard(raw, out, ShardOptions(encoding=Encoding(resize=side)), workers=1)
-        small = replace(setup, split=open_dataset(out)["train"])
-        after = time_stages(small, draw_sample(small, np.arange(len(small.split))), rounds=rounds)
-    return Resized(shorter_side=side, before=time_stages(setup, few_M, rounds=rounds), after=after)
+        shard(raw, out, options, workers=1)
+        anew = replace(setup, split=open_dataset(out)["train"])
+        after = time_stages(anew, draw_sample(anew, np.arange(len(anew.split))), rounds=rounds)
+    return time_stages(setup, few_M, rounds=rounds), after
 
 
 def try_in_memory(setup: BackendSetup, view: View, memory_bytes: int) -> InMemory | None:
