@@ -159,6 +159,16 @@ def crop_interval(data: bytes) -> int:
     return _compiled.crop_interval(data)
 
 
+def slice_jpeg(data: bytes, size: tuple[int, int], part: tuple[int, int, int, int]) -> tuple[bytes, int, int] | None:
+    """Return a small JPEG of the segments that cover `part`, and the pixel of the picture where it begins: left, top.
+
+    `size` is (width, height), which the header has to say, `part` (left, top, right, bottom) in pixels; pixels that
+    interpolated chroma needs around it are in the small JPEG as well. Nothing is decoded. None where the whole file has
+    to be: it is not crop-ready, is damaged, or the part needs all of it.
+    """
+    return _compiled.slice_jpeg(data, size, part)
+
+
 def same_coefficients(left: bytes, right: bytes) -> bool:
     """Return whether two JPEGs have the same coefficients and tables, so that every decoder makes the same pixels.
 

@@ -53,6 +53,40 @@ static PyObject *crop_interval(PyObject *module, PyObject *args)
     return PyLong_FromLong(interval);
 }
 
+static PyObject *slice_jpeg_(PyObject *module, PyObject *args)
+{
+    Py_buffer data;
+    Part part;
+    Slice slice;
+    Scratch scratch;
+    Outcome outcome;
+    int width, height;
+    PyObject *result = NULL;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*(ii)(iiii)", &data, &width, &height, &part.left, &part.top, &part.right, &part.bottom))
+        return NULL;
+    if (part.left < 0 || part.top < 0 || part.left >= part.right || part.top >= part.bottom || part.right > width ||
+        part.bottom > height) {
+        PyErr_SetString(PyExc_ValueError, "the part must be inside of the picture");
+        PyBuffer_Release(&data);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    scratch = scratch_begin();
+    outcome = slice_jpeg(data.buf, (size_t)data.len, width, height, 1, &part, &slice, &scratch);
+    Py_END_ALLOW_THREADS
+    if (outcome == DONE)
+        result = Py_BuildValue("y#ii", (const char *)slice.data, (Py_ssize_t)slice.size, slice.left, slice.top);
+    else if (outcome == NO_MEMORY)
+        PyErr_NoMemory();
+    else
+        result = Py_NewRef(Py_None);
+    scratch_end(&scratch);
+    PyBuffer_Release(&data);
+    return result;
+}
+
 static PyObject *same_coefficients(PyObject *module, PyObject *args)
 {
     Py_buffer left, right;
@@ -76,6 +110,7 @@ static PyObject *same_coefficients(PyObject *module, PyObject *args)
 static PyMethodDef FUNCTIONS[] = {
     {"make_crop_ready", make_crop_ready_, METH_VARARGS, NULL},
     {"crop_interval", crop_interval, METH_VARARGS, NULL},
+    {"slice_jpeg", slice_jpeg_, METH_VARARGS, NULL},
     {"same_coefficients", same_coefficients, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,41 @@ def test_batches_are_those_of_the_plain_files(folders: tuple[Path, Path], backen
     for plain, ready in zip(*seen, strict=True):
         assert plain[:3] == ready[:3]
         assert np.array_equal(plain.images, ready.images)
+
+
+@pytest.mark.skipif(find_spec("nvidia.dali") is None, reason="DALI is not installed")
+def test_dali_gets_small_pictures_of_the_segments(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from imgdata.backends.dali.pipeline import Graph
+
+    given: list[int] = []
+    start = Graph.start
+    monkeypatch.setattr(
+        Graph,
+        "start",
+        lambda graph, encoded, arrays: (given.extend(map(len, encoded)), start(graph, encoded, arrays))[1],
+    )
+    num_bytes = []
+    for folder in folders:
+        given.clear()
+        with loader(folder, seed=3, backend="dali", drop_last=False) as batches:
+            take(batches)
+        num_bytes.append(sum(given))
+    assert num_bytes[1] < 0.8 * num_bytes[0]
+
+
+def test_a_slice_is_a_picture_of_its_own_and_the_rest_is_whole() -> None:
+    data = native.make_crop_ready(encode(gentle(400, 300, 1, 250), "4:2:0"))
+    assert data is not None
+    made = native.slice_jpeg(data[0], (400, 300), (210, 100, 260, 130))
+    assert made is not None
+    part, left, top = made
+    whole, small = (np.asarray(Image.open(io.BytesIO(one))) for one in (data[0], part))
+    assert (left, top, small.shape) == (160, 96, (48, 160, 3))
+    assert np.array_equal(small[4:34, 50:100], whole[100:130, 210:260])
+    assert native.slice_jpeg(data[0], (400, 300), (0, 0, 400, 300)) is None
+    assert native.slice_jpeg(data[0], (401, 300), (210, 100, 260, 130)) is None
+    with pytest.raises(ValueError, match="inside of the picture"):
+        native.slice_jpeg(data[0], (400, 300), (210, 100, 401, 130))
 
 
 def test_whole_pictures_are_those_of_the_plain_files(folders: tuple[Path, Path]) -> None:
