@@ -59,6 +59,26 @@ def test_batches_are_those_of_the_plain_files(folders: tuple[Path, Path], backen
         assert np.array_equal(plain.images, ready.images)
 
 
+@pytest.mark.filterwarnings("ignore::imgdata.BadImageWarning")
+def test_files_that_were_cut_off_are_bad_for_any_crop(tmp_path: Path, backend: str) -> None:
+    files = []
+    for number in range(16):
+        made = native.make_crop_ready(encode(gentle(120, 90, number, 250), "4:2:0"))
+        assert made is not None
+        data = made[0]
+        files.append(data if number % 5 else data[: data.rindex(b"\xff\xd3")])
+    with tarfile.open(tmp_path / "x-train-000000.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, data in enumerate(files):
+            for name, content in ((f"{number:03d}.jpg", data), (f"{number:03d}.cls", b"0")):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    imgdata.index(tmp_path, workers=1)
+    with loader(tmp_path, batch_size=4) as batches:
+        take(batches)
+        assert {image.position: image.reason for image in batches.bad} == dict.fromkeys((0, 5, 10, 15), "truncated")
+
+
 @pytest.mark.skipif(find_spec("nvidia.dali") is None, reason="DALI is not installed")
 def test_dali_gets_small_pictures_of_the_segments(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     from imgdata.backends.dali.pipeline import Graph
