@@ -326,12 +326,13 @@ def _crop_ready(_: str) -> str:
     """Return the table of plain and crop-ready files: bytes, and processor time beside libjpeg-turbo's."""
     report = _results("crop_ready")
     head = (
-        "| JPEG quality | MCUs between markers | KB | bytes of the plain file | libjpeg-turbo, plain file | uint8 "
-        "| float32 |\n|--:|--:|--:|--:|--:|--:|--:|"
+        "| JPEG quality | MCUs between markers | KB | bytes of the plain file | libjpeg-turbo, plain file | "
+        "its segments | imgdata, uint8 | imgdata, float32 |\n|--:|--:|--:|--:|--:|--:|--:|--:|"
     )
     rows = [
         f"| {row['quality']} | {'no markers' if row['interval'] == 'plain' else row['interval']} | {row['kb']:.1f} | "
-        f"{row['bytes_of_plain']:.1%} | {row['bare_ms']:.3f} ms | {row['uint8_ms']:.3f} ms, "
+        f"{row['bytes_of_plain']:.1%} | {row['bare_ms']:.3f} ms | "
+        f"{row['sliced_of_bare']:.2f}x | {row['uint8_ms']:.3f} ms, "
         f"{row['uint8_of_bare']:.2f}x | {row['float32_ms']:.3f} ms, {row['float32_of_bare']:.2f}x |"
         for row in report["rows"]
     ]
