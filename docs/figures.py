@@ -255,7 +255,7 @@ def _audit_duplicates(images: str) -> str:
         )
     for title, figure in (("precision", "precision"), ("precision among clear pictures", "precision_clear")):
         rows.append(f"| {title} | | " + " | ".join(f"{row[figure]:.2%}" for row in programs.values()) + " |")
-    for title, figure in (("seconds", "seconds"), ("CPU-seconds", "cpu_seconds"), ("peak MB", "peak_mb")):
+    for title, figure in (("seconds", "seconds"), ("CPU-seconds", "cpu_seconds")):
         rows.append(f"| {title} | | " + " | ".join(f"{row[figure]:,.0f}" for row in programs.values()) + " |")
     head = f"| | copies | {' | '.join(programs)} |\n|---|--:|{'--:|' * len(programs)}"
     return "\n".join([head, *rows, "", _origin(report)])
