@@ -42,14 +42,17 @@ def made_up(count: int) -> "np.ndarray[Any, np.dtype[np.uint64]]":
 
 
 def measure(count: int) -> dict[str, Any]:
-    """Return seconds and memory of one search."""
+    """Return seconds and memory of both searches, by coarse hashes and by whole ones."""
     from imgdata.auditing.copies import SYMMETRIC
     from imgdata.auditing.near import find_pairs
 
     hash_MQ4 = made_up(count)
     before = peak_rss_mb()
     begun, begun_cpu = time.perf_counter(), time.process_time()
-    pairs = sum(len(part.owner_P) for part in find_pairs(hash_MQ4, np.arange(count), symmetric=SYMMETRIC))
+    pairs = 0
+    for coarse in (True, False):
+        found = find_pairs(hash_MQ4, np.arange(count), symmetric=SYMMETRIC, coarse=coarse)
+        pairs += sum(len(part.owner_P) for part in found)
     return {
         "seconds": round(time.perf_counter() - begun, 2),
         "cpu_seconds": round(time.process_time() - begun_cpu, 2),

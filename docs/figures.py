@@ -245,6 +245,8 @@ def _audit_duplicates(images: str) -> str:
     programs = report["programs"]
     rows = []
     for edit, copies in report["copies"].items():
+        if not copies:
+            continue
         exact = edit.startswith("same")
         shown = [
             [row["recall"][edit][group] for group in (("all",) if exact else ("clear", "small"))]
