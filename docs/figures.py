@@ -222,9 +222,6 @@ def _measured_pipeline(report: dict[str, Any]) -> str:
     )
 
 
-_NOT_RECORDED = "Not recorded yet."
-
-
 def _suites(_: str) -> str:
     stages: str = _tables.stages(_results("stages"))
     return stages
@@ -232,15 +229,11 @@ def _suites(_: str) -> str:
 
 def _growth(name: str) -> str:
     recorded = _results("growth")
-    if name not in recorded:
-        return _NOT_RECORDED
     return f"{_tables.growth(recorded, name)}\n\n{_origin(recorded[name])}"
 
 
 def _audit_duplicates(images: str) -> str:
     """Return recall by edit, precision and cost of each program, in a run of so many pictures."""
-    if not (_RESULTS / "audit_duplicates.json").exists():
-        return _NOT_RECORDED
     report = _results("audit_duplicates")[images]
     programs = report["programs"]
     rows = []
