@@ -27,6 +27,7 @@ _WRONG = 0.5
 _UNTRUSTED = 0.4
 """Score of a finding of a list that can't be trusted, at most."""
 _LISTED_AT_LEAST = 20
+_LEAST = 0.01  # Beyond the estimated number of wrong labels, those that are wrong with less are not listed.
 _NEIGHBOURS = 10
 _TIE = 1e-6
 """What all of the ranked list takes of a score, at most: labels that are equally probable stay in its order."""
@@ -109,7 +110,8 @@ def find(
         vectors: Their vectors.
         progress: Gets how many fits are done, and of how many.
         seed: Seed of folds and flipped labels.
-        budget: Findings at most; None: twice the estimated number of wrong labels, at least 20.
+        budget: Findings at most; None: twice the estimated number of wrong labels, at least 20; beyond that
+            number only those that are wrong with at least 1 %.
 
     Raises:
         MissingExtraError: cleanlab or scikit-learn is not installed.
@@ -128,10 +130,12 @@ def find(
     # Of a list that nobody can trust a few show why.
     count = count if planted.trusted or budget is not None else min(count, _LISTED_AT_LEAST)
     row_L = ranked.row_R[:count]
+    if planted.trusted and budget is None:
+        row_L = row_L[(np.arange(count) < wrong) | (ranked.wrong_N[row_L] >= _LEAST)]
     findings = _findings(samples, ranked, row_L, number_N, label_N, class_U, point_ND)
     return Outcome(
         findings=tuple(findings),
-        figures=_figures(ranked, vectors, len(label_N), count, wrong),
+        figures=_figures(ranked, vectors, len(label_N), row_L, wrong),
         notes=(*_said(ranked, vectors, len(label_N)), *notes),
     )
 
@@ -210,11 +214,13 @@ def _findings(
     return findings
 
 
-def _figures(ranked: LabelErrors, vectors: Vectors, checked: int, listed: int, wrong: int) -> dict[str, Any]:
+def _figures(
+    ranked: LabelErrors, vectors: Vectors, checked: int, row_L: NDArray[np.int64], wrong: int
+) -> dict[str, Any]:
     planted = ranked.planted
     return {
         "checked": checked,
-        "listed": listed,
+        "listed": len(row_L),
         "features": vectors.what,
         "tried": [{"features": what, "accuracy": accuracy} for what, accuracy in vectors.tried],
         "accuracy": ranked.probabilities.accuracy,
@@ -223,7 +229,7 @@ def _figures(ranked: LabelErrors, vectors: Vectors, checked: int, listed: int, w
         "wrong": wrong,
         "share": planted.share,
         "share_error": planted.share_error,
-        "expected_right_in_list": float(ranked.wrong_N[ranked.row_R[:listed]].mean()),
+        "expected_right_in_list": float(ranked.wrong_N[row_L].mean()) if len(row_L) else 0.0,
         "flipped": planted.flipped,
         "found": planted.found,
         "top": planted.top,
