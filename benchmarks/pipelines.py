@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+import imgdata
 from benchmarks.pipeline_data import (
     UnavailableError,
     cat,
@@ -120,13 +121,14 @@ def classifier(work: Work) -> dict[str, Any]:
 
 
 def know_your_data(work: Work) -> dict[str, Any]:
-    """P2: classes of very different sizes -> `inspect` -> nothing done, drawn equally often, weighed in the loss."""
+    """P2: classes of very different sizes -> `inspect`, `audit` -> nothing done, drawn equally often, weighed."""
 
     def make(path: Path) -> None:
         write_imbalanced(path, write_emojis(path.parent / "emoji", work.download))
 
     work.imgdata("shard", work.raw("imbalanced", make), "out")
     facts = work.imgdata("inspect", "out")
+    work.imgdata("audit", "out", "-o", "report", "--skip", "labels")
     ways = {"nothing": (), "balance": ("--balance",), "weights": ("--class-weights", "balanced")}
     results: dict[str, Any] = {}
     for name, options in ways.items():
@@ -145,7 +147,21 @@ def know_your_data(work: Work) -> dict[str, Any]:
             "top1_of_seeds": [run["top1"] for run in runs],
             "by_class": np.mean([_by_class(run) for run in runs], axis=0).tolist(),
         }
-    return {"inspect": facts, "ways": results, "seeds": list(SEEDS)}
+    return {"inspect": facts, "audit": found_by_kind(work.folder / "report"), "ways": results, "seeds": list(SEEDS)}
+
+
+def found_by_kind(report: Path) -> list[dict[str, Any]]:
+    """Return for each kind of finding of an audit how many there are, and what the surest says."""
+    findings = imgdata.read_findings(report)
+    kinds = dict.fromkeys(finding.kind for finding in findings)
+    return [
+        {
+            "kind": kind,
+            "found": sum(finding.kind == kind for finding in findings),
+            "surest": next(finding.message for finding in findings if finding.kind == kind),
+        }
+        for kind in kinds
+    ]
 
 
 def layers(work: Work) -> dict[str, Any]:

@@ -98,6 +98,7 @@ def _pipeline(names: str) -> str:
         "curve": lambda report: _curve(report["summary"]),
         "answers": _answers,
         "classes": _ways,
+        "audit": _audited,
         "transfer": _transfer,
         "predictions": _predictions,
         "widths": _widths,
@@ -109,6 +110,11 @@ def _pipeline(names: str) -> str:
 def _commands(report: dict[str, Any]) -> str:
     lines = [f"$ {step['text']}" for step in report["steps"]]
     return "\n".join(["```console", *lines, "```"])
+
+
+def _audited(report: dict[str, Any]) -> str:
+    rows = [f"| {row['kind']} | {row['found']:,} | {row['surest']} |" for row in report["audit"]]
+    return "\n".join(["| kind | found | the surest |\n|---|--:|---|", *rows])
 
 
 def _stages(trace: dict[str, Any]) -> str:

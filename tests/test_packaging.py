@@ -92,7 +92,11 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-STYLE = "imgdata/auditing/report/style.css"
+SHOWN = {
+    "imgdata/auditing/report/style.css",
+    *(f"imgdata/web/static/{path.name}" for path in (REPOSITORY / "imgdata" / "web" / "static").iterdir()),
+}
+"""What the report and the viewer show in a browser."""
 
 
 @pytest.fixture(scope="module")
@@ -151,10 +155,10 @@ def test_the_wheel_and_the_sdist_hold_every_module_and_nothing_else(archives: Pa
     with tarfile.open(sdist) as archive:
         in_sdist = {name.partition("/")[2] for name in archive.getnames()}
     compiled = {name for name in in_wheel if re.fullmatch(r"imgdata/native/_compiled\.[^/]*(so|pyd)", name)}
-    assert in_wheel - compiled == python_files() | {STYLE}
+    assert in_wheel - compiled == python_files() | SHOWN
     assert len(compiled) == native.AVAILABLE
     assert {re.sub(r"^imgdata_cli/", "cli/", name) for name in python_files()} - in_sdist == set()
-    assert c_files() | {STYLE} <= in_sdist
+    assert c_files() | SHOWN <= in_sdist
     assert {"LICENSE", "README.md", "pyproject.toml", "setup.py"} <= in_sdist
 
 

@@ -12,6 +12,7 @@ NOT_RUN = {
     "docs/bench.md": 1,
     "docs/benchmarks.md": 1,
     "docs/dali.md": 2,
+    "docs/gpu.md": 1,
     "docs/how-to/from-python.md": 1,
     "docs/how-to/several-gpus.md": 1,
     "docs/index.md": 1,

@@ -51,7 +51,6 @@ def report(folder: Path, work: Path) -> Path:
         views={},
         findings=tuple(animal_findings(folder)),
         checks=(),
-        notes=(),
     )
     write_report(found, imgdata.open(folder), work / "report")
     return work / "report"
