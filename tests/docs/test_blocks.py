@@ -9,6 +9,7 @@ from support.pages import PAGES, RUN, SHOWN, Session, blocks, indented_code, not
 NOT_RUN = {
     "CONTRIBUTING.md": 1,
     "README.md": 2,
+    "docs/audit.md": 1,
     "docs/bench.md": 1,
     "docs/benchmarks.md": 1,
     "docs/dali.md": 2,
