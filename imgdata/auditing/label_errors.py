@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from imgdata.auditing.finding import Finding
 from imgdata.auditing.neighbours import nearest, unit
 from imgdata.auditing.outcome import Outcome, Progress
-from imgdata.auditing.planted import TRUSTED, Planted, plant, wrong_probability
+from imgdata.auditing.planted import TRUSTED, Planted, plant, suggestions, wrong_probability
 from imgdata.auditing.probabilities import FOLDS, Probabilities, fold_of_samples, out_of_sample
 from imgdata.auditing.probe import principal
 from imgdata.auditing.samples import Samples
@@ -20,8 +20,6 @@ from imgdata.errors import MissingExtraError
 WHAT = ("other class",)
 FEWEST = 50
 """Labelled samples that the check needs."""
-RELABEL = 0.9
-"""Probability of the suggested class, among all but the label, from which a finding proposes it; else: look."""
 _WRONG = 0.5
 """Probability of a wrong label from which a finding may propose another class."""
 _UNTRUSTED = 0.4
@@ -79,16 +77,13 @@ def rank_labels(
     found = out_of_sample(point_ND, label_N, fold_N, num_classes, seed=seed, progress=told.first)
     planted = plant(point_ND, label_N, fold_N, found, seed=seed, progress=told.second)
     probability_NC = found.probability_NC
-    row_N = np.arange(len(label_N))
     confidence_N = quality(label_N, probability_NC, method="self_confidence")
-    others_NC = probability_NC.copy()
-    others_NC[row_N, label_N] = 0
-    suggested_N = others_NC.argmax(1)
+    suggested_N, certainty_N = suggestions(probability_NC, label_N)
     return LabelErrors(
         row_R=np.argsort(confidence_N, kind="stable"),
         wrong_N=wrong_probability(planted, confidence_N),
         suggested_N=suggested_N,
-        certainty_N=others_NC[row_N, suggested_N] / np.maximum(others_NC.sum(1), np.float32(1e-12)),
+        certainty_N=certainty_N,
         probabilities=found,
         planted=planted,
         flagged=int(issues(label_N, probability_NC, n_jobs=1).sum()) if len(np.unique(label_N)) == num_classes else 0,
@@ -191,7 +186,7 @@ def _findings(
         trusted = ranked.planted.trusted
         score = wrong if trusted else min(wrong, _UNTRUSTED)
         sure = f"the label is wrong with a probability of {wrong:.0%}" if trusted else "this list can't be trusted"
-        relabels = trusted and wrong >= _WRONG and certainty >= RELABEL
+        relabels = trusted and wrong >= _WRONG and certainty >= ranked.planted.relabel_from
         findings.append(
             Finding(
                 kind="label",

@@ -19,6 +19,12 @@ _LEAST = 0.2
 """Share of the flipped labels below a limit that the estimate may go by, at least."""
 
 
+RELABEL = 0.9
+"""Share of suggestions that must be right for the audit to propose them; else: look."""
+_FEW = 10
+"""Flipped labels from which that share can be told."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Planted:
     """What became of the labels that were flipped."""
@@ -35,6 +41,8 @@ class Planted:
     """Probability of the label, for each other sample, float32 `(N - F,)`."""
     restored: float
     """Share of the flipped labels in the top whose label before is the suggested one."""
+    relabel_from: float
+    """Certainty of the suggested class from which it is the right one often enough; infinite where it never is."""
     share: float
     """Estimated share of wrong labels in the dataset, before any was flipped."""
     share_error: float
@@ -86,7 +94,8 @@ def plant(
     in_top_N = np.zeros(len(label_N), np.bool_)
     in_top_N[np.argsort(confidence_N, kind="stable")[:top]] = True
     found_F = in_top_N[row_F]
-    right_F = after.probability_NC[row_F].argmax(1) == label_N[row_F]
+    suggested_F, certainty_F = suggestions(after.probability_NC[row_F], label_F)
+    right_F = suggested_F == label_N[row_F]
     return Planted(
         flipped=len(row_F),
         found=int(found_F.sum()),
@@ -94,9 +103,33 @@ def plant(
         confidence_F=confidence_F,
         confidence_O=confidence_O,
         restored=float(right_F[found_F].mean()) if found_F.any() else 0.0,
+        relabel_from=_relabel_from(certainty_F[found_F], right_F[found_F], share),
         share=share,
         share_error=share_error,
     )
+
+
+def suggestions(
+    probability_NC: NDArray[np.float32], label_N: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the most probable class but the label, and its probability among all but the label, `(N,)` each."""
+    row_N = np.arange(len(label_N))
+    others_NC = probability_NC.copy()
+    others_NC[row_N, label_N] = 0
+    suggested_N = others_NC.argmax(1)
+    return suggested_N, others_NC[row_N, suggested_N] / np.maximum(others_NC.sum(1), np.float32(1e-12))
+
+
+def _relabel_from(certainty_F: NDArray[np.float32], right_F: NDArray[np.bool_], share: float) -> float:
+    """Return the least certainty from which suggestions are right in `RELABEL` of the cases.
+
+    A suggestion that is not the label before counts as wrong, though that label was wrong itself with the probability
+    `share`: the share of right ones is taken of the others alone.
+    """
+    order = np.argsort(-certainty_F, kind="stable")
+    right = np.cumsum(right_F[order]) / np.arange(1, len(order) + 1) / max(1 - share, 1e-9)
+    enough = np.flatnonzero((right >= RELABEL) & (np.arange(1, len(order) + 1) >= _FEW))
+    return float(certainty_F[order[enough[-1]]]) if len(enough) else float("inf")
 
 
 def flips(
