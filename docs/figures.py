@@ -289,6 +289,19 @@ def _viewer(_: str) -> str:
     return "\n".join([head, f"|---|{'--:|' * len(report['rows'])}", *rows, "", f"{_origin(report)} {load}"])
 
 
+def _audit_trained(_: str) -> str:
+    """Return the accuracy on the clean test after training on flipped, corrected and right labels, by seed."""
+    report = _results("audit_labels")
+    rows = [
+        f"| {row['seed']} | {row['flipped']:,} of 4,000 | {row['wrong_after']:,} | {row['before']:.1%} | "
+        f"**{row['after']:.1%}** | {row['right']:.1%} |"
+        for row in report["trained"]
+    ]
+    command = f"python -m benchmarks.audit_labels trained --seeds {len(rows)} --save"
+    head = "| seed | flipped | wrong after the fix | accuracy before | after | with the right labels |"
+    return "\n".join([head, "|--:|--:|--:|--:|--:|--:|", *rows, "", _origin({**report, "command": command})])
+
+
 def _targets(_: str) -> str:
     targets: str = _aims.markdown(_aims.recorded())
     return targets
@@ -349,6 +362,7 @@ FIGURES: dict[str, Callable[[str], str]] = {
     "markers": _crop_ready,
     "growth": _growth,
     "audit_duplicates": _audit_duplicates,
+    "audit_trained": _audit_trained,
     "viewer": _viewer,
     "targets": _targets,
     "gpu": _gpu,
