@@ -23,8 +23,6 @@ OTHER, NOTHING = "other", "none"
 _NUMBERS = 0.95
 """Share of values that must be numbers for a column of numbers."""
 _STEP = 5_000
-_OURS = {"class_id", "class_name", "label", "width", "height", "source", "key"}
-"""Fields that `imgdata shard` writes itself: what the index has too, and the label."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,9 +105,8 @@ def json_columns(samples: Samples, dataset: Dataset, progress: Progress) -> list
     for view in samples.views:
         split = dataset[view.split]
         for position in view.position_N.tolist():
-            for name, value in split.fields(position).items():
-                if name not in _OURS and isinstance(value, bool | int | float | str):
-                    values.setdefault(name, {})[number] = value
+            for name, value in split.metadata(position).items():
+                values.setdefault(name, {})[number] = value
             number += 1
             if number % _STEP == 0:
                 progress(number, len(samples))

@@ -12,7 +12,7 @@ from imgdata.auditing.kept import last_settings
 from imgdata.auditing.options import AuditOptions
 from imgdata.auditing.run import dataset_id, run_audit
 from imgdata.dataset.dataset import Dataset
-from imgdata.errors import OptionError, OutputError
+from imgdata.errors import OptionError, OutputError, ShardError
 from imgdata.views.by_split import views_by_split
 from imgdata.views.saved import load_view, save_view
 from imgdata.views.view import View, whole
@@ -133,7 +133,7 @@ def _save(dataset: Dataset, view: View, name: str, overwrite: bool) -> Path:
             raise
         try:
             old = load_view(dataset, name)
-        except Exception:
+        except (ShardError, OptionError):
             raise OutputError(f"{path}: there already") from None
         if old.split == view.split and old.fingerprint == view.fingerprint:
             return path

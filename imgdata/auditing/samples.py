@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from imgdata.arrow import number_array
 from imgdata.auditing.finding import Place
 from imgdata.backends.shard_files import ShardFiles
+from imgdata.dataset.index import joined_words
 from imgdata.errors import OptionError
 from imgdata.sample import ClassName
 from imgdata.views.view import View
@@ -71,12 +72,9 @@ class Samples:
 
     def words(self, column: str) -> tuple[list[str], NDArray[np.int32]]:
         """Return the distinct values of a column of words, such as `format`, and the one of each sample, `(M,)`."""
-        known: dict[str, int] = {}
-        parts = []
-        for view in self.views:
-            code_W = np.array([known.setdefault(word, len(known)) for word in view.index.words(column)], np.int32)
-            parts.append(code_W[view.index.array(column)[view.position_N]])
-        return list(known), np.concatenate(parts)
+        words, codes = joined_words((view.index for view in self.views), column)
+        parts = [code_N[view.position_N] for view, code_N in zip(self.views, codes, strict=True)]
+        return words, np.concatenate(parts)
 
     def texts(self, column: str, numbers: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Return the keys (`key`) or source names (`source`) of some samples."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _READ_COLUMNS = ("shard", "offset", "size", "label", "format", "key")
 _JSON_COLUMNS = ("json_offset", "json_size")
+_ALSO_IN_INDEX = frozenset({"class_id", "class_name", "label", "width", "height", "source", "key"})
+"""Fields of `json` members that `imgdata shard` writes, or that name what the index has."""
 _CLOSE_CANDIDATES = 2_000
 
 
@@ -103,6 +105,17 @@ class Split:
             raise ShardError(
                 f"{self._path(i)}: json member at byte {offset} is no JSON ({error}); `imgdata verify` the folder"
             ) from error
+
+    def metadata(self, position: SupportsIndex) -> dict[str, bool | int | float | str]:
+        """Return the numbers, truths and texts among `fields` that are not in the index as well, as the label is.
+
+        Raises `IndexError`, `ShardError`.
+        """
+        return {
+            name: value
+            for name, value in self.fields(position).items()
+            if name not in _ALSO_IN_INDEX and isinstance(value, bool | int | float | str)
+        }
 
     def find(self, key: str) -> int:
         """Return the position of the sample with `key`. Raises `KeyError` that names similar keys."""

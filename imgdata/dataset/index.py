@@ -1,7 +1,7 @@
 """The index: one Parquet file per split, one row per sample -> columns as NumPy and Arrow arrays."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -276,6 +276,16 @@ class Index:
         """Return the position of the first sample with `key`; -1 when there is none."""
         position: int = pc.index(self.column("key"), key).as_py()
         return position
+
+
+def joined_words(indices: Iterable[Index], column: str) -> tuple[list[str], list[NDArray[np.int32]]]:
+    """Return the distinct values of a word column of several indices, and which one each row of each index has."""
+    known: dict[str, int] = {}
+    codes = []
+    for index in indices:
+        code_W = np.array([known.setdefault(word, len(known)) for word in index.words(column)], np.int32)
+        codes.append(code_W[index.array(column)])
+    return list(known), codes
 
 
 def index_id(index: Index) -> str:

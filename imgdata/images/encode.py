@@ -20,7 +20,7 @@ from imgdata.errors import ImageError, OptionError
 from imgdata.images.decode import check, check_structure
 from imgdata.images.info import ImageInfo
 from imgdata.images.jpeg import decode_jpeg
-from imgdata.images.pillow import open_image, pillow_errors
+from imgdata.images.pillow import opaque, open_image, pillow_errors
 from imgdata.images.probe import probe
 
 STORED_FORMATS = ("jpeg", "png", "webp")
@@ -249,10 +249,7 @@ def _plain(image: Image.Image, info: ImageInfo) -> Image.Image:
     gray = info.mode.partition(";")[0] in ("1", "L", "LA", "La", "I", "F")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _eight_bit(image)
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if gray else "RGB")
+    return opaque(image).convert("L" if gray else "RGB")
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -132,6 +132,14 @@ def says_no_memory(text: str) -> bool:
     return _NO_MEMORY.search(text) is not None
 
 
+def opaque(image: Image.Image) -> Image.Image:
+    """Return the image on white where parts of it may be transparent, in RGBA; else as it is."""
+    if image.mode not in ("LA", "La", "PA", "RGBA", "RGBa") and "transparency" not in image.info:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+
+
 def open_image(data: bytes, name: str) -> Image.Image:
     """Open `data` lazily by Pillow's plugin for the format `name`, as `ImageInfo` or Pillow calls it.
 

@@ -17,8 +17,6 @@ START = "json."
 MOST_WORDS = 500
 """Different words of a column at most; a field with more, such as a caption, can be read, and not filtered by."""
 MOST_FIELDS = 40
-_OURS = frozenset({"class_id", "class_name", "label", "width", "height", "source", "key"})
-"""Fields that the index has too."""
 _STEP = 500
 
 
@@ -61,9 +59,7 @@ def json_columns(rows: Rows, progress: Progress) -> Mapping[str, Column]:
             number += len(split)
             continue
         for position in range(len(split)):
-            for name, value in split.fields(position).items():
-                if name in _OURS or not isinstance(value, bool | int | float | str):
-                    continue
+            for name, value in split.metadata(position).items():
                 if name not in found and len(found) < MOST_FIELDS:
                     found[name] = _Field(total)
                 if name in found:

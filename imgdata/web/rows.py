@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from imgdata.dataset.dataset import Dataset, Split
+from imgdata.dataset.index import joined_words
 from imgdata.views.view import View, whole
 
 _TEXT_BYTES = 128 << 20
@@ -118,12 +119,8 @@ class Rows:
 
     def words(self, column: str) -> tuple[list[str], NDArray[np.int32]]:
         """Return the distinct values of a column of words, and the one of each row, `(M,)`."""
-        known: dict[str, int] = {}
-        parts = []
-        for split in self.splits:
-            code_W = np.array([known.setdefault(word, len(known)) for word in split.index.words(column)], np.int32)
-            parts.append(code_W[split.index.array(column)])
-        return list(known), parts[0] if len(parts) == 1 else np.concatenate(parts)
+        words, parts = joined_words((split.index for split in self.splits), column)
+        return words, parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def row(self, number: int) -> Row:
         """Return all that the index says of a row. Raises `IndexError`."""

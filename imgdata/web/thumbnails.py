@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from imgdata import native
 from imgdata.errors import ImageError
-from imgdata.images.pillow import open_image, pillow_errors
+from imgdata.images.pillow import opaque, open_image, pillow_errors
 from imgdata.images.probe import probe
 from imgdata.web.rows import Row, Rows
 
@@ -130,8 +130,4 @@ def _on_white(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "I;16", "F"):
         # What a viewer shows of 16 bits: the most significant ones.
         image = image.convert("I").point(lambda value: value / 256).convert("L")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image.convert("RGBA"))
-        image = white
-    return image.convert("RGB")
+    return opaque(image).convert("RGB")

@@ -9,7 +9,7 @@ from imgdata.auditing.finding import Place
 from imgdata.dataset.dataset import Dataset
 from imgdata.errors import ImageError, ShardError
 from imgdata.images.encode import UPRIGHT
-from imgdata.images.pillow import heard_warnings, open_image, pillow_errors
+from imgdata.images.pillow import heard_warnings, opaque, open_image, pillow_errors
 
 SIDE = 160
 """Longer side of a picture in pixels, at most."""
@@ -24,22 +24,13 @@ def thumbnail(dataset: Dataset, place: Place) -> tuple[str, int, int]:
         raise ImageError("too-large", f"{row.width} x {row.height} pixels")
     with heard_warnings(), pillow_errors(), open_image(split.read(place.position), row.format) as opened:
         opened.draft("RGB", (2 * SIDE, 2 * SIDE))
-        picture = on_white(opened)
+        picture = opaque(opened).convert("RGB")
         if row.orientation in UPRIGHT:
             picture = picture.transpose(UPRIGHT[row.orientation])
         picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=None)
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=_QUALITY, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}", picture.width, picture.height
-
-
-def on_white(picture: Image.Image) -> Image.Image:
-    """Return the picture in RGB, what is transparent in it white."""
-    if "A" not in picture.getbands() and "transparency" not in picture.info:
-        return picture.convert("RGB")
-    seen = picture.convert("RGBA")
-    paper = Image.new("RGBA", seen.size, "white")
-    return Image.alpha_composite(paper, seen).convert("RGB")
 
 
 def safe_thumbnail(dataset: Dataset, place: Place) -> tuple[str, int, int] | str:
