@@ -3,11 +3,14 @@
 Where gcc or the headers of libjpeg-turbo are missing, the installation goes on without it.
 """
 
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
 
 FOLDER = Path("imgdata/native")
+# One compiled module for this and all later versions of Python; without Python's lock there is none of that kind yet.
+STABLE = [] if sysconfig.get_config_var("Py_GIL_DISABLED") else [("Py_LIMITED_API", "0x030B0000")]
 
 setup(
     ext_modules=[
@@ -16,6 +19,7 @@ setup(
             sorted(map(str, FOLDER.glob("*.c"))),
             depends=sorted(map(str, FOLDER.glob("*.h"))),
             libraries=["jpeg"],
+            define_macros=STABLE,
             # Weights are computed in doubles: without fused multiply-adds they are the same on every machine.
             extra_compile_args=["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden"],
             optional=True,

@@ -13,7 +13,7 @@ int parse_arguments(PyObject *args, PyObject **tuple, Options *options)
 
 int check_options(PyObject *tuple, const Options *options)
 {
-    if (PyTuple_GET_SIZE(tuple) == ARRAYS && options->height >= 1 && options->width >= 1 &&
+    if (PyTuple_Size(tuple) == ARRAYS && options->height >= 1 && options->width >= 1 &&
         options->height <= JPEG_MAX_DIMENSION && options->width <= JPEG_MAX_DIMENSION && options->kind >= BYTES &&
         options->kind <= FLOATS && options->simd >= SCALAR && options->simd <= (int)best_simd())
         return 1;
@@ -25,7 +25,7 @@ int get_buffers(PyObject *tuple, Py_buffer arrays[])
 {
     int held = 0;
 
-    while (held < ARRAYS && PyObject_GetBuffer(PyTuple_GET_ITEM(tuple, held), &arrays[held],
+    while (held < ARRAYS && PyObject_GetBuffer(PyTuple_GetItem(tuple, held), &arrays[held],
                                                held == IMAGES ? PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS
                                                               : PyBUF_C_CONTIGUOUS) == 0)
         held++;

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -104,16 +105,20 @@ static int job_finish(JobObject *self, int cancel, double seconds)
 
 static PyObject *job_wait(JobObject *self, PyObject *nothing)
 {
-    PyObject *outcomes;
+    PyObject *result;
+    char *outcomes;
 
     (void)nothing;
     while (!job_finish(self, 0, 0.1))
         if (PyErr_CheckSignals() < 0)
             return NULL;
-    outcomes = PyBytes_FromStringAndSize(NULL, self->count);
-    for (Py_ssize_t i = 0; i < self->count && outcomes != NULL; i++)
-        PyBytes_AS_STRING(outcomes)[i] = (char)self->tasks[i].outcome;
-    return outcomes;
+    result = PyBytes_FromStringAndSize(NULL, self->count);
+    if (result == NULL)
+        return NULL;
+    outcomes = PyBytes_AsString(result);
+    for (Py_ssize_t i = 0; i < self->count; i++)
+        outcomes[i] = (char)self->tasks[i].outcome;
+    return result;
 }
 
 static PyObject *job_done(JobObject *self, PyObject *nothing)
@@ -131,15 +136,15 @@ static PyObject *job_cancel(JobObject *self, PyObject *nothing)
 
 static void job_dealloc(JobObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
 
     job_finish(self, 1, -1);
     if (self->images.obj != NULL)
         PyBuffer_Release(&self->images);
-    PyMem_RawFree(self->tasks);
-    Py_XDECREF(self->owner);
-    type->tp_free((PyObject *)self);
-    Py_DECREF(type);
+    free(self->tasks);
+    Py_XDECREF((PyObject *)self->owner);
+    PyObject_Free(self);
+    Py_DECREF((PyObject *)type);
 }
 
 static PyMethodDef JOB_METHODS[] = {
@@ -190,14 +195,14 @@ static PyObject *pool_close(PoolObject *self, PyObject *nothing)
 
 static void pool_dealloc(PoolObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
 
     Py_XDECREF(pool_close(self, NULL));
     /* A forked child has a copy of a pool without threads, whose locks it must not touch. */
     if (self->pool != NULL && self->closed)
         pool_free(self->pool);
-    type->tp_free((PyObject *)self);
-    Py_DECREF(type);
+    PyObject_Free(self);
+    Py_DECREF((PyObject *)type);
 }
 
 /* Copies what the threads need; 0 with an exception set. */
@@ -210,7 +215,7 @@ static int job_fill(JobObject *self, const Py_buffer arrays[], const Options *op
     if (!check_arrays(arrays, self->bytes))
         return 0;
     self->count = arrays[ROWS].len / 8;
-    self->tasks = PyMem_RawMalloc(((size_t)self->count + 1) * sizeof *self->tasks);
+    self->tasks = malloc(((size_t)self->count + 1) * sizeof *self->tasks);
     if (self->tasks == NULL) {
         PyErr_NoMemory();
         return 0;
@@ -228,7 +233,7 @@ static int job_fill(JobObject *self, const Py_buffer arrays[], const Options *op
 static JobObject *job_make(PyObject *module, PyObject *tuple, const Options *options)
 {
     PyTypeObject *type = (PyTypeObject *)((PyObject **)PyModule_GetState(module))[0];
-    JobObject *job = (JobObject *)type->tp_alloc(type, 0);
+    JobObject *job = (JobObject *)PyType_GenericAlloc(type, 0);
     Py_buffer arrays[ARRAYS];
     int held, filled;
 
@@ -247,7 +252,7 @@ static JobObject *job_make(PyObject *module, PyObject *tuple, const Options *opt
 
 static PyObject *pool_submit_(PoolObject *self, PyObject *args)
 {
-    PyObject *arrays, *module = PyType_GetModule(Py_TYPE(self));
+    PyObject *arrays, *module = PyType_GetModule(Py_TYPE((PyObject *)self));
     Options options;
     JobObject *job;
 

@@ -162,7 +162,7 @@ static PyObject *resize_plane(PyObject *module, PyObject *args)
         PyErr_NoMemory();
     else if ((result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)to.width * to.height)) != NULL)
         for (size_t y = 0; y < (size_t)to.height; y++)
-            memcpy(PyBytes_AS_STRING(result) + y * (size_t)to.width, to.samples + y * to.stride, (size_t)to.width);
+            memcpy(PyBytes_AsString(result) + y * (size_t)to.width, to.samples + y * to.stride, (size_t)to.width);
     scratch_end(&scratch);
 end:
     PyBuffer_Release(&samples);
@@ -177,38 +177,56 @@ typedef struct {
     Simd simd;
 } ThumbnailOptions;
 
-/* Pointers to the bytes of all pictures stay valid: the tuple holds them. */
-static void make_thumbnails(PyObject *files, const int32_t *sizes, uint8_t *outcomes, const ThumbnailOptions *options)
+typedef struct {
+    const uint8_t *bytes;
+    size_t size;
+} File;
+
+static void make_thumbnails(const File files[], size_t count, const int32_t *sizes, uint8_t *outcomes,
+                            const ThumbnailOptions *options)
 {
     const Thumbnail *first = &options->place;
     size_t luma_bytes = (size_t)(first->luma_side * first->luma_side);
     size_t colour_bytes = 3 * (size_t)(first->colour_side * first->colour_side);
 
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(files); i++) {
-        PyObject *file = PyTuple_GET_ITEM(files, i);
-        size_t at = (size_t)i;
-        Thumbnail to = {first->luma_side, first->colour_side, first->luma + at * luma_bytes,
-                        first->colour + at * colour_bytes, first->levels + at * LEVELS, first->edges + at * LEVELS};
+    for (size_t i = 0; i < count; i++) {
+        Thumbnail to = {first->luma_side, first->colour_side, first->luma + i * luma_bytes,
+                        first->colour + i * colour_bytes, first->levels + i * LEVELS, first->edges + i * LEVELS};
         Scratch scratch = scratch_begin();
-        Outcome outcome = thumbnail_jpeg((const uint8_t *)PyBytes_AS_STRING(file), (size_t)PyBytes_GET_SIZE(file),
-                                         sizes[2 * i], sizes[2 * i + 1], options->shortest, &to, options->simd, &scratch);
+        Outcome outcome = thumbnail_jpeg(files[i].bytes, files[i].size, sizes[2 * i], sizes[2 * i + 1],
+                                         options->shortest, &to, options->simd, &scratch);
         scratch_end(&scratch);
         outcomes[i] = (uint8_t)outcome;
     }
 }
 
-static int check_thumbnails(PyObject *files, const Py_buffer arrays[], const Thumbnail *first)
+/* Where the bytes of all pictures are, which stay there while the tuple holds them; NULL with an exception set. */
+static File *files_of(PyObject *tuple)
 {
-    Py_ssize_t count = PyTuple_GET_SIZE(files);
+    Py_ssize_t count = PyTuple_Size(tuple);
+    File *files = malloc(((size_t)count + 1) * sizeof *files);
+
+    if (files == NULL)
+        PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < count && files != NULL; i++) {
+        PyObject *file = PyTuple_GetItem(tuple, i);
+        if (PyBytes_Check(file)) {
+            files[i] = (File){(const uint8_t *)PyBytes_AsString(file), (size_t)PyBytes_Size(file)};
+            continue;
+        }
+        PyErr_Format(PyExc_TypeError, "file %zd must be bytes", i);
+        free(files);
+        files = NULL;
+    }
+    return files;
+}
+
+static int check_thumbnails(Py_ssize_t count, const Py_buffer arrays[], const Thumbnail *first)
+{
     Py_ssize_t luma = (Py_ssize_t)first->luma_side * first->luma_side;
     Py_ssize_t colour = 3 * (Py_ssize_t)first->colour_side * first->colour_side, levels = LEVELS * 4;
     Py_ssize_t bytes[THUMBNAIL_ARRAYS] = {8, luma, colour, levels, levels, 1};
 
-    for (Py_ssize_t i = 0; i < count; i++)
-        if (!PyBytes_Check(PyTuple_GET_ITEM(files, i))) {
-            PyErr_Format(PyExc_TypeError, "file %zd must be bytes", i);
-            return 0;
-        }
     for (int array = 0; array < THUMBNAIL_ARRAYS; array++)
         if (arrays[array].len != count * bytes[array]) {
             PyErr_Format(PyExc_ValueError, "array %d must have %zd rows of %zd bytes, got %zd bytes", array, count,
@@ -227,7 +245,9 @@ static int check_thumbnails(PyObject *files, const Py_buffer arrays[], const Thu
 
 static PyObject *thumbnails(PyObject *module, PyObject *args)
 {
-    PyObject *files, *arrays;
+    PyObject *tuple, *arrays;
+    File *files = NULL;
+    size_t pictures;
     Py_buffer held[THUMBNAIL_ARRAYS];
     ThumbnailOptions options = {.place = {0}};
     const char *simd;
@@ -235,10 +255,10 @@ static PyObject *thumbnails(PyObject *module, PyObject *args)
     int count = 0;
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "O!O!iiis", &PyTuple_Type, &files, &PyTuple_Type, &arrays, &options.place.luma_side,
+    if (!PyArg_ParseTuple(args, "O!O!iiis", &PyTuple_Type, &tuple, &PyTuple_Type, &arrays, &options.place.luma_side,
                           &options.place.colour_side, &options.shortest, &simd))
         return NULL;
-    if (PyTuple_GET_SIZE(arrays) != THUMBNAIL_ARRAYS || options.place.luma_side < 1 || options.place.luma_side > 1024 ||
+    if (PyTuple_Size(arrays) != THUMBNAIL_ARRAYS || options.place.luma_side < 1 || options.place.luma_side > 1024 ||
         options.place.colour_side < 1 || options.place.colour_side > 1024 || options.shortest < 1 ||
         options.shortest > JPEG_MAX_DIMENSION) {
         PyErr_SetString(PyExc_ValueError, "arrays, sides or shortest is out of range");
@@ -247,22 +267,25 @@ static PyObject *thumbnails(PyObject *module, PyObject *args)
     if (!simd_named(simd, &options.simd))
         return NULL;
     for (; count < THUMBNAIL_ARRAYS; count++)
-        if (PyObject_GetBuffer(PyTuple_GET_ITEM(arrays, count), &held[count],
+        if (PyObject_GetBuffer(PyTuple_GetItem(arrays, count), &held[count],
                                PyBUF_C_CONTIGUOUS | (count > PICTURE_SIZES ? PyBUF_WRITABLE : 0)) != 0)
             goto end;
-    if (!check_thumbnails(files, held, &options.place))
+    files = files_of(tuple);
+    if (files == NULL || !check_thumbnails(PyTuple_Size(tuple), held, &options.place))
         goto end;
     options.place.luma = held[LUMA].buf;
     options.place.colour = held[COLOUR].buf;
     options.place.levels = held[PICTURE_LEVELS].buf;
     options.place.edges = held[PICTURE_EDGES].buf;
 
+    pictures = (size_t)PyTuple_Size(tuple);
     Py_BEGIN_ALLOW_THREADS
-    make_thumbnails(files, held[PICTURE_SIZES].buf, held[PICTURE_OUTCOMES].buf, &options);
+    make_thumbnails(files, pictures, held[PICTURE_SIZES].buf, held[PICTURE_OUTCOMES].buf, &options);
     Py_END_ALLOW_THREADS
 
     result = Py_NewRef(Py_None);
 end:
+    free(files);
     while (count > 0)
         PyBuffer_Release(&held[--count]);
     return result;
@@ -280,7 +303,7 @@ static int fill(PyObject *module)
             Py_DECREF(names);
             return -1;
         }
-        PyTuple_SET_ITEM(names, i, name);
+        PyTuple_SetItem(names, i, name);
     }
     if (PyModule_AddObjectRef(module, "SIMD", names) < 0) {
         Py_DECREF(names);
