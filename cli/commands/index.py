@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,6 +28,13 @@ from ..options.common import json_option, quiet_option, workers_option
     metavar="WHERE",
     help="Where labels are: cls, json:FIELD, txt, folder or none.",
 )
+@click.option(
+    "--hash",
+    type=click.Choice(["sha256", "xxh128", "none"]),
+    default="sha256",
+    show_default=True,
+    help="Hash of each tar in dataset.json.",
+)
 @workers_option
 @quiet_option
 @json_option("a summary")
@@ -36,6 +44,7 @@ def command(
     name: str | None,
     image_ext: tuple[str, ...],
     label_from: str,
+    hash: Any,
     workers: int | None,
     quiet: bool,
     as_json: bool,
@@ -60,6 +69,7 @@ def command(
             name=name,
             image_ext=image_ext,
             label_from=label_from,
+            hash=hash,
             workers=workers,
             progress=counting.progress,
         )

@@ -130,6 +130,13 @@ def byte_size(text: str) -> int:
     show_default=True,
     help="Larger images are bad, and never decoded.",
 )
+@click.option(
+    "--hash",
+    type=click.Choice(["sha256", "xxh128", "none"]),
+    default="sha256",
+    show_default=True,
+    help="Hash of each whole shard: as Croissant wants it, a fast one, or none.",
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes or threads.  [default: all cores]")
 @click.option(
     "--engine", type=click.Choice(["local"]), default="local", show_default=True, help="What runs the workers."
@@ -200,6 +207,7 @@ def command(source: str, out: Path, **options: Any) -> None:
         crop_ready=options["crop_ready"],
         strip=options["strip"],
         json_members=options["json_members"],
+        hash=options["hash"],
     )
     quiet, as_json = options["quiet"], options["as_json"]
     if options["dry_run"]:

@@ -28,6 +28,7 @@ def command(ctx: click.Context, dataset: Path, deep: bool, workers: int | None, 
       imgdata verify out/
       imgdata verify out/ --deep --json
     """  # noqa: D301
+    from imgdata.dataset.manifest import dataset_folder, read_manifest
     from imgdata.shards.verify import verify
 
     from ..display.console import BAD, GOOD, Counting, note, say, tell
@@ -35,8 +36,11 @@ def command(ctx: click.Context, dataset: Path, deep: bool, workers: int | None, 
     with Counting("verifying", "shards", quiet=quiet or as_json) as counting:
         faults = verify(dataset, deep=deep, workers=workers, progress=counting.progress)
     serious = [fault for fault in faults if fault.serious]
+    shards = [shard for split in read_manifest(dataset_folder(dataset)).splits for shard in split.shards]
+    unhashed = sum(shard.hash == "none" for shard in shards)
     if as_json:
-        click.echo(json.dumps({"out": str(dataset), "deep": deep, "faults": [asdict(fault) for fault in faults]}))
+        found = {"out": str(dataset), "deep": deep, "faults": [asdict(fault) for fault in faults]}
+        click.echo(json.dumps({**found, **({"shards_without_hash": unhashed} if unhashed else {})}))
     else:
         for fault in serious[:_SHOWN]:
             say(str(fault))
@@ -46,6 +50,8 @@ def command(ctx: click.Context, dataset: Path, deep: bool, workers: int | None, 
         edited = [fault for fault in faults if not fault.serious]
         for fault in edited:
             note(counting.console, str(fault))
+        if unhashed:
+            note(counting.console, _without_hash(unhashed, len(shards)))
         if serious:
             what = f"{len(serious):,} fault{'s' if len(serious) > 1 else ''}:"
             tell(counting.console, BAD, what, str(dataset))
@@ -54,3 +60,11 @@ def command(ctx: click.Context, dataset: Path, deep: bool, workers: int | None, 
             tell(counting.console, GOOD, what, str(dataset))
     if serious:
         ctx.exit(1)
+
+
+def _without_hash(unhashed: int, shards: int) -> str:
+    count = f"{unhashed:,} of {shards:,} shards have" if shards > 1 else "the shard has"
+    return (
+        f"{count} no hash of all bytes: images were compared with their hashes in the index, labels with the index, "
+        "headers and padding with what imgdata writes; `imgdata index` adds the sha256"
+    )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from imgdata.checks import is_integer
 from imgdata.errors import OptionError, ShardError
@@ -22,6 +22,12 @@ from imgdata.version import __version__
 
 MANIFEST = "dataset.json"
 MANIFEST_VERSION = 1
+_VERSION_OF_OTHER_HASHES = 2
+"""Version of a manifest with a shard that has no sha256: versions of imgdata that know only sha256 refuse it."""
+
+HashKind = Literal["sha256", "xxh128", "none"]
+"""Hash of the bytes of a whole shard: sha256, xxh128 (XXH3 of 128 bits), or none at all."""
+HASH_KINDS: tuple[HashKind, ...] = get_args(HashKind)
 
 MAX_PIXELS = 200_000_000
 """Images with more pixels are bad, unless the user says otherwise: `--max-pixels` of `imgdata shard`, and
@@ -44,7 +50,10 @@ class ShardRecord:
     samples: int
     bytes: int
     """Size of the file."""
-    sha256: str
+    digest: str
+    """Hash of the file in hexadecimal; empty where `hash` is `none`."""
+    hash: HashKind = "sha256"
+    """Kind of `digest`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,11 @@ class SplitEntry:
     def bytes(self) -> int:
         """Size of all tars."""
         return sum(shard.bytes for shard in self.shards)
+
+    @property
+    def has_sha256(self) -> bool:
+        """Whether every shard has its sha256."""
+        return all(shard.hash == "sha256" for shard in self.shards)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +111,11 @@ class Manifest:
         return sum(split.samples for split in self.splits)
 
     @property
+    def has_sha256(self) -> bool:
+        """Whether every shard has its sha256."""
+        return all(split.has_sha256 for split in self.splits)
+
+    @property
     def max_pixels(self) -> int:
         """Most pixels that an image of this dataset may have, at most `own_max_pixels`.
 
@@ -109,7 +128,7 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """Return the file: the same for the same contents, without times or paths, and with its own sha256 in it."""
         content = {
-            "version": MANIFEST_VERSION,
+            "version": MANIFEST_VERSION if self.has_sha256 else _VERSION_OF_OTHER_HASHES,
             "imgdata": self.imgdata,
             "name": self.name,
             "counts": {
@@ -175,7 +194,15 @@ def _split_json(split: SplitEntry) -> dict[str, Any]:
         "bytes": split.bytes,
         "index": split.index,
         "index_sha256": split.index_sha256,
-        "shards": [{"file": s.file, "samples": s.samples, "bytes": s.bytes, "sha256": s.sha256} for s in split.shards],
+        "shards": [
+            {
+                "file": s.file,
+                "samples": s.samples,
+                "bytes": s.bytes,
+                **({"hash": "none"} if s.hash == "none" else {s.hash: s.digest}),
+            }
+            for s in split.shards
+        ],
     }
 
 
@@ -196,10 +223,11 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
     try:
         content = parse_json(data)
         version = content["version"]
-        if version != MANIFEST_VERSION:
+        if version not in (MANIFEST_VERSION, _VERSION_OF_OTHER_HASHES):
+            other = _short(content.get("imgdata", "unknown"))
             raise ShardError(
-                f"{path}: version must be {MANIFEST_VERSION}, got {_short(version)}; it was written by another imgdata "
-                f"({_short(content.get('imgdata', 'unknown'))}): upgrade imgdata"
+                f"{path}: version must be {MANIFEST_VERSION} or {_VERSION_OF_OTHER_HASHES}, got {_short(version)}; "
+                f"it was written by another imgdata ({other}): upgrade imgdata"
             )
         return Manifest(
             name=_file_name(content["name"]),
@@ -226,16 +254,22 @@ def _splits(content: Mapping[str, Any]) -> tuple[SplitEntry, ...]:
             _file_name(name),
             _file_name(split["index"]),
             _text(split["index_sha256"]),
-            tuple(
-                ShardRecord(_file_name(s["file"]), _count(s["samples"]), _count(s["bytes"]), _text(s["sha256"]))
-                for s in split["shards"]
-            ),
+            tuple(map(_shard, split["shards"])),
         )
         for name, split in content.items()
     )
     if not splits or not all(split.shards for split in splits):
         raise ValueError("there must be a split, and a shard in each")
     return splits
+
+
+def _shard(content: Mapping[str, Any]) -> ShardRecord:
+    kind: HashKind = "xxh128" if "xxh128" in content else "sha256"
+    # That a hash is missing is said, not left out: else a damaged manifest would look like one.
+    if content.get("hash") == "none":
+        kind = "none"
+    digest = "" if kind == "none" else _text(content[kind])
+    return ShardRecord(_file_name(content["file"]), _count(content["samples"]), _count(content["bytes"]), digest, kind)
 
 
 def _source(content: Mapping[str, Any]) -> dict[str, Any]:

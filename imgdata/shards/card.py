@@ -245,13 +245,20 @@ def _files(manifest: Manifest) -> str:
             + ".",
             f"- {indices}: the index, one row per sample (shard, offset, size, label, width, height, hash, source).",
             "- `.idx`: NVIDIA DALI's index of each shard. `_info.json`: timm. `.wids.json`: webdataset's indexed form.",
-            "- `dataset.json`: classes, splits, options and the sha256 of every file.",
-            "- `croissant.json`: Croissant metadata.",
+            f"- `dataset.json`: classes, splits, options and the {_hashes(manifest)}.",
+            *(["- `croissant.json`: Croissant metadata."] if manifest.has_sha256 else []),
             "",
             "`imgdata verify .` checks all of it.",
             "",
         ]
     )
+
+
+def _hashes(manifest: Manifest) -> str:
+    if manifest.has_sha256:
+        return "sha256 of every file"
+    kinds = sorted({shard.hash for split in manifest.splits for shard in split.shards} - {"none"})
+    return "sha256 of every file but the shards" + (f", and the {' or '.join(kinds)} of those" if kinds else "")
 
 
 def _names(split: SplitEntry) -> str:

@@ -61,6 +61,8 @@ _DESCRIPTIONS = {
 def croissant(manifest: Manifest) -> bytes:
     """Return the file, which names every tar and index with its sha256 and has one record set per split.
 
+    Every shard of `manifest` has to have its sha256: Croissant wants sha256 or md5 of each file.
+
     A record is a row of the index joined with its image by the key.
     """
     distribution: list[dict[str, Any]] = []
@@ -92,7 +94,7 @@ def _distribution(manifest: Manifest, split: SplitEntry) -> list[dict[str, Any]]
             "contentUrl": shard.file,
             "contentSize": f"{shard.bytes} B",
             "encodingFormat": "application/x-tar",
-            "sha256": shard.sha256,
+            "sha256": shard.digest,
         }
         for shard in split.shards
     ]

@@ -52,7 +52,7 @@ def finish(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], identity:
                 name=split.name,
                 index_file=f"{plan.name}-{split.name}.index.parquet",
                 shards=tuple(
-                    ShardRecord(file=file, samples=report.samples, bytes=report.bytes, sha256=report.sha256)
+                    ShardRecord(file, report.samples, report.bytes, report.digest, report.hash)
                     for report, file in zip(kept, files, strict=True)
                 ),
                 table=pa.concat_tables(tables).unify_dictionaries(),

@@ -1,6 +1,5 @@
 """WebDataset tars made elsewhere -> index and sidecars beside them; the tars stay as they are."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,11 +16,12 @@ from imgdata.arrow import column_array, number_array, numbers
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.index import index_schema
-from imgdata.dataset.manifest import Manifest
+from imgdata.dataset.manifest import HASH_KINDS, HashKind, Manifest
 from imgdata.errors import ImageError, OptionError, ShardError
 from imgdata.images.info import UNKNOWN
 from imgdata.images.probe import probe
 from imgdata.sample import ClassName
+from imgdata.shards.hashing import file_hash
 from imgdata.shards.job_folder import REJECTS, REPAIRS
 from imgdata.shards.kept_sources import _with_column, keep_sources
 from imgdata.shards.parallel import end_if_stopped, in_threads
@@ -139,6 +139,7 @@ def index(
     name: str | None = None,
     image_ext: Sequence[str] = (),
     label_from: str = "auto",
+    hash: HashKind = "sha256",
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
@@ -146,9 +147,12 @@ def index(
 
     `tars` are tars, folders, globs or brace patterns. Splits are read from the names of the tars. What the sidecars
     of an earlier time know and the tars do not is kept: the names of the classes, and those in the raw dataset. A
-    `README.md` that imgdata did not write stays. `progress(done, total)` is called after every tar. Raises
+    `README.md` that imgdata did not write stays. `hash` is the hash of each tar in `dataset.json`, whatever hash it had
+    before. `progress(done, total)` is called after every tar. Raises
     `SourceError`, `ShardError` or `OptionError`; then `dataset.json` is as it was before.
     """
+    if hash not in HASH_KINDS:
+        raise OptionError(f"hash must be {', '.join(HASH_KINDS[:-1])} or {HASH_KINDS[-1]}, got {hash!r}")
     patterns = [tars] if isinstance(tars, str | Path) else list(tars)
     for path in (*patterns, *([] if out is None else [out])):
         local_path(path)
@@ -156,7 +160,9 @@ def index(
     folder = _folder(found, Path(out) if out is not None else None)
     extensions = tuple(ext.lower().lstrip(".") for ext in image_ext)
     source = _label_source(found, extensions, label_from)
-    scans = list(in_threads(lambda tar: _scan(tar, extensions, source), found.tars, workers=workers, progress=progress))
+    scans = list(
+        in_threads(lambda tar: _scan(tar, extensions, source, hash), found.tars, workers=workers, progress=progress)
+    )
     notes: list[str] = []
     texts = LabelReader(source)
     texts.texts = {text: 0 for scan in scans for text in scan.labels.texts}
@@ -209,7 +215,7 @@ def _label_source(found: TarSet, image_ext: tuple[str, ...], wanted: str) -> str
     raise ShardError(f"{found.root}: no sample {wanted_images} in the tars; name it with --image-ext")
 
 
-def _scan(tar: Path, image_ext: tuple[str, ...], source: str) -> _Scan:
+def _scan(tar: Path, image_ext: tuple[str, ...], source: str, hash: HashKind) -> _Scan:
     rows = _Rows(tar, LabelReader(source))
     contents = tar_contents(tar, image_ext)
     with open_tar(tar) as file:
@@ -217,13 +223,12 @@ def _scan(tar: Path, image_ext: tuple[str, ...], source: str) -> _Scan:
             end_if_stopped()
             rows.add(sample, extension, file.fileno())
         num_bytes = os.fstat(file.fileno()).st_size
-        file.seek(0)
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_hash(tar, hash)
     if not rows.members:
         raise ShardError(f"{tar}: no sample with an image in it; leave this tar out, or name it with --image-ext")
     write_dali_index(dali_index_path(tar), rows.members)
     return _Scan(
-        record=ShardRecord(tar.name, len(rows.members), num_bytes, sha256),
+        record=ShardRecord(tar.name, len(rows.members), num_bytes, digest, hash),
         table=rows.table(),
         labels=rows.labels,
         extensions=rows.extensions,
@@ -292,7 +297,7 @@ def _write(
         options, source, rejected = manifest.options, manifest.source, manifest.rejected
     else:
         skipped = dict(sorted(sum((scan.contents.passed_over for scan in scans), Counter()).items()))
-        hashes = "".join(scan.record.sha256 for scan in scans)
+        hashes = "".join(scan.record.digest or str(scan.table["xxh64"].to_pylist()) for scan in scans)
         options, rejected = {"label_from": label_source}, 0
         source = {
             "kind": "index",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from imgdata.dataset.manifest import HashKind
 from imgdata.errors import OptionError
 from imgdata.images.encode import Encoding
 from imgdata.shards.options import ShardOptions
@@ -39,6 +40,7 @@ class WriterKeywords(TypedDict, total=False):
     crop_ready: bool
     strip: bool
     json_members: bool
+    hash: HashKind
 
 
 class ShardKeywords(WriterKeywords, total=False):

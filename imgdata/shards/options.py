@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from imgdata.dataset.manifest import MAX_PIXELS
+from imgdata.dataset.manifest import HASH_KINDS, MAX_PIXELS, HashKind
 from imgdata.errors import OptionError
 from imgdata.images.crop_ready import require_native
 from imgdata.images.encode import Encoding
@@ -50,6 +50,8 @@ class ShardOptions:
     """With `crop_ready`: drop all metadata of JPEGs but those that pixels depend on."""
     json_members: bool = False
     """Add a `json` member to each sample; always on when the source has further columns."""
+    hash: HashKind = "sha256"
+    """Hash of each whole shard in `dataset.json`. Images have a hash of their own, xxh64, in the index anyway."""
 
     def __post_init__(self) -> None:
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", self.name):
@@ -65,6 +67,7 @@ class ShardOptions:
         for option, value, words in (
             ("check", self.check, ("decode", "header", "none")),
             ("on_bad", self.on_bad, ("reject", "fail", "repair")),
+            ("hash", self.hash, HASH_KINDS),
         ):
             if value not in words:
                 raise OptionError(f"{option} must be {', '.join(words[:-1])} or {words[-1]}, got {value!r}")
@@ -95,12 +98,16 @@ class ShardOptions:
         values.update(values.pop("encoding"))
         values |= {"split": dict(self.split), "classes": list(self.classes), "exclude": list(self.exclude)}
         values["views"] = list(values["views"])
-        # Not where there are none: datasets and runs from before have no such options.
-        return {name: value for name, value in values.items() if value or name not in ("views", "crop_ready", "strip")}
+        return {name: value for name, value in values.items() if name not in _UNSAID or value != _UNSAID[name]}
+
+
+_UNSAID: Mapping[str, object] = {"views": [], "crop_ready": False, "strip": False, "hash": "sha256"}
+"""Options that are written only with other values than these: datasets and runs from before have no such options."""
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
     """Return a line `option: old -> new` for every option whose values differ."""
+    old, new = {**_UNSAID, **old}, {**_UNSAID, **new}
     return [
         f"{option}: {old.get(option)!r} -> {new.get(option)!r}"
         for option in sorted(old.keys() | new.keys())

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from imgdata.arrow import column_array
 from imgdata.dataset.index import index_schema
+from imgdata.dataset.manifest import HashKind
 from imgdata.errors import ShardError
 from imgdata.images.info import ImageInfo
 from imgdata.sample import SampleRef
@@ -61,7 +62,9 @@ class ShardReport:
     split: str
     samples: int
     bytes: int
-    sha256: str
+    digest: str
+    """Hash of the tar in hexadecimal; empty without a tar, and where `hash` is `none`."""
+    hash: HashKind = "sha256"
     rejects: tuple[Reject, ...] = ()
     repairs: tuple[Repair, ...] = ()
     notes: tuple[Note, ...] = ()
@@ -148,6 +151,9 @@ def read_record(folder: Path, file: str, *, need_tar: bool = True) -> ShardRepor
     values = json.loads(_open_record(path).schema.metadata[b"report"])
     if values.pop("version") != _RECORD_VERSION:
         raise ShardError(f"{path}: written by another version of imgdata; start again with --overwrite")
+    # Until 0.1 a record had no other hash.
+    if "sha256" in values:
+        values["digest"] = values.pop("sha256")
     report = ShardReport(
         **values
         | {

@@ -16,7 +16,7 @@ from imgdata.dataset.manifest import MANIFEST, Manifest, ShardRecord, SplitEntry
 from imgdata.errors import ShardError
 from imgdata.shards.card import CARD, card
 from imgdata.shards.croissant import CROISSANT, croissant
-from imgdata.storage.atomic import write_atomic
+from imgdata.storage.atomic import output_error, write_atomic
 from imgdata.storage.reading import open_regular
 
 __all__ = [
@@ -76,6 +76,8 @@ def write_sidecars(
         files={name: file_sha256(folder / name) for name in lists if (folder / name).exists()},
     )
     written = sidecar_files(manifest)
+    if CROISSANT not in written and before is not None and CROISSANT in before.files:
+        _remove_own(folder / CROISSANT, before)
     if _is_of_others(folder / CARD, written[CARD], before):
         del written[CARD]
     for name, data in written.items():
@@ -91,7 +93,7 @@ def sidecar_files(manifest: Manifest) -> dict[str, bytes]:
     return {
         TIMM_INFO: timm_info(manifest),
         **{wids_file(manifest, split): wids_index(split) for split in manifest.splits},
-        CROISSANT: croissant(manifest),
+        **({CROISSANT: croissant(manifest)} if manifest.has_sha256 else {}),
         CARD: card(manifest),
     }
 
@@ -110,6 +112,17 @@ def _is_of_others(path: Path, data: bytes, before: Manifest | None) -> bool:
         return not isinstance(error, FileNotFoundError)
     known = before.files.get(path.name) if before else None
     return found not in (hashlib.sha256(data).hexdigest(), known)
+
+
+def _remove_own(path: Path, before: Manifest) -> None:
+    """Remove a file that the dataset `before` had and this one has not, unless someone else wrote it since."""
+    try:
+        if file_sha256(path) == before.files[path.name]:
+            path.unlink()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise output_error(error, path) from error
 
 
 def timm_info(manifest: Manifest) -> bytes:

@@ -18,6 +18,7 @@ from imgdata.dataset.manifest import (
 )
 from imgdata.errors import ShardError
 from imgdata.shards.card import CARD
+from imgdata.shards.hashing import file_hash
 from imgdata.shards.job_folder import REJECTS, REPAIRS
 from imgdata.shards.parallel import in_threads
 from imgdata.shards.sidecars import dali_index_path, file_sha256, sidecar_files
@@ -40,6 +41,10 @@ def verify(
     `serious` means a `README.md` that was edited since. `deep` decodes every image as well. `progress(done, total)`
     is called after every checked shard. Raises `ShardError` when the folder is no finished dataset, so that there is
     nothing to compare with.
+
+    Shards are compared with the hash that they have. Of one without a hash (`hash="none"`), images are compared with
+    their hashes in the index, labels with the index, and headers and padding with what imgdata writes: for tars of its
+    own that is every byte as well; in tars from elsewhere times and owners are in no hash.
     """
     folder = dataset_folder(out)
     manifest = read_manifest(folder)
@@ -69,18 +74,19 @@ def _check(folder: Path, shard: ShardRecord, rows: ShardRows | None, manifest: M
     path = folder / shard.file
     try:
         size = path.stat().st_size
-        sha256 = file_sha256(path)
+        digest = file_hash(path, shard.hash)
     except OSError as error:
         return [Fault(shard.file, "", -1, f"can't be read: {error.strerror or error}")]
     faults = []
     if size != shard.bytes:
         what = "cut short" if size < shard.bytes else "too long"
         faults.append(Fault(shard.file, "", min(size, shard.bytes), f"{what}: {size} bytes, must be {shard.bytes}"))
+    intact = digest == shard.digest and shard.hash != "none"
     if rows is not None:
-        faults += check_shard(path, rows, manifest, deep=deep, intact=sha256 == shard.sha256)
-    if sha256 != shard.sha256 and not faults:
+        faults += check_shard(path, rows, manifest, deep=deep, intact=intact)
+    if digest != shard.digest and not faults:
         unnamed = "no image, label or header shows where" if rows is not None else "the index is damaged as well"
-        faults.append(Fault(shard.file, "", -1, f"sha256 is {sha256}, must be {shard.sha256}; {unnamed}"))
+        faults.append(Fault(shard.file, "", -1, f"{shard.hash} is {digest}, must be {shard.digest}; {unnamed}"))
     return faults
 
 

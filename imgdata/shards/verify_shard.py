@@ -87,8 +87,8 @@ class _Walk:
 def check_shard(path: Path, rows: ShardRows, manifest: Manifest, *, deep: bool, intact: bool) -> list[Fault]:
     """Compare the tar `path` with its rows: structure, labels, images, json members and the DALI index.
 
-    `deep`: decode the images. `intact`: the sha256 of the tar is right; otherwise padding and headers are searched
-    for the fault too.
+    `deep`: decode the images. `intact`: the hash of the tar is right; otherwise, also where it has none, padding
+    and headers are searched for the fault too.
     """
     # Of our own tars headers are known to the byte.
     own = manifest.source.get("kind") != "index"

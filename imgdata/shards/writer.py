@@ -1,7 +1,6 @@
 """One shard task -> one tar, its DALI index and its record; a pure function of the task."""
 
 import contextlib
-import hashlib
 import json
 import os
 import time
@@ -12,9 +11,11 @@ from pathlib import Path
 
 import xxhash
 
+from imgdata.dataset.manifest import HashKind
 from imgdata.errors import ImageError, ShardError
 from imgdata.images.info import ImageInfo
 from imgdata.sample import ClassName, SampleRef
+from imgdata.shards.hashing import new_hash
 from imgdata.shards.plan import ShardTask
 from imgdata.shards.prepare import Prepared, read_and_prepare
 from imgdata.shards.record import Note, Reject, Repair, ShardReport, ShardRows, job_folder, write_record
@@ -54,7 +55,7 @@ def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int 
     repairs: list[Repair] = []
     notes: dict[str, Note] = {}
     try:
-        with TarFile(temporary) as tar:
+        with TarFile(temporary, task.options.hash) as tar:
             told, told_at = (0, 0, 0), time.monotonic()
             for number, (ref, prepared) in enumerate(_prepare_all(task, threads), 1):
                 if isinstance(prepared, ImageError):
@@ -71,13 +72,14 @@ def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int 
                     now = (number, tar.position, len(rejects))
                     progress(now[0] - told[0], now[1] - told[1], now[2] - told[2])
                     told, told_at = now, time.monotonic()
-            sha256 = tar.finish()
+            digest = tar.finish()
         report = ShardReport(
             file=task.file,
             split=task.split,
             samples=len(rows),
             bytes=tar.position if len(rows) else 0,
-            sha256=sha256 if len(rows) else "",
+            digest=digest if len(rows) else "",
+            hash=task.options.hash,
             rejects=tuple(rejects),
             repairs=tuple(repairs),
             notes=tuple(notes.values()),
@@ -173,11 +175,11 @@ class TarFile:
     is no matter: two thirds of the time that copying takes then pass beside the reading.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, hash: HashKind) -> None:
         self.position = 0
         self._chunks: list[bytes | bytearray] = []
         self._pending = 0
-        self._sha256 = hashlib.sha256()
+        self._hash = new_hash(hash)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
@@ -202,13 +204,13 @@ class TarFile:
         return offset
 
     def finish(self) -> str:
-        """Write the end marker, sync the file; returns the sha256 of all its bytes in hexadecimal."""
+        """Write the end marker, sync the file; returns the hash of all its bytes in hexadecimal."""
         self._chunks.append(END_OF_ARCHIVE)
         self.position += len(END_OF_ARCHIVE)
         self._flush()
         self._wait()
         os.fsync(self._descriptor)
-        return self._sha256.hexdigest()
+        return self._hash.hexdigest()
 
     def _flush(self) -> None:
         """Hand on what is there; one block is written while the next one is filled."""
@@ -223,7 +225,7 @@ class TarFile:
             self._writing.result()
 
     def _write(self, block: bytes) -> None:
-        self._sha256.update(block)
+        self._hash.update(block)
         left = memoryview(block)
         while left:
             left = left[os.write(self._descriptor, left) :]

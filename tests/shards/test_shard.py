@@ -324,8 +324,8 @@ def test_options_without_a_meaning_are_refused_when_they_are_built(settings, mes
 def test_options_stand_in_the_manifest(finished):
     options = json.loads((finished / "dataset.json").read_text())["options"]
     assert options["shard_samples"] == 10
-    # The last three only where they are given, as in folders that were written before there were any.
-    seldom = {"views", "crop_ready", "strip"}
+    # These only where they are given, as in folders that were written before there were any.
+    seldom = {"views", "crop_ready", "strip", "hash"}
     assert set(options) >= {f.name for f in dataclasses.fields(ShardOptions)} - {"encoding"} - seldom
     assert seldom.isdisjoint(options)
 
