@@ -5,8 +5,8 @@ Axis suffixes of array names, here and everywhere: N samples, H height, W width,
 
 import base64
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgdata.errors import ImageError
@@ -117,6 +117,17 @@ class Batch:
     """Positions in the split, int64 `(N,)`, in the processor's memory."""
     valid: "torch.Tensor"
     """Mask of valid samples, not padding or skipped images: bool `(N,)`, in the processor's memory."""
+    columns: "Mapping[str, torch.Tensor | list[Any]]" = field(default_factory=dict)
+    """The columns that the loader was asked for, by name. On the loader's device: whole numbers int64 `(N,)`, numbers
+    float32 `(N,)`, truths bool `(N,)`, lists of one length `(N, D)`. In the processor's memory: a list of texts, of
+    tensors for lists of several lengths, of lists of texts, or of JSON values."""
+    read_keys: "Callable[[NDArray[np.int64]], list[str]] | None" = None
+    """What `keys` asks for the keys at positions; None for batches without any."""
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the samples, of padding and skipped images too; read from the index when it is asked for them."""
+        return [] if self.read_keys is None else self.read_keys(self.positions.numpy())
 
     def __iter__(self) -> "Iterator[torch.Tensor]":
         return iter((self.images, self.labels))
@@ -138,10 +149,15 @@ class Batch:
     def to(self, device: "str | torch.device", *, non_blocking: bool = False) -> "Batch":
         """Return the batch with images and labels on `device`, without a copy where they already are on it.
 
-        Lightning, Accelerate and others move a batch by this. Positions and `valid` stay in the processor's memory.
+        Lightning, Accelerate and others move a batch by this, with the columns that are tensors. Positions and `valid`
+        stay in the processor's memory.
         """
         return replace(
             self,
             images=self.images.to(device, non_blocking=non_blocking),
             labels=self.labels.to(device, non_blocking=non_blocking),
+            columns={
+                name: column if isinstance(column, list) else column.to(device, non_blocking=non_blocking)
+                for name, column in self.columns.items()
+            },
         )

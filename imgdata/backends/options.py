@@ -62,6 +62,8 @@ class LoaderOptions:
     """What becomes of an image that can't be decoded; by default `replace` in training, else `skip`."""
     exact: bool = False
     """Decode whole pictures and resize them by Pillow, as torchvision does with PIL images."""
+    columns: tuple[str, ...] = ()
+    """Columns of the dataset that each batch brings along."""
     dali_options: Mapping[str, object] = field(default_factory=dict, hash=False)
     """Settings of NVIDIA DALI: see `imgdata.backends.dali.options`."""
 
@@ -84,6 +86,7 @@ class LoaderOptions:
             raise OptionError(f"drop_last must be True, False or None, got {self.drop_last!r}")
         if not isinstance(self.exact, bool):
             raise OptionError(f"exact must be True or False, got {self.exact!r}")
+        object.__setattr__(self, "columns", _names(self.columns))
         for name, choices in (("dtype", DType), ("on_bad", OnBad), ("shuffle", Shuffle)):
             _check_choice(name, getattr(self, name), get_args(choices))
         object.__setattr__(self, "device", choose_device(self.device))
@@ -125,6 +128,15 @@ class LoaderOptions:
     def from_dict(content: Mapping[str, Any]) -> "LoaderOptions":
         """Return the settings that `to_dict` wrote. Raises `OptionError`."""
         return LoaderOptions(**{**content, "recipe": Recipe.from_dict(content["recipe"])})
+
+
+def _names(columns: object) -> tuple[str, ...]:
+    """Return the names of columns, each once."""
+    if isinstance(columns, str):
+        columns = (columns,)
+    if not isinstance(columns, list | tuple) or not all(isinstance(name, str) for name in columns):
+        raise OptionError(f"columns must be names of columns, such as ['caption', 'weight'], got {columns!r}")
+    return tuple(dict.fromkeys(columns))
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from imgdata.dataset.columns import Columns, columns_file, kept_in_cache
+from imgdata.dataset.fields import fields_table
 from imgdata.dataset.index import Index
 from imgdata.dataset.index_checks import IndexLimits
 from imgdata.dataset.manifest import MANIFEST, Manifest, SplitEntry, dataset_folder, read_manifest
@@ -37,8 +40,13 @@ class Split:
     Works as a map-style dataset of `torch.utils.data.DataLoader`: picklable, and safe after a fork.
     """
 
-    def __init__(self, folder: DatasetFolder, entry: SplitEntry, num_classes: int | None = None) -> None:
-        """Open the index; `num_classes` bounds its labels. Raises `ShardError` when it doesn't fit `dataset.json`."""
+    def __init__(
+        self, folder: DatasetFolder, entry: SplitEntry, num_classes: int | None = None, *, columns: Path | None = None
+    ) -> None:
+        """Open the index; `num_classes` bounds its labels, `columns` is the file of columns beside it.
+
+        Raises `ShardError` when the index doesn't fit `dataset.json`.
+        """
         self.folder = folder
         self.name = entry.name
         limits = IndexLimits(num_classes=num_classes, shards=frozenset(shard.file for shard in entry.shards))
@@ -50,6 +58,9 @@ class Split:
                 f"rebuild the index with `imgdata index {folder}`"
             )
         self._files: FilePool | None = None
+        members = self._fields_table if self.index.has_json else None
+        self.columns = Columns(self.index, columns, None if columns is not None else members)
+        """The samples' columns: those of the index, and the fields of the `json` members."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": None}
@@ -162,6 +173,10 @@ class Split:
             raise ShardError(f"{self._path(i)}: {row.key} at byte {row.offset} differs from the index; check the copy")
         return data
 
+    def _fields_table(self) -> pa.Table:
+        """Return the fields of all `json` members, which are read where no earlier process has done so."""
+        return kept_in_cache(self.index, lambda: fields_table(self.fields(i) for i in range(len(self))))
+
     def _row(self, position: SupportsIndex) -> int:
         i = operator.index(position)
         if not -len(self) <= i < len(self):
@@ -200,8 +215,15 @@ class Dataset(Mapping[str, Split]):
         """Open every split's index. Raises `ShardError`."""
         self.folder = folder
         self.manifest = manifest
+        files = {entry.name: columns_file(entry.index) for entry in manifest.splits}
         self.splits: dict[str, Split] = {
-            entry.name: Split(folder, entry, len(manifest.classes)) for entry in manifest.splits
+            entry.name: Split(
+                folder,
+                entry,
+                len(manifest.classes),
+                columns=folder.local(files[entry.name]) if files[entry.name] in manifest.files else None,
+            )
+            for entry in manifest.splits
         }
 
     @property

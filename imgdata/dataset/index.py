@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from imgdata.arrow import numbers
+from imgdata.arrow import number_array, numbers
 from imgdata.dataset.index_checks import NO_LIMITS, IndexLimits, column_fault
 from imgdata.errors import ShardError
 from imgdata.storage.atomic import whole_file
@@ -271,6 +271,10 @@ class Index:
         """Return the row at `position`, counted from 0."""
         self.load(IndexRow._fields)
         return IndexRow(*(self._columns[name][position].as_py() for name in IndexRow._fields))
+
+    def keys(self, position_N: NDArray[np.int64]) -> list[str]:
+        """Return the keys of samples."""
+        return [str(key) for key in self.column("key").take(number_array(position_N)).to_pylist()]
 
     def find(self, key: str) -> int:
         """Return the position of the first sample with `key`; -1 when there is none."""

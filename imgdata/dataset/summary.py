@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,8 @@ class SplitSummary:
     """Restart interval in MCUs -> samples, of crop-ready images; empty where there are none."""
     balance: Balance | None
     """Imbalance of the classes; None when nothing is labelled."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Type of each further column, such as `number` or `text`; empty for datasets without a file of columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +151,7 @@ def summarise_split(split: Split, num_bytes: int, num_classes: int) -> SplitSumm
         rotated=int((index.orientation_N > 1).sum()),
         crop_ready=_restart_intervals(index),
         balance=balance(counts_C.tolist()),
+        columns=split.columns.types if split.columns.are_stored else {},
     )
 
 
@@ -247,6 +250,8 @@ def _split_lines(split: SplitSummary) -> Iterator[str]:
         yield f"  crop-ready  {ready:,} of {split.samples:,}; MCUs between restart markers: {intervals}"
     if split.unlabelled:
         yield f"  without a label  {split.unlabelled:,}"
+    if split.columns:
+        yield f"  columns  {', '.join(f'{name} ({kind})' for name, kind in split.columns.items())}"
     if split.balance:
         even = split.balance
         empty = f"{even.empty_classes:,} {'classes are' if even.empty_classes > 1 else 'class is'} empty"

@@ -15,6 +15,7 @@ from imgdata.backends.postprocess import soft_labels
 from imgdata.backends.protocol import Backend, PendingBatch
 from imgdata.errors import ImageError, ImgdataError
 from imgdata.loader.bad_images import BadImages
+from imgdata.loader.columns import BatchColumns
 from imgdata.loader.delivery import Engine
 from imgdata.loader.planner import ATTEMPTS, Draft, Planner
 from imgdata.sample import Batch
@@ -54,11 +55,13 @@ class Batches(Iterator[Batch]):
         bad: BadImages,
         on_bad: OnBad,
         prefetch: int,
+        columns: BatchColumns,
         soft_classes: int | None,
     ) -> None:
         """Prepare the epoch; `soft_classes` is the number of classes where labels are soft, None where they are not."""
         self._cursor, self._planner, self._engine, self._bad = cursor, planner, engine, bad
         self._on_bad, self._prefetch, self._soft_classes = on_bad, prefetch, soft_classes
+        self._columns = columns
         self._total = planner.order.batches_left(cursor.samples)
         self._ahead: deque[_Ahead] = deque()
         self._pid = os.getpid()
@@ -162,6 +165,8 @@ class Batches(Iterator[Batch]):
             labels=labels,
             positions=torch.from_numpy(draft.position_N),
             valid=torch.from_numpy(draft.valid_N),
+            columns=self._columns.of(draft.position_N),
+            read_keys=self._planner.index.keys,
         )
 
     def _note(self, draft: Draft, failed: Mapping[int, ImageError]) -> None:

@@ -101,6 +101,16 @@ class Engine:
             images = images.to(torch.bfloat16)
         return images, labels
 
+    def moved(self, values: "torch.Tensor") -> "torch.Tensor":
+        """Return values of a batch on the loader's device."""
+        if not self._options.on_gpu:
+            return values.to(self._options.device)
+        import torch
+
+        # What is pinned takes memory of the current device.
+        with torch.cuda.device(self._options.device):
+            return values.pin_memory().to(self._options.device, non_blocking=True)
+
     def _moved(self, images: "torch.Tensor", labels: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
         if not self._options.on_gpu:
             # Waits for the copy: the memory that it is made of is soon filled anew.

@@ -1,7 +1,7 @@
 """A dataset, a recipe -> batches for training and evaluation, in an order that is exact and can be resumed."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +12,7 @@ from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
 from imgdata.loader.bad_images import BadImage, BadImages
 from imgdata.loader.batches import Batches, Cursor
+from imgdata.loader.columns import BatchColumns
 from imgdata.loader.delivery import Engine
 from imgdata.loader.opened import open_source
 from imgdata.loader.planner import Planner
@@ -62,6 +63,7 @@ class Loader:
         window_shards: int = 16,
         on_bad: OnBad | None = None,
         exact: bool = False,
+        columns: Sequence[str] = (),
         dali_options: Mapping[str, object] | None = None,
     ) -> None:
         """Open the dataset. Raises `OptionError`, `ShardError`; warns with `ShuffleWarning`.
@@ -92,6 +94,8 @@ class Loader:
                 training), it is black with `valid` false (`skip`, in evaluation), or an `ImageError` (`raise`).
             exact: Decode and resize by Pillow, the whole picture: the pixels of torchvision's operators on PIL images,
                 bit for bit, for evaluations that must agree with others'. Two to three times as slow.
+            columns: Names of columns of the dataset, such as `["caption", "weight"]`, for `batch.columns`: fields of
+                the `json` members, and the index's `key`, `source`, `width`, `height` and others.
             dali_options: For the DALI backend: `hw_decoder_load`, `depth`, `crop_decode`, `preallocate`.
         """
         options = LoaderOptions(
@@ -109,6 +113,7 @@ class Loader:
             window_shards=window_shards,
             on_bad=or_default(on_bad),
             exact=exact,
+            columns=tuple(columns) if not isinstance(columns, str) else (columns,),
             dali_options=dali_options or {},
         )
         self._open(source, options, split=split, view=view, rank=rank, world_size=world_size)
@@ -164,6 +169,8 @@ class Loader:
             raise OptionError("a recipe that mixes samples must have labels for all, got some without; use a view")
         if options.training:
             check_shuffle(opened.view, order)
+        opened.split.columns.check(options.columns)
+        self._columns = opened.split.columns
         self._bad = BadImages(opened.split, opened.max_pixels)
         self._engine = Engine(opened, options)
         # Where the next iterator begins: set or loaded, or None when the newest one decides.
@@ -188,6 +195,7 @@ class Loader:
             bad=self._bad,
             on_bad=self._options.on_bad,
             prefetch=self._options.prefetch,
+            columns=BatchColumns(self._columns, self._options.columns, self._engine),
             soft_classes=len(self.classes) if self._options.mixes else None,
         )
 

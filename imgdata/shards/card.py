@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 
+from imgdata.dataset.columns import columns_file
 from imgdata.dataset.manifest import Manifest, ShardRecord, SplitEntry
 from imgdata.shards.wording import counted
 
@@ -244,6 +245,7 @@ def _files(manifest: Manifest) -> str:
             + (" and `json`" if manifest.has_json else "")
             + ".",
             f"- {indices}: the index, one row per sample (shard, offset, size, label, width, height, hash, source).",
+            *_columns_line(manifest),
             "- `.idx`: NVIDIA DALI's index of each shard. `_info.json`: timm. `.wids.json`: webdataset's indexed form.",
             f"- `dataset.json`: classes, splits, options and the {_hashes(manifest)}.",
             *(["- `croissant.json`: Croissant metadata."] if manifest.has_sha256 else []),
@@ -259,6 +261,15 @@ def _hashes(manifest: Manifest) -> str:
         return "sha256 of every file"
     kinds = sorted({shard.hash for split in manifest.splits for shard in split.shards} - {"none"})
     return "sha256 of every file but the shards" + (f", and the {' or '.join(kinds)} of those" if kinds else "")
+
+
+def _columns_line(manifest: Manifest) -> list[str]:
+    """Return the line on the files of columns, where there are any."""
+    files = [columns_file(split.index) for split in manifest.splits if columns_file(split.index) in manifest.files]
+    if not files:
+        return []
+    names = ", ".join(f"`{_code(name)}`" for name in files)
+    return [f"- {names}: the fields of the `json` (and `txt`) members as typed columns, one row per sample."]
 
 
 def _names(split: SplitEntry) -> str:

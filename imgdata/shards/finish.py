@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from imgdata.arrow import column_array
+from imgdata.arrow import column_array, number_array
+from imgdata.dataset.fields import fields_table
 from imgdata.dataset.manifest import Manifest
 from imgdata.errors import SourceError
 from imgdata.images.encode import extension_of
@@ -19,6 +21,7 @@ from imgdata.shards.job_folder import REJECTS, REPAIRS, JobFolder
 from imgdata.shards.plan import Plan, shard_file
 from imgdata.shards.record import Reject, Repair, ShardReport, read_rows
 from imgdata.shards.sidecars import ShardRecord, SplitRecord, write_sidecars
+from imgdata.sources.listing import Listing
 from imgdata.storage.atomic import output_error, sync_folder, write_atomic
 from imgdata.tar.archive import members
 
@@ -56,6 +59,7 @@ def finish(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], identity:
                     for report, file in zip(kept, files, strict=True)
                 ),
                 table=pa.concat_tables(tables).unify_dictionaries(),
+                columns=_columns(plan.listing, split.row_N, tables),
             )
         )
     rejects = [reject for report in reports for reject in report.rejects]
@@ -131,6 +135,18 @@ def _rows(out: Path, recorded: str, file: str) -> pa.Table:
     position = table.schema.get_field_index("shard")
     column = column_array([file] * len(table), table.schema.field(position).type)
     return table.set_column(position, table.schema.field(position), column)
+
+
+def _columns(listing: Listing, row_N: NDArray[np.int64], tables: Sequence[pa.Table]) -> pa.Table | None:
+    """Return the fields of a split's samples, in the order of its index; `row_N` are its rows in the listing."""
+    if listing.fields_N is None:
+        return None
+    row_of_split = number_array(row_N)
+    keys = pa.concat_tables([table.select(["key"]) for table in tables])["key"]
+    # Keys are unique in a dataset; rejected images have none here.
+    place = pc.index_in(keys, value_set=listing.key_N.take(row_of_split).combine_chunks())
+    texts = listing.fields_N.take(row_of_split).take(place)
+    return fields_table(json.loads(text) if text else {} for chunk in texts.chunks for text in chunk.to_pylist())
 
 
 def _write_lines(path: Path, rows: Iterable[Reject | Repair]) -> None:

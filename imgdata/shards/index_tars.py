@@ -15,12 +15,13 @@ from imgdata import native
 from imgdata.arrow import column_array, number_array, numbers
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
+from imgdata.dataset.fields import fields_table, join_tables
 from imgdata.dataset.index import index_schema
 from imgdata.dataset.manifest import HASH_KINDS, HashKind, Manifest
 from imgdata.errors import ImageError, OptionError, ShardError
 from imgdata.images.info import UNKNOWN
 from imgdata.images.probe import probe
-from imgdata.sample import ClassName
+from imgdata.sample import ClassName, fields_of
 from imgdata.shards.hashing import file_hash
 from imgdata.shards.job_folder import REJECTS, REPAIRS
 from imgdata.shards.kept_sources import _with_column, keep_sources
@@ -41,7 +42,7 @@ from imgdata.storage.local_paths import local_path
 from imgdata.storage.reading import parse_json
 from imgdata.tar.archive import open_tar, read_member
 from imgdata.tar.keys import duplicate_positions
-from imgdata.tar.labels import LabelReader, choose_label_source
+from imgdata.tar.labels import MAX_TEXT_BYTES, LabelReader, choose_label_source
 from imgdata.tar.samples import (
     TarContents,
     TarSample,
@@ -65,6 +66,10 @@ class _Scan:
     extensions: Counter[str]
     several: Counter[tuple[str, ...]]
     """Extensions of the images of samples that have several."""
+    columns: pa.Table
+    """The samples' fields, of `json` and `txt` members."""
+    bad_json: int
+    """`json` members that are no JSON."""
     contents: TarContents
     """Counts of everything else in the tar, without its samples."""
     bad: int
@@ -83,6 +88,8 @@ class _Rows:
     members: list[list[DaliMember]] = field(default_factory=list)
     extensions: Counter[str] = field(default_factory=Counter)
     several: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    fields: list[dict[str, object]] = field(default_factory=list)
+    bad_json: int = 0
     bad: int = 0
     first_bad: str = ""
 
@@ -120,11 +127,24 @@ class _Rows:
         )
         for column, value in zip(self.columns.values(), row, strict=True):
             column.append(value)
+        self.fields.append(self._fields(sample, fields, descriptor))
         self.members.append([(ext, member.offset, member.size, member.name) for ext, member in sample.members.items()])
         self.extensions[extension] += 1
         images = tuple(ext for ext in sample.members if is_image(ext))
         if len(images) > 1:
             self.several[images] += 1
+
+    def _fields(self, sample: TarSample, data: bytes, descriptor: int) -> dict[str, object]:
+        """Return the fields of a sample's `json` member, and its `txt` member as `txt`."""
+        try:
+            fields = dict(fields_of(parse_json(data))) if data else {}
+        except ValueError:
+            self.bad_json += 1
+            fields = {}
+        if "txt" in sample.members:
+            text = read_member(descriptor, sample.members["txt"], self.tar, MAX_TEXT_BYTES)
+            fields.setdefault("txt", text.decode("utf-8", "replace"))
+        return fields
 
     def table(self) -> pa.Table:
         """Return the columns as a table of `index_schema`."""
@@ -233,6 +253,8 @@ def _scan(tar: Path, image_ext: tuple[str, ...], source: str, hash: HashKind) ->
         labels=rows.labels,
         extensions=rows.extensions,
         several=Counter() if image_ext else rows.several,
+        columns=fields_table(rows.fields),
+        bad_json=rows.bad_json,
         contents=replace(contents, samples=[]),
         bad=rows.bad,
         first_bad=rows.first_bad,
@@ -288,6 +310,7 @@ def _write(
                 index_file=f"{name}-{split}.index.parquet",
                 shards=tuple(scans[i].record for i in of_split),
                 table=pa.concat_tables([tables[i].select(names) for i in of_split]),
+                columns=_columns([scans[i] for i in of_split], label_source),
             )
         )
     extensions: Counter[str] = sum((scan.extensions for scan in scans), Counter())
@@ -330,6 +353,12 @@ def _write(
     write_sidecars(folder, facts, splits, lists=(REJECTS, REPAIRS) if own else (), before=manifest)
 
 
+def _columns(scans: Sequence[_Scan], label_source: str) -> pa.Table:
+    """Return the fields of a split's tars; a `txt` member that is the label is none."""
+    table = join_tables([scan.columns for scan in scans], [len(scan.table) for scan in scans])
+    return table.drop_columns("txt") if label_source == "txt" and "txt" in table.column_names else table
+
+
 def _is_own(manifest: Manifest) -> bool:
     """Return whether `imgdata shard` wrote the tars."""
     return manifest.source.get("kind") != "index"
@@ -362,6 +391,11 @@ def _warnings(scans: Sequence[_Scan], splits: Sequence[SplitRecord]) -> list[str
         warnings.append(
             f"{bad} images can't be recognised (format 'unknown' in the index), the first is "
             f"{first.record.file}, {first.first_bad}; `imgdata verify --deep` lists all"
+        )
+    bad_json = sum(scan.bad_json for scan in scans)
+    if bad_json:
+        warnings.append(
+            f"{bad_json} json members are no JSON, and their samples have no columns; `imgdata verify` them"
         )
     for split in splits:
         keys = [str(key) for key in split.table["key"].to_pylist()]

@@ -395,6 +395,10 @@ def _all_files(name: str, splits: list[str], shards: list[str]) -> list[str]:
     """Return every file of a dataset, the manifest first: without `dataset.json` the folder is no finished dataset."""
     return [
         *_SIDECARS,
-        *(f"{name}-{split}{suffix}" for split in splits for suffix in (".index.parquet", ".wids.json")),
+        *(
+            f"{name}-{split}{suffix}"
+            for split in splits
+            for suffix in (".index.parquet", ".columns.parquet", ".wids.json")
+        ),
         *(file for tar in shards for file in (tar, dali_index_path(Path(tar)).name)),
     ]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from imgdata.dataset.columns import columns_file, write_columns
 from imgdata.dataset.index import write_index
 from imgdata.dataset.manifest import MANIFEST, Manifest, ShardRecord, SplitEntry, json_bytes
 from imgdata.errors import ShardError
@@ -45,6 +46,8 @@ class SplitRecord:
     shards: tuple[ShardRecord, ...]
     table: pa.Table
     """The rows of the index, in the order of the shards."""
+    columns: pa.Table | None = None
+    """The samples' fields, as `fields_table` makes it, in the same order; None for no fields."""
 
 
 def write_sidecars(
@@ -63,12 +66,18 @@ def write_sidecars(
     fit the shards, `OutputError` when a file can't be written.
     """
     entries = []
+    lists = list(lists)
     for split in splits:
         expected = sum(shard.samples for shard in split.shards)
         if len(split.table) != expected:
             raise ShardError(f"split {split.name}: index must have {expected} rows, got {len(split.table)}")
         path = folder / split.index_file
         write_index(path, split.table)
+        if split.columns is not None and split.columns.num_columns:
+            if len(split.columns) != expected:
+                raise ShardError(f"split {split.name}: columns must have {expected} rows, got {len(split.columns)}")
+            lists.append(columns_file(split.index_file))
+            write_columns(folder / lists[-1], split.columns)
         entries.append(SplitEntry(split.name, split.index_file, file_sha256(path), tuple(split.shards)))
     manifest = dataclasses.replace(
         facts,

@@ -22,9 +22,9 @@ LABEL_FIELDS = ("label", "cls", "class", "class_id", "class_index", "target")
 
 _MAX_CLASS = 1_000_000
 _MAX_TEXT_LABEL_BYTES = 128
-_MAX_TEXT_BYTES = 16 * 2**20
+MAX_TEXT_BYTES = 16 * 2**20
 _MAX_BYTES = {"cls": 1024}
-"""Most bytes of members that are read as text or number, by extension; others have `_MAX_TEXT_BYTES`."""
+"""Most bytes of members that are read as text or number, by extension; others have `MAX_TEXT_BYTES`."""
 _MANY_CLASSES = 65_536
 """More classes than this, and than there are samples, are no class indices."""
 _NO_LABEL = -1
@@ -275,4 +275,4 @@ def _json_object(sample: TarSample, descriptor: int, tar: Path) -> dict[str, obj
 
 
 def _read(sample: TarSample, extension: str, descriptor: int, tar: Path) -> bytes:
-    return read_member(descriptor, sample.members[extension], tar, _MAX_BYTES.get(extension, _MAX_TEXT_BYTES))
+    return read_member(descriptor, sample.members[extension], tar, _MAX_BYTES.get(extension, MAX_TEXT_BYTES))

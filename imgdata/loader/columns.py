@@ -1,0 +1,38 @@
+"""Positions of a batch -> the columns that were asked for, as tensors and lists."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgdata.dataset.columns import Columns
+from imgdata.loader.delivery import Engine
+
+if TYPE_CHECKING:
+    import torch
+
+
+class BatchColumns:
+    """The columns of a loader's batches."""
+
+    def __init__(self, columns: Columns, names: Sequence[str], engine: Engine) -> None:
+        self._columns, self._names, self._engine = columns, names, engine
+
+    def of(self, position_N: NDArray[np.int64]) -> "Mapping[str, torch.Tensor | list[Any]]":
+        """Return the columns of samples by name, as `Batch.columns` has them. Raises `ShardError`."""
+        if not self._names:
+            return {}
+        return {name: self._values(self._columns.values(name, position_N)) for name in self._names}
+
+    def _values(self, values: NDArray[Any] | list[Any]) -> "torch.Tensor | list[Any]":
+        if isinstance(values, np.ndarray):
+            return self._engine.moved(_tensor(values))
+        return [_tensor(value) if isinstance(value, np.ndarray) else value for value in values]
+
+
+def _tensor(values: NDArray[Any]) -> "torch.Tensor":
+    """Return a copy of numbers as a tensor: losses compute in float32, and Apple's GPUs have no float64."""
+    import torch
+
+    return torch.from_numpy(values.astype(np.float32) if values.dtype == np.float64 else values.copy())
