@@ -111,6 +111,7 @@ gpu: ## test and measure all that needs a GPU, in eight minutes; PYTHON=python3:
 gate: $(READY) ## compare what the decoder and the order cost with benchmarks/baseline.json
 	@$(BIN)/python -m benchmarks.gate
 
+# On Debian first: apt install g++ pkg-config libopencv-dev libturbojpeg0-dev (FFCV), libavdevice59 (SPDL).
 bench-peers: .venv-peers/.ready ## install other writers and loaders, which the benchmarks then run as well (9 GB)
 
 .venv-peers/.ready: benchmarks/peers.txt benchmarks/peers-constraints.txt

@@ -86,6 +86,24 @@ def _pillow(crops, decode):
     ]
 
 
+def test_torchcodec_and_torchvisions_resize(stage, crops):
+    decoders = pytest.importorskip("torchcodec.decoders", exc_type=ImportError)
+    torch = pytest.importorskip("torch")
+    from torchvision.transforms.v2 import functional
+
+    def make() -> None:
+        for picture, (left, top, width, height) in zip(crops.pictures, crops.params.box_N4.tolist(), strict=True):
+            image_CHW = decoders.decode_jpeg(picture, mode="RGB")
+            functional.resized_crop(image_CHW, top, left, height, width, [SIDE, SIDE], antialias=True)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        stage("TorchCodec, torchvision's resize", make, images=PICTURES, num_bytes=crops.num_bytes)
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize(
     ("name", "decode"),
     [

@@ -8,6 +8,7 @@
 """
 
 import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
@@ -22,6 +23,8 @@ _MIN_SHARDS = 8
 """Loaders give whole shards to their workers, and mix better among several."""
 _WRITERS = {"mds": "MDS", "litdata": "LitData", "array_record": "ArrayRecord", "tfrecord": "TFRecord"}
 _WRITERS["parquet"] = "HF parquet"
+_WRITTEN_HERE = ("parquet",)
+"""Layouts whose writer is in our own environment: Streaming keeps Hugging Face's packages at old versions."""
 
 
 def build(folder: Path, images: int, layouts: set[str]) -> None:
@@ -59,7 +62,8 @@ def _write(layout: str, source: Path, out: Path) -> None:
 
 def _write_by_peer(layout: str, source: Path, out: Path) -> None:
     module = ["benchmarks.loader_peers.ffcv_loader"] if layout == "beton" else ["benchmarks.writers", _WRITERS[layout]]
-    command = [str(PEERS_PYTHON), "-m", *module, str(source), str(out)]
+    python = sys.executable if layout in _WRITTEN_HERE else str(PEERS_PYTHON)
+    command = [python, "-m", *module, str(source), str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     last = done.stderr.rstrip().rpartition("\n")[2]
     if done.returncode and last.startswith(("ModuleNotFoundError: ", "ImportError: ")):

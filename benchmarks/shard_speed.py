@@ -21,7 +21,7 @@ from benchmarks.processes import run_json
 from benchmarks.report import ROOT, machine, save
 
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
-NEEDS_PEERS = ("ArrayRecord", "TFRecord", "MDS", "LitData", "HF parquet", "FFCV")
+NEEDS_PEERS = ("ArrayRecord", "TFRecord", "MDS", "LitData", "FFCV")
 """Writers that live in the peers' own environment; left out where `make bench-peers` was not run."""
 
 GROUPS = {

@@ -1,6 +1,7 @@
 """FFCV: images written into its own format as the JPEGs they are; whole decode and OpenCV's area filter."""
 
 import io
+import multiprocessing
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ def write(source: Path, out: Path, workers: int = 1) -> None:
     out.mkdir(parents=True)
     fields = {"image": _stored_jpeg()(), "label": IntField()}
     DatasetWriter(str(out / "train.beton"), fields, num_workers=workers).from_indexed_dataset(_Files(source))
+    # It doesn't wait for its processes, and the processor time of those that nobody waited for is not counted.
+    for process in multiprocessing.active_children():
+        process.join()
 
 
 def open_loader(task: Task) -> Batches:

@@ -78,6 +78,12 @@ PEERS = {
             layout="folders",
         ),
         Peer(
+            name="TorchCodec + torchvision v2",
+            place="torch_loaders:torchcodec",
+            package="torchcodec",
+            layout="folders",
+        ),
+        Peer(
             name="torchvision v2 (Pillow)",
             place="torch_loaders:torchvision_pil",
             package="torchvision",
@@ -94,7 +100,7 @@ PEERS = {
         Peer(name="timm (Pillow-SIMD)", place="torch_loaders:timm", package="timm", layout="folders", simd=True),
         Peer(name="webdataset", place="torch_loaders:webdataset", package="webdataset", layout="shards"),
         Peer(name="DALI", place="dali:open_loader", package="nvidia-dali-cuda120", layout="folders"),
-        Peer(name="HF datasets", place="torch_loaders:hugging_face", package="datasets", layout="parquet", peers=True),
+        Peer(name="HF datasets", place="torch_loaders:hugging_face", package="datasets", layout="parquet"),
         Peer(
             name="Streaming",
             place="torch_loaders:streaming",

@@ -1,4 +1,4 @@
-"""Loaders that are a dataset for PyTorch's `DataLoader`: torchvision, timm, webdataset, HF, Streaming, LitData."""
+"""Datasets for PyTorch's `DataLoader`: torchvision, TorchCodec, timm, webdataset, HF, Streaming, LitData."""
 
 from typing import Any
 
@@ -13,6 +13,22 @@ def torchvision_tensors(task: Task) -> Batches:
 
     transform = tensor_transform(task)
     dataset = ImageFolder(task.data / "folders", transform, loader=lambda path: Path(path).read_bytes())
+    return data_loader(task, dataset, shuffle=True)
+
+
+def torchcodec(task: Task) -> Batches:
+    """`ImageFolder` that reads bytes; TorchCodec's `decode_jpeg`, then all operators on uint8 tensors."""
+    from pathlib import Path
+
+    from torchcodec.decoders import decode_jpeg
+    from torchvision.datasets import ImageFolder
+
+    augment = torchvision_v2(task)
+    dataset = ImageFolder(
+        task.data / "folders",
+        lambda data: augment(decode_jpeg(data, mode="RGB")),
+        loader=lambda path: Path(path).read_bytes(),
+    )
     return data_loader(task, dataset, shuffle=True)
 
 

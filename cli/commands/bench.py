@@ -38,7 +38,7 @@ from ..options.common import RECIPE_HELP, dataset_argument, json_option, quiet_o
     default="",
     metavar="NAMES",
     help="Other loaders: torchvision, torchvision-pil, torchvision-batched, torchcodec, webdataset, dali, dali-fused, "
-    "with commas.",
+    "with commas; or all that can run here.",
 )
 @click.option("--all-gpus", is_flag=True, help="Measure a process on every GPU at the same time.")
 @click.option("--markdown", is_flag=True, help="Print Markdown, for an issue.")
@@ -54,11 +54,12 @@ def command(dataset: Path, compare: str, markdown: bool, quiet: bool, as_json: b
       imgdata bench out/ --recipe cifar_train --backend resident --seconds 5
     """  # noqa: D301
     from imgdata.measure.bench import BenchOptions, bench
+    from imgdata.measure.bench.peers import ALL
     from imgdata.measure.bench.result import as_markdown, bench_parts
 
     from ..display.console import Counting, screen
 
-    names = tuple(name.strip() for name in compare.split(",") if name.strip())
+    names = ALL if compare.strip() == "all" else tuple(name.strip() for name in compare.split(",") if name.strip())
     options = BenchOptions(compare=names, **settings)
     with Counting("measuring", "runs", quiet=quiet) as counting:
         result = bench(dataset, options, progress=counting.progress)

@@ -93,6 +93,15 @@ def test_the_resident_backend_reads_no_bytes_and_says_so(one_size):
     assert result["dataset"]["batches_per_epoch"] == 3
 
 
+def test_all_names_every_other_loader_and_says_why_one_is_left_out(images, monkeypatch):
+    for name, peer in PEERS.items():
+        refused = dataclasses.replace(peer, refuses=lambda *_, name=name: f"{name} is not for this machine")
+        monkeypatch.setitem(PEERS, name, refused)
+    result = json.loads(quick(images, "--compare", "all", "--json").stdout)
+    assert result["peers"] == []
+    assert set(result["left_out"]) == set(PEERS) - {"dali-fused"}
+
+
 @pytest.mark.gpu
 def test_a_gpu_has_its_memory_and_its_own_time(images):
     # The decoder of `dali-fused` ends its process on some GPUs, and TorchCodec may be missing.

@@ -168,7 +168,7 @@ def test_an_old_torchcodec_names_the_version_that_it_must_be(images, torchcodec)
 
 @pytest.mark.parametrize("peer", ["torchvision-batched", "torchcodec"])
 def test_an_apple_gpu_is_refused(monkeypatch, torchcodec, peer):
-    monkeypatch.setattr("imgdata.measure.bench.peers.find_spec", lambda name: "here")
+    monkeypatch.setattr("imgdata.measure.torch_codec.is_installed", lambda: True)
     assert "NVIDIA's GPUs" in PEERS[peer].refuses(EVALUATION, "uint8", "mps")
     assert PEERS[peer].refuses(EVALUATION, "uint8", "cpu") is None
 
@@ -181,7 +181,7 @@ def test_the_real_torchcodec_makes_the_batches_that_were_asked_for(images):
 
 def test_without_torchcodec_the_others_are_measured(monkeypatch, images):
     monkeypatch.setitem(sys.modules, "torchcodec", None)
-    monkeypatch.setattr("imgdata.measure.bench.peers.find_spec", lambda name: None if name == "torchcodec" else "here")
+    monkeypatch.setattr("imgdata.measure.torch_codec.is_installed", lambda: False)
     result = bench(images, BenchOptions(**QUICK, backend="cpu", compare=("torchvision-batched", "torchcodec")))
     assert [peer.name for peer in result.peers] == ["torchvision-batched"]
     assert result.peers[0].cpu_ms_per_image > 0

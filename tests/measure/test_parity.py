@@ -16,15 +16,18 @@ from PIL import Image
 from imgdata import native, recipes
 from imgdata.augment.policies import OPS
 from imgdata.backends.registry import kind_named
-from imgdata.errors import OptionError, SourceError
+from imgdata.errors import MissingExtraError, OptionError, SourceError
+from imgdata.measure import torch_codec
 from imgdata.measure.parity.by_backend import by_backend
+from imgdata.measure.parity.by_torchcodec import by_torchcodec
 from imgdata.measure.parity.cases import operator_cases, recipe_cases
 from imgdata.measure.parity.executors import by_pillow
 from imgdata.measure.parity.parity import difference, parity
 from imgdata.measure.parity.pictures import load_pictures
-from support.pictures import encode, jpeg, photo, photo_file, png16, rgba
+from support.pictures import encode, exif, jpeg, photo, photo_file, png16, rgba
 from support.tars import dataset
 
+needs_torchcodec = pytest.mark.skipif(not torch_codec.is_installed(), reason="TorchCodec is not installed")
 EXACT = {"mean": 0.0, "within_1": 1.0, "max": 0.0}
 
 
@@ -225,7 +228,8 @@ def test_the_command_prints_a_table(photos):
     assert lines[-1].strip() == "3 images, differences in steps of 255"
 
 
-def test_all_backends_have_a_line_where_the_recipe_is_for_them(photos):
+def test_all_backends_have_a_line_where_the_recipe_is_for_them(photos, monkeypatch):
+    monkeypatch.setattr("imgdata.measure.torch_codec.is_installed", lambda: False)
     names = ["pillow", *["native"] * native.AVAILABLE, "resident", *["dali"] * (find_spec("nvidia.dali") is not None)]
     of_crops = [name for name in names if name != "resident"]
     for recipe, wanted in (
@@ -236,6 +240,31 @@ def test_all_backends_have_a_line_where_the_recipe_is_for_them(photos):
         rows = [row for row in json.loads(output)["rows"] if not row["operator"].startswith("+")]
         assert [row["backend"] for row in rows] == wanted
         assert all(row["pil"]["mean"] < 0.6 for row in rows)
+
+
+@needs_torchcodec
+def test_with_torchcodec_pixels_are_torchvisions_on_tensors(photos):
+    output = run(photos, "--recipe", "imagenet_train", "--size", "48", "--all-backends", "--json").stdout
+    [crop, flipped, normalized] = [row for row in json.loads(output)["rows"] if row["backend"] == "torchcodec"]
+    assert crop["tensor"] == flipped["tensor"] == EXACT
+    assert normalized["tensor"]["max"] < 1e-3
+    assert crop["pil"]["mean"] < 0.6
+
+
+@needs_torchcodec
+def test_what_torchcodec_would_turn_or_does_not_know_is_decoded_by_pillow(tmp_path):
+    turned, bmp = jpeg(exif=exif(6)), encode(photo(), "BMP")
+    (tmp_path / "turned.jpg").write_bytes(turned)
+    (tmp_path / "a.bmp").write_bytes(bmp)
+    result = compared(tmp_path, operator_cases(32)[:3], backends={"torchcodec": by_torchcodec})
+    assert result.images == 2
+    assert [dataclasses.asdict(row.tensor) for row in result.rows] == [EXACT] * 3
+
+
+def test_without_torchcodec_its_way_names_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    with pytest.raises(MissingExtraError, match="torchcodec is not installed: pip install"):
+        by_torchcodec([], None, None)
 
 
 def test_the_command_prints_json_and_names_what_it_left_out(tmp_path):

@@ -20,6 +20,7 @@ from PIL import Image
 
 import imgdata.dataset
 from imgdata.errors import ImgdataError
+from imgdata.measure import torch_codec
 from imgdata.measure.bench.job import Job
 from imgdata.measure.bench.opened import Opened
 from imgdata.measure.bench.peers import MOST_AT_ONCE
@@ -45,21 +46,13 @@ def torchvision(job: Job) -> Opened:
 
 def torchcodec(job: Job) -> Opened:
     """Open a loader that decodes by TorchCodec's `decode_jpeg`. Raises `ImgdataError` where it can't."""
-    import torchcodec
-
-    try:
-        from torchcodec.decoders import decode_jpeg
-    except ImportError as error:
-        raise ImgdataError(
-            f"torchcodec must be 0.16 or later, which has decode_jpeg, got {torchcodec.__version__}; "
-            "pip install --upgrade torchcodec"
-        ) from error
+    decoders, version = torch_codec.load()
 
     def decode(encoded: list[torch.Tensor]) -> list[torch.Tensor]:
-        images: list[torch.Tensor] = decode_jpeg(encoded, mode="RGB", device=job.options.device)
+        images: list[torch.Tensor] = decoders.decode_jpeg(encoded, mode="RGB", device=job.options.device)
         return images
 
-    return _opened(job, decode, torchcodec.__version__)
+    return _opened(job, decode, version)
 
 
 def _opened(job: Job, decode: Decode, version: str) -> Opened:

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 from imgdata.backends.dali.available import refusal as dali_refusal
 from imgdata.backends.options import DType
+from imgdata.measure import torch_codec
 from imgdata.recipes.ops import (
     CenterCrop,
     CutMix,
@@ -45,8 +46,8 @@ def _batched_refuses(recipe: Recipe, dtype: DType | None, device: str) -> str | 
 
 
 def _torchcodec_refuses(recipe: Recipe, dtype: DType | None, device: str) -> str | None:
-    if find_spec("torchcodec") is None:
-        return "torchcodec is not installed: pip install torchcodec, 0.16 or later, for the CUDA of PyTorch"
+    if not torch_codec.is_installed():
+        return torch_codec.MISSING
     return _batched_refuses(recipe, dtype, device)
 
 
@@ -151,3 +152,5 @@ PEERS = {
     )
 }
 """All that can be compared with, by name."""
+ALL = tuple(name for name in PEERS if name != "dali-fused")
+"""Names for a comparison with everything: without what differs from `dali` on a GPU alone, and ends some processes."""

@@ -17,8 +17,10 @@ from imgdata.errors import ImageError, SourceError
 from imgdata.images.decode import check, refuse_large
 from imgdata.images.pillow import open_image, pillow_errors
 from imgdata.images.probe import probe
+from imgdata.measure import torch_codec
 from imgdata.measure.parity import reference
 from imgdata.measure.parity.by_backend import by_backend
+from imgdata.measure.parity.by_torchcodec import by_torchcodec
 from imgdata.measure.parity.cases import Case
 from imgdata.measure.parity.executors import Executor, by_pillow
 from imgdata.measure.parity.pictures import Picture, Pictures
@@ -64,8 +66,9 @@ class Parity:
 
 
 def available(*, all_backends: bool = False) -> dict[str, Executor]:
-    """Return what can run here, by name: both ways of the reference backend; with `all_backends` every other kind.
+    """Return what can run here, by name: both ways of the reference backend; with `all_backends` all that there is.
 
+    That is every other kind, and TorchCodec with torchvision's operators on tensors, where it is installed.
     Kinds that decode once keep what they decode in the cache folder.
     """
     backends: dict[str, Executor] = {"pillow": by_pillow}
@@ -74,6 +77,8 @@ def available(*, all_backends: bool = False) -> dict[str, Executor]:
     for kind in registry.KINDS:
         if not kind.is_reference and all_backends and kind.missing("cpu") is None:
             backends[kind.name] = by_backend(kind)
+    if all_backends and torch_codec.is_installed():
+        backends["torchcodec"] = by_torchcodec
     return backends
 
 
