@@ -1,3 +1,0 @@
-from imgdata.extras import require_torch
-
-require_torch("a trained network")

@@ -50,6 +50,9 @@ def slice_jpeg(
     data: bytes, size: tuple[int, int], part: tuple[int, int, int, int], /
 ) -> tuple[bytes, int, int] | None: ...
 def same_coefficients(left: bytes, right: bytes, /) -> bool: ...
+def planes(
+    data: bytes, size: tuple[int, int], shrink: int, part: tuple[int, int, int, int], simd: int, own: bool, /
+) -> list[tuple[int, int, bytes]] | None: ...
 
 @final
 class Job:

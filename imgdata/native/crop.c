@@ -215,7 +215,7 @@ Outcome crop_jpeg(const uint8_t *data, size_t size, const Crop *crop, const Pict
                   (part.bottom > 0 ? part.bottom : 1) * shrink};
     part.right = part.right < crop->width ? part.right : crop->width;
     part.bottom = part.bottom < crop->height ? part.bottom : crop->height;
-    outcome = decode_planes(data, size, crop->width, crop->height, shrink, &part, &planes, scratch);
+    outcome = decode_planes(data, size, crop->width, crop->height, shrink, &part, simd, &planes, scratch);
     if (outcome == DONE)
         outcome = columns_make(columns, &planes, shrink, x, y, picture, &kernels, scratch);
     if (outcome == DONE)

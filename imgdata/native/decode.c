@@ -1,4 +1,6 @@
-/* JPEG bytes -> planes as they are stored, or a part of them: no upsampling, no colour conversion. */
+/* JPEG bytes -> planes as they are stored, or a part of them: no upsampling, no colour conversion. What baseline.c does not
+ * take is decoded by libjpeg. */
+#include "baseline.h"
 #include "planes.h"
 #include "slice.h"
 #include "turbo.h"
@@ -268,16 +270,25 @@ static Outcome decode_slice(const uint8_t *data, size_t size, int width, int hei
     return outcome;
 }
 
-Outcome decode_planes(const uint8_t *data, size_t size, int width, int height, int shrink, const Part *part,
-                      Planes *planes, Scratch *scratch)
+Outcome decode_by_libjpeg(const uint8_t *data, size_t size, int width, int height, int shrink, const Part *part,
+                          Planes *planes, Scratch *scratch)
 {
     Stream stream = {data, size, width, height, part == NULL};
     Outcome outcome = UNFIT;
 
-    if (part != NULL && !has_end(data, size))
-        return UNFIT;
     if (part != NULL)
         outcome = decode_slice(data, size, width, height, shrink, part, planes, scratch);
     /* What is wrong with a slice is for the whole file to show. */
     return outcome == UNFIT ? decode_stream(&stream, shrink, part, planes, scratch) : outcome;
+}
+
+Outcome decode_planes(const uint8_t *data, size_t size, int width, int height, int shrink, const Part *part, Simd simd,
+                      Planes *planes, Scratch *scratch)
+{
+    Outcome outcome;
+
+    if (part != NULL && !has_end(data, size))
+        return UNFIT;
+    outcome = decode_baseline(data, size, width, height, shrink, part, AS_LIBJPEG, simd, planes, scratch);
+    return outcome == UNFIT ? decode_by_libjpeg(data, size, width, height, shrink, part, planes, scratch) : outcome;
 }

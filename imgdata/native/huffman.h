@@ -3,45 +3,49 @@
 #define IMGDATA_HUFFMAN_H
 
 #include "planes.h"
-#include "turbo.h"
 
 #include <string.h>
 
-/* Bits of a lookup, for the first coefficient of a block (DC) and for the others (AC). Of 8 to 13 these were the
- * fastest, on 500x375 pixels of quality 96: tables grow out of the first cache, or more symbols are too long. */
-#define LOOKUP_DC 8
+/* Bits of a lookup: for the first coefficient of a block (DC), for the others (AC), and for others that are only passed
+ * over. With more, the tables of luma and chroma grow out of the first cache. */
+#define LOOKUP_DC 9
 #define LOOKUP_AC 11
-/* Lookups for which the 56 bits are enough that a refill gives at least: a code in it, and the number behind. */
-#define LOOKUPS_AT_ONCE 2
+#define LOOKUP_SKIP 12
+/* Added to the place of a coefficient behind the last one of a block. */
 #define BLOCK_END 128
+/* Added where bits are no code within a lookup: never where a block ends. */
+#define NO_SYMBOL 200
+/* Bits that a lookup takes at most: the last number may lie behind what was looked up. */
+#define MOST_BITS (LOOKUP_SKIP + 15)
 #define LIKELY(test) __builtin_expect((test), 1)
 
-/* The symbol that the next bits begin with: a code and the number behind it. `length` 0: the number is to be read from
- * the bits; then `value` is the code's byte, and `skip` the code's length, or 0 where even that is beyond the lookup. */
+/* A code's bits are compared with the first number of this length that is no code. */
 typedef struct {
-    int16_t value;
-    uint8_t skip;   /* coefficients up to the next one; BLOCK_END behind the last */
-    uint8_t length; /* bits */
-} Symbol;
-
-/* A value that no number within a lookup has: `next_value` is the code's length << 4 | the bits of the number. */
-#define NUMBER_BEHIND INT16_MIN
-
-/* A symbol and the one behind it, where both are within the lookup; else that repeats the first one's value in the same
- * place. `length` 0 as in a symbol, but only where the code is beyond the lookup. */
-typedef struct {
-    int16_t value, next_value;
-    uint8_t skip, next_skip;
-    uint8_t length, both; /* bits of the first, and of both */
-} Pair;
-
-typedef struct {
-    Symbol symbols[1 << LOOKUP_AC];
-    Pair pairs[1 << LOOKUP_AC]; /* for coefficients behind the first */
-    uint32_t limit[17];         /* of the codes of each length, at the upper end of 16 bits: the first that is none */
-    int offset[17];             /* from a code of this length to its place in `bytes` */
+    uint8_t given[16 + 256]; /* as in the file: how many codes have 1 to 16 bits, and their bytes */
+    int is_set;
+    uint32_t limit[17]; /* of the codes of each length, at the upper end of 16 bits: the first that is none */
+    int offset[17];     /* from a code of this length to its place in `bytes` */
     uint8_t bytes[256];
-} Table;
+} Codes;
+
+/* The number of a first coefficient. From the lowest bit on: 8 bits for the bits that it takes in all, 8 for those of the
+ * number that are added to the value, 16 for the value. 0: the code is beyond the lookup. */
+typedef struct {
+    Codes codes;
+    uint32_t numbers[1 << LOOKUP_DC];
+} DcTable;
+
+/* `pairs`: one or two coefficients. From the lowest byte on: the bits that they take in all; those of the last number that
+ * are added to the last value; how many places on the first one lies, and the second; two values of 16 bits. Where there is
+ * no second one, it is the first again. With NO_SYMBOL the code is beyond the lookup.
+ *
+ * `skips`: as many as a lookup has, the bits in the lower and the places in the upper byte. */
+typedef struct {
+    Codes codes;
+    int has_skips;
+    uint64_t pairs[1 << LOOKUP_AC];
+    uint16_t skips[1 << LOOKUP_SKIP];
+} AcTable;
 
 typedef struct {
     const uint8_t *next;
@@ -49,11 +53,15 @@ typedef struct {
     int count;     /* bits that are valid */
 } Reader;
 
-/* UNFIT for a table that is none. */
-Outcome set_table(Table *table, const JHUFF_TBL *from, int is_dc);
+/* `given`: as in the file. UNFIT for codes that libjpeg does not take. Nothing is done where the table is of the same ones. */
+Outcome dc_table_set(DcTable *table, const uint8_t *given);
+Outcome ac_table_set(AcTable *table, const uint8_t *given);
 
-/* What a lookup did not find; length 0 for bits that are no code. */
-Symbol long_symbol(Reader *reader, const Table *table, Symbol found, int is_dc);
+/* Fill in `skips`. */
+void ac_table_add_skips(AcTable *table);
+
+/* One symbol by its code alone: its byte, and behind it `reader`; -1 for bits that are no code. */
+int read_code(Reader *reader, const Codes *codes);
 
 static inline uint64_t eight_bytes(const uint8_t *from)
 {
@@ -80,7 +88,7 @@ static inline void drop(Reader *reader, int count)
     reader->count -= count;
 }
 
-/* The number that the next `size` bits stand for, 0 to 15 of them; as `extended`, without a branch. */
+/* The number that the next `size` bits stand for, 0 to 15 of them: T.81, figure F.12, without a branch. */
 static inline int number_at(uint64_t bits, int size)
 {
     int number = (int)(bits >> 1 >> (63 - size)), negative = (int)(bits >> 63) - 1;

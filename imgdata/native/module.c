@@ -3,6 +3,7 @@
 #include "crop_ready_face.h"
 #include "nearest.h"
 #include "planes.h"
+#include "planes_face.h"
 #include "resample.h"
 #include "thumbnail.h"
 #include "turbo.h"
@@ -66,8 +67,8 @@ static Outcome transcode(const uint8_t *data, size_t size, const Order *order, B
     Planes from = {0}, to = {0};
     int interval;
     Scratch scratch = scratch_begin();
-    Outcome outcome =
-        decode_planes(data, size, order->from_width, order->from_height, order->shrink, NULL, &from, &scratch);
+    Outcome outcome = decode_planes(data, size, order->from_width, order->from_height, order->shrink, NULL, order->simd,
+                                    &from, &scratch);
 
     if (outcome == DONE)
         outcome = resize_planes(&from, &to, order->width, order->height, order->quality <= 90 ? 2 : 1, order->simd,
@@ -314,7 +315,7 @@ static int fill(PyObject *module)
 #define TEXT_OF(macro) TEXT(macro)
     if (PyModule_AddStringConstant(module, "LIBJPEG_TURBO", TEXT_OF(LIBJPEG_TURBO_VERSION)) < 0)
         return -1;
-    if (crop_ready_add_functions(module) < 0)
+    if (crop_ready_add_functions(module) < 0 || planes_add_functions(module) < 0)
         return -1;
     return batch_add_types(module);
 }

@@ -3,6 +3,7 @@
 #define IMGDATA_PLANES_H
 
 #include "scratch.h"
+#include "simd.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -46,8 +47,12 @@ typedef struct {
  * up to the end marker.
  *
  * UNFIT for every other JPEG, for one whose header does not say `width` x `height`, and at any warning of libjpeg. */
-Outcome decode_planes(const uint8_t *data, size_t size, int width, int height, int shrink, const Part *part,
+Outcome decode_planes(const uint8_t *data, size_t size, int width, int height, int shrink, const Part *part, Simd simd,
                       Planes *planes, Scratch *scratch);
+
+/* The same by libjpeg alone, whether there is an end marker or not. */
+Outcome decode_by_libjpeg(const uint8_t *data, size_t size, int width, int height, int shrink, const Part *part,
+                          Planes *planes, Scratch *scratch);
 
 typedef struct {
     uint8_t *bytes; /* malloc'ed, the caller frees it */

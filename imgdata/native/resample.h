@@ -3,12 +3,7 @@
 #define IMGDATA_RESAMPLE_H
 
 #include "planes.h"
-
-/* How the sums are made; all give the same bytes. */
-typedef enum { SCALAR, SSE2, AVX2 } Simd;
-
-/* The fastest that this processor has. */
-Simd best_simd(void);
+#include "simd.h"
 
 /* Fill `to`, whose room and size are set, from `from`.
  *

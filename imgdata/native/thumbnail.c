@@ -1,6 +1,6 @@
 /* One scaled decode -> thumbnails and counts. */
 #include "thumbnail.h"
-#include "quick.h"
+#include "baseline.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -129,9 +129,9 @@ Outcome thumbnail_jpeg(const uint8_t *data, size_t size, int width, int height, 
     Outcome outcome = UNFIT;
 
     if (by_dct >= 4)
-        outcome = decode_quick(data, size, width, height, by_dct, &planes, scratch);
+        outcome = decode_baseline(data, size, width, height, by_dct, NULL, AS_LUMA, simd, &planes, scratch);
     if (outcome == UNFIT)
-        outcome = decode_planes(data, size, width, height, by_dct, NULL, &planes, scratch);
+        outcome = decode_planes(data, size, width, height, by_dct, NULL, simd, &planes, scratch);
     for (; by_dct < shrink && outcome == DONE; by_dct *= 2)
         halve(&planes.plane[0]);
     if (outcome == DONE)

@@ -63,7 +63,7 @@ static void transcode(const uint8_t *data, size_t size, int width, int height, i
     Planes planes = {0};
     Buffer out = {0};
 
-    if (decode_planes(data, size, width, height, shrink, NULL, &planes, &scratch) == DONE) {
+    if (decode_planes(data, size, width, height, shrink, NULL, best_simd(), &planes, &scratch) == DONE) {
         Plane small = {0};
         if (plane_alloc(&small, 20, 20, 20, 20, &scratch) == DONE)
             resample(&planes.plane[0], &small, planes.plane[0].width / 20.0, planes.plane[0].height / 20.0, best_simd(),

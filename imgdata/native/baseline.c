@@ -1,0 +1,366 @@
+/* Header -> tables -> coefficients of a few MCUs -> samples. Blocks outside of the part are only passed over; at a high
+ * quality nine tenths of libjpeg's time go into Huffman codes. */
+#include "baseline.h"
+#include "blocks.h"
+#include "coded.h"
+#include "header.h"
+#include "idct.h"
+#include "kept_tables.h"
+#include "slice.h"
+
+/* MCUs whose coefficients are held at once: they stay in the first cache, and have long left the processor's queue of
+ * writes when they are read. */
+#define MCUS_AT_ONCE 8
+/* Of 4:2:0. */
+#define MOST_BLOCKS (6 * MCUS_AT_ONCE)
+/* Blocks that are passed over from which on tables for that pay. */
+#define BLOCKS_TO_SKIP 1000
+/* libjpeg gives up where a first coefficient is beyond 32 bits: a row of MCUs adds no more than a quarter of that. */
+#define LARGEST_DC (1 << 30)
+
+typedef struct {
+    uint16_t quant[64];
+    const DcTable *dc;
+    const AcTable *ac;
+    int across, down; /* blocks in an MCU */
+    int side;         /* samples of a block's side: 1, 2, 4 or 8 */
+    int last_dc;
+} Component;
+
+/* MCUs: columns `left` to `right` - 1, rows `top` to `bottom` - 1. */
+typedef struct {
+    int left, top, right, bottom;
+} Range;
+
+typedef struct {
+    Header header;
+    Component components[3];
+    int columns, rows; /* MCUs */
+    int blocks;        /* of an MCU */
+    Range wanted;
+    Reader reader;
+    const uint8_t *start; /* coded bytes of a segment, without stuffed ones */
+    size_t length;
+    Planes *planes;
+    Simd simd;
+    int16_t *coefficients; /* MOST_BLOCKS, and one that is not used */
+    uint8_t *counts;       /* coefficients of each block */
+} Scan;
+
+/* --- Coefficients ---------------------------------------------------------------------------------------------- */
+
+/* `count` MCUs; their coefficients go to `scan->coefficients` if `stored`. 0 for what is no code. */
+INLINE int read_mcus_inline(Scan *scan, int count, int stored)
+{
+    const uint8_t *end = scan->start + scan->length + 8;
+    int16_t *block = scan->coefficients;
+    uint8_t *counts = scan->counts;
+    Reader reader = scan->reader;
+
+    for (int i = 0; i < count; i++)
+        for (int c = 0; c < scan->header.components; c++) {
+            Component *component = &scan->components[c];
+            int has_ac = stored && component->side > 1;
+            for (int b = 0; b < component->across * component->down; b++) {
+                int value, found;
+                if (reader.next > end || !read_dc(&reader, component->dc, &value))
+                    return 0;
+                component->last_dc += value;
+                found = !has_ac && component->ac->has_skips ? skip_block(&reader, component->ac)
+                                                            : read_block(&reader, component->ac, block);
+                if (stored) {
+                    *block = (int16_t)component->last_dc;
+                    block += 64;
+                    *counts++ = (uint8_t)found;
+                }
+                if (!found)
+                    return 0;
+            }
+        }
+    scan->reader = reader;
+    return 1;
+}
+
+static int read_mcus_any(Scan *scan, int count, int stored)
+{
+    return stored ? read_mcus_inline(scan, count, 1) : read_mcus_inline(scan, count, 0);
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+/* Shifts by any register, without a flag: a sixth of the time. */
+__attribute__((target("avx2,bmi,bmi2"))) static int read_mcus_avx2(Scan *scan, int count, int stored)
+{
+    return stored ? read_mcus_inline(scan, count, 1) : read_mcus_inline(scan, count, 0);
+}
+#endif
+
+static int read_mcus(Scan *scan, int count, int stored)
+{
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (scan->simd == AVX2)
+        return read_mcus_avx2(scan, count, stored);
+#endif
+    return read_mcus_any(scan, count, stored);
+}
+
+/* --- Samples ------------------------------------------------------------------------------------------------------- */
+
+/* The coefficients of `count` MCUs, from `column` of `row` on -> the planes. */
+static void transform_mcus(const Scan *scan, int row, int column, int count)
+{
+    Block blocks[MOST_BLOCKS];
+    int first = 0;
+
+    for (int c = 0; c < scan->header.components; c++) {
+        const Component *component = &scan->components[c];
+        const Plane *plane = &scan->planes->plane[c];
+        for (int y = 0; y < component->down; y++) {
+            size_t line = (size_t)((row - scan->wanted.top) * component->down + y) * (size_t)component->side;
+            uint8_t *to = plane->samples + line * plane->stride +
+                          (size_t)((column - scan->wanted.left) * component->across * component->side);
+            int found = 0;
+            for (int i = 0; i < count; i++)
+                for (int x = 0; x < component->across; x++, to += component->side) {
+                    int block = i * scan->blocks + first + y * component->across + x;
+                    blocks[found++] = (Block){scan->coefficients + 64 * block, scan->counts[block], to};
+                }
+            idct_blocks(blocks, found, component->quant, component->side, plane->stride, scan->simd);
+        }
+        first += component->across * component->down;
+    }
+}
+
+/* `count` MCUs from `column` of `row` on, of which the wanted ones become samples. */
+static Outcome read_columns(Scan *scan, int row, int column, int count)
+{
+    const Range *wanted = &scan->wanted;
+
+    while (count > 0) {
+        int has_wanted = row >= wanted->top && row < wanted->bottom, at_once = count;
+        int stored = has_wanted && column >= wanted->left && column < wanted->right;
+        if (stored) {
+            at_once = at_once < wanted->right - column ? at_once : wanted->right - column;
+            at_once = at_once < MCUS_AT_ONCE ? at_once : MCUS_AT_ONCE;
+            memset(scan->coefficients, 0, (size_t)(at_once * scan->blocks) * 64 * sizeof *scan->coefficients);
+        } else if (has_wanted && column < wanted->left) {
+            at_once = at_once < wanted->left - column ? at_once : wanted->left - column;
+        }
+        if (!read_mcus(scan, at_once, stored))
+            return UNFIT;
+        if (stored)
+            transform_mcus(scan, row, column, at_once);
+        column += at_once;
+        count -= at_once;
+    }
+    for (int c = 0; c < scan->header.components; c++)
+        if (scan->components[c].last_dc > LARGEST_DC || scan->components[c].last_dc < -LARGEST_DC)
+            return UNFIT;
+    return DONE;
+}
+
+/* --- Segments ------------------------------------------------------------------------------------------------------- */
+
+static void begin_segment(Scan *scan, uint8_t *bytes, const uint8_t *from, const uint8_t *end)
+{
+    scan->start = bytes;
+    scan->length = unstuff(from, end, bytes);
+    memset(bytes + scan->length, 0, BLOCK_BYTES + 8);
+    scan->reader = (Reader){bytes, 0, 0};
+    for (int c = 0; c < scan->header.components; c++)
+        scan->components[c].last_dc = 0;
+}
+
+/* Bits of the segment that were not read; negative where there were too few. */
+static int64_t bits_left(const Scan *scan)
+{
+    return 8 * ((int64_t)scan->length - (scan->reader.next - scan->start)) + scan->reader.count;
+}
+
+static int is_used_up(const Scan *scan)
+{
+    int64_t left = bits_left(scan);
+
+    return left >= 0 && left < 8;
+}
+
+/* The segments of a crop-ready file that cover the part. */
+static Outcome read_segments(Scan *scan, const Segments *segments, uint8_t *bytes)
+{
+    const Place *place = segments->places;
+    int interval = scan->header.interval;
+
+    for (int row = segments->top; row < segments->bottom; row++)
+        for (int column = segments->left; column < segments->right; column++, place++) {
+            begin_segment(scan, bytes, place->begin, place->end);
+            if (read_columns(scan, row, column * interval, interval) != DONE || !is_used_up(scan))
+                return UNFIT;
+        }
+    return DONE;
+}
+
+/* All rows down to the last one that is wanted; of the whole picture also what is behind it. */
+static Outcome read_rows(Scan *scan, const uint8_t *from, const uint8_t *end, int is_whole, uint8_t *bytes)
+{
+    int interval = scan->header.interval, left = 0, restarts = 0;
+    const uint8_t *marker = NULL;
+
+    for (int row = 0; row < scan->wanted.bottom; row++)
+        for (int column = 0; column < scan->columns;) {
+            int count = scan->columns - column;
+            if (left == 0) {
+                if (marker != NULL && (!is_used_up(scan) || marker[1] != RST0 + restarts++ % 8))
+                    return UNFIT;
+                from = marker != NULL ? marker + 2 : from;
+                marker = find_marker(from, end);
+                if (marker == NULL)
+                    return UNFIT;
+                begin_segment(scan, bytes, from, marker);
+                left = interval > 0 ? interval : scan->columns * scan->rows;
+            }
+            count = count < left ? count : left;
+            if (read_columns(scan, row, column, count) != DONE)
+                return UNFIT;
+            column += count;
+            left -= count;
+        }
+    if (is_whole)
+        return marker != NULL && marker[1] == EOI && is_used_up(scan) ? DONE : UNFIT;
+    return bits_left(scan) >= 0 ? DONE : UNFIT;
+}
+
+/* --- The picture -------------------------------------------------------------------------------------------------- */
+
+/* As in jdmaster.c: chroma at half resolution in both directions is divided by half as much. */
+static int chroma_side(const Header *header, int side)
+{
+    return header->across == 2 && header->down == 2 && side < 8 ? 2 * side : side;
+}
+
+/* In the order of a block, not of the file. */
+static void set_quant(uint16_t *quant, const uint8_t *from, int bytes)
+{
+    for (int i = 0; i < 64; i++)
+        quant[ORDER[i + 1]] = (uint16_t)(bytes == 1 ? from[i] : word(from + 2 * i));
+}
+
+static Outcome set_component(Scan *scan, int c, int shrink, Chroma chroma, Tables *tables, Scratch *scratch)
+{
+    const Header *header = &scan->header;
+    Component *component = &scan->components[c];
+    Plane *plane = &scan->planes->plane[c];
+    /* The tables of luma may be those of chroma as well; there are no more than two. */
+    int dc = header->dc_of[c] != header->dc_of[0], ac = header->ac_of[c] != header->ac_of[0];
+    int number = header->quant_of[c], side = 8 / shrink, across, down;
+
+    if (c == 2 && ((dc && header->dc_of[2] != header->dc_of[1] && header->dc_of[1] != header->dc_of[0]) ||
+                   (ac && header->ac_of[2] != header->ac_of[1] && header->ac_of[1] != header->ac_of[0])))
+        return UNFIT;
+    if (dc_table_set(&tables->dc[dc], header->codes[0][header->dc_of[c]]) != DONE ||
+        ac_table_set(&tables->ac[ac], header->codes[1][header->ac_of[c]]) != DONE)
+        return UNFIT;
+    component->dc = &tables->dc[dc];
+    component->ac = &tables->ac[ac];
+    component->across = c == 0 ? header->across : 1;
+    component->down = c == 0 ? header->down : 1;
+    component->side = c > 0 && chroma == AS_LIBJPEG ? chroma_side(header, side) : side;
+    set_quant(component->quant, header->quant[number], header->quant_bytes[number]);
+    across = component->across * component->side;
+    down = component->down * component->side;
+    plane->pitch_x = (double)header->mcu_width / across;
+    plane->pitch_y = (double)header->mcu_height / down;
+    if (plane_alloc(plane, units(header->width * across, header->mcu_width),
+                    units(header->height * down, header->mcu_height),
+                    (size_t)(scan->wanted.right - scan->wanted.left) * (size_t)across,
+                    (size_t)(scan->wanted.bottom - scan->wanted.top) * (size_t)down, scratch) != DONE)
+        return NO_MEMORY;
+    plane->left = scan->wanted.left * across;
+    plane->top = scan->wanted.top * down;
+    return DONE;
+}
+
+/* The MCUs of pixels `from` to `until` - 1 out of `size`, and of `reach` more on each side. */
+static void set_range(int from, int until, int reach, int unit, int size, int *first, int *end)
+{
+    from = from > reach ? from - reach : 0;
+    until = until < size - reach ? until + reach : size;
+    *first = from / unit;
+    *end = units(until, unit);
+}
+
+static void set_wanted(Scan *scan, const Part *part, int shrink)
+{
+    const Header *header = &scan->header;
+    Part whole = {0, 0, header->width, header->height};
+    /* Chroma is interpolated between neighbours: one sample more on each side. */
+    int reach_x = header->across > 1 ? 2 * shrink : 0, reach_y = header->down > 1 ? 2 * shrink : 0;
+
+    part = part != NULL ? part : &whole;
+    set_range(part->left, part->right, reach_x, header->mcu_width, whole.right, &scan->wanted.left, &scan->wanted.right);
+    set_range(part->top, part->bottom, reach_y, header->mcu_height, whole.bottom, &scan->wanted.top, &scan->wanted.bottom);
+}
+
+static void add_skips(const Scan *scan, Tables *tables, const Segments *segments)
+{
+    const Range *wanted = &scan->wanted;
+    int64_t stored = (int64_t)(wanted->right - wanted->left) * (wanted->bottom - wanted->top);
+    int64_t read = segments != NULL ? (int64_t)(segments->right - segments->left) * scan->header.interval *
+                                          (segments->bottom - segments->top)
+                                    : (int64_t)scan->columns * wanted->bottom;
+
+    if ((read - stored) * scan->blocks < BLOCKS_TO_SKIP && scan->components[0].side > 1)
+        return;
+    for (int i = 0; i < 2; i++)
+        if (tables->ac[i].codes.is_set)
+            ac_table_add_skips(&tables->ac[i]);
+}
+
+static Outcome decode(Scan *scan, const uint8_t *data, size_t size, int shrink, const Part *part, Chroma chroma,
+                      Tables *tables, Scratch *scratch)
+{
+    const Header *header = &scan->header;
+    Segments segments;
+    Outcome outcome = UNFIT;
+    uint8_t *bytes;
+
+    scan->columns = units(header->width, header->mcu_width);
+    scan->rows = units(header->height, header->mcu_height);
+    scan->blocks = header->components == 1 ? 1 : header->across * header->down + 2;
+    set_wanted(scan, part, shrink);
+    for (int c = 0; c < header->components; c++) {
+        outcome = set_component(scan, c, shrink, chroma, tables, scratch);
+        if (outcome != DONE)
+            return outcome;
+    }
+    scan->coefficients = scratch_take(scratch, MOST_BLOCKS + 1, 64 * sizeof *scan->coefficients);
+    scan->counts = scratch_take(scratch, MOST_BLOCKS, 1);
+    bytes = scratch_take(scratch, size - header->scan + BLOCK_BYTES + 8, 1);
+    if (scan->coefficients == NULL || scan->counts == NULL || bytes == NULL)
+        return NO_MEMORY;
+    outcome = part != NULL ? find_segments(data, size, header, shrink, part, &segments, scratch) : UNFIT;
+    if (outcome == NO_MEMORY)
+        return outcome;
+    add_skips(scan, tables, outcome == DONE ? &segments : NULL);
+    return outcome == DONE ? read_segments(scan, &segments, bytes)
+                           : read_rows(scan, data + header->scan, data + size, part == NULL, bytes);
+}
+
+Outcome decode_baseline(const uint8_t *data, size_t size, int width, int height, int shrink, const Part *part,
+                        Chroma chroma, Simd simd, Planes *planes, Scratch *scratch)
+{
+    Scan scan = {.planes = planes, .simd = simd};
+    Tables *tables;
+    Outcome outcome;
+
+    if (!header_read(data, size, &scan.header) || !scan.header.is_clear || scan.header.width != width ||
+        scan.header.height != height)
+        return UNFIT;
+    tables = tables_take();
+    if (tables == NULL)
+        return NO_MEMORY;
+    planes->count = scan.header.components;
+    planes->width = width;
+    planes->height = height;
+    outcome = decode(&scan, data, size, shrink, part, chroma, tables, scratch);
+    tables_give(tables);
+    return outcome;
+}
