@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.errors import OptionError
+from imgdata.recipes.moves import RandomResize, ScaleJitter
 from imgdata.recipes.ops import CenterCrop, PadRandomCrop, RandomErasing, RandomResizedCrop, Resize
 from imgdata.recipes.sizes import sides_at
 
@@ -105,15 +106,43 @@ def cut_out(size: int, height: int, width: int, place_N2: Floats) -> Ints:
     return np.concatenate([begin_N2[:, ::-1], (end_N2 - begin_N2)[:, ::-1]], axis=1)
 
 
+def random_size(resize: RandomResize, draw_N: Floats) -> Ints:
+    """Return the shorter sides that pictures are resized to, int64 `(N,)`; the largest size is not one of them."""
+    size_N: Ints = resize.min_size + (draw_N * (resize.max_size - resize.min_size)).astype(np.int64)
+    return size_N
+
+
+def jittered(jitter: ScaleJitter, width_N: Ints, height_N: Ints, draw_N4: Floats, epoch: int) -> tuple[Ints, Ints]:
+    """Return `resized_N2` and `offset_N2` of pictures fitted into the output, times a random factor.
+
+    `draw_N4` are draws of factor, top and left. The window lies inside where the picture is larger, and at 0 where it
+    is smaller.
+    """
+    out_2, side_N2 = np.array(sides_at(jitter.size, epoch)[::-1]), np.stack([width_N, height_N], axis=1)
+    factor_N = jitter.scale[0] + (jitter.scale[1] - jitter.scale[0]) * draw_N4[:, 0]
+    ratio_N = (out_2 / side_N2).min(axis=1) * factor_N
+    resized_N2 = np.maximum((side_N2 * ratio_N[:, None]).astype(np.int64), 1)
+    spare_N2 = np.maximum(resized_N2 - out_2, 0)
+    offset_N2: Ints = (draw_N4[:, 2:0:-1] * (spare_N2 + 1)).astype(np.int64)
+    return resized_N2, offset_N2
+
+
 def whole(
-    resize: Resize | None, crop: CenterCrop | PadRandomCrop | None, width_N: Ints, height_N: Ints, epoch: int
+    size_N: Ints | None,
+    resize: Resize | None,
+    crop: CenterCrop | PadRandomCrop | None,
+    width_N: Ints,
+    height_N: Ints,
+    epoch: int,
 ) -> tuple[Ints, Ints]:
     """Return `resized_N2` and `offset_N2` of the middle of whole pictures, int64 `(N, 2)`.
 
-    `PadRandomCrop` gets its offset from `random_offset`; here it is 0.
+    `size_N` are shorter sides that were drawn. `PadRandomCrop` gets its offset from `random_offset`; here it is 0.
     """
     side_N2 = np.stack([width_N, height_N], axis=1)
-    if resize is not None:
+    if size_N is not None:
+        side_N2 = size_N[:, None] * side_N2 // side_N2.min(axis=1, keepdims=True)
+    elif resize is not None:
         side_N2 = _resized(resize, side_N2, epoch)
     if not isinstance(crop, CenterCrop):
         return side_N2, np.zeros_like(side_N2)

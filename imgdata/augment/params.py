@@ -7,17 +7,19 @@ erased pixels) a backend reads from the recipe.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from itertools import permutations
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.augment import crops, philox, policies
+from imgdata.augment import crops, philox, policies, steps
 from imgdata.augment.crops import Floats, Geometry, Ints
 from imgdata.augment.philox import Stream
+from imgdata.augment.steps import NEUTRAL as _NEUTRAL
+from imgdata.augment.steps import ORDERS as _ORDERS
 from imgdata.errors import OptionError
+from imgdata.recipes.moves import RandomResize, ScaleJitter
 from imgdata.recipes.ops import (
     AutoAugment,
     CenterCrop,
@@ -38,15 +40,12 @@ from imgdata.recipes.recipe import Recipe
 
 JITTERS = ("brightness", "contrast", "saturation", "hue")
 """What the numbers in `order_N4` and the columns of `jitter_N4` mean."""
-_NEUTRAL = (1.0, 1.0, 1.0, 0.0)
-_ORDERS = np.array(list(permutations(range(4))))
-_ORDERS.flags.writeable = False
 _Draws = dict[tuple[Stream, int], Floats]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class BatchParams:
-    """What happens to each of N samples, in the order of the fields.
+    """What happens to each of N samples: geometry and flips, operators on pixels in the recipe's order, rectangles.
 
     Arrays are read-only and C-contiguous.
 
@@ -90,6 +89,10 @@ class BatchParams:
     erase_N4: Ints
     """(left, top, width, height) in the output that is painted over, int64 `(N, 4)`; width or height 0: none. It comes
     after `Normalize`, and is not mirrored or turned with the picture."""
+    done_NS: NDArray[np.bool_]
+    """Which of the further steps on pixels each sample gets, bool `(N, S)`: those of `augment.steps.layout`."""
+    value_NV: Floats
+    """The values of those steps, float64 `(N, V)`."""
 
     def __len__(self) -> int:
         return len(self.position_N)
@@ -117,6 +120,7 @@ def params(
     flip_N, vflip_N, angle_N = _turns(recipe, draws, len(position_N))
     op_NP, strength_NP = _policy(recipe, draws, height, width, len(position_N))
     order_N4, jitter_N4, gray_N = _colors(recipe, draws, len(position_N))
+    done_NS, value_NV = steps.draw(recipe, height, width, seed=seed, epoch=epoch, position_N=position_N)
     arrays = {
         "position_N": position_N,
         "box_N4": geometry.box_N4,
@@ -131,6 +135,8 @@ def params(
         "jitter_N4": jitter_N4,
         "gray_N": gray_N,
         "erase_N4": _erased(recipe, draws, height, width, seed, epoch, position_N),
+        "done_NS": done_NS,
+        "value_NV": value_NV,
     }
     return BatchParams(height=height, width=width, **{name: _fixed(array) for name, array in arrays.items()})
 
@@ -185,6 +191,7 @@ def _draw(recipe: Recipe, seed: int, epoch: int, position_N: Ints) -> _Draws:
     """Return the numbers that every sample needs, by stream and block, float64 `(N, 4)` each, from one call."""
     policy = _policy_of(recipe)
     needs: list[tuple[Stream, int, bool]] = [
+        (Stream.RESIZE, 0, _has(recipe, RandomResize, ScaleJitter)),
         (Stream.CROP, 0, _has(recipe, RandomResizedCrop, PadRandomCrop)),
         (Stream.TURN, 0, _has(recipe, HorizontalFlip, VerticalFlip, Rotate)),
         (Stream.JITTER, 0, _has(recipe, ColorJitter)),
@@ -215,12 +222,17 @@ def _geometry(
         box_N4 = crops.random_resized(random_crop, width_N, height_N, draws[Stream.CROP, 0], more)
         side_N2 = np.tile(np.array(recipe.output_size(epoch)[::-1]), (len(position_N), 1))
         return Geometry(box_N4, side_N2, np.zeros_like(side_N2))
+    zero_N = np.zeros_like(width_N)
+    whole_N4 = np.stack([zero_N, zero_N, width_N, height_N], axis=1)
+    jitter, resize = recipe.find(ScaleJitter), recipe.find(RandomResize)
+    if jitter is not None:
+        return Geometry(whole_N4, *crops.jittered(jitter, width_N, height_N, draws[Stream.RESIZE, 0], epoch))
     crop = recipe.find(CenterCrop) or recipe.find(PadRandomCrop)
-    resized_N2, offset_N2 = crops.whole(recipe.find(Resize), crop, width_N, height_N, epoch)
+    size_N = None if resize is None else crops.random_size(resize, draws[Stream.RESIZE, 0][:, 0])
+    resized_N2, offset_N2 = crops.whole(size_N, recipe.find(Resize), crop, width_N, height_N, epoch)
     if isinstance(crop, PadRandomCrop):
         offset_N2 = crops.random_offset(crop, resized_N2, draws[Stream.CROP, 0][:, 2:], position_N, epoch)
-    zero_N = np.zeros_like(width_N)
-    return Geometry(np.stack([zero_N, zero_N, width_N, height_N], axis=1), resized_N2, offset_N2)
+    return Geometry(whole_N4, resized_N2, offset_N2)
 
 
 def _turns(recipe: Recipe, draws: _Draws, count: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Floats]:

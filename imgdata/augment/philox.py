@@ -136,3 +136,35 @@ class Stream(IntEnum):
     """Keyed by the offset of the global batch: whether, which, x, y, then the draws of Beta."""
     REPLACE = 8
     """Keyed by the position of a bad image: which sample takes its place, a number for each attempt."""
+    RESIZE = 9
+    """Size of a random resize; for scale jitter the factor, top and left."""
+    ROTATE = 10
+    """This and those that follow belong to operators on pixels without a stream above: of the kinds that came later,
+    and of operators that others hold. `augment.steps` numbers their blocks. Whether, angle."""
+    AFFINE = 11
+    """Whether, angle, shift along the width and the height; factor, shear along the width and the height."""
+    PERSPECTIVE = 12
+    """x and y of each corner from the upper left clockwise, two blocks; whether."""
+    HELD_POLICY = 13
+    """As `POLICY`."""
+    HELD_JITTER = 14
+    """As `JITTER`; in the next block whether, order."""
+    GRAYSCALE = 15
+    """Whether."""
+    BLUR = 16
+    """Whether, deviation."""
+    SOLARIZE = 17
+    """Whether, as for the five that follow."""
+    POSTERIZE = 18
+    EQUALIZE = 19
+    AUTO_CONTRAST = 20
+    SHARPNESS = 21
+    INVERT = 22
+    RANDOM_APPLY = 23
+    """Whether."""
+    RANDOM_CHOICE = 24
+    """Which."""
+    THREE = 25
+    """Which, deviation of the blur."""
+    AUGMIX = 26
+    """Depth of each chain, a block for each operation, then the draws of the shares."""

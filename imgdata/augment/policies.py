@@ -119,15 +119,15 @@ def strengths(bins: int, height: int, width: int, *, wide: bool) -> NDArray[np.f
     }
     table = np.zeros((len(OPS), bins))
     for name, end in most.items():
-        table[OPS.index(name)] = _linear(0.0, end, bins)
-    table[OPS.index("Solarize")] = _linear(1.0, 0.0, bins)
+        table[OPS.index(name)] = linear(0.0, end, bins)
+    table[OPS.index("Solarize")] = linear(1.0, 0.0, bins)
     step = np.float32((bins - 1) / (6 if wide else 4))
     table[OPS.index("Posterize")] = np.rint(np.float32(8) - np.arange(bins, dtype=np.float32) / step)
     table.flags.writeable = False
     return table
 
 
-def _linear(start: float, end: float, bins: int) -> NDArray[np.float32]:
+def linear(start: float, end: float, bins: int) -> NDArray[np.float32]:
     """Return `bins` even steps in float32, from both ends to the middle, as `torch.linspace` makes them.
 
     Each product is summed before it is rounded (a fused multiply-add), for which float64 is wide enough. It matters: 15

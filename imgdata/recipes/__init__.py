@@ -1,5 +1,7 @@
 """The public names of recipes: ready ones, and the operators to make others."""
 
+from imgdata.recipes.choices import AugMix, RandomApply, RandomChoice, ThreeAugment
+from imgdata.recipes.moves import Affine, Perspective, RandomResize, ScaleJitter
 from imgdata.recipes.ops import (
     AutoAugment,
     CenterCrop,
@@ -34,31 +36,47 @@ from imgdata.recipes.presets import (
 )
 from imgdata.recipes.recipe import Recipe
 from imgdata.recipes.sizes import Ramp, Schedule
+from imgdata.recipes.tones import AutoContrast, Equalize, GaussianBlur, Invert, Posterize, Sharpness, Solarize
 
 __all__ = [
     "CIFAR_MEAN",
     "CIFAR_STD",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "Affine",
+    "AugMix",
     "AutoAugment",
+    "AutoContrast",
     "CenterCrop",
     "ColorJitter",
     "CutMix",
     "Cutout",
+    "Equalize",
+    "GaussianBlur",
     "Grayscale",
     "HorizontalFlip",
+    "Invert",
     "MixUp",
     "MixUpOrCutMix",
     "Normalize",
     "PadRandomCrop",
+    "Perspective",
+    "Posterize",
     "Ramp",
     "RandAugment",
+    "RandomApply",
+    "RandomChoice",
     "RandomErasing",
+    "RandomResize",
     "RandomResizedCrop",
     "Recipe",
     "Resize",
     "Rotate",
+    "ScaleJitter",
     "Schedule",
+    "Sharpness",
+    "Solarize",
+    "ThreeAugment",
     "TrivialAugment",
     "VerticalFlip",
     "cifar_eval",

@@ -6,42 +6,61 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from imgdata.errors import OptionError
+from imgdata.recipes import choices, moves, tones
 from imgdata.recipes import ops as _ops
+from imgdata.recipes.choices import HOLDERS, PIXELS
 from imgdata.recipes.sizes import Ramp, Schedule, Size, epochs_of, sides_at
 
 RECIPE_VERSION = 1
 
 STAGES: tuple[tuple[type, ...], ...] = (
-    (_ops.Resize,),
-    (_ops.RandomResizedCrop, _ops.CenterCrop, _ops.PadRandomCrop),
+    (_ops.Resize, moves.RandomResize),
+    (_ops.RandomResizedCrop, _ops.CenterCrop, _ops.PadRandomCrop, moves.ScaleJitter),
     (_ops.HorizontalFlip,),
     (_ops.VerticalFlip,),
-    (_ops.Rotate,),
-    (_ops.RandAugment, _ops.TrivialAugment, _ops.AutoAugment),
-    (_ops.ColorJitter,),
-    (_ops.Grayscale,),
+    PIXELS,
     (_ops.Normalize,),
     (_ops.RandomErasing, _ops.Cutout),
     (_ops.MixUp, _ops.CutMix, _ops.MixUpOrCutMix),
 )
-"""The order in which every backend works: at most one operator of each stage, in this order."""
+"""The order in which every backend works: at most one operator of each stage, but any of `PIXELS`, in any order."""
 
+_POLICIES = (_ops.RandAugment, _ops.TrivialAugment, _ops.AutoAugment)
 _BY_NAME = {kind.__name__: kind for stage in STAGES for kind in stage}
 _STAGE = {kind: number for number, stage in enumerate(STAGES) for kind in stage}
 
-Op = (
-    _ops.Resize
-    | _ops.RandomResizedCrop
-    | _ops.CenterCrop
-    | _ops.PadRandomCrop
-    | _ops.HorizontalFlip
-    | _ops.VerticalFlip
-    | _ops.Rotate
+PixelOp = (
+    _ops.Rotate
+    | moves.Affine
+    | moves.Perspective
     | _ops.RandAugment
     | _ops.TrivialAugment
     | _ops.AutoAugment
     | _ops.ColorJitter
     | _ops.Grayscale
+    | tones.GaussianBlur
+    | tones.Solarize
+    | tones.Posterize
+    | tones.Equalize
+    | tones.AutoContrast
+    | tones.Sharpness
+    | tones.Invert
+    | choices.RandomApply
+    | choices.RandomChoice
+    | choices.ThreeAugment
+    | choices.AugMix
+)
+"""An operator on pixels."""
+Op = (
+    _ops.Resize
+    | moves.RandomResize
+    | _ops.RandomResizedCrop
+    | _ops.CenterCrop
+    | _ops.PadRandomCrop
+    | moves.ScaleJitter
+    | _ops.HorizontalFlip
+    | _ops.VerticalFlip
+    | PixelOp
     | _ops.Normalize
     | _ops.RandomErasing
     | _ops.Cutout
@@ -49,6 +68,8 @@ Op = (
     | _ops.CutMix
     | _ops.MixUpOrCutMix
 )
+Sized = _ops.RandomResizedCrop | _ops.CenterCrop | _ops.PadRandomCrop | moves.ScaleJitter | _ops.Resize
+"""An operator that may set the size of the output."""
 _T = TypeVar("_T")
 
 
@@ -65,6 +86,7 @@ class Recipe:
         object.__setattr__(self, "ops", ops)
         _check_stages(ops)
         self._check_size()
+        self._check_blur()
 
     def __repr__(self) -> str:
         return "".join(["Recipe(\n", *(f"    {op!r},\n" for op in self.ops), ")"])
@@ -74,9 +96,19 @@ class Recipe:
         return next((op for op in self.ops if isinstance(op, kind)), None)
 
     @property
+    def pixel_ops(self) -> tuple[PixelOp, ...]:
+        """Operators on pixels, in their order: those between flips and `Normalize`."""
+        return tuple(op for op in self.ops if isinstance(op, PixelOp))
+
+    @property
     def resampling(self) -> _ops.Resampling | None:
         """How pictures are resized; None where they are not."""
-        resizing = self.find(_ops.RandomResizedCrop) or self.find(_ops.Resize)
+        resizing = (
+            self.find(_ops.RandomResizedCrop)
+            or self.find(_ops.Resize)
+            or self.find(moves.RandomResize)
+            or self.find(moves.ScaleJitter)
+        )
         return None if resizing is None else resizing.interpolation
 
     @property
@@ -107,21 +139,23 @@ class Recipe:
             raise OptionError(f"the recipe's ops must be a list, got {content['ops']!r}")
         return Recipe(*map(_op_from_dict, content["ops"]))
 
-    def _sized(self) -> _ops.RandomResizedCrop | _ops.CenterCrop | _ops.PadRandomCrop | _ops.Resize:
+    def _sized(self) -> Sized:
         for op in reversed(self.ops[:2]):
-            if isinstance(op, _ops.RandomResizedCrop | _ops.CenterCrop | _ops.PadRandomCrop | _ops.Resize):
+            if isinstance(op, Sized):
                 return op
+        if self.find(moves.RandomResize) is not None:
+            raise OptionError("RandomResize makes pictures of random size; put CenterCrop or PadRandomCrop behind it")
         raise OptionError(
             "a recipe must begin with a crop or Resize, which sets the size of the output; put RandomResizedCrop, or "
             "Resize and CenterCrop, first"
         )
 
     def _check_size(self) -> None:
-        sized, resize = self._sized(), self.find(_ops.Resize)
+        sized, resize = self._sized(), self.find(_ops.Resize) or self.find(moves.RandomResize)
         if resize is None:
             return
-        if isinstance(sized, _ops.RandomResizedCrop):
-            raise OptionError("RandomResizedCrop resizes as well; leave Resize out")
+        if isinstance(sized, _ops.RandomResizedCrop | moves.ScaleJitter):
+            raise OptionError(f"{type(sized).__name__} resizes as well; leave {type(resize).__name__} out")
         if isinstance(sized, _ops.Resize):
             if not isinstance(sized.size, tuple):
                 raise OptionError(
@@ -129,13 +163,28 @@ class Recipe:
                     "CenterCrop behind it, or give (height, width)"
                 )
             return
+        least = resize.min_size if isinstance(resize, moves.RandomResize) else resize.size
         margin = 2 * sized.padding if isinstance(sized, _ops.PadRandomCrop) else 0
-        for epoch in sorted({*epochs_of(sized.size), *epochs_of(resize.size)}):
-            crop, have = sides_at(sized.size, epoch), sides_at(resize.size, epoch)
+        for epoch in sorted({*epochs_of(sized.size), *epochs_of(least)}):
+            crop, have = sides_at(sized.size, epoch), sides_at(least, epoch)
             if any(side > at_least + margin for side, at_least in zip(crop, have, strict=True)):
                 raise OptionError(
-                    f"{type(sized).__name__}.size must be at most {_sides(have, margin)}, which Resize"
-                    f"{' and padding leave' if margin else ' leaves'}, got {_sides(crop)} at epoch {epoch}"
+                    f"{type(sized).__name__}.size must be at most {_sides(have, margin)}, which "
+                    f"{type(resize).__name__}{' and padding leave' if margin else ' leaves'}, got {_sides(crop)} at "
+                    f"epoch {epoch}"
+                )
+
+    def _check_blur(self) -> None:
+        """Check that the kernels of blurs reach less far than the mirrored picture."""
+        reach = max((_reach(op) for op in self.pixel_ops), default=0)
+        if not reach:
+            return
+        for epoch in sorted(epochs_of(self._sized().size)):
+            side = min(self.output_size(epoch))
+            if reach >= side:
+                raise OptionError(
+                    f"GaussianBlur.kernel_size must be at most {2 * side - 1} where a side of the output has {side} "
+                    f"pixels, got {2 * reach + 1} at epoch {epoch}"
                 )
 
 
@@ -144,15 +193,29 @@ def _sides(size: tuple[int, int], margin: int = 0) -> str:
     return f"{size[0] + margin}x{size[1] + margin}"
 
 
+def _reach(op: Any) -> int:
+    """Return how many pixels to each side the kernel of a blur reaches; 0 for other operators."""
+    if isinstance(op, HOLDERS):
+        return max(map(_reach, op.ops))
+    if isinstance(op, tones.GaussianBlur | choices.ThreeAugment):
+        return int(op.kernel_size) // 2
+    return 0
+
+
 def _check_stages(ops: tuple[Op, ...]) -> None:
     for op in ops:
         if type(op) not in _STAGE:
             raise OptionError(f"a recipe is made of {', '.join(_BY_NAME)}, got {op!r}")
+    kinds = [type(op) for op in ops if not isinstance(op, HOLDERS)]
+    policies = [kind.__name__ for kind in kinds if kind in _POLICIES]
+    for kind in kinds:
+        if kinds.count(kind) > 1:
+            raise OptionError(f"{kind.__name__} must stand once in a recipe, got it twice")
+    if len(policies) > 1:
+        raise OptionError(f"a recipe must have only one of {policies[0]} and {policies[1]}, got both")
     for before, after in pairwise(ops):
         first, second = type(before).__name__, type(after).__name__
-        if first == second:
-            raise OptionError(f"{first} must stand once in a recipe, got it twice")
-        if _STAGE[type(before)] == _STAGE[type(after)]:
+        if _STAGE[type(before)] == _STAGE[type(after)] and not isinstance(before, PIXELS):
             raise OptionError(f"a recipe must have only one of {first} and {second}, got both")
         if _STAGE[type(before)] > _STAGE[type(after)]:
             raise OptionError(
@@ -172,6 +235,8 @@ def _plain(value: Any) -> Any:
         return {"ramp": {field.name: getattr(value, field.name) for field in fields(value)}}
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
+    if type(value) in _STAGE:
+        return _op_dict(value)
     # A number of NumPy's.
     return value.item() if hasattr(value, "item") else value
 
@@ -198,6 +263,8 @@ def _build(kind: Any, values: Mapping[str, Any]) -> Any:
 def _value(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_value(one) for one in value)
+    if isinstance(value, Mapping) and "op" in value:
+        return _op_from_dict(value)
     if isinstance(value, Mapping) and set(value) == {"schedule"}:
         return Schedule(_value(value["schedule"]))
     if isinstance(value, Mapping) and set(value) == {"ramp"} and isinstance(value["ramp"], Mapping):
@@ -209,4 +276,4 @@ def _keys(content: object) -> str:
     return ", ".join(map(str, content)) if isinstance(content, Mapping) else repr(content)
 
 
-__all__ = ["RECIPE_VERSION", "STAGES", "Op", "Recipe", "Size"]
+__all__ = ["RECIPE_VERSION", "STAGES", "Op", "PixelOp", "Recipe", "Size"]

@@ -12,18 +12,29 @@ from imgdata import OptionError, recipes
 from imgdata.augment.crops import exp
 from imgdata.augment.params import params
 from imgdata.recipes import (
+    Affine,
+    AugMix,
     AutoAugment,
+    CenterCrop,
     ColorJitter,
     Cutout,
+    GaussianBlur,
     Grayscale,
     HorizontalFlip,
     PadRandomCrop,
+    Perspective,
     RandAugment,
+    RandomApply,
+    RandomChoice,
     RandomErasing,
+    RandomResize,
     Recipe,
     Resize,
     Rotate,
+    ScaleJitter,
     Schedule,
+    Solarize,
+    ThreeAugment,
     TrivialAugment,
     VerticalFlip,
 )
@@ -37,6 +48,18 @@ RECIPES = [
     Recipe(CROP, AutoAugment(policy="svhn"), Cutout(size=16)),
     recipes.imagenet_eval(),
 ]
+FURTHER = Recipe(
+    RandomResize(40, 64),
+    CenterCrop(size=32),
+    Grayscale(p=0.5),
+    RandomChoice((ThreeAugment(), RandomApply((ColorJitter(hue=0.1), Rotate(degrees=5), TrivialAugment())))),
+    Affine(9, translate=(0.2, 0.1), scale=(0.5, 2), shear=10),
+    Perspective(),
+    GaussianBlur(9, p=0.5),
+    AugMix(),
+    Solarize(128),
+)
+"""What came later: operators whose draws are steps."""
 NATURAL = st.integers(0, 2**63 - 1)
 SIDE = st.integers(1, 3000)
 IMAGES = st.lists(st.tuples(NATURAL, SIDE, SIDE), min_size=1, max_size=12)
@@ -46,7 +69,7 @@ def arrays(batch):
     return {name: getattr(batch, name) for name in batch.__slots__ if name not in ("height", "width")}
 
 
-@given(images=IMAGES, seed=NATURAL, epoch=NATURAL, recipe=st.sampled_from(RECIPES), pick=st.data())
+@given(images=IMAGES, seed=NATURAL, epoch=NATURAL, recipe=st.sampled_from([*RECIPES, FURTHER]), pick=st.data())
 @settings(max_examples=60, deadline=None)
 def test_a_sample_has_the_same_parameters_alone_and_in_any_batch(images, seed, epoch, recipe, pick):
     position_N, width_N, height_N = (np.array(column) for column in zip(*images, strict=True))
@@ -57,7 +80,7 @@ def test_a_sample_has_the_same_parameters_alone_and_in_any_batch(images, seed, e
         assert np.array_equal(array[row_M], getattr(part, name)), name
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [*RECIPES, FURTHER, Recipe(ScaleJitter(32))])
 def test_every_row_of_a_batch_is_that_of_a_batch_of_one(recipe):
     whole = made(recipe, 375, 500, count=100)
     for position in range(100):
@@ -89,6 +112,14 @@ def test_parameters_stay_what_they_are_in_every_version():
     assert hashed.hexdigest()[:16] == "5582baf1cc99a16e"
 
 
+def test_parameters_of_further_operators_stay_what_they_are_too():
+    hashed = hashlib.sha256()
+    for recipe in (FURTHER, Recipe(ScaleJitter(32))):
+        for array in arrays(made(recipe, 500, 375, count=64)).values():
+            hashed.update(np.round(array.astype(np.float64), 9).tobytes())
+    assert hashed.hexdigest()[:16] == "3555117827a6e04b"
+
+
 def test_arrays_are_read_only_and_of_the_stated_types():
     batch = made(RECIPES[0], count=5)
     assert len(batch) == 5
@@ -106,7 +137,7 @@ def test_an_evaluation_recipe_is_neutral_but_for_its_geometry():
     assert not batch.flip_N.any()
     assert not batch.vflip_N.any()
     assert not batch.gray_N.any()
-    assert batch.op_NP.shape == (3, 0)
+    assert batch.op_NP.shape == batch.done_NS.shape == batch.value_NV.shape == (3, 0)
     assert batch.jitter_N4.tolist() == [[1, 1, 1, 0]] * 3
     assert not batch.erase_N4.any()
     assert not batch.angle_N.any()

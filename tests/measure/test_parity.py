@@ -74,10 +74,17 @@ def every_row(photos):
 
 
 def test_by_pillow_every_operator_is_torchvisions_on_pil_images(every_row):
-    assert len(every_row) == 34
+    assert len(every_row) == 51
     for name, row in every_row.items():
         if name in ("normalize", "random erasing", "cutout", "mixup", "cutmix"):
             assert row.pil.max < 1e-3, name
+        elif name in ("blur", "apply", "three augment"):
+            # Sums in another order: a value in some ten thousand is a step off.
+            assert row.pil.max <= 1, name
+            assert row.pil.mean < 1e-3, name
+        elif name == "augmix":
+            # torchvision makes a tensor of the picture, and its operations on tensors have other pixels.
+            assert row.pil.mean < 0.5, name
         else:
             assert dataclasses.asdict(row.pil) == EXACT, name
 

@@ -10,25 +10,40 @@ from torchvision.transforms import v2
 
 from imgdata import OptionError, recipes
 from imgdata.recipes import (
+    Affine,
+    AugMix,
     AutoAugment,
+    AutoContrast,
     CenterCrop,
     ColorJitter,
     CutMix,
     Cutout,
+    Equalize,
+    GaussianBlur,
     Grayscale,
     HorizontalFlip,
+    Invert,
     MixUp,
     MixUpOrCutMix,
     Normalize,
     PadRandomCrop,
+    Perspective,
+    Posterize,
     Ramp,
     RandAugment,
+    RandomApply,
+    RandomChoice,
     RandomErasing,
+    RandomResize,
     RandomResizedCrop,
     Recipe,
     Resize,
     Rotate,
+    ScaleJitter,
     Schedule,
+    Sharpness,
+    Solarize,
+    ThreeAugment,
     TrivialAugment,
     VerticalFlip,
 )
@@ -48,8 +63,30 @@ EVERYTHING = Recipe(
     RandomErasing(value="random"),
     MixUpOrCutMix(),
 )
+CHOICES = Recipe(
+    RandomResize(256, 481),
+    PadRandomCrop(size=224),
+    RandomChoice(
+        (ThreeAugment(threshold=100), RandomApply((ColorJitter(hue=0.1), Rotate(degrees=5)), p=0.8)), weights=(1, 2)
+    ),
+    Solarize(128, p=0.2),
+    Grayscale(),
+    ColorJitter(brightness=0.4),
+    RandomApply(
+        [GaussianBlur(23), Affine(9, translate=(0.1, 0.2), scale=(0.5, 2), shear=(-3, 3, 1, 2), fill=(1, 2, 3))]
+    ),
+    Perspective(),
+    AugMix(depth=2, all_ops=False),
+    Posterize(3),
+    Equalize(),
+    AutoContrast(p=1),
+    Sharpness(2),
+    Invert(0.3),
+)
 RECIPES = [
     EVERYTHING,
+    CHOICES,
+    Recipe(ScaleJitter(size=(48, 64), scale=(0.5, 1.5), interpolation="bicubic"), ThreeAugment()),
     recipes.imagenet_train(),
     recipes.imagenet_train(Schedule(((0, 128), (6, 160)))),
     recipes.imagenet_eval(),
@@ -106,12 +143,42 @@ def test_the_public_names_exist_and_cover_every_operator():
         (RandAugment(), v2.RandAugment(), {"n": "num_ops", "m": "magnitude", "bins": "num_magnitude_bins"}),
         (TrivialAugment(), v2.TrivialAugmentWide(), {"bins": "num_magnitude_bins"}),
         (RandomErasing(), v2.RandomErasing(), {"p": "p", "scale": "scale", "ratio": "ratio"}),
+        (GaussianBlur(9), v2.GaussianBlur(9), {"sigma": "sigma"}),
+        (Solarize(128), v2.RandomSolarize(128), {"threshold": "threshold", "p": "p"}),
+        (Posterize(4), v2.RandomPosterize(4), {"bits": "bits", "p": "p"}),
+        (Equalize(), v2.RandomEqualize(), {"p": "p"}),
+        (AutoContrast(), v2.RandomAutocontrast(), {"p": "p"}),
+        (Sharpness(2), v2.RandomAdjustSharpness(2), {"factor": "sharpness_factor", "p": "p"}),
+        (Invert(), v2.RandomInvert(), {"p": "p"}),
+        (Affine(9), v2.RandomAffine(9), {"interpolation": "interpolation", "fill": "fill"}),
+        (
+            Perspective(),
+            v2.RandomPerspective(),
+            {"distortion": "distortion_scale", "p": "p", "interpolation": "interpolation", "fill": "fill"},
+        ),
+        (ScaleJitter(size=9), v2.ScaleJitter((9, 9)), {"scale": "scale_range", "interpolation": "interpolation"}),
+        (RandomResize(9, 10), v2.RandomResize(9, 10), {"interpolation": "interpolation"}),
+        (RandomApply((Invert(),)), v2.RandomApply([v2.RandomInvert()]), {"p": "p"}),
+        (
+            AugMix(),
+            v2.AugMix(),
+            {
+                "severity": "severity",
+                "width": "mixture_width",
+                "depth": "chain_depth",
+                "alpha": "alpha",
+                "all_ops": "all_ops",
+                "interpolation": "interpolation",
+            },
+        ),
         (MixUp(), v2.MixUp(num_classes=2), {"alpha": "alpha"}),
         (CutMix(), v2.CutMix(num_classes=2), {"alpha": "alpha"}),
     ],
 )
 def test_defaults_are_torchvisions(ours, theirs, names):
-    assert {name: getattr(ours, name) for name in names} == {n: getattr(theirs, t) for n, t in names.items()}
+    other = {name: getattr(theirs, attribute) for name, attribute in names.items()}
+    lists_as_tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in other.items()}
+    assert {name: getattr(ours, name) for name in names} == lists_as_tuples
 
 
 @pytest.mark.parametrize("value", [0.4, 1.5, (0.2, 0.7), 0])
@@ -162,6 +229,12 @@ def test_the_ramp_of_ffcvs_imagenet_training():
     assert [ramp.side(epoch) for epoch in (0, 65, 70, 71, 76, 87)] == [160, 160, 160, 192, 192, 192]
 
 
+def test_operators_on_pixels_stand_in_any_order():
+    one = Recipe(CROP, Grayscale(), ColorJitter(hue=0.1), GaussianBlur(5), Rotate(degrees=3))
+    assert [type(op).__name__ for op in one.pixel_ops] == ["Grayscale", "ColorJitter", "GaussianBlur", "Rotate"]
+    assert EVERYTHING.pixel_ops == EVERYTHING.ops[3:7]
+
+
 @pytest.mark.parametrize(
     ("ops", "message"),
     [
@@ -177,9 +250,17 @@ def test_the_ramp_of_ffcvs_imagenet_training():
         ((CROP, SCALE, Rotate(degrees=3)), "Rotate must stand before Normalize"),
         ((CROP, MixUp(), RandomErasing()), "RandomErasing must stand before MixUp"),
         ((CROP, Grayscale(), Grayscale()), "Grayscale must stand once in a recipe, got it twice"),
+        ((CROP, GaussianBlur(9), GaussianBlur(5)), "GaussianBlur must stand once in a recipe, got it twice"),
+        ((CROP, GaussianBlur(129)), "GaussianBlur.kernel_size must be at most 127 where a side .* got 129 at epoch 0"),
+        ((CROP, RandomApply((GaussianBlur(129),))), "GaussianBlur.kernel_size must be at most 127"),
+        ((RandomResizedCrop(6), ThreeAugment()), "GaussianBlur.kernel_size must be at most 11"),
+        ((RandomResize(64, 80),), "RandomResize makes pictures of random size; put CenterCrop or PadRandomCrop behind"),
+        ((RandomResize(64, 80), CROP), "RandomResizedCrop resizes as well; leave RandomResize out"),
+        ((Resize(size=64), ScaleJitter(64)), "ScaleJitter resizes as well; leave Resize out"),
+        ((RandomResize(60, 80), CenterCrop(64)), "CenterCrop.size must be at most 60x60, which RandomResize leaves"),
         ((CROP, CenterCrop(size=3)), "only one of RandomResizedCrop and CenterCrop, got both"),
         ((CROP, RandAugment(), TrivialAugment()), "only one of RandAugment and TrivialAugment"),
-        ((CROP, "flip"), "a recipe is made of Resize, RandomResizedCrop, .* got 'flip'"),
+        ((CROP, "flip"), "a recipe is made of Resize, RandomResize, .* got 'flip'"),
         ((Resize(size=200), CenterCrop(size=224)), "CenterCrop.size must be at most 200x200, which Resize leaves"),
         ((Resize(size=(30, 20)), CenterCrop(size=(20, 30))), "must be at most 30x20, .* got 20x30 at epoch 0"),
         ((Resize(size=32), PadRandomCrop(size=48, padding=4)), "must be at most 40x40, which Resize and padding leave"),
@@ -222,6 +303,33 @@ def test_what_is_no_recipe_says_why(ops, message):
         (RandAugment, {"m": 31}, "RandAugment.m must be an integer from 0 to 30, got 31"),
         (TrivialAugment, {"bins": 1}, "bins must be an integer from 2"),
         (AutoAugment, {"policy": "cifar"}, "policy must be 'imagenet' or 'cifar10' or 'svhn', got 'cifar'"),
+        (GaussianBlur, {"kernel_size": 4}, "GaussianBlur.kernel_size must be odd, got 4"),
+        (GaussianBlur, {"kernel_size": 5, "sigma": (0, 2)}, "GaussianBlur.sigma must be a number above 0, got 0"),
+        (GaussianBlur, {"kernel_size": 5, "sigma": 2}, "GaussianBlur.sigma must be two numbers"),
+        (Solarize, {"threshold": 256}, "Solarize.threshold must be a number from 0 to 255, got 256"),
+        (Posterize, {"bits": 0}, "Posterize.bits must be an integer from 1 to 8, got 0"),
+        (Sharpness, {"factor": -1}, "Sharpness.factor must be a number of at least 0"),
+        (Affine, {"degrees": -3}, "Affine.degrees must be a number from 0 to 360, got -3"),
+        (Affine, {"degrees": 3, "translate": 0.1}, "Affine.translate must be two shares, of width and height, got 0.1"),
+        (Affine, {"degrees": 3, "translate": (0.1, 1.1)}, "Affine.translate must be a number from 0 to 1, got 1.1"),
+        (Affine, {"degrees": 3, "scale": (0, 1)}, "Affine.scale must be two numbers"),
+        (Affine, {"degrees": 3, "shear": (1, 2, 3)}, "Affine.shear must be two numbers"),
+        (Affine, {"degrees": 3, "shear": 90}, "Affine.shear must be a number from 0 to 89"),
+        (Perspective, {"distortion": 1.1}, "Perspective.distortion must be a number from 0 to 1"),
+        (RandomResize, {"min_size": 9, "max_size": 9}, "RandomResize.max_size must be an integer from 10 to"),
+        (ScaleJitter, {"size": 9, "scale": (0, 1)}, "ScaleJitter.scale must be two numbers"),
+        (RandomApply, {"ops": ()}, r"RandomApply.ops must be operators on pixels, such as \(GaussianBlur\(9\),\), got"),
+        (RandomApply, {"ops": (HorizontalFlip(),)}, r"operators on pixels \(Rotate, .*\), got HorizontalFlip"),
+        (RandomChoice, {"ops": (Invert(),), "weights": (1, 2)}, "RandomChoice.weights must be 1 numbers"),
+        (
+            RandomChoice,
+            {"ops": (Invert(),), "weights": (0,)},
+            "the sum of RandomChoice.weights must be a number above 0",
+        ),
+        (ThreeAugment, {"kernel_size": 2}, "GaussianBlur.kernel_size must be odd, got 2"),
+        (AugMix, {"severity": 11}, "AugMix.severity must be an integer from 1 to 10, got 11"),
+        (AugMix, {"depth": 0}, "AugMix.depth must be an integer from 1 to 16, got 0"),
+        (AugMix, {"all_ops": 1}, "AugMix.all_ops must be True or False, got 1"),
         (Normalize, {"mean": (0, 0), "std": (1, 1, 1)}, "Normalize.mean must be three numbers"),
         (Normalize, {"mean": (0, 0, 0), "std": (1, 0, 1)}, "Normalize.std must be a number above 0, got 0"),
         (RandomErasing, {"value": "noise"}, "RandomErasing.value must be a number, or three"),
@@ -273,6 +381,7 @@ FLIP = {"op": "HorizontalFlip"}
         ({"version": 1, "ops": [{"op": "Resize"}]}, "Resize must have 'size', got nothing"),
         ({"version": 1, "ops": [{"op": "Resize", "size": {"steps": 3}}]}, "Resize.size must be an integer"),
         ({"version": 1, "ops": [{"op": "Resize", "size": {"ramp": {"to": 3}}}]}, "Ramp has no field 'to'"),
+        ({"version": 1, "ops": [{"op": "RandomApply", "ops": [{"op": "Blur"}]}]}, "must be one of .* got 'Blur'"),
         ({"version": 1, "ops": [FLIP | {"p": "1"}]}, "HorizontalFlip.p must be a number"),
     ],
 )

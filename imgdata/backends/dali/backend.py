@@ -33,6 +33,7 @@ from imgdata.backends.torch_ops.batched import upload
 from imgdata.backends.workers import Completion, Threads, Workers, closed
 from imgdata.dataset.index import index_id
 from imgdata.errors import ImageError
+from imgdata.recipes.moves import ScaleJitter
 from imgdata.recipes.ops import (
     CenterCrop,
     HorizontalFlip,
@@ -308,6 +309,7 @@ def _shape(recipe: Recipe) -> Shape:
         resizes=recipe.resampling is not None,
         radius=2 if recipe.resampling == "bicubic" else 1,
         margins=recipe.find(PadRandomCrop) is not None
+        or recipe.find(ScaleJitter) is not None
         or (recipe.resampling is None and recipe.find(CenterCrop) is not None),
         mirrored=recipe.mirrors_margins,
     )

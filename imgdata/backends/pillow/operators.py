@@ -1,22 +1,28 @@
-"""A window of pixels + one row of `BatchParams` -> the window rotated, changed by its policy, jittered and made gray.
+"""A window of pixels + one row of `BatchParams` -> the window after the recipe's operators on pixels.
 
-All through Pillow: pixels are exactly those that torchvision's operators make of PIL images.
+Through Pillow: pixels are exactly those that torchvision's operators make of PIL images. For two of them torchvision
+itself makes tensors of PIL images: `GaussianBlur` is `pillow.blur`, and `AugMix` mixes what Pillow makes of each chain.
 """
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
+from imgdata.augment import augmix, moves
 from imgdata.augment.params import JITTERS, BatchParams
 from imgdata.augment.policies import OPS
+from imgdata.augment.steps import WITH_FIELDS, layout
+from imgdata.backends.pillow.blur import blurred
+from imgdata.recipes.choices import AugMix
+from imgdata.recipes.moves import Affine, Perspective
 from imgdata.recipes.ops import AutoAugment, ColorJitter, Fill, Grayscale, RandAugment, Rotate, Sampling, TrivialAugment
-from imgdata.recipes.recipe import Recipe
+from imgdata.recipes.recipe import PixelOp, Recipe
+from imgdata.recipes.tones import AutoContrast, Equalize, GaussianBlur, Invert, Posterize, Sharpness, Solarize
 
-_KINDS = (Rotate, RandAugment, TrivialAugment, AutoAugment, ColorJitter, Grayscale)
 _SAMPLINGS = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR}
 _HUES = 255
 """Steps of Pillow's hue for the whole circle, as torchvision counts them."""
@@ -31,7 +37,7 @@ class _Outside(NamedTuple):
 
 def works_on_pixels(recipe: Recipe) -> bool:
     """Return whether the recipe has operators that are done here."""
-    return any(isinstance(op, _KINDS) for op in recipe.ops)
+    return bool(recipe.pixel_ops)
 
 
 def apply(pixels_HWC: NDArray[np.uint8], params: BatchParams, row: int, recipe: Recipe) -> NDArray[np.uint8]:
@@ -46,24 +52,58 @@ def apply(pixels_HWC: NDArray[np.uint8], params: BatchParams, row: int, recipe: 
 
 def apply_image(image: Image.Image, params: BatchParams, row: int, recipe: Recipe) -> Image.Image:
     """Do what `apply` does to Pillow's image in RGB; return another image, or the same one."""
-    rotate = recipe.find(Rotate)
-    if rotate is not None and params.angle_N[row]:
-        image = _turned(image, float(params.angle_N[row]), _outside(rotate.interpolation, rotate.fill))
-    policy = recipe.find(RandAugment) or recipe.find(TrivialAugment) or recipe.find(AutoAugment)
-    if policy is not None:
-        outside = _outside(policy.interpolation, policy.fill)
-        for op, strength in zip(params.op_NP[row].tolist(), params.strength_NP[row].tolist(), strict=True):
-            if OPS[op] in _MOVES:
-                image = _MOVES[OPS[op]](image, strength, outside)
-            elif op:
-                image = _TONES[OPS[op]](image, strength)
-    for column in params.order_N4[row].tolist():
-        value = float(params.jitter_N4[row, column])
+    for op, further in zip(recipe.pixel_ops, layout(recipe).steps, strict=True):
+        if isinstance(op, WITH_FIELDS):
+            image = _by_fields(image, op, params, row)
+        for step in further:
+            if params.done_NS[row, step.column]:
+                value_V = params.value_NV[row, step.first : step.first + step.values]
+                image = _STEPS[type(step.op)](image, step.op, value_V)
+    return image
+
+
+def _by_fields(image: Image.Image, op: PixelOp, params: BatchParams, row: int) -> Image.Image:
+    """Apply an operator whose draws have fields of their own."""
+    if isinstance(op, Rotate):
+        if params.angle_N[row]:
+            image = _turned(image, float(params.angle_N[row]), _outside(op.interpolation, op.fill))
+    elif isinstance(op, ColorJitter):
+        image = _jittered(image, params.order_N4[row], params.jitter_N4[row])
+    elif isinstance(op, Grayscale):
+        image = _gray(image) if params.gray_N[row] else image
+    elif isinstance(op, RandAugment | TrivialAugment | AutoAugment):
+        image = _changed(image, op, params.op_NP[row], params.strength_NP[row])
+    return image
+
+
+def _changed(
+    image: Image.Image,
+    policy: RandAugment | TrivialAugment | AutoAugment | AugMix,
+    op_P: NDArray[np.int64],
+    strength_P: NDArray[np.float64],
+) -> Image.Image:
+    """Apply operations of a policy, one after the other."""
+    outside = _outside(policy.interpolation, policy.fill)
+    for op, strength in zip(op_P.tolist(), strength_P.tolist(), strict=True):
+        if OPS[op] in _MOVES:
+            image = _MOVES[OPS[op]](image, strength, outside)
+        elif op:
+            image = _TONES[OPS[op]](image, strength)
+    return image
+
+
+def _jittered(image: Image.Image, order_4: NDArray[np.int64], jitter_4: NDArray[np.float64]) -> Image.Image:
+    for column in order_4.tolist():
+        value = float(jitter_4[column])
         if JITTERS[column] == "hue":
             image = _hue_shifted(image, value) if value else image
         elif value != 1.0:
             image = _ENHANCERS[JITTERS[column]](image).enhance(value)
-    return image.convert("L").convert("RGB") if params.gray_N[row] else image
+    return image
+
+
+def _gray(image: Image.Image) -> Image.Image:
+    return image.convert("L").convert("RGB")
 
 
 def _changes(params: BatchParams, row: int) -> bool:
@@ -72,6 +112,7 @@ def _changes(params: BatchParams, row: int) -> bool:
         or params.op_NP[row].any()
         or params.gray_N[row]
         or (params.jitter_N4[row] != _NEUTRAL_4).any()
+        or params.done_NS[row].any()
     )
 
 
@@ -124,3 +165,58 @@ def _hue_shifted(image: Image.Image, turns: float) -> Image.Image:
     shift = int(turns * _HUES)
     table = [(step + shift) % 256 for step in range(256)] + 2 * list(range(256))
     return image.convert("HSV").point(table).convert("RGB")
+
+
+Values = NDArray[np.float64]
+
+
+def _affine(image: Image.Image, op: Affine, value_6: Values) -> Image.Image:
+    outside = _outside(op.interpolation, op.fill)
+    matrix = tuple(moves.affine(value_6[None], image.height, image.width)[0].tolist())
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, outside.resampling, fillcolor=outside.color)
+
+
+def _perspective(image: Image.Image, op: Perspective, value_8: Values) -> Image.Image:
+    outside = _outside(op.interpolation, op.fill)
+    matrix = tuple(moves.perspective(value_8[None], image.height, image.width)[0].tolist())
+    return image.transform(image.size, Image.Transform.PERSPECTIVE, matrix, outside.resampling, fillcolor=outside.color)
+
+
+def _held_policy(image: Image.Image, op: RandAugment | TrivialAugment | AutoAugment, value_V: Values) -> Image.Image:
+    op_P, strength_P = value_V.reshape(2, -1)
+    return _changed(image, op, op_P.astype(np.int64), strength_P)
+
+
+def _blur(image: Image.Image, op: GaussianBlur, value_1: Values) -> Image.Image:
+    return Image.fromarray(blurred(np.asarray(image), float(value_1[0]), op.kernel_size))
+
+
+def _augmix(image: Image.Image, op: AugMix, value_V: Values) -> Image.Image:
+    """Sum the picture and its chains, each times its share, in float32; fractions are cut off, as in torchvision."""
+    op_1WD, strength_1WD, share_1W = augmix.parts(op, value_V[None])
+    share_W = share_1W[0].astype(np.float32)
+    total_HWC = np.multiply(np.asarray(image), share_W[0], dtype=np.float32)
+    for op_D, strength_D, share in zip(op_1WD[0], strength_1WD[0], share_W[1:], strict=True):
+        total_HWC += np.multiply(np.asarray(_changed(image, op, op_D, strength_D)), share, dtype=np.float32)
+    return Image.fromarray(total_HWC.clip(0, 255).astype(np.uint8))
+
+
+_STEPS: dict[type, Callable[[Image.Image, Any, Values], Image.Image]] = {
+    Rotate: lambda image, op, value: _turned(image, float(value[0]), _outside(op.interpolation, op.fill)),
+    Affine: _affine,
+    Perspective: _perspective,
+    RandAugment: _held_policy,
+    TrivialAugment: _held_policy,
+    AutoAugment: _held_policy,
+    ColorJitter: lambda image, _, value: _jittered(image, value[:4].astype(np.int64), value[4:]),
+    Grayscale: lambda image, _, value: _gray(image),
+    GaussianBlur: _blur,
+    Solarize: lambda image, op, _: ImageOps.solarize(image, op.threshold),
+    Posterize: lambda image, op, _: ImageOps.posterize(image, op.bits),
+    Equalize: lambda image, op, _: ImageOps.equalize(image),
+    AutoContrast: lambda image, op, _: ImageOps.autocontrast(image),
+    Sharpness: lambda image, op, _: ImageEnhance.Sharpness(image).enhance(op.factor),
+    Invert: lambda image, op, _: ImageOps.invert(image),
+    AugMix: _augmix,
+}
+"""By kind: image, operator, its values -> the image changed. Values are those of `augment.steps`."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from imgdata.augment import crops
 from imgdata.augment.params import BatchParams
 from imgdata.backends.protocol import BackendSetup
+from imgdata.recipes.moves import RandomResize, ScaleJitter
 from imgdata.recipes.ops import CenterCrop, PadRandomCrop, RandomResizedCrop, Resize
 from imgdata.recipes.recipe import Recipe
 from imgdata.recipes.sizes import Ramp, Schedule
@@ -38,6 +39,9 @@ def kept(setup: BackendSetup) -> Kept | str:
     recipe = setup.options.recipe
     if recipe.find(RandomResizedCrop) is not None:
         return _refusal("RandomResizedCrop cuts another part of the picture each time")
+    for kind in (RandomResize, ScaleJitter):
+        if recipe.find(kind) is not None:
+            return _refusal(f"{kind.__name__} resizes it by another factor each time")
     resize, pad = recipe.find(Resize), recipe.find(PadRandomCrop)
     crop = pad or recipe.find(CenterCrop)
     if any(isinstance(op.size, Schedule | Ramp) for op in (resize, crop) if op is not None):
@@ -96,7 +100,7 @@ def _sides(setup: BackendSetup, resize: Resize | None) -> NDArray[np.int64]:
         return np.array([[width, height]])
     usable_N, index = usable(setup), setup.split.index
     width_M, height_M = index.width_N[usable_N].astype(np.int64), index.height_N[usable_N].astype(np.int64)
-    return crops.whole(resize, None, width_M, height_M, 0)[0]
+    return crops.whole(None, resize, None, width_M, height_M, 0)[0]
 
 
 def _exact(resize: Resize, height: int, width: int) -> Resize:

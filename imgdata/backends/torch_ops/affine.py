@@ -7,6 +7,7 @@ happens to round to; here it is the pixel to the right, or below.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +21,17 @@ MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 """Operations of a policy that move pixels."""
 _BITS = 32
 """Bits of the fraction of coefficients."""
+
+
+class _Places(NamedTuple):
+    """Where each pixel's middle comes from."""
+
+    x_RHW: torch.Tensor
+    """int32 `(R, H, W)`"""
+    y_RHW: torch.Tensor
+    """int32 `(R, H, W)`"""
+    bits: int
+    """Bits of the fraction of both."""
 
 
 def coefficients(
@@ -54,14 +66,25 @@ def mover(interpolation: Sampling, fill: Fill) -> Change:
     sampled = _nearest if interpolation == "nearest" else _bilinear
 
     def change(part: torch.Tensor, coefficient_R6: torch.Tensor) -> torch.Tensor:
-        return sampled(part, coefficient_R6, color)
+        return sampled(part, _places(coefficient_R6, *part.shape[2:]), color)
 
     return change
 
 
-def _nearest(part: torch.Tensor, coefficient_R6: torch.Tensor, color: Sequence[float]) -> torch.Tensor:
+def warper(interpolation: Sampling, fill: Fill) -> Change:
+    """Return the function that moves pixels uint8 `(R, C, H, W)` as `augment.moves` says, `(R, 6)` or `(R, 8)`."""
+    color = fill if isinstance(fill, tuple) else (fill,) * 3
+    sampled = _nearest if interpolation == "nearest" else _bilinear
+
+    def change(part: torch.Tensor, coefficient_RK: torch.Tensor) -> torch.Tensor:
+        return sampled(part, _far_places(coefficient_RK, *part.shape[2:]), color)
+
+    return change
+
+
+def _nearest(part: torch.Tensor, places: _Places, color: Sequence[float]) -> torch.Tensor:
     count, channels, height, width = part.shape
-    x_RHW, y_RHW, bits = _places(coefficient_R6, height, width)
+    x_RHW, y_RHW, bits = places
     x_RHW, y_RHW = x_RHW.bitwise_right_shift_(bits), y_RHW.bitwise_right_shift_(bits)
     inside_x, inside_y = x_RHW.clamp(0, width - 1), y_RHW.clamp(0, height - 1)
     outside = (inside_x != x_RHW).logical_or_(inside_y != y_RHW)
@@ -75,10 +98,10 @@ def _nearest(part: torch.Tensor, coefficient_R6: torch.Tensor, color: Sequence[f
     return source.gather(2, index).view(count, channels, height, width)
 
 
-def _bilinear(part: torch.Tensor, coefficient_R6: torch.Tensor, color: Sequence[float]) -> torch.Tensor:
+def _bilinear(part: torch.Tensor, places: _Places, color: Sequence[float]) -> torch.Tensor:
     """Sample bilinearly; a fourth channel, of ones, says how much of a pixel comes from inside the picture."""
     count, channels, height, width = part.shape
-    x_RHW, y_RHW, bits = _places(coefficient_R6, height, width)
+    x_RHW, y_RHW, bits = places
     # From -1 to 1, from edge to edge.
     grid = torch.stack(
         [
@@ -101,8 +124,8 @@ def _bilinear(part: torch.Tensor, coefficient_R6: torch.Tensor, color: Sequence[
     return pixels.round_().to(torch.uint8)
 
 
-def _places(coefficient_R6: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Return where each pixel's middle comes from: x and y, int32 `(R, H, W)`, and the bits of their fraction."""
+def _places(coefficient_R6: torch.Tensor, height: int, width: int) -> _Places:
+    """Return where each pixel's middle comes from, where none comes from farther than a rotation or shear goes."""
     # So many that the farthest place fits: a rotation or a shear goes three sides away, a shift 32 pixels.
     bits = 30 - (4 * max(height, width) + 32).bit_length()
     device = coefficient_R6.device
@@ -116,4 +139,28 @@ def _places(coefficient_R6: torch.Tensor, height: int, width: int) -> tuple[torc
         across_RW, down_RH = (by_x * x_W) >> shift, (by_y * y_H + 2 * more) >> shift
         return across_RW.int().unsqueeze(1) + down_RH.int().unsqueeze(2)
 
-    return place(a, b, c), place(d, e, f), bits
+    return _Places(place(a, b, c), place(d, e, f), bits)
+
+
+def _far_places(coefficient_RK: torch.Tensor, height: int, width: int) -> _Places:
+    """Return where each pixel's middle comes from, however far; with eight coefficients by a perspective.
+
+    In float64, whose products, sums and quotients are the same on every device, and then in fixed point.
+    """
+    bits = 30 - (4 * max(height, width) + 32).bit_length()
+    # Apple's GPUs have no float64.
+    dtype = torch.float32 if coefficient_RK.device.type == "mps" else torch.float64
+    x_W = torch.arange(width, device=coefficient_RK.device, dtype=dtype).add_(0.5)
+    y_H1 = torch.arange(height, device=coefficient_RK.device, dtype=dtype).add_(0.5)[:, None]
+    by_R = [column[:, None, None] for column in coefficient_RK.to(dtype).unbind(1)]
+    x_RHW = (by_R[0] * x_W).add(by_R[1] * y_H1).add_(by_R[2])
+    y_RHW = (by_R[3] * x_W).add(by_R[4] * y_H1).add_(by_R[5])
+    if len(by_R) == 8:
+        divisor = (by_R[6] * x_W).add(by_R[7] * y_H1).add_(1.0)
+        x_RHW, y_RHW = x_RHW.div_(divisor), y_RHW.div_(divisor)
+    # What lies farther outside is as much outside; no number comes of 0 / 0.
+    places = [
+        place.nan_to_num_(nan=-1.0).clamp_(-float(side), 2.0 * side).mul_(2.0**bits).floor_().int()
+        for place, side in ((x_RHW, width), (y_RHW, height))
+    ]
+    return _Places(places[0], places[1], bits)

@@ -26,7 +26,7 @@ class Step(NamedTuple):
     change: Change
     row_R: NDArray[np.int64]
     """Which rows, ascending, none twice."""
-    value_RK: NDArray[np.float32] | NDArray[np.int64]
+    value_RK: NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int64]
     """Arguments of `change` for each row."""
 
 

@@ -125,6 +125,26 @@ def invert(part: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     return ~part
 
 
+def blur(part: torch.Tensor, weight_RK: torch.Tensor) -> torch.Tensor:
+    """Sum pixels times the weights of their distance, edges mirrored, along one axis after the other.
+
+    Weights are those of `pillow.blur.kernels`, and sums are made in its order: the same pixels on every device.
+    """
+    weight_RK111 = weight_RK[:, :, None, None, None]
+    return _summed(_summed(part.float(), weight_RK111, 2), weight_RK111, 3).round_().to(torch.uint8)
+
+
+def _summed(value: torch.Tensor, weight_RK111: torch.Tensor, axis: int) -> torch.Tensor:
+    reach, count = weight_RK111.shape[1] - 1, value.shape[axis]
+    padding = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
+    wide = torch.nn.functional.pad(value, padding, mode="reflect") if reach else value
+    total = value * weight_RK111[:, 0]
+    for distance in range(1, reach + 1):
+        pair = wide.narrow(axis, reach - distance, count) + wide.narrow(axis, reach + distance, count)
+        total.add_(pair.mul_(weight_RK111[:, distance]))
+    return total
+
+
 def _per_row(value_R1: torch.Tensor) -> torch.Tensor:
     return value_R1[:, :, None, None]
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from imgdata.augment.steps import WITH_FIELDS
 from imgdata.backends.dali.available import refusal as dali_refusal
 from imgdata.backends.options import DType
 from imgdata.measure import torch_codec
@@ -15,9 +16,11 @@ from imgdata.recipes.ops import (
     MixUp,
     MixUpOrCutMix,
     Normalize,
+    PadRandomCrop,
     RandomErasing,
     RandomResizedCrop,
     Resize,
+    VerticalFlip,
 )
 from imgdata.recipes.recipe import Recipe
 from imgdata.recipes.sizes import Ramp, Schedule
@@ -25,6 +28,17 @@ from imgdata.recipes.sizes import Ramp, Schedule
 MOST_AT_ONCE = 4
 """Batches that are decoded on a GPU at the same time, at most: more threads would only wait for Python's lock."""
 _NOT_IN_WORKERS = (Cutout, MixUp, CutMix, MixUpOrCutMix)
+_BESIDE_TORCHVISION = (
+    RandomResizedCrop,
+    Resize,
+    CenterCrop,
+    PadRandomCrop,
+    HorizontalFlip,
+    VerticalFlip,
+    *WITH_FIELDS,
+    Normalize,
+    RandomErasing,
+)
 _DALI = (RandomResizedCrop, Resize, CenterCrop, HorizontalFlip, Normalize)
 
 
@@ -34,6 +48,8 @@ def _torchvision_refuses(recipe: Recipe, dtype: DType | None, device: str) -> st
     for op in recipe.ops:
         if isinstance(op, _NOT_IN_WORKERS):
             return f"torchvision's transforms of one image have no {type(op).__name__}"
+        if not isinstance(op, _BESIDE_TORCHVISION):
+            return f"what is written for it has no {type(op).__name__}"
         if isinstance(op, RandomErasing) and dtype == "uint8":
             return "torchvision erases after Normalize, and uint8 batches are not normalised"
     return _scheduled(recipe)

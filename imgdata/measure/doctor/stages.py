@@ -22,6 +22,7 @@ from imgdata.errors import ImageError, ShardError
 from imgdata.images.decode import refuse_large
 from imgdata.images.probe import probe
 from imgdata.measure.timing import least_cpu_ms
+from imgdata.recipes.moves import RandomResize, ScaleJitter
 from imgdata.recipes.ops import (
     CenterCrop,
     CutMix,
@@ -38,7 +39,9 @@ from imgdata.recipes.ops import (
 )
 from imgdata.recipes.recipe import Recipe
 
-_GEOMETRY = Resize | RandomResizedCrop | CenterCrop | PadRandomCrop | HorizontalFlip | VerticalFlip
+_GEOMETRY = (
+    Resize | RandomResize | RandomResizedCrop | CenterCrop | PadRandomCrop | ScaleJitter | HorizontalFlip | VerticalFlip
+)
 _BEHIND = Normalize | RandomErasing | Cutout | MixUp | CutMix | MixUpOrCutMix
 _SAMPLE_PIXELS = 64_000_000
 """Pixels of all pictures of a sample: half a second of decoding on one core."""

@@ -22,6 +22,7 @@ from imgdata.loader.planner import Planner
 from imgdata.measure.doctor.stages import StageTimes, draw_sample, time_stages
 from imgdata.measure.timing import least_cpu_ms, mean_s
 from imgdata.order.epoch_order import Order
+from imgdata.recipes.moves import ScaleJitter
 from imgdata.recipes.ops import CenterCrop, PadRandomCrop, RandomResizedCrop
 from imgdata.shards.job import shard
 from imgdata.shards.options import ShardOptions
@@ -107,7 +108,9 @@ def try_crop_ready(setup: BackendSetup, position_M: NDArray[np.int64], *, rounds
     jpegs = np.isin(index.array("format")[few_M], [i for i, name in enumerate(index.words("format")) if name == "jpeg"])
     plain = jpegs & (index.array("restart_interval")[few_M] == 0) if index.has_crop_ready else jpegs
     recipe = setup.options.recipe
-    is_cropped = any(recipe.find(kind) is not None for kind in (RandomResizedCrop, PadRandomCrop, CenterCrop))
+    is_cropped = any(
+        recipe.find(kind) is not None for kind in (RandomResizedCrop, PadRandomCrop, CenterCrop, ScaleJitter)
+    )
     if not native.AVAILABLE or not plain.any() or not is_cropped:
         return None
     before, after = _rewritten(setup, few_M, ShardOptions(crop_ready=True), rounds)

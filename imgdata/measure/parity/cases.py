@@ -7,6 +7,8 @@ import numpy as np
 
 from imgdata.augment.params import BatchParams
 from imgdata.augment.policies import OPS, strengths
+from imgdata.recipes.choices import AugMix, RandomApply, RandomChoice, ThreeAugment
+from imgdata.recipes.moves import Affine, Perspective, RandomResize, ScaleJitter
 from imgdata.recipes.ops import (
     CenterCrop,
     ColorJitter,
@@ -26,8 +28,10 @@ from imgdata.recipes.ops import (
 )
 from imgdata.recipes.presets import IMAGENET_MEAN, IMAGENET_STD
 from imgdata.recipes.recipe import Op, Recipe
+from imgdata.recipes.tones import AutoContrast, Equalize, GaussianBlur, Invert, Posterize, Sharpness, Solarize
 
 _BINS = 31
+_AFFINE = Affine(degrees=30.0, translate=(0.1, 0.1), scale=(0.8, 1.2), shear=10.0)
 _WITH_SIGN = range(OPS.index("ShearX"), OPS.index("Sharpness") + 1)
 
 
@@ -58,8 +62,14 @@ def operator_cases(size: int) -> list[Case]:
         ("pad, mirrored", (Resize(size=size), PadRandomCrop(size=size, padding=padding, mode="reflect"))),
         ("flip", (middle, HorizontalFlip(p=1.0))),
         ("vertical flip", (middle, VerticalFlip(p=1.0))),
+        ("random resize", (RandomResize(resize, resize + size // 4), middle)),
+        ("scale jitter", (ScaleJitter(size=size),)),
         ("turn, nearest", (middle, Rotate(degrees=45.0))),
         ("turn, bilinear", (middle, Rotate(degrees=45.0, interpolation="bilinear"))),
+        ("affine, nearest", (middle, _AFFINE)),
+        ("affine, bilinear", (middle, replace(_AFFINE, interpolation="bilinear"))),
+        ("perspective, nearest", (middle, Perspective(p=1.0, interpolation="nearest"))),
+        ("perspective, bilinear", (middle, Perspective(p=1.0))),
     ]
     after: list[tuple[str, tuple[Op, ...]]] = [
         ("jitter brightness", (middle, ColorJitter(brightness=0.4))),
@@ -67,6 +77,17 @@ def operator_cases(size: int) -> list[Case]:
         ("jitter saturation", (middle, ColorJitter(saturation=0.4))),
         ("jitter hue", (middle, ColorJitter(hue=0.1))),
         ("grayscale", (middle, Grayscale(p=1.0))),
+        ("blur", (middle, GaussianBlur(kernel_size=min(23, 2 * size - 1)))),
+        ("solarize", (middle, Solarize(threshold=128, p=1.0))),
+        ("posterize", (middle, Posterize(bits=4, p=1.0))),
+        ("equalize", (middle, Equalize(p=1.0))),
+        ("auto contrast", (middle, AutoContrast(p=1.0))),
+        ("sharpness", (middle, Sharpness(factor=2.0, p=1.0))),
+        ("invert", (middle, Invert(p=1.0))),
+        ("apply", (middle, RandomApply((GaussianBlur(kernel_size=5), Solarize(threshold=128)), p=0.8))),
+        ("choice", (middle, RandomChoice((Grayscale(p=1.0), Equalize(p=1.0))))),
+        ("three augment", (middle, ThreeAugment())),
+        ("augmix", (middle, AugMix())),
         ("normalize", (middle, normalize)),
         ("random erasing", (middle, normalize, RandomErasing(p=1.0, value="random"))),
         ("cutout", (middle, normalize, Cutout(size=max(size // 2, 2)))),

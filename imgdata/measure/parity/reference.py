@@ -7,16 +7,23 @@ PIL image or a uint8 tensor `(3, H, W)`: torchvision has other code for each, wh
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from imgdata.augment import augmix
 from imgdata.augment.mix import MixParams
 from imgdata.augment.params import JITTERS, BatchParams, erasing_noise
 from imgdata.augment.policies import OPS
+from imgdata.augment.steps import layout
 from imgdata.errors import MissingExtraError
+from imgdata.recipes.choices import AugMix
+from imgdata.recipes.moves import Affine, Perspective, RandomResize, ScaleJitter
 from imgdata.recipes.ops import (
     AutoAugment,
+    ColorJitter,
     Cutout,
     Fill,
+    Grayscale,
     Normalize,
     PadRandomCrop,
     RandAugment,
@@ -27,6 +34,7 @@ from imgdata.recipes.ops import (
     TrivialAugment,
 )
 from imgdata.recipes.recipe import Recipe
+from imgdata.recipes.tones import AutoContrast, Equalize, GaussianBlur, Invert, Posterize, Sharpness, Solarize
 
 try:
     from torchvision.transforms import InterpolationMode, v2
@@ -46,7 +54,7 @@ _MODES = {
 
 def window(picture: "Image | torch.Tensor", params: BatchParams, row: int, recipe: Recipe) -> torch.Tensor:
     """Return the picture as it is before values become floats, uint8 `(3, H, W)`."""
-    made = _colored(_operated(_cut(picture, params, row, recipe), params, row, recipe), params, row)
+    made = _operated(_cut(picture, params, row, recipe), params, row, recipe)
     window_CHW: torch.Tensor = made if isinstance(made, torch.Tensor) else functional.pil_to_tensor(made)
     return window_CHW
 
@@ -87,7 +95,8 @@ def mixed(images: torch.Tensor, mix: MixParams) -> torch.Tensor:
 
 def _cut(picture: Any, params: BatchParams, row: int, recipe: Recipe) -> Any:
     size = [params.height, params.width]
-    crop, resize, pad = recipe.find(RandomResizedCrop), recipe.find(Resize), recipe.find(PadRandomCrop)
+    crop, pad, jitter = recipe.find(RandomResizedCrop), recipe.find(PadRandomCrop), recipe.find(ScaleJitter)
+    resize = recipe.find(Resize) or recipe.find(RandomResize) or jitter
     if crop is not None:
         left, top, width, height = params.box_N4[row].tolist()
         mode = _MODES[crop.interpolation]
@@ -99,6 +108,9 @@ def _cut(picture: Any, params: BatchParams, row: int, recipe: Recipe) -> Any:
         mode = "reflect" if pad.mode == "reflect" else "constant"
         left, top = (params.offset_N2[row] + pad.padding).tolist()
         picture = functional.crop(functional.pad(picture, [pad.padding], padding_mode=mode), top, left, *size)
+    elif jitter is not None:
+        left, top = params.offset_N2[row].tolist()
+        picture = functional.crop(picture, top, left, *size)
     elif crop is None:
         picture = functional.center_crop(picture, size)
     picture = functional.horizontal_flip(picture) if params.flip_N[row] else picture
@@ -106,15 +118,78 @@ def _cut(picture: Any, params: BatchParams, row: int, recipe: Recipe) -> Any:
 
 
 def _operated(picture: Any, params: BatchParams, row: int, recipe: Recipe) -> Any:
-    rotate = recipe.find(Rotate)
-    if rotate is not None and params.angle_N[row]:
-        angle, mode = float(params.angle_N[row]), _MODES[rotate.interpolation]
-        picture = functional.rotate(picture, angle, mode, fill=_fill(rotate.fill))
-    policy = recipe.find(RandAugment) or recipe.find(TrivialAugment) or recipe.find(AutoAugment)
-    if policy is not None:
-        for op, strength in zip(params.op_NP[row].tolist(), params.strength_NP[row].tolist(), strict=True):
-            picture = _policy_op(picture, OPS[op], strength, _MODES[policy.interpolation], _fill(policy.fill))
+    for op, further in zip(recipe.pixel_ops, layout(recipe).steps, strict=True):
+        if isinstance(op, Rotate) and params.angle_N[row]:
+            picture = functional.rotate(
+                picture, float(params.angle_N[row]), _MODES[op.interpolation], fill=_fill(op.fill)
+            )
+        elif isinstance(op, RandAugment | TrivialAugment | AutoAugment):
+            picture = _policy(picture, op, params.op_NP[row].tolist(), params.strength_NP[row].tolist())
+        elif isinstance(op, ColorJitter):
+            picture = _jittered(picture, params.order_N4[row].tolist(), params.jitter_N4[row].tolist())
+        elif isinstance(op, Grayscale) and params.gray_N[row]:
+            picture = functional.rgb_to_grayscale(picture, num_output_channels=3)
+        for step in further:
+            if params.done_NS[row, step.column]:
+                value_V = params.value_NV[row, step.first : step.first + step.values].tolist()
+                picture = _STEPS[type(step.op)](picture, step.op, value_V)
     return picture
+
+
+def _policy(picture: Any, policy: Any, op_P: list[int], strength_P: list[float]) -> Any:
+    for op, strength in zip(op_P, strength_P, strict=True):
+        picture = _policy_op(picture, OPS[op], strength, _MODES[policy.interpolation], _fill(policy.fill))
+    return picture
+
+
+def _augmix(picture: Any, op: AugMix, value_V: list[float]) -> torch.Tensor:
+    """Do what the end of `v2.AugMix.forward` does, which makes a tensor of every picture."""
+    picture = picture if isinstance(picture, torch.Tensor) else functional.pil_to_tensor(picture)
+    op_1WD, strength_1WD, share_1W = augmix.parts(op, np.array(value_V)[None])
+    mix = float(share_1W[0, 0]) * picture
+    for op_D, strength_D, share in zip(op_1WD[0].tolist(), strength_1WD[0].tolist(), share_1W[0, 1:], strict=True):
+        mix.add_(float(share) * _policy(picture, op, op_D, strength_D))
+    mixed_CHW: torch.Tensor = mix.to(torch.uint8)
+    return mixed_CHW
+
+
+def _perspective(picture: Any, op: Perspective, value_8: list[float]) -> Any:
+    height, width = functional.get_size(picture)
+    corners = [[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]
+    moved = [[int(x), int(y)] for x, y in zip(value_8[::2], value_8[1::2], strict=True)]
+    return functional.perspective(picture, corners, moved, _MODES[op.interpolation], _fill(op.fill))
+
+
+def _affine(picture: Any, op: Affine, value_6: list[float]) -> Any:
+    angle, x, y, scale, shear_x, shear_y = value_6
+    return functional.affine(
+        picture, angle, [int(x), int(y)], scale, [shear_x, shear_y], _MODES[op.interpolation], _fill(op.fill)
+    )
+
+
+_STEPS: dict[type, Any] = {
+    Rotate: lambda picture, op, value: functional.rotate(
+        picture, value[0], _MODES[op.interpolation], fill=_fill(op.fill)
+    ),
+    Affine: _affine,
+    Perspective: _perspective,
+    **dict.fromkeys(
+        (RandAugment, TrivialAugment, AutoAugment),
+        lambda picture, op, value: _policy(
+            picture, op, [int(one) for one in value[: len(value) // 2]], value[len(value) // 2 :]
+        ),
+    ),
+    ColorJitter: lambda picture, _, value: _jittered(picture, [int(one) for one in value[:4]], value[4:]),
+    Grayscale: lambda picture, *_: functional.rgb_to_grayscale(picture, num_output_channels=3),
+    GaussianBlur: lambda picture, op, value: functional.gaussian_blur(picture, [op.kernel_size] * 2, [value[0]] * 2),
+    Solarize: lambda picture, op, _: functional.solarize(picture, op.threshold),
+    Posterize: lambda picture, op, _: functional.posterize(picture, op.bits),
+    Equalize: lambda picture, *_: functional.equalize(picture),
+    AutoContrast: lambda picture, *_: functional.autocontrast(picture),
+    Sharpness: lambda picture, op, _: functional.adjust_sharpness(picture, op.factor),
+    Invert: lambda picture, *_: functional.invert(picture),
+    AugMix: _augmix,
+}
 
 
 def _policy_op(picture: Any, op: str, strength: float, mode: InterpolationMode, fill: list[float]) -> Any:
@@ -156,12 +231,12 @@ _JITTERS = {
 }
 
 
-def _colored(picture: Any, params: BatchParams, row: int) -> Any:
-    for column in params.order_N4[row].tolist():
-        value, name = float(params.jitter_N4[row, column]), JITTERS[column]
+def _jittered(picture: Any, order_4: list[int], jitter_4: list[float]) -> Any:
+    for column in order_4:
+        value, name = jitter_4[column], JITTERS[column]
         if value != (0.0 if name == "hue" else 1.0):
             picture = _JITTERS[name](picture, value)
-    return functional.rgb_to_grayscale(picture, num_output_channels=3) if params.gray_N[row] else picture
+    return picture
 
 
 def _fill(fill: Fill) -> list[float]:
