@@ -11,7 +11,7 @@ import imgdata
 _ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = {
     "Make datasets": ("shards", "sources", "images"),
-    "Read datasets": ("dataset", "sample", "storage", "tar"),
+    "Read datasets": ("dataset", "loose", "sample", "storage", "tar"),
     "Load batches": ("loader", "backends", "order"),
     "Recipes": ("recipes", "augment"),
     "Views": ("views",),

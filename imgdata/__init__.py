@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from imgdata.auditing.result import AuditResult, CheckResult
     from imgdata.auditing.run import audit
     from imgdata.backends.dali.webdataset_pipeline import dali_pipeline
-    from imgdata.dataset.dataset import Dataset, Split, open
-    from imgdata.dataset.summary import Summary, inspect
+    from imgdata.dataset.dataset import Dataset, Split
+    from imgdata.dataset.summary import Summary
     from imgdata.images.encode import Encoding
     from imgdata.inference.evaluate import ClassScore, Confusion, Evaluation, evaluate
     from imgdata.inference.export import Exported, export_model
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from imgdata.loader.bad_images import BadImage, BadImageWarning
     from imgdata.loader.loader import Loader
     from imgdata.loader.shuffle_quality import ShuffleQuality, ShuffleWarning, shuffle_quality
+    from imgdata.loose.opened import inspect, open
     from imgdata.measure.bench.options import BenchOptions
     from imgdata.measure.bench.result import BenchResult, Figures, PeerFigures
     from imgdata.measure.bench.run import bench
@@ -92,9 +93,7 @@ _PLACES = {
     "dali_pipeline": "backends.dali.webdataset_pipeline",
     "Dataset": "dataset.dataset",
     "Split": "dataset.dataset",
-    "open": "dataset.dataset",
     "Summary": "dataset.summary",
-    "inspect": "dataset.summary",
     "Encoding": "images.encode",
     "ClassScore": "inference.evaluate",
     "Confusion": "inference.evaluate",
@@ -118,6 +117,8 @@ _PLACES = {
     "ShuffleQuality": "loader.shuffle_quality",
     "ShuffleWarning": "loader.shuffle_quality",
     "shuffle_quality": "loader.shuffle_quality",
+    "inspect": "loose.opened",
+    "open": "loose.opened",
     "BenchOptions": "measure.bench.options",
     "BenchResult": "measure.bench.result",
     "Figures": "measure.bench.result",

@@ -42,6 +42,7 @@ if os.environ.get("IMGDATA_GPU") == "1" and _VERDICT.exists() and not _DECODED.e
     _DECODED.mkdir()
     shutil.copy(_VERDICT, _DECODED)
 os.environ["IMGDATA_CACHE"] = str(_DECODED)
+os.environ["IMGDATA_DATA"] = str(Path(os.environ["IMGDATA_TEST_CACHE"], "data"))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 

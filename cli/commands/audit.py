@@ -129,12 +129,12 @@ def _fix(
     as_json: bool,
     options: dict[str, Any],
 ) -> None:
-    import imgdata.dataset
+    import imgdata
     from imgdata.auditing.fixing import save_fixed
 
     from ..display.audit import AuditDisplay, print_fixed
 
-    opened = imgdata.dataset.open(dataset)
+    opened = imgdata.open(dataset)
     with AuditDisplay(quiet=quiet) as display:
         saved = save_fixed(
             opened, fixes, name, report=report, overwrite=overwrite, progress=display.progress, **options

@@ -70,15 +70,15 @@ def command(
 
 
 def _print_summary(dataset: Path, all_classes: bool, as_json: bool) -> None:
-    import imgdata.dataset
+    import imgdata
     from imgdata.dataset.summary import summary_parts
     from imgdata.tables import new_table
     from imgdata.views.saved import saved_views
 
     from ..display.console import note, screen
 
-    summary = imgdata.dataset.inspect(dataset)
-    views = saved_views(imgdata.dataset.open(dataset))
+    summary = imgdata.inspect(dataset)
+    views = saved_views(imgdata.open(dataset))
     if as_json:
         click.echo(json.dumps({**summary.to_dict(), "views": [view._asdict() for view in views]}))
         return
@@ -119,11 +119,11 @@ def _save_sheet(dataset: Path, sheet: Path, split: str | None, augmented: bool, 
 
 
 def _print_sample(dataset: Path, key: str, split: str | None, output: Path | None, as_json: bool) -> None:
-    import imgdata.dataset
+    import imgdata
     from imgdata.errors import OptionError
     from imgdata.storage.atomic import output_error
 
-    opened = imgdata.dataset.open(dataset)
+    opened = imgdata.open(dataset)
     if split is not None and split not in opened:
         raise OptionError(f"split must be one of {', '.join(opened)}, got {split!r}")
     names = [split] if split is not None else list(opened)
@@ -144,15 +144,14 @@ def _print_sample(dataset: Path, key: str, split: str | None, output: Path | Non
         "position": position,
         **row._asdict(),
         # As text: readers of JSON may round whole numbers above 2**53.
-        "xxh64": f"{row.xxh64:016x}",
+        "xxh64": f"{opened[name].hash(position):016x}",
         "class_id": label.id if label else None,
         "class_name": label.name if label else None,
         "fields": sample.fields,
         "saved": None if output is None else str(output),
     }
     if as_json:
-        # As text: numbers above 2^53 lose digits in most readers of JSON.
-        click.echo(json.dumps({**facts, "xxh64": f"{row.xxh64:016x}"}))
+        click.echo(json.dumps(facts))
         return
     from ..display.console import say
 

@@ -27,13 +27,13 @@ def command(dataset: Path, name: str, steps: str, split: str, overwrite: bool, q
       imgdata save-view out/ pets "where class in cat,dog & width>=64 | balance"
       imgdata train out/ --view tenth --out runs/tenth
     """  # noqa: D301
-    import imgdata.dataset
+    import imgdata
     from imgdata.errors import OptionError
     from imgdata.views.saved import open_view, save_view
 
     from ..display.console import GOOD, screen, tell
 
-    opened = imgdata.dataset.open(dataset)
+    opened = imgdata.open(dataset)
     if split not in opened:
         raise OptionError(f"split must be one of {', '.join(opened)}, got {split!r}")
     view = open_view(opened, split, steps)

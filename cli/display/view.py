@@ -12,7 +12,7 @@ _SHOWN = 12
 
 def print_view(dataset: Path, text: str, split: str | None, as_json: bool) -> None:
     """Print what a view does, step by step. Raises `OptionError`, `ShardError`."""
-    import imgdata.dataset
+    import imgdata
     from imgdata.errors import OptionError
     from imgdata.tables import new_table
     from imgdata.views.effects import step_effects
@@ -20,7 +20,7 @@ def print_view(dataset: Path, text: str, split: str | None, as_json: bool) -> No
 
     from .console import screen
 
-    opened = imgdata.dataset.open(dataset)
+    opened = imgdata.open(dataset)
     if split is not None and split not in opened:
         raise OptionError(f"split must be one of {', '.join(opened)}, got {split!r}")
     if split is None and text in list_views(opened):

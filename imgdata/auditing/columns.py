@@ -98,7 +98,7 @@ def json_columns(samples: Samples, dataset: Dataset, progress: Progress) -> list
 
     A field whose words nearly all differ, such as a caption or a name, is none. Reads each member once.
     """
-    if not any(view.index.has_json for view in samples.views):
+    if not any(view.index.has_fields for view in samples.views):
         return []
     values: dict[str, dict[int, object]] = {}
     number = 0

@@ -58,7 +58,8 @@ def find_links(
     progress: Progress = lambda done, total: None,
 ) -> Links:
     """Return all pairs of copies. Of many that are equal, each is linked with the one that is kept alone."""
-    same_bytes = _equal(np.arange(len(samples)), [samples.array("xxh64"), samples.array("size")], place_M)
+    byte_M = samples.byte_hashes(*facts.hash_MQ4[:, 0].T)
+    same_bytes = _equal(np.arange(len(samples)), [byte_M, samples.array("size")], place_M)
     found = [_links(*same_bytes, 0)]
     left_M = facts.decoded_M.copy()
     left_M[same_bytes[1]] = False

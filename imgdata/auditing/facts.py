@@ -29,8 +29,8 @@ from imgdata.auditing.hashes import QUERIES, hashes
 from imgdata.auditing.outcome import Progress
 from imgdata.auditing.pixels import FIGURES, Pixels, look, pixel_hash
 from imgdata.auditing.samples import Samples
-from imgdata.dataset.index import index_id
-from imgdata.dataset.manifest import read_manifest
+from imgdata.dataset.dataset import reopen
+from imgdata.dataset.index import content_id
 from imgdata.devices import own_cores
 from imgdata.errors import ImageError, ImgdataError, OutputError
 from imgdata.images.encode import encoder
@@ -135,7 +135,8 @@ def audit_folder() -> Path:
 
 
 def _max_pixels(samples: Samples) -> int:
-    return max(read_manifest(path).max_pixels for path in {view.folder.path for view in samples.views})
+    folders = {str(view.folder): view.folder for view in samples.views}
+    return max(reopen(folder).manifest.max_pixels for folder in folders.values())
 
 
 def _key(samples: Samples) -> str:
@@ -148,7 +149,7 @@ def _key(samples: Samples) -> str:
         for column in ("width", "height", "orientation", "format"):
             digest.update(index.array(column).astype("<i4").tobytes())
         digest.update(repr(index.words("format")).encode())
-        digests.append([index_id(index), digest.hexdigest()])
+        digests.append([content_id(index), digest.hexdigest()])
     content = [FORMAT_VERSION, FIGURES, repr(QUERIES), ROW_BYTES, encoder(), _max_pixels(samples), digests]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 

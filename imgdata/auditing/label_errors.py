@@ -117,7 +117,7 @@ def find(
     number_N = vectors.number_K[usable_K]
     label_N = np.searchsorted(class_U, samples.label_M[number_N]).astype(np.int32)
     point_ND = principal(vectors.vector_KD if len(usable_K) == len(vectors.number_K) else vectors.vector_KD[usable_K])
-    same_N = samples.array("xxh64")[number_N].astype(np.uint64)
+    same_N = samples.byte_hashes()[number_N]
     ranked = rank_labels(point_ND, label_N, len(class_U), same_N=same_N, seed=seed, progress=progress)
     planted = ranked.planted
     wrong = round(planted.share * len(label_N))

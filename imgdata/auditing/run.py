@@ -16,9 +16,9 @@ from imgdata.auditing.report.files import check_report_folder, write_report
 from imgdata.auditing.result import AuditResult, CheckResult
 from imgdata.auditing.samples import Samples, samples_of
 from imgdata.dataset.dataset import Dataset
-from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.index import index_id
 from imgdata.errors import MissingExtraError, OptionError
+from imgdata.loose.opened import open as open_dataset
 from imgdata.storage.local_paths import local_path
 from imgdata.version import __version__
 from imgdata.views.by_split import views_by_split

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from imgdata.arrow import number_array
@@ -14,6 +16,9 @@ from imgdata.dataset.index import joined_words
 from imgdata.errors import OptionError
 from imgdata.sample import ClassName
 from imgdata.views.view import View
+
+_READ = 64
+"""Images that are read at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,6 +74,26 @@ class Samples:
     def array(self, column: str) -> NDArray[np.generic]:
         """Return a column of numbers of the indices, such as `width` or `xxh64`, `(M,)`."""
         return np.concatenate([view.index.array(column)[view.position_N] for view in self.views])
+
+    def byte_hashes(self, *keys: NDArray[Any]) -> NDArray[np.uint64]:
+        """Return a hash for each image that is equal for equal bytes, `(M,)`. Raises `ShardError`, `SourceError`.
+
+        The index of shards has it. Images that are not sharded are read, where `keys`, columns that equal images share,
+        and size, width and height are those of another image as well.
+        """
+        hash_M = self.array("xxh64").astype(np.uint64)
+        loose_M = np.concatenate([np.full(len(view.position_N), view.index.is_loose) for view in self.views])
+        if not loose_M.any():
+            return hash_M
+        columns = [*(self.array(name) for name in ("size", "width", "height")), *keys]
+        order_M = np.lexsort(columns)
+        same_M = np.logical_and.reduce([column[order_M[1:]] == column[order_M[:-1]] for column in columns])
+        shared_M = np.concatenate([[False], same_M]) | np.concatenate([same_M, [False]])
+        number_K = np.sort(order_M[shared_M & loose_M[order_M]])
+        for start in range(0, len(number_K), _READ):
+            numbers = number_K[start : start + _READ].tolist()
+            hash_M[numbers] = [xxhash.xxh64_intdigest(data) for data in self.read(numbers)]
+        return hash_M
 
     def words(self, column: str) -> tuple[list[str], NDArray[np.int32]]:
         """Return the distinct values of a column of words, such as `format`, and the one of each sample, `(M,)`."""

@@ -17,7 +17,7 @@ from imgdata.auditing.outcome import Progress
 from imgdata.auditing.probabilities import fold_of_samples, out_of_sample
 from imgdata.auditing.probe import principal
 from imgdata.auditing.samples import Samples
-from imgdata.dataset.index import index_id
+from imgdata.dataset.index import content_id
 from imgdata.errors import MissingExtraError, OptionError, OutputError, ShardError
 from imgdata.recipes import Normalize, Recipe, Resize
 from imgdata.storage.atomic import whole_file
@@ -259,7 +259,7 @@ def _all(
 def _key(samples: Samples, source: _Source) -> str:
     digest = hashlib.sha256(f"{VERSION} {source.identity} {source.recipe!r} {source.device.type}".encode())
     for view in samples.views:
-        digest.update(index_id(view.index).encode())
+        digest.update(content_id(view.index).encode())
         digest.update(view.position_N.astype("<i8").tobytes())
     return digest.hexdigest()[:32]
 

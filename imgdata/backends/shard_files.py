@@ -4,18 +4,18 @@ import errno
 import os
 import resource
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.backends.buffers import Loans
 from imgdata.dataset.dataset import Split
-from imgdata.errors import ShardError
+from imgdata.dataset.files import image_files
+from imgdata.errors import ImgdataError, ShardError
 from imgdata.storage.atomic import pread
-from imgdata.storage.reading import open_regular
 from imgdata.views.view import View
 
 LEAST_FILES = 16
@@ -43,21 +43,21 @@ class ShardFiles:
         index = split.index
         index.load(("shard", "offset", "size"))
         self._index = index
-        self._paths = [split.folder.local(name) for name in index.words("shard")]
+        self._files = image_files(split.folder, index)
         self._open: OrderedDict[int, int] = OrderedDict()
-        self._users = [0] * len(self._paths)
+        self._users: Counter[int] = Counter()
         self._loans: Loans[list[int]] = Loans()
-        self._limit = max(LEAST_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        half = max(LEAST_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        self._limit = half if self._files.keeps_open else LEAST_FILES
         self._lock = threading.Lock()
 
     def lease(self, position_N: NDArray[np.int64]) -> Lease:
-        """Open the shards of these samples. Raises `ShardError`."""
-        shard_S, place_N = np.unique(self._index.shard_N[position_N], return_inverse=True)
+        """Open the files of these samples. Raises `ShardError`, and `SourceError` for loose files that have changed."""
+        shard_S, place_N = np.unique(self._files.numbers(position_N), return_inverse=True)
         shards = shard_S.tolist()
         with self._lock:
             for ended in self._loans.fetch():
-                for shard in ended:
-                    self._users[shard] -= 1
+                self._end(ended)
             # In use from the start: none of them is closed for another.
             for shard in shards:
                 self._users[shard] += 1
@@ -77,24 +77,37 @@ class ShardFiles:
             raise self.cut_short(position)
         return data
 
-    def unreadable(self, position: int, error: OSError) -> ShardError:
-        """Return what to raise where the system can't read a sample's shard."""
-        return self._unreadable(int(self._index.shard_N[position]), error)
+    def unreadable(self, position: int, error: OSError) -> ImgdataError:
+        """Return what to raise where the system can't read a sample's file."""
+        return self._unreadable(self._number(position), error)
 
-    def cut_short(self, position: int) -> ShardError:
-        """Return what to raise where a shard ends before a sample does."""
+    def cut_short(self, position: int) -> ImgdataError:
+        """Return what to raise where a file ends before a sample does."""
         key = self._index.column("key")[position].as_py()
         end = int(self._index.offset_N[position]) + int(self._index.size_N[position])
-        path = self._paths[self._index.shard_N[position]]
-        return ShardError(f"{path}: cut short, {key} ends at byte {end}; copy the shard again")
+        return self._files.cut_short(self._number(position), key, end)
 
-    def _unreadable(self, shard: int, error: OSError) -> ShardError:
+    def _number(self, position: int) -> int:
+        return int(self._files.numbers(np.array([position]))[0])
+
+    def _unreadable(self, shard: int, error: OSError) -> ImgdataError:
         if error.errno == errno.EMFILE:
             return ShardError(
-                f"{self._paths[shard]}: too many open files; raise the limit (`ulimit -n`), or use a smaller "
+                f"{self._files.path(shard)}: too many open files; raise the limit (`ulimit -n`), or use a smaller "
                 "batch_size, fewer shards or shuffle='window'"
             )
-        return ShardError(f"{self._paths[shard]}: {error.strerror or error}; copy the shard again")
+        return self._files.unreadable(shard, error)
+
+    def _end(self, shards: list[int]) -> None:
+        """Count the users of these files down, and forget files that nobody uses or keeps."""
+        self._users.subtract(shards)
+        if self._files.keeps_open:
+            return
+        for shard in shards:
+            if not self._users[shard]:
+                del self._users[shard]
+                if (file := self._open.pop(shard, None)) is not None:
+                    os.close(file)
 
     def _file(self, shard: int) -> int:
         file = self._open.get(shard)
@@ -102,7 +115,7 @@ class ShardFiles:
             if len(self._open) >= self._limit:
                 self._close_one()
             try:
-                file = self._open[shard] = _opened(self._paths[shard])
+                file = self._open[shard] = _opened(partial(self._files.open, shard))
             except OSError as error:
                 raise self._unreadable(shard, error) from error
         self._open.move_to_end(shard)
@@ -121,12 +134,12 @@ class ShardFiles:
             close(self._open.popitem()[1])
 
 
-def _opened(path: Path) -> int:
+def _opened(open_file: Callable[[], int]) -> int:
     try:
-        return open_regular(path)
+        return open_file()
     except OSError as error:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if error.errno != errno.EMFILE or soft == hard:
             raise
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        return open_regular(path)
+        return open_file()

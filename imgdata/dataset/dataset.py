@@ -2,23 +2,26 @@
 
 import difflib
 import operator
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
 from imgdata.dataset.columns import Columns, columns_file, kept_in_cache
 from imgdata.dataset.fields import fields_table
+from imgdata.dataset.files import ImageFiles, image_files
 from imgdata.dataset.index import Index
 from imgdata.dataset.index_checks import IndexLimits
-from imgdata.dataset.manifest import MANIFEST, Manifest, SplitEntry, dataset_folder, read_manifest
-from imgdata.errors import ShardError
+from imgdata.dataset.manifest import MANIFEST, Manifest, SplitEntry, dataset_folder, parse_manifest, read_manifest
+from imgdata.errors import OptionError, ShardError
 from imgdata.sample import ClassName, Sample, fields_of
-from imgdata.storage.atomic import FilePool
-from imgdata.storage.folder import DatasetFolder
+from imgdata.storage.atomic import FilePool, pread
+from imgdata.storage.folder import DatasetFolder, LooseFolder
 from imgdata.storage.reading import parse_json
 
 if TYPE_CHECKING:
@@ -50,23 +53,28 @@ class Split:
         self.folder = folder
         self.name = entry.name
         limits = IndexLimits(num_classes=num_classes, shards=frozenset(shard.file for shard in entry.shards))
-        self.index = Index(folder.local(entry.index), limits)
-        self.shards = [folder.local(shard.file) for shard in entry.shards]
+        self.is_loose = isinstance(folder, LooseFolder)
+        remedy = f"open {folder} again" if self.is_loose else None
+        self.index = Index(folder.local(entry.index), limits, remedy=remedy)
+        self.shards = [] if self.is_loose else [folder.local(shard.file) for shard in entry.shards]
+        """The tars; none where the images lie in the user's own files."""
         if len(self.index) != entry.samples:
             raise ShardError(
                 f"{self.index.path}: rows must be {entry.samples} as {MANIFEST} says, got {len(self.index)}; "
                 f"rebuild the index with `imgdata index {folder}`"
             )
-        self._files: FilePool | None = None
+        self._files: ImageFiles | None = None
+        self._pool: FilePool | None = None
         members = self._fields_table if self.index.has_json else None
         self.columns = Columns(self.index, columns, None if columns is not None else members)
         """The samples' columns: those of the index, and the fields of the `json` members."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": None}
+        return {**self.__dict__, "_files": None, "_pool": None}
 
     def __repr__(self) -> str:
-        return f"<Split {self.name}: {len(self)} samples in {len(self.shards)} shards>"
+        where = f"loose in {self.folder}" if self.is_loose else f"in {len(self.shards)} shards"
+        return f"<Split {self.name}: {len(self)} samples {where}>"
 
     def __len__(self) -> int:
         return len(self.index)
@@ -106,6 +114,9 @@ class Split:
         Raises `IndexError`, `ShardError`.
         """
         i = self._row(position)
+        if self.is_loose:
+            text = self.index.column("fields")[i].as_py()
+            return fields_of(parse_json(text)) if text else {}
         if not self.index.has_json or not self.index.array("json_size")[i]:
             return {}
         data = self._read(i, "json_offset", "json_size")
@@ -114,7 +125,7 @@ class Split:
         except ValueError as error:
             offset = int(self.index.array("json_offset")[i])
             raise ShardError(
-                f"{self._path(i)}: json member at byte {offset} is no JSON ({error}); `imgdata verify` the folder"
+                f"{self.file(i)}: json member at byte {offset} is no JSON ({error}); `imgdata verify` the folder"
             ) from error
 
     def metadata(self, position: SupportsIndex) -> dict[str, bool | int | float | str]:
@@ -159,6 +170,7 @@ class Split:
         """Return a `webdataset.WebDataset` pipeline over the same shards, in order; `options` are passed to it."""
         import webdataset
 
+        require_shards(self.folder, "webdataset reads tars")
         settings = {"shardshuffle": False, **options}
         return webdataset.WebDataset([str(path) for path in self.shards], **settings).with_length(
             len(self), silent=True
@@ -168,9 +180,10 @@ class Split:
         """Return what `read` returns, compared with the hash in the index. Raises `ShardError` when they differ."""
         i = self._row(position)
         data = self._read(i, "offset", "size")
-        if xxhash.xxh64_intdigest(data) != int(self.index.xxh64_N[i]):
+        # A loose file is compared with what the system said of it when it is opened.
+        if not self.is_loose and xxhash.xxh64_intdigest(data) != int(self.index.xxh64_N[i]):
             row = self.index.row(i)
-            raise ShardError(f"{self._path(i)}: {row.key} at byte {row.offset} differs from the index; check the copy")
+            raise ShardError(f"{self.file(i)}: {row.key} at byte {row.offset} differs from the index; check the copy")
         return data
 
     def _fields_table(self) -> pa.Table:
@@ -183,33 +196,61 @@ class Split:
             raise IndexError(f"position must be from {-len(self)} to {len(self) - 1}, got {i}")
         return i % len(self)
 
-    def _open(self) -> FilePool:
-        self.index.load(_READ_COLUMNS + _JSON_COLUMNS * self.index.has_json)
-        return self.folder.pool(self.index.words("shard"))
+    def file(self, position: SupportsIndex) -> Path:
+        """Return the path of the file that holds the image: a tar, or where it is not sharded the user's own file."""
+        files = self._opened()
+        return files.path(int(files.numbers(np.array([self._row(position)]))[0]))
 
-    def _path(self, i: int) -> Path:
-        return self.folder.local(self.index.words("shard")[int(self.index.shard_N[i])])
+    def hash(self, position: SupportsIndex) -> int:
+        """Return xxh64 of the image's bytes, which are read for it where they are not sharded. Raises `ShardError`."""
+        i = self._row(position)
+        return xxhash.xxh64_intdigest(self.read(i)) if self.is_loose else int(self.index.xxh64_N[i])
+
+    def version(self, position: SupportsIndex) -> str:
+        """Return 16 hex digits that are others once the image has changed; no image is read."""
+        i = self._row(position)
+        state = int(self.index.array("state")[i]) if self.is_loose else 0
+        return f"{int(self.index.xxh64_N[i]) ^ state:016x}"
+
+    def _opened(self) -> ImageFiles:
+        if self._files is None:
+            self.index.load(_READ_COLUMNS + _JSON_COLUMNS * self.index.has_json)
+            self._files = image_files(self.folder, self.index)
+        return self._files
 
     def _read(self, i: int, offset_column: str, size_column: str) -> bytes:
-        if self._files is None:
-            self._files = self._open()
-        index = self.index
+        index, files = self.index, self._opened()
+        number = int(files.numbers(np.array([i]))[0])
         offset, size = int(index.array(offset_column)[i]), int(index.array(size_column)[i])
         try:
-            data = self._files.read(int(index.shard_N[i]), offset, size)
+            data = self._bytes(files, number, offset, size)
         except OSError as error:
-            raise ShardError(f"{self._path(i)}: {error.strerror or error}; copy the shard again") from error
+            raise files.unreadable(number, error) from error
         if len(data) != size:
             key = index.column("key")[i].as_py()
-            end = self._path(i).stat().st_size
+            if self.is_loose:
+                raise files.cut_short(number, key, offset + size)
+            path = files.path(number)
+            end = path.stat().st_size
             raise ShardError(
-                f"{self._path(i)}: cut short at byte {end}, {key} ends at byte {offset + size}; copy the shard again"
+                f"{path}: cut short at byte {end}, {key} ends at byte {offset + size}; copy the shard again"
             )
         return data
 
+    def _bytes(self, files: ImageFiles, number: int, offset: int, size: int) -> bytes:
+        if not files.keeps_open:
+            descriptor = files.open(number)
+            try:
+                return pread(descriptor, size, offset)
+            finally:
+                os.close(descriptor)
+        if self._pool is None:
+            self._pool = self.folder.pool(self.index.words("shard"))
+        return self._pool.read(number, offset, size)
+
 
 class Dataset(Mapping[str, Split]):
-    """A finished dataset folder: its classes and its splits, by name and in order."""
+    """A finished dataset folder, or raw images in place: classes and splits, by name and in order."""
 
     def __init__(self, folder: DatasetFolder, manifest: Manifest) -> None:
         """Open every split's index. Raises `ShardError`."""
@@ -230,6 +271,11 @@ class Dataset(Mapping[str, Split]):
     def path(self) -> Path:
         """The folder."""
         return self.folder.path
+
+    @property
+    def is_loose(self) -> bool:
+        """Whether the images lie in the user's own files, and were not sharded."""
+        return isinstance(self.folder, LooseFolder)
 
     @property
     def name(self) -> str:
@@ -270,9 +316,26 @@ class Dataset(Mapping[str, Split]):
 
 
 def open(path: str | Path) -> Dataset:
-    """Open the dataset in the folder `path` (or the folder of its `dataset.json`).
+    """Open the dataset in the folder `path` (or the folder of its `dataset.json`), which `imgdata shard` wrote.
 
     Raises `ShardError` when the folder is no finished dataset, and says what to do.
     """
     folder = dataset_folder(path)
     return Dataset(DatasetFolder(folder), read_manifest(folder))
+
+
+def reopen(folder: DatasetFolder) -> Dataset:
+    """Open a dataset again by the folder of one that is open, without another look at loose files."""
+    if not isinstance(folder, LooseFolder):
+        return open(folder.path)
+    path = folder.local(MANIFEST)
+    try:
+        return Dataset(folder, parse_manifest(folder.read(MANIFEST), path))
+    except OSError as error:
+        raise ShardError(f"{path}: {error.strerror or error}; open {folder} again") from error
+
+
+def require_shards(folder: DatasetFolder, why: str) -> None:
+    """Raise `OptionError` for a folder that was not sharded, with what needs shards."""
+    if isinstance(folder, LooseFolder):
+        raise OptionError(f"{folder}: not sharded, and {why}; run `imgdata shard {folder} OUT` and give OUT")

@@ -1,6 +1,7 @@
 """The index: one Parquet file per split, one row per sample -> columns as NumPy and Arrow arrays."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -52,6 +53,17 @@ CROP_READY_FIELDS = (
 """Further columns of a dataset that was made crop-ready: MCUs between two restart markers of the image, 0 without
 them; and the hash of the bytes that it was made of."""
 
+LOOSE_FIELDS = (
+    pa.field("file", pa.int32(), nullable=False),
+    pa.field("state", pa.int64(), nullable=False),
+    pa.field("path", pa.string(), nullable=False),
+    pa.field("fields", pa.string(), nullable=False),
+)
+"""Further columns of an index of files that were not sharded. Of an image in an archive `file` is the archive's number;
+of others it is -1, `state` what `storage.file_state` said of the file, and `path` its name where `source` is not that.
+`fields` has further columns of the source as a JSON object, or nothing. `xxh64` is a hash of name and size."""
+_LOOSE = b"imgdata.loose"
+
 _ROW_GROUP = 1 << 17
 _FEW_ROWS = 1_000_000
 """So many rows take little memory, whatever the file's size."""
@@ -59,18 +71,26 @@ _DAMAGE = (pa.ArrowException, OSError, KeyError, UnicodeDecodeError)
 """Errors that pyarrow raises while it reads a damaged file; the last one for names of columns and for words."""
 
 
-def index_schema(*, has_json: bool, crop_ready: bool = False) -> pa.Schema:
-    """Return `INDEX_SCHEMA` with `JSON_FIELDS` behind it when samples have a `json` member, and `CROP_READY_FIELDS`."""
-    return pa.schema([*INDEX_SCHEMA, *JSON_FIELDS * has_json, *CROP_READY_FIELDS * crop_ready])
+def index_schema(*, has_json: bool, crop_ready: bool = False, loose: bool = False) -> pa.Schema:
+    """Return `INDEX_SCHEMA` with `JSON_FIELDS` behind it when samples have a `json` member, and `CROP_READY_FIELDS`.
+
+    Behind all of them are the `LOOSE_FIELDS` of files that were not sharded.
+    """
+    return pa.schema([*INDEX_SCHEMA, *JSON_FIELDS * has_json, *CROP_READY_FIELDS * crop_ready, *LOOSE_FIELDS * loose])
 
 
 def _schema_with(names: Sequence[str]) -> pa.Schema:
     """Return the schema of an index with the columns `names`."""
-    return index_schema(has_json="json_offset" in names, crop_ready="restart_interval" in names)
+    return index_schema(has_json="json_offset" in names, crop_ready="restart_interval" in names, loose="state" in names)
 
 
-def write_index(path: Path, table: pa.Table) -> None:
+def write_index(
+    path: Path, table: pa.Table, *, archives: Sequence[tuple[str, int]] = (), has_fields: bool = False
+) -> None:
     """Write `table` to `path`, whole or not at all: the same bytes for the same rows, however they are chunked.
+
+    Of loose files, `archives` are names and states of those that the column `file` counts, and `has_fields` says
+    whether the column `fields` has any.
 
     Takes memory for `_ROW_GROUP` rows, whatever the table's length. Raises `ShardError` when the columns are
     not those of `index_schema`, `OutputError` when the file can't be written.
@@ -91,6 +111,9 @@ def write_index(path: Path, table: pa.Table) -> None:
     ):
         for start in range(0, max(len(table), 1), _ROW_GROUP):
             writer.write_table(_row_group(table.slice(start, _ROW_GROUP), schema))
+        if "state" in schema.names:
+            facts = {"archives": list(archives), "has_fields": has_fields}
+            writer.add_key_value_metadata({_LOOSE: json.dumps(facts).encode()})
 
 
 def _row_group(rows: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -124,15 +147,25 @@ class IndexRow(NamedTuple):
 class Index:
     """The columns of one split, each read from the file on its first use. Picklable: a copy reads the file again."""
 
-    def __init__(self, path: Path, limits: IndexLimits = NO_LIMITS) -> None:
-        """Read the file's footer and check its columns; `limits` are for their values. Raises `ShardError`."""
+    def __init__(self, path: Path, limits: IndexLimits = NO_LIMITS, *, remedy: str | None = None) -> None:
+        """Read the file's footer and check its columns; `limits` are for their values. Raises `ShardError`.
+
+        `remedy` ends the message of an error; by default it says how the index of shards is rebuilt.
+        """
         self.path = path
         self._limits = limits
+        self._remedy = remedy or f"rebuild it with `imgdata index {path.parent}`"
         metadata = self._metadata()
         self._num_rows: int = metadata.num_rows
         names = metadata.schema.to_arrow_schema().names
         self.has_json = "json_offset" in names
         self.has_crop_ready = "restart_interval" in names
+        self.is_loose = "state" in names
+        facts = json.loads((metadata.metadata or {}).get(_LOOSE, b"{}")) if self.is_loose else {}
+        self.archives: list[tuple[str, int]] = [(str(name), int(state)) for name, state in facts.get("archives", ())]
+        """Names and states of the user's archives that hold images; none where images are in shards."""
+        self.has_fields = self.has_json or bool(facts.get("has_fields"))
+        """Whether samples may have further fields than the columns."""
         self._columns: dict[str, pa.ChunkedArray[Any]] = {}
         self._arrays: dict[str, NDArray[Any]] = {}
         self._words: dict[str, list[str]] = {}
@@ -167,13 +200,13 @@ class Index:
     @property
     def names(self) -> list[str]:
         """The columns."""
-        return list(index_schema(has_json=self.has_json, crop_ready=self.has_crop_ready).names)
+        return list(index_schema(has_json=self.has_json, crop_ready=self.has_crop_ready, loose=self.is_loose).names)
 
     def _damaged(self, error: Exception) -> ShardError:
         return ShardError(f"{self.path}: damaged index ({error}); {self._rebuild()}")
 
     def _rebuild(self) -> str:
-        return f"rebuild it with `imgdata index {self.path.parent}`"
+        return self._remedy
 
     def load(self, names: Sequence[str]) -> None:
         """Read the columns `names` at once; those already read are left alone."""
@@ -293,8 +326,21 @@ def joined_words(indices: Iterable[Index], column: str) -> tuple[list[str], list
 
 
 def index_id(index: Index) -> str:
-    """Return the name of a split's contents: 32 hex digits of SHA-256 over its images' hashes, in order, and labels."""
+    """Return the name of a split's contents: 32 hex digits of SHA-256 over its images' hashes, in order, and labels.
+
+    Of loose files names and sizes count instead of bytes, so that a copy of the folder has the same name.
+    """
     index.load(("xxh64", "label"))
     digest = hashlib.sha256(index.xxh64_N.astype("<u8").tobytes())
     digest.update(index.label_N.astype("<i4").tobytes())
+    return digest.hexdigest()[:32]
+
+
+def content_id(index: Index) -> str:
+    """Return `index_id`, for what is made of the pixels: another one where a loose file was written to."""
+    if not index.is_loose:
+        return index_id(index)
+    digest = hashlib.sha256(index_id(index).encode())
+    digest.update(index.array("state").astype("<i8").tobytes())
+    digest.update(repr([state for _, state in index.archives]).encode())
     return digest.hexdigest()[:32]

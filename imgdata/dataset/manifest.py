@@ -314,4 +314,7 @@ def _no_manifest(folder: Path) -> str:
         return f"{folder}: not finished; run the same `imgdata shard` command again, it resumes"
     if any(folder.glob("*.tar")):
         return f"{folder}: tars without {MANIFEST}; build it with `imgdata index {folder}`"
-    return f"{folder}: no {MANIFEST} and no tars in it; make a dataset with `imgdata shard SOURCE {folder}`"
+    return (
+        f"{folder}: no {MANIFEST} and no tars in it, so it is not sharded; make a dataset with "
+        f"`imgdata shard {folder} OUT`"
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.dataset.dataset import Split, open
+from imgdata.dataset.dataset import Dataset, Split, open
 from imgdata.dataset.index import Index
 from imgdata.tables import as_html, as_text, new_table
 
@@ -112,11 +112,15 @@ class Summary:
 
 def inspect(path: str | Path) -> Summary:
     """Return figures of the dataset in the folder `path`; no shard is opened. Raises `ShardError`."""
-    dataset = open(path)
+    return summarise(open(path))
+
+
+def summarise(dataset: Dataset) -> Summary:
+    """Return figures of a dataset; no image is read. Raises `ShardError`."""
     entries = {entry.name: entry for entry in dataset.manifest.splits}
     return Summary(
         name=dataset.name,
-        path=str(path),
+        path=str(dataset.path),
         samples=dataset.manifest.samples,
         bytes=sum(entry.bytes for entry in entries.values()),
         rejected=dataset.manifest.rejected,

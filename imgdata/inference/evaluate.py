@@ -10,13 +10,13 @@ from torch import nn
 
 from imgdata.backends.options import BackendName
 from imgdata.dataset.dataset import Dataset
-from imgdata.dataset.dataset import open as open_dataset
 from imgdata.errors import OptionError, ShardError
 from imgdata.inference.class_matching import Match, MatchedBy, match_foreign, match_own
 from imgdata.inference.predictions import Collector, Predictions, check_picture, save_sheet
 from imgdata.inference.samples import loaded, open_shown
 from imgdata.inference.trained import Trained, Which, load_trained
 from imgdata.loader.bad_images import BadImage
+from imgdata.loose.opened import open as open_dataset
 from imgdata.sample import ClassName
 from imgdata.training.data import open_views, usual_split
 from imgdata.training.distributed import Processes, processes

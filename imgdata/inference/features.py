@@ -15,13 +15,13 @@ from torch import nn
 from imgdata.arrow import number_array, text_array
 from imgdata.backends.options import BackendName
 from imgdata.dataset.dataset import Dataset
-from imgdata.dataset.dataset import open as open_dataset
 from imgdata.errors import OptionError
 from imgdata.inference.predictions import check_folder
 from imgdata.inference.samples import loaded, open_shown
 from imgdata.inference.trained import Trained, Which, load_trained
 from imgdata.loader.bad_images import BadImage
 from imgdata.loader.loader import Loader
+from imgdata.loose.opened import open as open_dataset
 from imgdata.order.ranks import rank_and_world
 from imgdata.sample import ClassName
 from imgdata.storage.atomic import whole_file

@@ -14,7 +14,6 @@ from torch import nn
 
 from imgdata.backends.options import BackendName
 from imgdata.dataset.dataset import Dataset
-from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.manifest import MANIFEST
 from imgdata.errors import ImageError, OptionError
 from imgdata.inference.explain import Explainer
@@ -23,6 +22,7 @@ from imgdata.inference.predictions import Collector, Predictions
 from imgdata.inference.samples import loaded, open_shown
 from imgdata.inference.trained import Trained, Which, load_trained
 from imgdata.loader.bad_images import BadImage, BadImageWarning
+from imgdata.loose.opened import open as open_dataset
 from imgdata.order.ranks import rank_and_world
 from imgdata.sample import ClassName
 from imgdata.training.distributed import Processes

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from imgdata.dataset.dataset import Dataset, Split
-from imgdata.dataset.dataset import open as open_dataset
+from imgdata.dataset.dataset import Dataset, Split, reopen
 from imgdata.dataset.index import index_id
 from imgdata.errors import OptionError
+from imgdata.loose.opened import open as open_dataset
 from imgdata.views.saved import open_view
 from imgdata.views.view import View
 
@@ -31,7 +31,7 @@ def open_source(source: str | Path | Dataset | View, split: str | None, view: st
                 f"split and view must be left out when the source is a View, got {split!r} and {view!r}; apply them "
                 "with imgdata.open_view before"
             )
-        dataset = open_dataset(source.folder.path)
+        dataset = reopen(source.folder)
         if source.split not in dataset or index_id(dataset[source.split].index) != index_id(source.index):
             raise OptionError(
                 f"{source.index.path}: the dataset must be the one that the view was made of, got another since; "

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from imgdata.errors import OptionError
@@ -16,6 +17,8 @@ MAX_SEED = 2**63
 MAX_EPOCH = 2**32
 MAX_SAMPLES = 2**32
 """Samples of an epoch: its order takes 8 bytes of memory for each."""
+UNSHUFFLED_SPLITS = ("val", "test")
+"""Splits whose samples are stored in the order in which they were listed."""
 _EPOCH_STREAM, _SHARD_STREAM, _WINDOW_STREAM = 0x65706F63, 0x73686172, 0x77696E64
 """Upper halves of stream numbers, whose lower halves are epochs: no two draws of one seed are the same."""
 
@@ -33,6 +36,16 @@ def permutation(num_samples: int, *, seed: int, stream: int) -> NDArray[np.int64
 def _raw(count: int, seed: int, stream: int) -> NDArray[np.uint64]:
     # The key as an array: of a list with numbers from 2**63 on NumPy would make floats, and lose bits.
     return np.random.Philox(key=np.array([seed, stream], np.uint64)).random_raw(count)
+
+
+def stored_order(num_samples: int, *, split: str, seed: int = 0) -> NDArray[np.int64]:
+    """Return the order in which the samples of a split are stored, int64 `(N,)`: shuffled, but for `UNSHUFFLED_SPLITS`.
+
+    The stream is the split's name, so that one split's order does not depend on the others.
+    """
+    if split in UNSHUFFLED_SPLITS:
+        return np.arange(num_samples)
+    return permutation(num_samples, seed=seed, stream=xxhash.xxh64_intdigest(split.encode()))
 
 
 def window_permutation(shard_sizes: tuple[int, ...], *, window_shards: int, seed: int, epoch: int) -> NDArray[np.int64]:

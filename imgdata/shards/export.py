@@ -16,8 +16,8 @@ from imgdata.dataset.dataset import Split
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.errors import OptionError
 from imgdata.sample import ClassName
-from imgdata.sources.listing import unescape_name
 from imgdata.storage.atomic import output_error
+from imgdata.storage.file_names import unescape_name
 from imgdata.storage.local_paths import local_path
 
 UNLABELLED = "unlabelled"

@@ -34,10 +34,11 @@ from imgdata.shards.sidecars import (
     write_dali_index,
     write_sidecars,
 )
-from imgdata.sources.listing import clean_title, escape_name
+from imgdata.sources.listing import clean_title
 from imgdata.sources.parts import missing_parts
 from imgdata.sources.tars import TarSet, expand, tar_set
 from imgdata.storage.atomic import JOB_FOLDER
+from imgdata.storage.file_names import escape_name
 from imgdata.storage.local_paths import local_path
 from imgdata.storage.reading import parse_json
 from imgdata.tar.archive import open_tar, read_member

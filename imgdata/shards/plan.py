@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from imgdata.errors import ImageError
 from imgdata.images.encode import STORED_FORMATS, extension_of
 from imgdata.images.probe import probe
-from imgdata.order.epoch_order import permutation
+from imgdata.order.epoch_order import stored_order
 from imgdata.sample import ClassName, SampleRef
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.prepare import prepare
@@ -25,7 +25,6 @@ from imgdata.tar.archive import BLOCK, END_OF_ARCHIVE, padded
 
 SURVEY_SAMPLES = 64
 """Number of images that are read before planning, for their formats and encoded sizes."""
-UNSHUFFLED_SPLITS = ("val", "test")
 JSON_MEMBER_BYTES = 1024
 """Header and usual data of a `json` member, for the plan's estimate."""
 
@@ -140,9 +139,8 @@ def make_plan(listing: Listing, options: ShardOptions) -> Plan:
     splits = []
     for number, name in enumerate(listing.splits):
         row_N = np.flatnonzero(listing.split_N == number)
-        if options.shuffle and name not in UNSHUFFLED_SPLITS:
-            # Keyed by the split's name, so that one split's order does not depend on the others.
-            row_N = row_N[permutation(len(row_N), seed=options.seed, stream=xxhash.xxh64_intdigest(name.encode()))]
+        if options.shuffle:
+            row_N = row_N[stored_order(len(row_N), split=name, seed=options.seed)]
         start_K = cut(sample_N[row_N], options)
         total = int(sample_N[row_N].sum()) + len(start_K) * len(END_OF_ARCHIVE)
         splits.append(SplitPlan(name, row_N, start_K, total))

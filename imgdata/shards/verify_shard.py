@@ -18,8 +18,8 @@ from imgdata.images.probe import probe
 from imgdata.sample import ClassName
 from imgdata.shards.parallel import end_if_stopped
 from imgdata.shards.sidecars import DaliMember, dali_index, dali_index_path
-from imgdata.sources.listing import escape_name
 from imgdata.storage.atomic import pread
+from imgdata.storage.file_names import escape_name
 from imgdata.storage.reading import open_regular, read_file
 from imgdata.tar.archive import BLOCK, Member, TarError, members, padded, ustar_header
 from imgdata.tar.labels import LabelReader

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.sample import ClassName
-from imgdata.sources.listing import Listing, escape_name
+from imgdata.sources.listing import Listing
 from imgdata.sources.splits import in_usual_order
+from imgdata.storage.file_names import escape_name
 from imgdata.tar.class_order import class_ranks
 
 _SHOWN = 5

@@ -17,7 +17,7 @@ from imgdata.errors import SourceError
 from imgdata.sources.classes import some, with_sorted_classes
 from imgdata.sources.folder_layout import FolderLayout, Place, has_class_folders, holds_images, read_layout
 from imgdata.sources.folder_names import holds_images_of_any_class, is_hidden, mask_folders, says_no_class
-from imgdata.sources.listing import Listing, ListingBuilder, escape_name
+from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.plausible import check_classes
 from imgdata.sources.readers import FileReader
@@ -26,6 +26,7 @@ from imgdata.sources.split_lists import SplitLists
 from imgdata.sources.splits import in_usual_order, split_of_word
 from imgdata.sources.table.columns import why_no_table
 from imgdata.sources.walk import count_below, image_files, is_image, visible
+from imgdata.storage.file_names import escape_name
 
 __all__ = ["NAME", "has_class_folders", "list_samples", "recognise"]
 

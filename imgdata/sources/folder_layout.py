@@ -23,10 +23,10 @@ from typing import NamedTuple
 from imgdata.errors import OptionError, SourceError
 from imgdata.sources.classes import some
 from imgdata.sources.folder_names import holds_images_of_any_class, mask_folders, split_of_folder, without_split
-from imgdata.sources.listing import escape_name
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.splits import split_name, split_of_word
 from imgdata.sources.walk import is_image, visible
+from imgdata.storage.file_names import escape_name
 
 _MAX_WRAPPERS = 8
 _MAX_PROBED_FOLDERS = 64

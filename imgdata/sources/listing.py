@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from imgdata.arrow import number_array, text_array
 from imgdata.errors import OptionError, SourceError
 from imgdata.sample import ClassName, SampleRef
+from imgdata.storage.file_names import escape_name
 from imgdata.tar.keys import clean_key, duplicate_positions, numbered_key
 
 _FLUSH_ROWS = 65_536
@@ -252,25 +253,6 @@ def too_many_splits(where: str, splits: Sequence[str]) -> SourceError:
         f"{where}: more than {MAX_SPLITS} splits, such as {', '.join(splits[:3])} and {splits[-1]}: these are no "
         "splits; name the column of the splits with --split-column, or give --split-column '' for none"
     )
-
-
-def escape_name(name: str) -> str:
-    r"""Return `name` with bytes that are not UTF-8 written as `\udcXX`, which `unescape_name` reverses."""
-    # Backslashes before such a byte, or before text that looks like one, are doubled: an odd number marks an escape.
-    doubled = re.sub(r"(\\+)(?=udc[0-9a-f]{2}|[\udc80-\udcff])", r"\1\1", name)
-    return doubled.encode("utf-8", "backslashreplace").decode()
-
-
-def unescape_name(name: str) -> str:
-    """Return the file name that `escape_name` was given."""
-    if "\\udc" not in name:
-        return name
-    return re.sub(r"(\\+)udc([0-9a-f]{2})", _unescape, name)
-
-
-def _unescape(found: re.Match[str]) -> str:
-    slashes = "\\" * (len(found[1]) // 2)
-    return slashes + (chr(0xDC00 + int(found[2], 16)) if len(found[1]) % 2 else "udc" + found[2])
 
 
 def clean_title(title: str) -> str:

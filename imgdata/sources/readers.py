@@ -5,12 +5,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from imgdata.errors import ImageError, SourceError
 from imgdata.images.probe import looks_like_an_image, probe
 from imgdata.sample import SampleRef
-from imgdata.sources.listing import unescape_name
+from imgdata.sources.listing import Reader
 from imgdata.storage.atomic import FilePool
+from imgdata.storage.file_names import unescape_name
 from imgdata.storage.reading import open_regular
 
 LARGE_BYTES = 64 * 2**20
@@ -30,6 +32,15 @@ def refuse_by_head(head: bytes, size: int) -> None:
         raise ImageError("too-large", f"{size} bytes, the limit is {MAX_IMAGE_BYTES}")
 
 
+@runtime_checkable
+class PlainReader(Reader, Protocol):
+    """Reader of images that lie in files byte for byte, so that they can be read without it."""
+
+    def start(self, ref: SampleRef) -> int | None:
+        """Return the first byte of `ref` in its `file`; None where the whole file is the image."""
+        ...
+
+
 @dataclass(frozen=True)
 class FileReader:
     """Reader of samples that are files: `root / ref.name`."""
@@ -39,6 +50,9 @@ class FileReader:
     def file(self, ref: SampleRef) -> str:
         """Return the path of the file of `ref`."""
         return f"{self.root}/{unescape_name(ref.name)}"
+
+    def start(self, ref: SampleRef) -> None:
+        """Return None: the file is the image."""
 
     def read(self, ref: SampleRef) -> bytes:
         """Return the whole file.
@@ -89,6 +103,10 @@ class RangeReader:
     def file(self, ref: SampleRef) -> Path:
         """Return the path of the container of `ref`."""
         return self._files.paths[ref.container]
+
+    def start(self, ref: SampleRef) -> int:
+        """Return the first byte of `ref` in its container."""
+        return ref.offset
 
     def read(self, ref: SampleRef) -> bytes:
         """Return the bytes from `ref.offset` on. Raises `OSError`, and `SourceError` when the container ends before."""

@@ -21,6 +21,7 @@ from imgdata.errors import SourceError
 from imgdata.sample import SampleRef
 from imgdata.sources.listing import Listing, Reader
 from imgdata.sources.readers import LEADS_NOWHERE
+from imgdata.storage.file_state import file_state, steady_inode
 
 RETRY_S = (0.1, 0.3, 1.0, 2.0)
 """Seconds between tries; a temporary failure (too many open files, a server that restarts) is mostly shorter."""
@@ -28,8 +29,6 @@ _LASTING = frozenset(
     (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 )
 """Error numbers of failures that last."""
-_STEADY_INODES = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay", "bcachefs"))
-"""File systems on which a file keeps its inode number; network and user-space file systems may change it."""
 _STATS_KEPT = 4096
 
 Result = TypeVar("Result")
@@ -44,7 +43,7 @@ def read_sample(reader: Reader, ref: SampleRef) -> bytes:
     data = retried(lambda: reader.read(ref), ref.name)
     # After the read: a file that is written to during the read has another modification time by now.
     path = reader.file(ref) if ref.state else None
-    if path is not None and retried(lambda: _state(os.stat(path)), ref.name) != ref.state:
+    if path is not None and retried(lambda: file_state(os.stat(path)), ref.name) != ref.state:
         raise SourceError(
             f"{path}: changed between listing and reading; wait until nothing writes to the source, then "
             "run the same command again"
@@ -99,32 +98,7 @@ def _facts(path: str, *, may_be_missing: bool) -> tuple[int, bytes]:
         if may_be_missing and error.errno in LEADS_NOWHERE:
             return 0, b"missing"
         raise
-    return _state(info), struct.pack("<qqqQ", info.st_size, info.st_mtime_ns, info.st_ctime_ns, _inode(info))
-
-
-def _state(info: os.stat_result) -> int:
-    """Return a hash that differs when a file was written to or replaced; never 0."""
-    return xxhash.xxh3_64_intdigest(struct.pack("<qqQ", info.st_size, info.st_mtime_ns, _inode(info))) >> 1 | 1
-
-
-def _inode(info: os.stat_result) -> int:
-    return info.st_ino if info.st_dev in _steady_devices() else 0
-
-
-@functools.cache
-def _steady_devices() -> frozenset[int]:
-    """Return the devices of the mounted file systems in `_STEADY_INODES`; none where the system does not say."""
-    devices = set()
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                before, _, behind = line.partition(" - ")
-                if behind.split(" ", 1)[0] in _STEADY_INODES:
-                    major, _, minor = before.split(" ")[2].partition(":")
-                    devices.add(os.makedev(int(major), int(minor)))
-    except (OSError, ValueError, IndexError):
-        return frozenset()
-    return frozenset(devices)
+    return file_state(info), struct.pack("<qqqQ", info.st_size, info.st_mtime_ns, info.st_ctime_ns, steady_inode(info))
 
 
 def _lasting(error: OSError | MemoryError, name: str) -> str:

@@ -1,5 +1,7 @@
 """Where a dataset lies, the name of a file of it -> the file's bytes, its path, open descriptors."""
 
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,3 +47,42 @@ class DatasetFolder:
     def pool(self, names: Sequence[str]) -> FilePool:
         """Return the files as one pool, for reads at random. Raises `ShardError` as `local` does."""
         return FilePool([self.local(name) for name in names])
+
+
+class LooseFolder(DatasetFolder):
+    """The folder or file of a raw dataset, in which nothing is ever written.
+
+    Its index is in the cache folder, and what users make, such as saved views, in a folder of its own.
+    """
+
+    def __init__(self, path: str | Path, *, kept: Path, key: str) -> None:
+        """Name the raw dataset, the folder that keeps its index, and the start of the names of the files there."""
+        super().__init__(path)
+        self.kept = kept
+        self.key = key
+        self.own = own_folder(self.path)
+
+    def __repr__(self) -> str:
+        return f"LooseFolder({str(self.path)!r})"
+
+    def local(self, name: str) -> Path:
+        """Return the path of a file that imgdata keeps for the dataset. Raises `ShardError`."""
+        place = super().local(name).relative_to(self.path)
+        if name == "dataset.json":
+            return self.kept / f"{self.key}.json"
+        return (self.kept if name.startswith(self.key) else self.own) / place
+
+    def list(self, pattern: str = "*") -> list[str]:
+        """Return the names of the user's files that match `pattern`, sorted."""
+        return DatasetFolder(self.own).list(pattern)
+
+
+def own_folder(path: Path) -> Path:
+    """Return the folder for what users make for the raw dataset at `path`: views, decisions; it may not exist yet.
+
+    It lies in `$IMGDATA_DATA`, else in `$XDG_DATA_HOME/imgdata`, else in `~/.local/share/imgdata`.
+    """
+    given, common = os.environ.get("IMGDATA_DATA"), os.environ.get("XDG_DATA_HOME")
+    base = (Path(given) if given else Path(common or "~/.local/share") / "imgdata").expanduser()
+    place = os.path.realpath(path)
+    return base / f"{os.path.basename(place) or 'root'}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}"

@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 from imgdata.backends.options import LoaderOptions, or_default
-from imgdata.dataset.dataset import open as open_dataset
-from imgdata.dataset.manifest import MANIFEST, dataset_folder
-from imgdata.errors import OptionError, ShardError
+from imgdata.errors import OptionError
 from imgdata.loader.loader import Loader
+from imgdata.loose.opened import open as open_dataset
 from imgdata.models import ModelInput, model_input
 from imgdata.recipes.recipe import Recipe
 from imgdata.sample import ClassName
@@ -152,12 +151,6 @@ def open_data(dataset: Path, options: TrainOptions, *, saved: bool = False) -> t
 
     Options that are `saved` stay as they are. Raises `OptionError`, `ShardError`.
     """
-    folder = dataset_folder(dataset)
-    if folder.is_dir() and not (folder / MANIFEST).exists():
-        raise ShardError(
-            f"{dataset}: must be a dataset that `imgdata shard` wrote, got a folder without {MANIFEST}; make one of "
-            f"raw images first: `imgdata shard {dataset} OUT`, then `imgdata train OUT --out RUN`"
-        )
     opened = open_dataset(dataset)
     options = options if saved else choose_validation(opened, options)
     return options, open_views(opened, options)

@@ -74,7 +74,7 @@ def cells(viewer: Viewer, numbers: Iterable[int]) -> list[dict[str, Any]]:
                 "width": int(split.index.width_N[position]),
                 "height": int(split.index.height_N[position]),
                 "size": int(split.index.size_N[position]),
-                "hash": f"{int(split.index.xxh64_N[position]):016x}",
+                "hash": split.version(position),
                 "decisions": [asdict(one) for one in viewer.decisions.of(Sample(split.name, key))],
             }
         )
@@ -94,7 +94,9 @@ def sample_answer(viewer: Viewer, request: Request) -> dict[str, Any]:
     faults = []
     fields: dict[str, object] = {}
     members = []
+    digest = split.version(position)
     try:
+        digest = f"{split.hash(position):016x}"
         fields = split.fields(position)
     except ImgdataError as error:
         faults.append(str(error))
@@ -104,7 +106,7 @@ def sample_answer(viewer: Viewer, request: Request) -> dict[str, Any]:
         faults.append(str(error))
     return {
         **row._asdict(),
-        "xxh64": f"{row.xxh64:016x}",
+        "xxh64": digest,
         "fields": fields,
         "members": members,
         "faults": faults,

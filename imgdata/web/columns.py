@@ -55,7 +55,7 @@ def json_columns(rows: Rows, progress: Progress) -> Mapping[str, Column]:
     found: dict[str, _Field] = {}
     number = 0
     for split in rows.splits:
-        if not split.index.has_json:
+        if not split.index.has_fields:
             number += len(split)
             continue
         for position in range(len(split)):

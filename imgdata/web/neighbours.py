@@ -18,9 +18,12 @@ _SHOWN = 12
 
 
 def members_of(rows: Rows, number: int) -> list[Member]:
-    """Return the files of a sample in its tar, in their order. Raises `ShardError`."""
+    """Return the files of a sample in its tar, in their order; a loose image is the only one. Raises `ShardError`."""
     split, position = rows.place(number)
     index = split.index
+    if split.is_loose:
+        name = index.column("source")[position].as_py()
+        return [Member(name, int(index.offset_N[position]), int(index.size_N[position]))]
     shard, offset = index.shard_N[position], int(index.offset_N[position])
     before_N = np.where((index.shard_N == shard) & (index.offset_N < offset), index.offset_N + index.size_N, 0)
     start = padded(int(before_N.max()))

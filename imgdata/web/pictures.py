@@ -35,7 +35,7 @@ async def thumb(viewer: Viewer, request: Request) -> Response:
         split, position = viewer.rows.place(number)
     except IndexError as error:
         return JSONResponse({"error": str(error)}, 404)
-    etag = f'"{int(split.index.xxh64_N[position]):016x}-{side}"'
+    etag = f'"{split.version(position)}-{side}"'
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers={"etag": etag, "cache-control": _FOREVER})
     waiting = viewer.thumbnails.submit(number, side)
@@ -65,7 +65,7 @@ async def picture(viewer: Viewer, request: Request) -> Response:
     except (ImgdataError, OSError) as error:
         return refusal(error)
     kind = _TYPES.get(row.format, "application/octet-stream")
-    return Response(data, media_type=kind, headers={"etag": f'"{row.xxh64:016x}"', "cache-control": _FOREVER})
+    return Response(data, media_type=kind, headers={"etag": f'"{split.version(position)}"', "cache-control": _FOREVER})
 
 
 async def trained_on(viewer: Viewer, request: Request) -> Response:

@@ -9,8 +9,8 @@ from typing import Self
 from imgdata.auditing.finding import Finding, Place
 from imgdata.auditing.findings_file import read_findings
 from imgdata.dataset.dataset import Dataset
-from imgdata.dataset.dataset import open as open_dataset
 from imgdata.errors import OptionError
+from imgdata.loose.opened import open as open_dataset
 from imgdata.web.server import Server, open_browser, require_extra
 from imgdata.web.viewer import Viewer, viewer_of
 

@@ -75,7 +75,7 @@ class Viewer:
     @property
     def has_json(self) -> bool:
         """Whether samples have a `json` member."""
-        return any(split.index.has_json for split in self.rows.splits)
+        return any(split.index.has_fields for split in self.rows.splits)
 
     def run(self, name: str) -> Run:
         """Return a run by its name. Raises `OptionError`."""

@@ -15,7 +15,7 @@ from imgdata.dataset.index import INDEX_SCHEMA, Index, write_index
 from imgdata.dataset.summary import balance
 from imgdata.errors import ImageError, ShardError
 from support.rawdata import encoded
-from support.tars import dataset, flip, shard_writer, webdataset_samples
+from support.tars import dataset, flip, webdataset_samples
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +109,10 @@ def test_webdataset_pipelines_see_the_same_samples(folder):
     ("prepare", "message"),
     [
         (lambda path: None, "no such folder"),
-        (lambda path: path.mkdir(), "no dataset.json and no tars in it; make a dataset with `imgdata shard"),
-        (lambda path: shard_writer(path, {"train": 1}), "build it with `imgdata index"),
+        (
+            lambda path: path.mkdir(),
+            "no dataset.json and no tars in it, so it is not sharded; make a dataset with `imgdata shard",
+        ),
         (
             lambda path: (path / ".imgdata").mkdir(parents=True),
             "not finished; run the same `imgdata shard` command again",
@@ -128,7 +130,7 @@ def test_what_is_no_finished_dataset_says_what_to_do(tmp_path, prepare, message)
     ("change", "message"),
     [
         (lambda text: text[:100], "damaged.*`imgdata index"),
-        (lambda text: text.replace('"version": 1', '"version": 2'), "version must be 1, got 2.*upgrade imgdata"),
+        (lambda text: text.replace('"version": 1', '"version": 3'), "version must be 1 or 2, got 3.*upgrade imgdata"),
         (lambda text: text.replace('"classes"', '"klasses"'), "damaged"),
         (lambda text: text.replace('"samples": 5', '"samples": 6'), "rows must be .* as dataset.json says, got"),
         (

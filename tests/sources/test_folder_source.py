@@ -14,10 +14,11 @@ from torchvision.datasets import ImageFolder
 
 from imgdata.errors import SourceError
 from imgdata.sources import folder
-from imgdata.sources.listing import Listing, ListingBuilder, unescape_name
+from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.splits import split_in_path, split_name
 from imgdata.sources.walk import image_files, is_image
+from imgdata.storage.file_names import unescape_name
 
 
 def plant(root: Path, files: Iterable[str]) -> Path:

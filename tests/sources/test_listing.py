@@ -13,14 +13,9 @@ from hypothesis import strategies as st
 
 from imgdata.errors import SourceError
 from imgdata.sample import ClassName, SampleRef
-from imgdata.sources.listing import (
-    Listing,
-    ListingBuilder,
-    clean_title,
-    escape_name,
-    unescape_name,
-)
+from imgdata.sources.listing import Listing, ListingBuilder, clean_title
 from imgdata.sources.readers import FileReader, RangeReader
+from imgdata.storage.file_names import escape_name, unescape_name
 from imgdata.tar.keys import is_clean_key
 
 CLASSES = [ClassName("cat", "Cat"), ClassName("dog", "Dog")]

@@ -10,7 +10,7 @@ from typing import Any
 
 from imgdata.backends.dali.available import load, refusal
 from imgdata.backends.dali.options import decoder_place
-from imgdata.dataset.dataset import Dataset
+from imgdata.dataset.dataset import Dataset, require_shards
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.errors import OptionError, ShardError
 
@@ -58,6 +58,7 @@ def dali_pipeline(
     if reason is not None:
         raise OptionError(reason)
     dataset = path if isinstance(path, Dataset) else open_dataset(path)
+    require_shards(dataset.folder, "DALI's pipeline reads tars")
     if split not in dataset:
         raise OptionError(f"split must be one of {', '.join(dataset)}, got {split!r}")
     tars, manifest = dataset[split].shards, dataset.manifest

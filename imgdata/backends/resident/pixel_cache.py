@@ -24,7 +24,7 @@ from imgdata import native
 from imgdata.backends.protocol import BackendSetup
 from imgdata.backends.resident.decoding import Bad, Put, decode, parts
 from imgdata.backends.resident.window import Kept, num_bytes
-from imgdata.dataset.index import index_id
+from imgdata.dataset.index import content_id
 from imgdata.errors import ImageError, OutputError
 from imgdata.storage.atomic import output_error, whole_file, write_atomic
 from imgdata.storage.cache_folder import CacheWarning, cache_folder, cache_limit, make_room
@@ -54,7 +54,7 @@ def cache_file(setup: BackendSetup, window: Kept) -> Path:
     index = setup.split.index
     # An index may say what is not so, and then the picture is bad.
     sizes = hashlib.sha256(np.stack([index.width_N, index.height_N]).astype("<i4").tobytes()).hexdigest()
-    content = [FORMAT_VERSION, index_id(index), sizes, window.recipe.to_dict(), setup.max_pixels, decoders]
+    content = [FORMAT_VERSION, content_id(index), sizes, window.recipe.to_dict(), setup.max_pixels, decoders]
     return resident_folder() / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}.npy"
 
 

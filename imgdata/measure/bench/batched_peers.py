@@ -18,8 +18,8 @@ import torchvision as tv
 from numpy.typing import NDArray
 from PIL import Image
 
-import imgdata.dataset
 from imgdata.errors import ImgdataError
+from imgdata.loose.opened import open as open_dataset
 from imgdata.measure import torch_codec
 from imgdata.measure.bench.job import Job
 from imgdata.measure.bench.opened import Opened
@@ -79,7 +79,7 @@ def _try(decode: Decode, job: Job) -> None:
 
 def _positions(job: Job) -> Iterator[NDArray[np.int64]]:
     """Yield the positions of each batch of the rank, epoch after epoch, in random order."""
-    samples, batch_size = len(imgdata.dataset.open(job.dataset)[job.split]), job.options.batch_size
+    samples, batch_size = len(open_dataset(job.dataset)[job.split]), job.options.batch_size
     for epoch in itertools.count():
         order_N = np.random.Generator(np.random.Philox(key=[1, epoch])).permutation(samples)
         own_N = order_N[job.rank :: job.world_size]
@@ -91,7 +91,7 @@ class _Maker:
     """Positions -> a batch, in any of several threads; on a GPU each thread has a stream of its own."""
 
     def __init__(self, job: Job, decode: Decode) -> None:
-        self._split = imgdata.dataset.open(job.dataset)[job.split]
+        self._split = open_dataset(job.dataset)[job.split]
         self._decode, self._device = decode, torch.device(job.options.device)
         recipe, dtype = job.options.recipe, job.options.dtype
         self._operators, self._finishing = operators(recipe), finishing(recipe, dtype)

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-import imgdata.dataset
 from imgdata.backends.dali.available import load
 from imgdata.backends.dali.crop_probe import crop_decode_is_safe
+from imgdata.loose.opened import open as open_dataset
 from imgdata.measure.bench.job import Job
 from imgdata.measure.bench.opened import Opened
 from imgdata.recipes.ops import CenterCrop, HorizontalFlip, Normalize, RandomResizedCrop, Resize
@@ -51,7 +51,7 @@ def _device_id(job: Job) -> int | None:
 
 def make_pipeline(job: Job, *, whole: bool, device_id: int | None) -> Any:
     """Return the pipeline, not built yet; with `whole`, pictures are decoded whole where a random crop follows."""
-    dataset = imgdata.dataset.open(job.dataset)
+    dataset = open_dataset(job.dataset)
     tars = dataset[job.split].shards
     pipeline = import_module("nvidia.dali.pipeline").Pipeline(
         batch_size=job.options.batch_size, num_threads=job.options.threads, device_id=device_id, seed=1

@@ -115,6 +115,8 @@ _BATCHED = (
     "images read by our index, {library}'s decode_jpeg of whole batches on the device, v2 operators there on uint8 "
     f"tensors, {{{{threads}}}} (on a GPU {MOST_AT_ONCE} at most) with a batch each"
 )
+READ_TARS = ("webdataset", "dali", "dali-fused")
+"""Loaders that read shards by themselves."""
 PEERS = {
     peer.name: peer
     for peer in (

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from imgdata.backends.options import LoaderOptions, or_default
 from imgdata.dataset.dataset import Dataset
-from imgdata.dataset.dataset import open as open_dataset
 from imgdata.devices import own_cores
 from imgdata.errors import ImgdataError, OptionError
+from imgdata.loose.opened import open as open_dataset
 from imgdata.measure.bench.job import OURS, Job, Measured
 from imgdata.measure.bench.notes import notes
 from imgdata.measure.bench.options import BenchOptions, ready_recipe, recipe_name
-from imgdata.measure.bench.peers import PEERS
+from imgdata.measure.bench.peers import PEERS, READ_TARS
 from imgdata.measure.bench.processes import run_together
 from imgdata.measure.bench.result import BenchResult, PeerFigures, figures, peer_figures, together
 from imgdata.measure.bench.rounds import in_turns
@@ -49,6 +49,13 @@ def bench(
         for rank, device in enumerate([job.options.device, *devices[1:]])
     ]
     left_out = _refused(given, recipe, job)
+    if opened.is_loose:
+        # Our own, and torchvision's, read files by our index.
+        left_out |= {
+            name: f"it reads tars: `imgdata shard {dataset} OUT`, and give OUT"
+            for name in given.compare
+            if name in READ_TARS
+        }
     rounds = _rounds(jobs, given, left_out, progress)
     own = [together(measured) for measured in rounds[OURS]]
     sizes = opened[given.split].index.array("size")

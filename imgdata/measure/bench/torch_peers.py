@@ -9,8 +9,8 @@ import torchvision as tv
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-import imgdata.dataset
 from imgdata.dataset import Split
+from imgdata.loose.opened import open as open_dataset
 from imgdata.measure.bench.job import Job
 from imgdata.measure.bench.opened import Opened
 from imgdata.measure.bench.transforms import Decoded, transforms
@@ -21,14 +21,14 @@ _SHUFFLE_BUFFER = 1000
 
 def torchvision(job: Job) -> Opened:
     """Open a loader of encoded images by our index; torchvision decodes them, and works on uint8 tensors."""
-    split = imgdata.dataset.open(job.dataset)[job.split]
+    split = open_dataset(job.dataset)[job.split]
     transform = Decoded(transforms(job.options.recipe, job.options.dtype, pil=False))
     return _map_style(_Stored(split, transform), job)
 
 
 def torchvision_pil(job: Job) -> Opened:
     """Open `Dataset.torch` in place of `ImageFolder`: PIL images, as most code has them."""
-    dataset = imgdata.dataset.open(job.dataset)
+    dataset = open_dataset(job.dataset)
     return _map_style(dataset.torch(job.split, transforms(job.options.recipe, job.options.dtype, pil=True)), job)
 
 
@@ -36,7 +36,7 @@ def webdataset(job: Job) -> Opened:
     """Open our tars as an endless `WebDataset` of shards in random order: each rank and each worker by itself."""
     import webdataset as wds
 
-    dataset = imgdata.dataset.open(job.dataset)
+    dataset = open_dataset(job.dataset)
     split, manifest = dataset[job.split], dataset.manifest
     labelled = manifest.label_from == "cls" and bool((split.index.label_N >= 0).all())
     decoded = Decoded(transforms(job.options.recipe, job.options.dtype, pil=False))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from imgdata.backends.protocol import BackendKind
 from imgdata.backends.resident.kind import ResidentKind
 from imgdata.measure.doctor.pipeline import Pipeline
-from imgdata.measure.doctor.trials import InMemory, Resized, Rewritten
+from imgdata.measure.doctor.trials import InMemory, Resized, Rewritten, Sharded
 from imgdata.measure.machine.disk import DiskRates
 
 _LEAST_GAIN = 1.05
@@ -37,6 +37,7 @@ class Measured(NamedTuple):
     finish_ms: float
     resized: Resized | None = None
     crop_ready: Rewritten | None = None
+    sharded: Sharded | None = None
     in_memory: InMemory | None = None
     others: tuple[tuple[BackendKind, float], ...] = ()
     """Other backends that can be used on the same device, with the images/s of the loader with each."""
@@ -49,7 +50,7 @@ def advise(measured: Measured) -> list[Advice]:
     now = _with_loader(measured, measured.pipeline.alone)
     found = [
         advice
-        for rule in (_threads, _resize, _crop_ready, _memory, _bytes, _others, _window, _batch)
+        for rule in (_threads, _shards, _resize, _crop_ready, _memory, _bytes, _others, _window, _batch)
         for advice in rule(measured)
     ]
     helpful = [advice for advice in found if advice.predicted_images_per_s >= _LEAST_GAIN * now]
@@ -82,6 +83,25 @@ def _threads(measured: Measured) -> Iterator[Advice]:
             setting=f"threads={most}",
             predicted_images_per_s=_gaining(measured, most / pipeline.width),
             why=f"{pipeline.threads} of {most} cores are used",
+        )
+
+
+def _shards(measured: Measured) -> Iterator[Advice]:
+    sharded, pipeline = measured.sharded, measured.pipeline
+    if sharded is None or not pipeline.streams:
+        return
+    why = f"an image in shards takes {1 / sharded.gain:.0%} of the processor's time of a loose one"
+    yield Advice(
+        setting="imgdata shard DATASET NEW",
+        predicted_images_per_s=_gaining(measured, sharded.gain),
+        why=f"{why}, by {sharded.after.images} that were written so",
+    )
+    if pipeline.ceiling()[1] == "disk" and sharded.shards_cold is not None:
+        cpu = 1000 * pipeline.width / pipeline.cpu_ms
+        yield Advice(
+            setting='imgdata shard DATASET NEW, and shuffle="window"',
+            predicted_images_per_s=pipeline.ceiling(min(cpu, sharded.shards_cold.images_per_s))[0],
+            why=f"the split is larger than memory; in order the disk gives {sharded.shards_cold.mb_per_s:,.0f} MB/s",
         )
 
 

@@ -91,7 +91,7 @@ class Case(NamedTuple):
 
 def make_case(dataset: str | Path, options: DoctorOptions) -> Case:
     """Open the dataset and decide what is open. Raises `OptionError`, `ShardError`, `MissingExtraError`."""
-    from imgdata.dataset.dataset import open as open_dataset
+    from imgdata.loose.opened import open as open_dataset
 
     data = open_dataset(dataset)
     if options.model is not None:

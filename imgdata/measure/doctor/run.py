@@ -15,7 +15,7 @@ from imgdata.measure.doctor.inputs import Case, DoctorOptions, make_case
 from imgdata.measure.doctor.pipeline import Pipeline, list_stages
 from imgdata.measure.doctor.problems import Needs, Problem, find_problems
 from imgdata.measure.doctor.stages import StageTimes, draw_sample, time_stages
-from imgdata.measure.doctor.trials import try_crop_ready, try_in_memory, try_resized
+from imgdata.measure.doctor.trials import Sharded, try_crop_ready, try_in_memory, try_resized, try_shards
 from imgdata.measure.doctor.tune import Tuned, tune
 from imgdata.measure.machine.disk import DiskRates, time_disk
 from imgdata.measure.machine.host import Machine, look_at_machine
@@ -39,6 +39,8 @@ class Findings:
     advice: tuple[Advice, ...]
     """The best first."""
     tuned: Tuned | None
+    sharded: Sharded | None = None
+    """Measurements of some images in shards; None where the dataset is sharded."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -63,6 +65,7 @@ class Findings:
             "bottleneck": self.pipeline.to_dict(),
             "advice": [asdict(one) for one in self.advice],
             "tuned": None if self.tuned is None else self.tuned.to_dict(),
+            "sharded": None if self.sharded is None else asdict(self.sharded),
         }
 
 
@@ -78,7 +81,14 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON; what needs a dataset is empty without one."""
-        rest: dict[str, Any] = {"data": None, "stages": [], "bottleneck": None, "advice": [], "tuned": None}
+        rest: dict[str, Any] = {
+            "data": None,
+            "stages": [],
+            "bottleneck": None,
+            "advice": [],
+            "tuned": None,
+            "sharded": None,
+        }
         return {
             "machine": self.machine.to_dict(),
             "problems": [asdict(problem) for problem in self.problems],
@@ -148,13 +158,19 @@ def measure(case: Case, given: DoctorOptions, machine: Machine, step: Step) -> F
         model_on_cpu=given.model is not None and case.options.device == "cpu",
         streams=case.kind.is_reference,
     )
-    advice = _advice(case, times, disk, pipeline, machine, sample_M, step)
+    sharded = None
+    if case.opened.split.is_loose:
+        step("reading a part of the sample from shards")
+        sharded = try_shards(case.setup, sample_M)
+    advice = _advice(case, times, disk, pipeline, machine, sample_M, sharded, step)
     tuned = None
     if given.tune_seconds is not None:
         step("trying settings")
         decoded = 1000 * min(case.options.threads, cores) / times.total_ms
         tuned = tune(case, given.tune_seconds, cores=cores, decode_images_per_s=decoded)
-    return Findings(case=case, times=times, disk=disk, pipeline=pipeline, advice=tuple(advice), tuned=tuned)
+    return Findings(
+        case=case, times=times, disk=disk, pipeline=pipeline, advice=tuple(advice), tuned=tuned, sharded=sharded
+    )
 
 
 def _advice(
@@ -164,6 +180,7 @@ def _advice(
     pipeline: Pipeline,
     machine: Machine,
     sample_M: Any,
+    sharded: Sharded | None,
     step: Step,
 ) -> list[Advice]:
     resized = crop_ready = in_memory = larger = None
@@ -191,6 +208,7 @@ def _advice(
             finish_ms=times.finish_ms,
             resized=resized,
             crop_ready=crop_ready,
+            sharded=sharded,
             in_memory=in_memory,
             others=tuple(others),
             larger_batch=larger,

@@ -16,10 +16,12 @@ from imgdata.backends.protocol import BackendSetup
 from imgdata.backends.resident.backend import Store
 from imgdata.backends.resident.host_store import HostStore
 from imgdata.backends.resident.window import Kept, kept, num_bytes, num_threads
+from imgdata.dataset.dataset import Split
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.images.encode import Encoding, extension_of
 from imgdata.loader.planner import Planner
 from imgdata.measure.doctor.stages import StageTimes, draw_sample, time_stages
+from imgdata.measure.machine.disk import DiskRates, ReadRate, time_disk
 from imgdata.measure.timing import least_cpu_ms, mean_s
 from imgdata.order.epoch_order import Order
 from imgdata.recipes.moves import ScaleJitter
@@ -51,6 +53,16 @@ class Rewritten:
     def smaller(self) -> float:
         """Ratio of the bytes of an image after and before."""
         return self.after.mean_bytes / self.before.mean_bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sharded(Rewritten):
+    """A part of the images that are not sharded, in shards, byte for byte."""
+
+    loose_cold: ReadRate | None
+    """Rate of the disk where the files lie loose, none of them in memory; None where that can't be measured."""
+    shards_cold: ReadRate | None
+    """Rate of the disk where a shard is read from its begin on, as with `shuffle="window"`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,15 +129,39 @@ def try_crop_ready(setup: BackendSetup, position_M: NDArray[np.int64], *, rounds
     return Rewritten(before=before, after=after)
 
 
+def try_shards(setup: BackendSetup, position_M: NDArray[np.int64], *, rounds: int = 3) -> Sharded | None:
+    """Write some of these samples into shards, and time both; None where they are in shards. Raises `ShardError`."""
+    if not setup.split.is_loose:
+        return None
+    few_M, threads = _some(position_M), setup.options.threads
+    disk: list[DiskRates] = []
+    before, after = _rewritten(
+        setup,
+        few_M,
+        ShardOptions(),
+        rounds,
+        lambda split: disk.append(time_disk(split, np.arange(len(split)), threads)),
+    )
+    loose = time_disk(setup.split, few_M, threads)
+    return Sharded(before=before, after=after, loose_cold=loose.cold, shards_cold=disk[0].cold_in_order)
+
+
 def _some(position_M: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return up to `_REENCODED` of the positions, evenly spread."""
     return position_M[np.unique(np.linspace(0, len(position_M) - 1, _REENCODED).round().astype(np.int64))]
 
 
 def _rewritten(
-    setup: BackendSetup, few_M: NDArray[np.int64], options: ShardOptions, rounds: int
+    setup: BackendSetup,
+    few_M: NDArray[np.int64],
+    options: ShardOptions,
+    rounds: int,
+    look: Callable[[Split], None] = lambda split: None,
 ) -> tuple[StageTimes, StageTimes]:
-    """Return the times of the samples as they are, and as `imgdata shard` writes them with `options`."""
+    """Return the times of the samples as they are, and as `imgdata shard` writes them with `options`.
+
+    `look` is called with what was written while it is there.
+    """
     index = setup.split.index
     with tempfile.TemporaryDirectory() as folder:
         raw, out = Path(folder, "raw"), Path(folder, "out")
@@ -136,6 +172,7 @@ def _rewritten(
             (raw / "train" / "0" / f"{position:09d}.{extension}").write_bytes(setup.split.read(position))
         shard(raw, out, options, workers=1)
         anew = replace(setup, split=open_dataset(out)["train"])
+        look(anew.split)
         after = time_stages(anew, draw_sample(anew, np.arange(len(anew.split))), rounds=rounds)
     return time_stages(setup, few_M, rounds=rounds), after
 

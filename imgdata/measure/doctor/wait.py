@@ -75,7 +75,7 @@ def advice_for_run(config: Mapping[str, Any], data_wait: float, *, waited_s: flo
         return None
     import numpy as np
 
-    from imgdata.dataset.dataset import open as open_dataset
+    from imgdata.loose.opened import open as open_dataset
 
     options = config["options"]
     index = open_dataset(config["data"])[options["split"]].index

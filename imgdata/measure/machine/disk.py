@@ -36,12 +36,12 @@ class DiskRates:
     cold: ReadRate | None
     """Images at random places, none of them in the page cache: a first epoch; None where it can't be emptied."""
     cold_in_order: ReadRate | None
-    """A shard from its begin on, as with `shuffle="window"`."""
+    """A shard from its begin on, as with `shuffle="window"`; None without shards as well."""
     warm: ReadRate
     """Rate at random places, from the page cache: later epochs of a dataset that fits."""
     why_not_cold: str | None
     split_bytes: int
-    """Bytes of all shards of the split."""
+    """Bytes of all shards of the split, or of its images where they are not sharded."""
 
 
 def time_disk(split: Split, position_M: NDArray[np.int64], threads: int) -> DiskRates:
@@ -66,15 +66,21 @@ def time_disk(split: Split, position_M: NDArray[np.int64], threads: int) -> Disk
     if fault is None:
         cold = _rate(reads, threads)
         drop_cache(descriptors)
-        in_order = _in_order(descriptors[0], float(split.index.size_N[taken_M].mean()))
+        in_order = None if split.is_loose else _in_order(descriptors[0], float(split.index.size_N[taken_M].mean()))
     _rate(reads, threads)
     return DiskRates(
         cold=cold,
         cold_in_order=in_order,
         warm=_rate(reads, threads),
         why_not_cold=fault,
-        split_bytes=sum(path.stat().st_size for path in split.shards),
+        split_bytes=_split_bytes(split),
     )
+
+
+def _split_bytes(split: Split) -> int:
+    if split.is_loose:
+        return int(split.index.size_N.sum())
+    return sum(path.stat().st_size for path in split.shards)
 
 
 def drop_cache(descriptors: Sequence[int]) -> str | None:
@@ -88,7 +94,7 @@ def drop_cache(descriptors: Sequence[int]) -> str | None:
     kept = [descriptor for descriptor in descriptors if _is_cached(descriptor)]
     if not kept:
         return None
-    return f"{len(kept)} of {len(descriptors)} shards stay in the page cache, although they were to be dropped"
+    return f"{len(kept)} of {len(descriptors)} files stay in the page cache, although they were to be dropped"
 
 
 def _is_cached(descriptor: int) -> bool:

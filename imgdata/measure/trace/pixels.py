@@ -13,7 +13,7 @@ from imgdata.augment.params import BatchParams, params
 from imgdata.backends.options import LoaderOptions
 from imgdata.backends.pillow import crop
 from imgdata.backends.registry import reference_kind
-from imgdata.dataset.dataset import open as open_dataset
+from imgdata.dataset.dataset import reopen
 from imgdata.dataset.manifest import MAX_PIXELS
 from imgdata.images.decode import refuse_large
 from imgdata.images.probe import probe
@@ -90,7 +90,7 @@ class Pixels(NamedTuple):
 def raw_rows(followed: Followed, panels: list[Panel]) -> Iterator[TraceRow]:
     """Return the rows of the files as they are in the shards, and of their pixels."""
     view, spot = followed.view, followed.spot
-    split, positions = open_dataset(view.folder.path)[view.split], view.position_N.tolist()
+    split, positions = reopen(view.folder)[view.split], view.position_N.tolist()
 
     def read() -> list[bytes]:
         return [split.read(position) for position in positions]

@@ -88,6 +88,10 @@ class ImagenetReader:
         """Return the path of the file or tar that holds `ref`."""
         return self.ranges.file(ref) if ref.container else self.files.file(ref)
 
+    def start(self, ref: SampleRef) -> int | None:
+        """Return the first byte of `ref` in its tar; None where the whole file is the image."""
+        return self.ranges.start(ref) if ref.container else None
+
     def read(self, ref: SampleRef) -> bytes:
         """Return the encoded image of `ref`. Raises `OSError` and `SourceError`."""
         return self.ranges.read(ref) if ref.container else self.files.read(ref)

@@ -1,0 +1,51 @@
+"""A path -> a `Dataset`: shards that `imgdata shard` wrote, or raw images where they lie, by an index in the cache."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imgdata.dataset.dataset import Dataset
+from imgdata.dataset.dataset import open as open_shards
+from imgdata.dataset.manifest import MANIFEST, dataset_folder
+from imgdata.dataset.summary import Summary, summarise
+from imgdata.errors import ShardError, SourceError
+from imgdata.storage.atomic import JOB_FOLDER
+
+if TYPE_CHECKING:
+    from imgdata.sources.options import SourceOptions
+
+
+def open(path: str | Path, read: "SourceOptions | None" = None) -> Dataset:
+    """Open the dataset at `path`: a folder that `imgdata shard` wrote, or raw images where they lie.
+
+    Raw images are all that `imgdata shard` takes, and `read` says what their layout leaves open, as for that. Their
+    listing and headers are read once and kept in the cache folder; later calls look whether files have changed. Nothing
+    is written beside the images. A file that is no image counts as a sample, with which a loader does what its `on_bad`
+    says.
+
+    Raises `ShardError` for a damaged dataset and for a path that is neither, `SourceError` for raw images that can't be
+    listed, and says what to do.
+    """
+    folder = dataset_folder(path)
+    try:
+        return open_shards(folder)
+    except ShardError as error:
+        # Not where shards are damaged, unfinished or missing.
+        begun = (folder / MANIFEST).exists() or (folder / JOB_FOLDER).exists()
+        if begun or not (folder.exists() or read is not None):
+            raise
+        why = error
+    # Sources take a while to import, and readers of shards don't need them.
+    from imgdata.loose.raw import open_raw
+    from imgdata.sources.options import SourceOptions
+
+    try:
+        return open_raw(folder, read or SourceOptions())
+    except SourceError as error:
+        if read is not None:
+            raise
+        raise ShardError(f"{why}. As raw images: {error}") from error
+
+
+def inspect(path: str | Path | Dataset) -> Summary:
+    """Return figures of the dataset at `path`; no image is decoded. Raises `ShardError`, `SourceError`."""
+    return summarise(path if isinstance(path, Dataset) else open(path))

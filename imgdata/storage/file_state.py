@@ -1,0 +1,36 @@
+"""What the system says of a file -> one number that differs when the file was written to or replaced."""
+
+import functools
+import os
+import struct
+
+import xxhash
+
+_STEADY_INODES = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay", "bcachefs"))
+"""File systems on which a file keeps its inode number; network and user-space file systems may change it."""
+
+
+def file_state(info: os.stat_result) -> int:
+    """Return a hash of size, modification time and inode, as far as the inode is steady; never 0, below 2^63."""
+    return xxhash.xxh3_64_intdigest(struct.pack("<qqQ", info.st_size, info.st_mtime_ns, steady_inode(info))) >> 1 | 1
+
+
+def steady_inode(info: os.stat_result) -> int:
+    """Return the file's inode number; 0 where the file system may change it."""
+    return info.st_ino if info.st_dev in _steady_devices() else 0
+
+
+@functools.cache
+def _steady_devices() -> frozenset[int]:
+    """Return the devices of the mounted file systems in `_STEADY_INODES`; none where the system does not say."""
+    devices = set()
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                before, _, behind = line.partition(" - ")
+                if behind.split(" ", 1)[0] in _STEADY_INODES:
+                    major, _, minor = before.split(" ")[2].partition(":")
+                    devices.add(os.makedev(int(major), int(minor)))
+    except (OSError, ValueError, IndexError):
+        return frozenset()
+    return frozenset(devices)

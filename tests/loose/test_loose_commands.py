@@ -1,0 +1,105 @@
+"""Every function and command that reads a dataset takes raw images where they lie."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from imgdata_cli.main import cli
+
+import imgdata
+from imgdata.errors import ImgdataError
+from support.loose import files_below
+from support.rawdata import class_folders, encoded
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    root = class_folders(tmp_path_factory.mktemp("loose") / "raw", {"train": 12, "val": 4})
+    (root / "train" / "cat" / "copy.jpg").write_bytes((root / "train" / "dog" / "001.jpg").read_bytes())
+    (root / "train" / "cat" / "pixels.png").write_bytes(encoded(500, format="PNG"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(raw, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "run"
+    imgdata.train(raw, out, model="cnn", epochs=1, batch_size=8, threads=1)
+    return out
+
+
+def command(*words: object) -> str:
+    result = CliRunner().invoke(cli, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code in (0, 1), result.output
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def test_inspect_counts_the_images_and_no_shards(raw):
+    found = json.loads(command("inspect", raw, "--json"))
+    assert (found["samples"], found["splits"]["train"]["shards"], found["source"]["kind"]) == (50, 0, "folder")
+    assert found["bytes"] == sum(len(data) for data in files_below(raw).values())
+
+
+def test_inspect_shows_a_sample_with_the_hash_of_its_bytes(raw, tmp_path):
+    shown = json.loads(command("inspect", raw, "--sample", "dog/001", "--json"))
+    imgdata.shard(raw, tmp_path / "out", workers=1)
+    sharded = json.loads(command("inspect", tmp_path / "out", "--sample", "dog/001", "--json"))
+    assert {**shown, "shard": "", "offset": 0} == {**sharded, "shard": "", "offset": 0}
+
+
+def test_a_saved_view_is_made_and_used_by_name(raw):
+    command("save-view", raw, "some", "count=10", "--split", "train", "--overwrite")
+    assert "some" in command("inspect", raw)
+    assert json.loads(command("inspect", raw, "--json"))["views"][0]["samples"] == 10
+
+
+def test_a_network_is_trained_evaluated_and_asked_on_raw_images(raw, run, tmp_path):
+    assert len(imgdata.evaluate(run, raw, split="val").predictions.keys) == 12
+    assert len(imgdata.predict_dataset(run, raw, split="val").predictions.keys) == 12
+    assert imgdata.features(run, raw, tmp_path / "features.parquet", split="val")
+    command("train", raw, "--resume", "--out", run)
+
+
+def test_trace_doctor_and_bench_measure_raw_images(raw, run):
+    assert imgdata.trace(raw)
+    found = json.loads(command("doctor", raw, "--json", "--batch-size", "8"))
+    assert found["sharded"]["before"]["images"] == found["sharded"]["after"]["images"]
+    assert found["data"]["samples"] == 38
+
+
+@pytest.mark.slow
+def test_bench_leaves_out_what_reads_tars(raw):
+    options = imgdata.BenchOptions(compare=("torchvision-pil", "webdataset"), seconds=0.2, rounds=1, batch_size=8)
+    found = imgdata.bench(raw, options)
+    assert [peer.name for peer in found.peers] == ["torchvision-pil"]
+    assert "it reads tars" in found.left_out["webdataset"]
+
+
+def test_an_audit_finds_equal_files_and_equal_pixels_as_in_shards(raw, tmp_path):
+    imgdata.shard(raw, tmp_path / "out", workers=1)
+    results = [imgdata.audit(path, only=("duplicates",)) for path in (raw, tmp_path / "out")]
+    found = [
+        [
+            (finding.kind, finding.place.key, finding.other and finding.other.key, finding.what)
+            for finding in one.findings
+        ]
+        for one in results
+    ]
+    assert found[0] == found[1]
+    assert {"cat/copy", "dog/001"} <= {key for row in found[0] for key in row[1:3]}
+
+
+def test_the_viewer_shows_a_raw_dataset(raw, tmp_path):
+    command("view", raw, "--static", tmp_path / "site")
+    assert (tmp_path / "site" / "index.html").exists()
+
+
+@pytest.mark.parametrize("words", [("verify",), ("export", "{out}"), ("index",)], ids=lambda words: words[0])
+def test_commands_that_need_shards_exit_with_one_line(raw, tmp_path, words):
+    given = [str(word).format(out=tmp_path / "out") for word in words]
+    result = CliRunner().invoke(cli, [given[0], str(raw), *given[1:]])
+    assert result.exit_code != 0
+    assert isinstance(result.exception, ImgdataError)
+    assert len(str(result.exception).splitlines()) == 1
+    assert "imgdata shard" in str(result.exception) or words == ("index",)
+    assert files_below(tmp_path) == {}
