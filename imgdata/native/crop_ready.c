@@ -1,7 +1,7 @@
-/* jpeg_read_coefficients -> jpeg_write_coefficients: nothing is dequantised, so nothing is lost. */
+/* The symbols of a JPEG are coded anew: nothing is dequantised, so nothing is lost. */
 #include "crop_ready.h"
-#include "best_tables.h"
 #include "sink.h"
+#include "tokens.h"
 
 #include <jerror.h>
 #include <string.h>
@@ -48,64 +48,83 @@ static int has_more_pictures(const struct jpeg_decompress_struct *from)
     return 0;
 }
 
-static void write_orientation(struct jpeg_compress_struct *to, int orientation)
+static int write_segment(Buffer *out, int marker, const uint8_t *data, unsigned length)
+{
+    uint8_t head[] = {0xFF, (uint8_t)marker, (uint8_t)((length + 2) >> 8), (uint8_t)(length + 2)};
+
+    return buffer_append(out, head, sizeof head) && buffer_append(out, data, length);
+}
+
+static int write_orientation(Buffer *out, int orientation)
 {
     /* One directory of one entry: 0x0112, a short (Exif 2.32, section 4.6.4). */
     uint8_t exif[] = {'E', 'x', 'i', 'f', 0, 0, 'M', 'M', 0, 42, 0, 0, 0, 8, 0, 1, 1, 0x12,
                       0,   3,   0,   0,   0, 1, 0,   0,   0, 0,  0, 0, 0, 0};
 
     exif[25] = (uint8_t)orientation;
-    jpeg_write_marker(to, APP(1), exif, sizeof exif);
+    return write_segment(out, APP(1), exif, sizeof exif);
 }
 
-static void write_segments(const struct jpeg_decompress_struct *from, struct jpeg_compress_struct *to, Kept kept,
-                           int orientation)
+static int write_jfif(Buffer *out, const uint8_t *data)
 {
-    int turned = kept == STRIP && orientation != 1;
+    uint8_t jfif[14] = {0};
 
-    for (const struct jpeg_marker_struct *at = from->marker_list; at != NULL; at = at->next) {
+    memcpy(jfif, data, 12); /* up to the sides of a thumbnail */
+    return write_segment(out, APP(0), jfif, sizeof jfif);
+}
+
+/* The segments of the file are copied; that they are missing says something as well. 0 when there is no memory. */
+static int write_segments(const struct jpeg_decompress_struct *from, Kept kept, int orientation, Buffer *out)
+{
+    static const uint8_t SOI[] = {0xFF, 0xD8};
+    int turned = kept == STRIP && orientation != 1, fits = buffer_append(out, SOI, sizeof SOI);
+
+    for (const struct jpeg_marker_struct *at = from->marker_list; at != NULL && fits; at = at->next) {
         int is_jfif = at->marker == APP(0) && at->data_length >= 14 && IS(at, "JFIF");
         if (turned && !is_jfif) {
-            write_orientation(to, orientation);
+            fits = write_orientation(out, orientation);
             turned = 0;
         }
-        if (kept == STRIP && is_jfif) {
-            uint8_t jfif[14] = {0};
-            memcpy(jfif, at->data, 12); /* up to the sides of a thumbnail */
-            jpeg_write_marker(to, APP(0), jfif, sizeof jfif);
-        } else if (kept == KEEP_ALL || (at->marker == APP(2) && IS(at, "ICC_PROFILE")) ||
-                   (at->marker == APP(14) && begins_with(at, "Adobe", 5))) {
-            jpeg_write_marker(to, at->marker, at->data, at->data_length);
-        }
+        if (kept == STRIP && is_jfif)
+            fits = fits && write_jfif(out, at->data);
+        else if (kept == KEEP_ALL || (at->marker == APP(2) && IS(at, "ICC_PROFILE")) ||
+                 (at->marker == APP(14) && begins_with(at, "Adobe", 5)))
+            fits = fits && write_segment(out, at->marker, at->data, at->data_length);
     }
-    if (turned)
-        write_orientation(to, orientation);
+    return fits && (!turned || write_orientation(out, orientation));
 }
 
 /* --- The picture ---------------------------------------------------------------------------------------- */
 
-static void set_up(const struct jpeg_decompress_struct *from, struct jpeg_compress_struct *to, int *interval)
-{
-    int mcu = (from->num_components == 1 ? 1 : from->max_h_samp_factor) * DCTSIZE;
-
-    jpeg_copy_critical_parameters((j_decompress_ptr)from, to);
-    /* The segments of the file are copied; that they are missing says something as well. */
-    to->write_JFIF_header = FALSE;
-    to->write_Adobe_marker = FALSE;
-    if (*interval == 0)
-        *interval = interval_for((int)from->image_width, mcu);
-    to->restart_interval = (unsigned)*interval;
-}
-
-/* A function of its own, so that nothing that the jump could spoil lives in its frame. */
-static Outcome transcode(struct jpeg_decompress_struct *from, struct jpeg_compress_struct *to, Jump *jump, Sink *sink,
-                         const uint8_t *data, size_t size, Kept kept, int orientation, int *interval, Buffer *out)
+static Outcome read_tokens(struct jpeg_decompress_struct *from, const uint8_t *data, size_t size, const Grid *grid,
+                           Tokens *tokens, const uint8_t **behind, Scratch *scratch)
 {
     jvirt_barray_ptr *coefficients;
 
+    if (blocks_of(grid) <= MAX_COEFFICIENTS / sizeof(JBLOCK)) {
+        Outcome outcome = read_scan_tokens(from, grid, tokens, behind, scratch);
+        if (outcome != UNFIT)
+            return outcome;
+    }
+    if (jpeg_has_multiple_scans(from) && has_too_many_scans(data, size))
+        return UNFIT;
+    coefficients = jpeg_read_coefficients(from);
+    *behind = from->src->next_input_byte;
+    return read_block_tokens(from, coefficients, grid, tokens, scratch);
+}
+
+/* A function of its own, so that nothing that the jump could spoil lives in its frame. */
+static Outcome transcode(struct jpeg_decompress_struct *from, Jump *jump, const uint8_t *data, size_t size, Kept kept,
+                         int orientation, int *interval, Buffer *out, Scratch *scratch)
+{
+    const uint8_t *behind;
+    Tokens tokens;
+    Grid grid;
+    Outcome outcome;
+
     /* A machine without memory must not decide how an image is stored. */
     if (setjmp(jump->back))
-        return sink->no_memory || jump->manager.msg_code == JERR_OUT_OF_MEMORY ? NO_MEMORY : UNFIT;
+        return jump->manager.msg_code == JERR_OUT_OF_MEMORY ? NO_MEMORY : UNFIT;
     jpeg_create_decompress(from);
     from->mem->max_memory_to_use = MAX_COEFFICIENTS;
     jpeg_mem_src(from, (unsigned char *)data, (unsigned long)size);
@@ -113,39 +132,33 @@ static Outcome transcode(struct jpeg_decompress_struct *from, struct jpeg_compre
     jpeg_read_header(from, TRUE);
     if (from->data_precision != 8 || (from->num_components != 1 && from->num_components != 3))
         return UNFIT;
-    if (jpeg_has_multiple_scans(from) && has_too_many_scans(data, size))
-        return UNFIT;
-    coefficients = jpeg_read_coefficients(from);
+    grid = grid_of(from, *interval);
+    *interval = grid.interval;
+    outcome = read_tokens(from, data, size, &grid, &tokens, &behind, scratch);
+    if (outcome != DONE)
+        return outcome;
     if (kept == KEEP_ALL && has_more_pictures(from))
         return UNFIT;
-    jpeg_create_compress(to);
-    to->dest = sink_begin(sink, out);
-    set_up(from, to, interval);
-    if (!set_best_tables(to, from, coefficients))
-        return UNFIT;
-    jpeg_write_coefficients(to, coefficients);
-    write_segments(from, to, kept, orientation);
-    jpeg_finish_compress(to);
-    if (kept == KEEP_ALL && !buffer_append(out, from->src->next_input_byte, from->src->bytes_in_buffer))
+    if (!write_segments(from, kept, orientation, out))
         return NO_MEMORY;
-    return DONE;
+    outcome = write_tokens(from, &grid, &tokens, out, scratch);
+    if (outcome == DONE && kept == KEEP_ALL && !buffer_append(out, behind, (size_t)(data + size - behind)))
+        return NO_MEMORY;
+    return outcome;
 }
 
 Outcome make_crop_ready(const uint8_t *data, size_t size, Kept kept, int orientation, int *interval, Buffer *out)
 {
     struct jpeg_decompress_struct from;
-    struct jpeg_compress_struct to;
+    Scratch scratch = scratch_begin();
     Jump jump;
-    Sink sink;
     Outcome outcome;
 
     memset(&from, 0, sizeof from);
-    memset(&to, 0, sizeof to);
-    memset(&sink, 0, sizeof sink);
-    from.err = to.err = jump_on_faults(&jump);
-    outcome = transcode(&from, &to, &jump, &sink, data, size, kept, orientation, interval, out);
-    jpeg_destroy_compress(&to);
+    from.err = jump_on_faults(&jump);
+    outcome = transcode(&from, &jump, data, size, kept, orientation, interval, out, &scratch);
     jpeg_destroy_decompress(&from);
+    scratch_end(&scratch);
     return outcome;
 }
 

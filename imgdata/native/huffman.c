@@ -16,7 +16,7 @@ static Symbol symbol_of(uint8_t byte, int code_bits)
 }
 
 /* As jpeg_make_d_derived_tbl of libjpeg judges. */
-static Outcome set_codes(Codes *codes, const uint8_t *given, int is_dc)
+Outcome codes_set(Codes *codes, const uint8_t *given, int is_dc)
 {
     int code = 0, place = 0, total = 0;
 
@@ -83,7 +83,7 @@ Outcome dc_table_set(DcTable *table, const uint8_t *given)
 
     if (is_same(&table->codes, given))
         return DONE;
-    if (set_codes(&table->codes, given, 1) != DONE)
+    if (codes_set(&table->codes, given, 1) != DONE)
         return UNFIT;
     memset(table->numbers, 0, sizeof table->numbers);
     for (int length = 1; length <= LOOKUP_DC; length++, code *= 2)
@@ -160,7 +160,7 @@ Outcome ac_table_set(AcTable *table, const uint8_t *given)
     if (is_same(&table->codes, given))
         return DONE;
     table->has_skips = 0;
-    if (set_codes(&table->codes, given, 0) != DONE)
+    if (codes_set(&table->codes, given, 0) != DONE)
         return UNFIT;
     for (int rest = 0; rest < LOOKUP_AC; rest++) {
         rests[rest] = seconds + ((size_t)1 << rest);

@@ -60,6 +60,9 @@ Outcome ac_table_set(AcTable *table, const uint8_t *given);
 /* Fill in `skips`. */
 void ac_table_add_skips(AcTable *table);
 
+/* The codes alone, without a table. */
+Outcome codes_set(Codes *codes, const uint8_t *given, int is_dc);
+
 /* One symbol by its code alone: its byte, and behind it `reader`; -1 for bits that are no code. */
 int read_code(Reader *reader, const Codes *codes);
 

@@ -1,6 +1,7 @@
 /* Samples and weights -> weighted sums, rounded and clipped to 0..255. Exact in 32 bits, so all ways agree. */
 #include "kernels.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -328,7 +329,7 @@ WITH_AVX2 static void across_rows_fine_avx2(const int16_t *const *rows, const in
 
 #endif
 
-Simd best_simd(void)
+static Simd find_simd(void)
 {
 #ifdef HAVE_X86
     unsigned a, b, c = 0, d;
@@ -339,6 +340,19 @@ Simd best_simd(void)
 #else
     return SCALAR;
 #endif
+}
+
+Simd best_simd(void)
+{
+    /* In a virtual machine the question takes 20 us. 0 for not asked yet. */
+    static atomic_int found;
+    int simd = atomic_load_explicit(&found, memory_order_relaxed) - 1;
+
+    if (simd < 0) {
+        simd = (int)find_simd();
+        atomic_store_explicit(&found, simd + 1, memory_order_relaxed);
+    }
+    return (Simd)simd;
 }
 
 Kernels kernels_of(Simd simd)

@@ -48,15 +48,27 @@ struct jpeg_destination_mgr *sink_begin(Sink *sink, Buffer *out)
     return &sink->manager;
 }
 
+int buffer_reserve(Buffer *out, size_t more)
+{
+    size_t capacity = out->size + more;
+    uint8_t *larger;
+
+    if (more <= out->capacity - out->size)
+        return 1;
+    if (out->capacity > 0)
+        capacity += capacity / 2;
+    larger = realloc(out->bytes, capacity);
+    if (larger == NULL)
+        return 0;
+    out->bytes = larger;
+    out->capacity = capacity;
+    return 1;
+}
+
 int buffer_append(Buffer *out, const uint8_t *bytes, size_t size)
 {
-    if (size > out->capacity - out->size) {
-        uint8_t *larger = realloc(out->bytes, out->size + size);
-        if (larger == NULL)
-            return 0;
-        out->bytes = larger;
-        out->capacity = out->size + size;
-    }
+    if (!buffer_reserve(out, size))
+        return 0;
     if (size > 0)
         memcpy(out->bytes + out->size, bytes, size);
     out->size += size;

@@ -14,7 +14,10 @@ typedef struct {
 /* For `cinfo->dest`. `out` must be all zero. */
 struct jpeg_destination_mgr *sink_begin(Sink *sink, Buffer *out);
 
-/* 0 when there is no memory. After the end of the compression. */
+/* Room for `more` bytes behind those there are; 0 when there is no memory. */
+int buffer_reserve(Buffer *out, size_t more);
+
+/* 0 when there is no memory. */
 int buffer_append(Buffer *out, const uint8_t *bytes, size_t size);
 
 #endif

@@ -86,14 +86,18 @@ static void thumbnail(const uint8_t *data, size_t size, int width, int height, i
     scratch_end(&scratch);
 }
 
-/* The file with restart markers, and the crop of it: what they have in common is checked by the tests. */
+/* The file with restart markers, which libjpeg must read as it reads the original, and the crop of it. */
 static void crop_ready(const uint8_t *data, size_t size, const uint8_t *tail, int width, int height)
 {
     Buffer out = {0};
+    Outcome compared;
     int interval = 0;
 
-    if (make_crop_ready(data, size, tail[11] & 8 ? STRIP : KEEP_ALL, 1 + (tail[12] & 7), &interval, &out) == DONE)
+    if (make_crop_ready(data, size, tail[11] & 8 ? STRIP : KEEP_ALL, 1 + (tail[12] & 7), &interval, &out) == DONE) {
+        if (!have_same_coefficients(data, size, out.bytes, out.size, &compared))
+            abort();
         crop(out.bytes, out.size, tail, width, height);
+    }
     free(out.bytes);
 }
 
