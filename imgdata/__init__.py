@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgdata.errors import (
     DeviceMemoryError,
+    FunctionError,
     ImageError,
     ImgdataError,
     MissingExtraError,
@@ -198,6 +199,7 @@ __all__ = [
     "Figures",
     "Finding",
     "Fixed",
+    "FunctionError",
     "ImageError",
     "ImgdataError",
     "Loader",

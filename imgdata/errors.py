@@ -6,6 +6,7 @@ ImgdataError
 ├── ImageError          one image can't be used; carries a short reason code
 ├── ShardError          a shard, an index or a sidecar is damaged or missing
 ├── OutputError         the output folder can't be written: busy, other options, full, read-only
+├── FunctionError       a function of the user's in a recipe failed, or returned what is no picture
 ├── TrainingError       a run can't go on: the loss is no number, or memory is out
 ├── DeviceMemoryError   a GPU, or what decodes for it, has no memory left; a `MemoryError` as well
 └── MissingExtraError   an optional package is not installed; names the extra
@@ -47,6 +48,19 @@ class ShardError(ImgdataError):
 
 class OutputError(ImgdataError):
     """The output folder can't be written: busy, made with other options, full or read-only."""
+
+
+class FunctionError(ImgdataError):
+    """A function of the user's in a recipe failed on a sample, or returned what is no picture.
+
+    Its cause is what the function raised, with the traceback. `position` is the sample's place in its split, or None
+    for a whole batch; `reason` is what happened.
+    """
+
+    def __init__(self, reason: str, position: int | None = None, where: str = "") -> None:
+        where = where or ("" if position is None else f"the sample at position {position}")
+        super().__init__(f"{where}: {reason}" if where else reason)
+        self.reason, self.position = reason, position
 
 
 class TrainingError(ImgdataError):

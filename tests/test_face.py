@@ -37,6 +37,7 @@ FACE = [
     "Figures",
     "Finding",
     "Fixed",
+    "FunctionError",
     "ImageError",
     "ImgdataError",
     "Loader",

@@ -168,3 +168,7 @@ class Stream(IntEnum):
     """Which, deviation of the blur."""
     AUGMIX = 26
     """Depth of each chain, a block for each operation, then the draws of the shares."""
+    APPLY = 27
+    """Two numbers that are the key of the function's generator."""
+    BATCH_APPLY = 28
+    """Keyed by the place of the batch's first sample in the epoch: the seed of the function's generator."""

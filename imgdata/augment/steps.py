@@ -18,6 +18,7 @@ from imgdata.augment import augmix, philox, policies
 from imgdata.augment.crops import Floats, Ints
 from imgdata.augment.philox import Stream
 from imgdata.recipes.choices import AugMix, RandomApply, RandomChoice, ThreeAugment
+from imgdata.recipes.functions import Apply
 from imgdata.recipes.moves import Affine, Perspective
 from imgdata.recipes.ops import AutoAugment, ColorJitter, Grayscale, RandAugment, Rotate, TrivialAugment
 from imgdata.recipes.recipe import PixelOp, Recipe
@@ -103,6 +104,12 @@ def draw(recipe: Recipe, height: int, width: int, *, seed: int, epoch: int, posi
         if top is not None:
             _fill(top, np.ones(count, bool), draws, height, width, done_NS, value_NV)
     return done_NS, value_NV
+
+
+def generator(value_2: Floats) -> np.random.Generator:
+    """Return a generator whose key is two numbers in [0, 1), multiples of 2**-53."""
+    low, high = (int(value * 2**53) for value in value_2.tolist())
+    return np.random.Generator(np.random.Philox(key=high << 64 | low))
 
 
 def _all(node: _Node) -> Iterator[_Node]:
@@ -234,6 +241,10 @@ def _blur(op: GaussianBlur, draw_BN4: Floats, height: int, width: int) -> tuple[
     return draw_BN4[0, :, 0] < op.p, _between(op.sigma, draw_BN4[0, :, 1])[:, None]
 
 
+def _apply(op: Apply, draw_BN4: Floats, height: int, width: int) -> tuple[Bools, Floats]:
+    return np.ones(draw_BN4.shape[1], bool), draw_BN4[0, :, :2]
+
+
 def _augmix(op: AugMix, draw_BN4: Floats, height: int, width: int) -> tuple[Bools, Floats]:
     return np.ones(draw_BN4.shape[1], bool), augmix.draw(op, draw_BN4, height, width)
 
@@ -259,8 +270,9 @@ _KINDS: dict[type, _Kind] = {
     AutoContrast: _fixed(Stream.AUTO_CONTRAST, 1, 0),
     Sharpness: _fixed(Stream.SHARPNESS, 1, 0),
     Invert: _fixed(Stream.INVERT, 1, 0),
+    Apply: _fixed(Stream.APPLY, 1, 2, _apply),
     AugMix: _Kind(Stream.AUGMIX, augmix.num_blocks, augmix.num_values, _augmix),
 }
 """Values: `Rotate` the angle in degrees; `Affine` and `Perspective` what `augment.moves` takes; a policy its
 operations, then their strengths; `ColorJitter` the order, then factors and shift; `GaussianBlur` the deviation in
-pixels; `AugMix` what `augment.augmix.parts` takes. The others have none."""
+pixels; `Apply` what `generator` takes; `AugMix` what `augment.augmix.parts` takes. The others have none."""

@@ -72,6 +72,9 @@ class LoaderOptions:
             raise OptionError(
                 f"recipe must be a Recipe, such as imgdata.recipes.imagenet_train(224), got {self.recipe!r}"
             )
+        for op in self.recipe.functions:
+            # A name that is wrong is heard of here, not from a thread.
+            _ = op.called
         for name, value in self._defaults().items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)

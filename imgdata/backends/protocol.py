@@ -13,6 +13,7 @@ from imgdata.augment.params import BatchParams
 from imgdata.backends.options import LoaderOptions
 from imgdata.dataset.dataset import Split
 from imgdata.errors import ImageError
+from imgdata.recipes.functions import Apply
 
 if TYPE_CHECKING:
     import torch
@@ -138,6 +139,14 @@ class BackendKind(ABC):
     def variants(self, options: LoaderOptions) -> tuple[LoaderOptions, ...]:
         """Return settings of its own that are worth trying when a loader is tuned."""
         return ()
+
+
+def refuses_functions(setup: BackendSetup, name: str) -> str | None:
+    """Return why a backend that makes images on a device can't call a recipe's functions; None if there are none."""
+    for op in setup.options.recipe.functions:
+        if isinstance(op, Apply):
+            return f"backend {name!r} can't call {op!r} for each picture, which lies on the device; use backend='cpu'"
+    return None
 
 
 def batch_bytes(setup: BackendSetup, epoch: int, *, apart: bool = False) -> int:

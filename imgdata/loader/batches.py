@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from imgdata.backends.options import OnBad
 from imgdata.backends.postprocess import soft_labels
 from imgdata.backends.protocol import Backend, PendingBatch
-from imgdata.errors import ImageError, ImgdataError
+from imgdata.errors import FunctionError, ImageError, ImgdataError
 from imgdata.loader.bad_images import BadImages
+from imgdata.loader.batch_functions import applied, named
 from imgdata.loader.columns import BatchColumns
 from imgdata.loader.delivery import Engine
 from imgdata.loader.planner import ATTEMPTS, Draft, Planner
+from imgdata.recipes.functions import BatchApply
 from imgdata.sample import Batch
 
 
@@ -61,7 +63,7 @@ class Batches(Iterator[Batch]):
         """Prepare the epoch; `soft_classes` is the number of classes where labels are soft, None where they are not."""
         self._cursor, self._planner, self._engine, self._bad = cursor, planner, engine, bad
         self._on_bad, self._prefetch, self._soft_classes = on_bad, prefetch, soft_classes
-        self._columns = columns
+        self._columns, self._function = columns, planner.recipe.find(BatchApply)
         self._total = planner.order.batches_left(cursor.samples)
         self._ahead: deque[_Ahead] = deque()
         self._pid = os.getpid()
@@ -71,7 +73,7 @@ class Batches(Iterator[Batch]):
     def __next__(self) -> Batch:
         """Return the next batch; threads that share the iterator take turns.
 
-        Raises `ShardError`, `OptionError`, and `ImageError` where a bad image is not to be left out.
+        Raises `ShardError`, `OptionError`, `FunctionError`, and `ImageError` where a bad image is not to be left out.
         """
         if self._pid != os.getpid():
             # Another thread of the parent may hold the lock.
@@ -87,6 +89,10 @@ class Batches(Iterator[Batch]):
             self._fill()
             batch = self._finish(self._ahead[0])
             finished = True
+        except FunctionError as error:
+            if error.position is None:
+                raise
+            raise named(error, self._planner.index) from error.__cause__
         finally:
             if not finished:
                 self._drop()
@@ -160,6 +166,10 @@ class Batches(Iterator[Batch]):
             seen = torch.from_numpy(np.where(draft.skip_N, -1, draft.label_N))
             labels = soft_labels(seen, draft.mix, self._soft_classes)
         images, labels = self._engine.deliver(ahead.pending.images(), labels)
+        if self._function is not None:
+            order, ranks = self._planner.order, self._planner
+            place = draft.offset + ranks.rank * (order.global_batch // ranks.world_size)
+            images = applied(self._function, images, seed=order.seed, epoch=draft.epoch, place=place)
         return Batch(
             images=images,
             labels=labels,

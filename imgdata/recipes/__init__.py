@@ -1,6 +1,8 @@
 """The public names of recipes: ready ones, and the operators to make others."""
 
+from imgdata.recipes.adapters import from_albumentations, from_torchvision
 from imgdata.recipes.choices import AugMix, RandomApply, RandomChoice, ThreeAugment
+from imgdata.recipes.functions import Apply, BatchApply
 from imgdata.recipes.moves import Affine, Perspective, RandomResize, ScaleJitter
 from imgdata.recipes.ops import (
     AutoAugment,
@@ -44,9 +46,11 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "Affine",
+    "Apply",
     "AugMix",
     "AutoAugment",
     "AutoContrast",
+    "BatchApply",
     "CenterCrop",
     "ColorJitter",
     "CutMix",
@@ -83,6 +87,8 @@ __all__ = [
     "cifar_train",
     "classifier_eval",
     "classifier_train",
+    "from_albumentations",
+    "from_torchvision",
     "imagenet_eval",
     "imagenet_train",
 ]

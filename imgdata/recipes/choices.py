@@ -5,7 +5,7 @@ from typing import Any
 
 from imgdata import checks
 from imgdata.errors import OptionError
-from imgdata.recipes import moves, ops, tones
+from imgdata.recipes import functions, moves, ops, tones
 from imgdata.recipes.ops import Fill, Sampling
 
 LEAVES: tuple[type, ...] = (
@@ -24,6 +24,7 @@ LEAVES: tuple[type, ...] = (
     tones.AutoContrast,
     tones.Sharpness,
     tones.Invert,
+    functions.Apply,
 )
 """Operators on pixels that hold no others."""
 

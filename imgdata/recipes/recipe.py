@@ -1,12 +1,12 @@
 """Operators -> `Recipe`, checked as a whole; `Recipe` <-> plain dicts for JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from itertools import pairwise
 from typing import Any, TypeVar
 
 from imgdata.errors import OptionError
-from imgdata.recipes import choices, moves, tones
+from imgdata.recipes import choices, functions, moves, tones
 from imgdata.recipes import ops as _ops
 from imgdata.recipes.choices import HOLDERS, PIXELS
 from imgdata.recipes.sizes import Ramp, Schedule, Size, epochs_of, sides_at
@@ -22,6 +22,7 @@ STAGES: tuple[tuple[type, ...], ...] = (
     (_ops.Normalize,),
     (_ops.RandomErasing, _ops.Cutout),
     (_ops.MixUp, _ops.CutMix, _ops.MixUpOrCutMix),
+    (functions.BatchApply,),
 )
 """The order in which every backend works: at most one operator of each stage, but any of `PIXELS`, in any order."""
 
@@ -45,6 +46,7 @@ PixelOp = (
     | tones.AutoContrast
     | tones.Sharpness
     | tones.Invert
+    | functions.Apply
     | choices.RandomApply
     | choices.RandomChoice
     | choices.ThreeAugment
@@ -67,6 +69,7 @@ Op = (
     | _ops.MixUp
     | _ops.CutMix
     | _ops.MixUpOrCutMix
+    | functions.BatchApply
 )
 Sized = _ops.RandomResizedCrop | _ops.CenterCrop | _ops.PadRandomCrop | moves.ScaleJitter | _ops.Resize
 """An operator that may set the size of the output."""
@@ -101,6 +104,11 @@ class Recipe:
         return tuple(op for op in self.ops if isinstance(op, PixelOp))
 
     @property
+    def functions(self) -> tuple[functions.Apply | functions.BatchApply, ...]:
+        """The operators that are functions of the user's, also those that others hold."""
+        return tuple(_functions(self.ops))
+
+    @property
     def resampling(self) -> _ops.Resampling | None:
         """How pictures are resized; None where they are not."""
         resizing = (
@@ -122,7 +130,10 @@ class Recipe:
         return sides_at(self._sized().size, epoch)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as dicts, lists, numbers and strings, for JSON."""
+        """Return the recipe as dicts, lists, numbers and strings, for JSON.
+
+        Raises `OptionError` where a function has no name under which another process would find it.
+        """
         return {"version": RECIPE_VERSION, "ops": [_op_dict(op) for op in self.ops]}
 
     @staticmethod
@@ -193,6 +204,14 @@ def _sides(size: tuple[int, int], margin: int = 0) -> str:
     return f"{size[0] + margin}x{size[1] + margin}"
 
 
+def _functions(ops: Iterable[Any]) -> Iterator[functions.Apply | functions.BatchApply]:
+    for op in ops:
+        if isinstance(op, functions.Apply | functions.BatchApply):
+            yield op
+        elif isinstance(op, HOLDERS):
+            yield from _functions(op.ops)
+
+
 def _reach(op: Any) -> int:
     """Return how many pixels to each side the kernel of a blur reaches; 0 for other operators."""
     if isinstance(op, HOLDERS):
@@ -206,7 +225,7 @@ def _check_stages(ops: tuple[Op, ...]) -> None:
     for op in ops:
         if type(op) not in _STAGE:
             raise OptionError(f"a recipe is made of {', '.join(_BY_NAME)}, got {op!r}")
-    kinds = [type(op) for op in ops if not isinstance(op, HOLDERS)]
+    kinds = [type(op) for op in ops if not isinstance(op, (*HOLDERS, functions.Apply))]
     policies = [kind.__name__ for kind in kinds if kind in _POLICIES]
     for kind in kinds:
         if kinds.count(kind) > 1:
@@ -225,6 +244,9 @@ def _check_stages(ops: tuple[Op, ...]) -> None:
 
 
 def _op_dict(op: Op) -> dict[str, Any]:
+    if isinstance(op, functions.Apply | functions.BatchApply):
+        name = type(op).__name__
+        return {"op": name, "function": functions.json_name(name, op.function)}
     return {"op": type(op).__name__, **{field.name: _plain(getattr(op, field.name)) for field in fields(op)}}
 
 

@@ -9,13 +9,14 @@ from torch import nn
 
 from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
+from imgdata.recipes.functions import name_of
 from imgdata.sample import ClassName
 from imgdata.training.course import Course
 from imgdata.training.distributed import Processes, processes
 from imgdata.training.history import TrainResult, TrainWatcher, Watchers
 from imgdata.training.interrupts import memory_advice, stopping
 from imgdata.training.options import TrainOptions, changed_options, resumed_options, saved_options, settings_of
-from imgdata.training.own import Loss, Metric, OwnParts, is_own, name_of
+from imgdata.training.own import Loss, Metric, OwnParts, is_own
 from imgdata.training.plots import load_figure, load_writer
 from imgdata.training.run_folder import RunFolder, read_config
 from imgdata.training.setup import Prepared, prepare, read_classes

@@ -1,8 +1,5 @@
 """A user's own network, loss and metrics -> the same, checked, with names that a run can keep."""
 
-import importlib
-import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +12,7 @@ from imgdata.errors import OptionError
 from imgdata.models import ModelInput
 from imgdata.models.weights import mismatch, read_weights
 from imgdata.recipes import IMAGENET_MEAN, IMAGENET_STD
+from imgdata.recipes.functions import import_named, name_of
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Logits float32 `(N, C)`, labels int64 `(N,)` (float32 `(N, C)` of mixed samples) -> the mean over the batch."""
@@ -59,29 +57,17 @@ def is_own(model: str | None) -> bool:
     return model is not None and ":" in model
 
 
-def name_of(part: object) -> str:
-    """Return the `module:name` of a function, or of the class of anything else."""
-    named = part if hasattr(part, "__qualname__") else type(part)
-    return f"{named.__module__}:{named.__qualname__}"
-
-
 def build_own(name: str, num_classes: int) -> nn.Module:
     """Return what the function `package.module:function` returns for so many classes; the code there is run.
 
     Modules of the working directory are found too. Raises `OptionError`.
     """
-    module_name, _, attribute = name.partition(":")
-    sys.path.insert(0, os.getcwd())
     try:
-        function: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            function = getattr(function, part)
+        function = import_named(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise OptionError(
             f"model must be the name of a network, or package.module:function, got {name!r}: {error}"
         ) from error
-    finally:
-        sys.path.remove(os.getcwd())
     if not callable(function):
         raise OptionError(f"model must name a function that returns a network, got {name!r}, which is none")
     try:

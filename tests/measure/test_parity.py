@@ -60,8 +60,9 @@ def rows_of(result, backend="pillow"):
 
 def test_every_operator_of_a_recipe_is_compared():
     used = {type(op).__name__ for case in operator_cases(64) for op in case.recipe.ops}
-    # A policy is a choice of operations, each of which is compared, and MixUpOrCutMix is one of two.
-    rest = {"TrivialAugment", "AutoAugment", "MixUpOrCutMix"}
+    # A policy is a choice of operations, each of which is compared, MixUpOrCutMix is one of two, and functions are
+    # the user's.
+    rest = {"TrivialAugment", "AutoAugment", "MixUpOrCutMix", "Apply", "BatchApply"}
     operators = {name for name in recipes.__all__ if hasattr(getattr(recipes, name), "__dataclass_fields__")}
     assert used | rest == operators - {"Recipe", "Ramp", "Schedule"}
     policy = [case.operator for case in operator_cases(64) if case.operator in OPS]

@@ -7,7 +7,14 @@ from imgdata.backends.dali.options import dali_options
 from imgdata.backends.dali.pipeline import parent_used_gpu
 from imgdata.backends.options import LoaderOptions
 from imgdata.backends.pillow import operators
-from imgdata.backends.protocol import Backend, BackendKind, BackendSetup, batch_bytes, threads_text
+from imgdata.backends.protocol import (
+    Backend,
+    BackendKind,
+    BackendSetup,
+    batch_bytes,
+    refuses_functions,
+    threads_text,
+)
 from imgdata.errors import OptionError
 
 _LOADS = (0.65, 0.9, 1.0)
@@ -33,6 +40,8 @@ class DaliKind(BackendKind):
         """Return why DALI can't be used for `setup`, with the way out; None if it can."""
         if setup.options.exact:
             return f"exact needs the backend cpu, got {self.name!r}: others decode in other ways"
+        if (reason := refuses_functions(setup, self.name)) is not None:
+            return reason
         device = setup.options.device
         formats = set(setup.split.index.words("format")) - {"unknown"}
         if formats and "jpeg" not in formats:

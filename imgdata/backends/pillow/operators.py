@@ -5,7 +5,9 @@ itself makes tensors of PIL images: `GaussianBlur` is `pillow.blur`, and `AugMix
 """
 
 import math
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +17,11 @@ from PIL import Image, ImageEnhance, ImageOps
 from imgdata.augment import augmix, moves
 from imgdata.augment.params import JITTERS, BatchParams
 from imgdata.augment.policies import OPS
-from imgdata.augment.steps import WITH_FIELDS, layout
+from imgdata.augment.steps import WITH_FIELDS, generator, layout
 from imgdata.backends.pillow.blur import blurred
+from imgdata.errors import FunctionError
 from imgdata.recipes.choices import AugMix
+from imgdata.recipes.functions import Apply, name_of
 from imgdata.recipes.moves import Affine, Perspective
 from imgdata.recipes.ops import AutoAugment, ColorJitter, Fill, Grayscale, RandAugment, Rotate, Sampling, TrivialAugment
 from imgdata.recipes.recipe import PixelOp, Recipe
@@ -58,8 +62,35 @@ def apply_image(image: Image.Image, params: BatchParams, row: int, recipe: Recip
         for step in further:
             if params.done_NS[row, step.column]:
                 value_V = params.value_NV[row, step.first : step.first + step.values]
-                image = _STEPS[type(step.op)](image, step.op, value_V)
+                if isinstance(step.op, Apply):
+                    image = _applied(image, step.op, value_V, int(params.position_N[row]))
+                else:
+                    image = _STEPS[type(step.op)](image, step.op, value_V)
     return image
+
+
+def _applied(image: Image.Image, op: Apply, value_2: NDArray[np.float64], position: int) -> Image.Image:
+    """Call the user's function. Raises `FunctionError`."""
+    name = f"Apply({name_of(op.function)})"
+    # A copy, that the function may change.
+    pixels_HWC = np.array(image)
+    try:
+        made = op.called(pixels_HWC, generator(value_2))
+    except Exception as error:
+        raise FunctionError(raised(name, error), position) from error
+    if not (isinstance(made, np.ndarray) and made.dtype == np.uint8 and made.shape == pixels_HWC.shape):
+        raise FunctionError(f"{name} must return {_form(pixels_HWC)}, got {_form(made)}", position)
+    return Image.fromarray(np.ascontiguousarray(made))
+
+
+def raised(name: str, error: BaseException) -> str:
+    """Return what a function raised, and in which line, for people."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{name} raised {type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"
+
+
+def _form(made: object) -> str:
+    return f"{made.dtype} {made.shape}" if isinstance(made, np.ndarray) else type(made).__name__
 
 
 def _by_fields(image: Image.Image, op: PixelOp, params: BatchParams, row: int) -> Image.Image:

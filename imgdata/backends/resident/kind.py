@@ -1,6 +1,6 @@
 """What a loader needs -> whether its pictures, decoded once, can stay in memory, and where."""
 
-from imgdata.backends.protocol import Backend, BackendKind, BackendSetup, batch_bytes, threads_text
+from imgdata.backends.protocol import Backend, BackendKind, BackendSetup, batch_bytes, refuses_functions, threads_text
 from imgdata.backends.resident import pixel_cache
 from imgdata.backends.resident.window import BUDGET, Kept, kept, num_bytes, num_threads
 
@@ -16,6 +16,8 @@ class ResidentKind(BackendKind):
         """Return why no window of the pictures can be kept, or why pixels would not be exact; None if they can."""
         if setup.options.exact:
             return f"exact needs the backend cpu, got {self.name!r}: others decode in other ways"
+        if setup.options.device != "cpu" and (reason := refuses_functions(setup, self.name)) is not None:
+            return reason
         window = kept(setup)
         return window if isinstance(window, str) else None
 

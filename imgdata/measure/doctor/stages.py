@@ -22,6 +22,7 @@ from imgdata.errors import ImageError, ShardError
 from imgdata.images.decode import refuse_large
 from imgdata.images.probe import probe
 from imgdata.measure.timing import least_cpu_ms
+from imgdata.recipes.functions import BatchApply
 from imgdata.recipes.moves import RandomResize, ScaleJitter
 from imgdata.recipes.ops import (
     CenterCrop,
@@ -42,7 +43,7 @@ from imgdata.recipes.recipe import Recipe
 _GEOMETRY = (
     Resize | RandomResize | RandomResizedCrop | CenterCrop | PadRandomCrop | ScaleJitter | HorizontalFlip | VerticalFlip
 )
-_BEHIND = Normalize | RandomErasing | Cutout | MixUp | CutMix | MixUpOrCutMix
+_BEHIND = Normalize | RandomErasing | Cutout | MixUp | CutMix | MixUpOrCutMix | BatchApply
 _SAMPLE_PIXELS = 64_000_000
 """Pixels of all pictures of a sample: half a second of decoding on one core."""
 _LEAST_IMAGES, _MOST_IMAGES = 16, 1024

@@ -20,11 +20,12 @@ from imgdata.dataset.manifest import MAX_PIXELS
 from imgdata.errors import ShardError
 from imgdata.measure.parity.executors import Executor
 from imgdata.measure.parity.pictures import Picture
+from imgdata.recipes.functions import BatchApply
 from imgdata.recipes.ops import CutMix, Cutout, MixUp, MixUpOrCutMix, Normalize, RandomErasing
 from imgdata.recipes.recipe import Recipe
 from imgdata.shards.index_tars import index
 
-_BEHIND = Normalize | RandomErasing | Cutout | MixUp | CutMix | MixUpOrCutMix
+_BEHIND = Normalize | RandomErasing | Cutout | MixUp | CutMix | MixUpOrCutMix | BatchApply
 
 
 def by_backend(kind: BackendKind) -> Executor:

@@ -14,9 +14,10 @@ from imgdata.augment import augmix
 from imgdata.augment.mix import MixParams
 from imgdata.augment.params import JITTERS, BatchParams, erasing_noise
 from imgdata.augment.policies import OPS
-from imgdata.augment.steps import layout
+from imgdata.augment.steps import generator, layout
 from imgdata.errors import MissingExtraError
 from imgdata.recipes.choices import AugMix
+from imgdata.recipes.functions import Apply
 from imgdata.recipes.moves import Affine, Perspective, RandomResize, ScaleJitter
 from imgdata.recipes.ops import (
     AutoAugment,
@@ -167,6 +168,14 @@ def _affine(picture: Any, op: Affine, value_6: list[float]) -> Any:
     )
 
 
+def _applied(picture: Any, op: Apply, value_2: list[float]) -> Any:
+    is_tensor = isinstance(picture, torch.Tensor)
+    pixels_HWC = picture.permute(1, 2, 0).numpy() if is_tensor else np.array(picture)
+    made_HWC = op.called(np.ascontiguousarray(pixels_HWC), generator(np.array(value_2)))
+    made_CHW = torch.from_numpy(np.ascontiguousarray(made_HWC)).permute(2, 0, 1)
+    return made_CHW if is_tensor else functional.to_pil_image(made_CHW)
+
+
 _STEPS: dict[type, Any] = {
     Rotate: lambda picture, op, value: functional.rotate(
         picture, value[0], _MODES[op.interpolation], fill=_fill(op.fill)
@@ -188,6 +197,7 @@ _STEPS: dict[type, Any] = {
     AutoContrast: lambda picture, *_: functional.autocontrast(picture),
     Sharpness: lambda picture, op, _: functional.adjust_sharpness(picture, op.factor),
     Invert: lambda picture, *_: functional.invert(picture),
+    Apply: _applied,
     AugMix: _augmix,
 }
 
