@@ -2,6 +2,9 @@
 
 The writers take turns, so that a machine that slows down slows all of them; figures are medians over the
 rounds. Prints a table, and with `--save` writes `benchmarks/results/shard_speed.json`.
+
+Peers hash nothing: `hash=none` does what they do, `hash=xxh128` finds damage as well, and `hash=sha256`, the default,
+stands beside them. `--links` writes fewer files, each under so many names: a copy of each is written all the same.
 """
 
 import os
@@ -26,7 +29,9 @@ NEEDS_PEERS = ("ArrayRecord", "TFRecord", "MDS", "LitData", "FFCV")
 
 GROUPS = {
     "copy": (
-        "imgdata check=header",
+        "imgdata hash=xxh128",
+        "imgdata hash=none",
+        "imgdata hash=sha256",
         "tar cf",
         "webdataset ShardWriter",
         "ArrayRecord",
@@ -39,28 +44,32 @@ GROUPS = {
     "decode": ("imgdata check=decode", "libjpeg-turbo full decode"),
     "resize": ("imgdata resize=256", "ShardWriter + Pillow pool"),
 }
-"""The first of each group is ours."""
+"""Ours come first in each group; `ours_against_it` compares with the first of all."""
+OWN = "imgdata "
+"""Begin of the names of our own writers."""
 
 
 @click.command()
 @click.option("--images", default=6000, show_default=True, help="JPEGs of 500x375 to write.")
+@click.option("--links", default=1, show_default=True, help="Names of each file, to spare memory.")
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), help="Where to work.  [default: a temporary folder]")
 @click.option("--group", "groups", multiple=True, type=click.Choice(list(GROUPS)), default=list(GROUPS))
 @click.option("--save", "keep", is_flag=True, help="Write the figures for the documentation.")
-def main(images: int, rounds: int, folder: Path | None, groups: tuple[str, ...], keep: bool) -> None:
+def main(images: int, links: int, rounds: int, folder: Path | None, groups: tuple[str, ...], keep: bool) -> None:
     """Measure, print, save."""
     missing: dict[str, str] = {}
     with tempfile.TemporaryDirectory(dir=folder) as work:
         source = Path(work) / "source"
-        data.write_class_folders(source, {"": images // 10}, classes=10, size=(500, 375))
+        data.write_class_folders(source, {"": images // 10 // links}, classes=10, size=(500, 375))
+        _link(source, links)
         num_images = sum(1 for _ in source.rglob("*.jpg"))
         num_bytes = sum(path.stat().st_size for path in source.rglob("*.jpg"))
         results = {
             group: _measure(GROUPS[group], source, Path(work) / "out", rounds, num_images, missing) for group in groups
         }
     report = {
-        "command": f"python -m benchmarks.shard_speed --images {images} --rounds {rounds} --save",
+        "command": f"python -m benchmarks.shard_speed --images {images} --links {links} --rounds {rounds} --save",
         **machine(),
         "images": num_images,
         "mean_bytes": num_bytes // num_images,
@@ -88,6 +97,7 @@ def _measure(
                     missing[name] = found["missing"]
                 else:
                     runs.setdefault(name, []).append(found)
+    own = [name for name in runs if name.startswith(OWN)]
     figures = {}
     for name, measured in runs.items():
         # The first round only warms the page cache.
@@ -97,15 +107,22 @@ def _measure(
             "images_per_s": round(images / seconds, 1),
             "cpu_ms_per_image": round(1000 * cpu_s / images, 4),
             "peak_mb": max(run["peak_mb"] for run in measured),
-            # Pair by pair, ours against the peer of the same round.
-            "ours_against_it": round(
-                statistics.median(
-                    run["seconds"] / own["seconds"] for run, own in zip(measured[1:], runs[names[0]][1:], strict=True)
-                ),
-                3,
-            ),
+            "ours_against_it": _ratio(measured, runs[names[0]], "seconds"),
+            "our_cpu_against_it": _ratio(runs[names[0]], measured, "cpu_s"),
+            "each_against_it": {one: _ratio(measured, runs[one], "seconds") for one in own if one != name},
         }
     return figures
+
+
+def _ratio(left: list[dict[str, Any]], right: list[dict[str, Any]], what: str) -> float:
+    """Median of left over right, pair by pair, each of one round."""
+    return round(statistics.median(one[what] / other[what] for one, other in zip(left[1:], right[1:], strict=True)), 3)
+
+
+def _link(source: Path, links: int) -> None:
+    for path in sorted(source.rglob("*.jpg")) if links > 1 else ():
+        for number in range(1, links):
+            os.link(path, path.with_name(f"{path.stem}_{number}.jpg"))
 
 
 def _run(name: str, source: Path, out: Path) -> dict[str, Any]:
@@ -125,13 +142,13 @@ def _print(report: dict[str, Any]) -> None:
     for group, figures in report["results"].items():
         table = Table(title=group, title_justify="left", box=None, header_style="bold")
         table.add_column("writer")
-        for column in ("images/s", "CPU-ms/image", "peak MB", "ours against it"):
+        own = [name for name in figures if name.startswith(OWN)]
+        for column in ("images/s", "CPU-ms/image", "peak MB", *(f"{name.removeprefix(OWN)} / it" for name in own)):
             table.add_column(column, justify="right")
         for name, row in figures.items():
-            ratio = f"{row['ours_against_it']:.2f}x"
-            table.add_row(
-                name, f"{row['images_per_s']:,.0f}", f"{row['cpu_ms_per_image']:.3f}", f"{row['peak_mb']:.0f}", ratio
-            )
+            ratios = [f"{row['each_against_it'].get(one, 1):.2f}x" for one in own]
+            costs = f"{row['cpu_ms_per_image']:.3f}", f"{row['peak_mb']:.0f}"
+            table.add_row(name, f"{row['images_per_s']:,.0f}", *costs, *ratios)
         console.print(table)
     for name, reason in report["missing"].items():
         console.print(f"not run: {name}: {reason}")

@@ -33,12 +33,16 @@ def _results(name: str) -> dict[str, Any]:
 
 def _speed(group: str) -> str:
     figures = _results("shard_speed")["results"][group]
-    rows = [
-        f"| {name} | {row['images_per_s']:,.0f} | {row['cpu_ms_per_image']:.3f} | {row['peak_mb']:,} "
-        f"| {'' if name == next(iter(figures)) else format(row['ours_against_it'], '.2f') + 'x'} |"
-        for name, row in figures.items()
-    ]
-    head = "| writer | images/s | CPU-ms/image | peak MB | imgdata against it |\n|---|--:|--:|--:|--:|"
+    own = [name for name in figures if name.startswith("imgdata ")]
+    rows = []
+    for name, row in figures.items():
+        # Runs that were recorded before there were several of ours have one ratio.
+        ratios = row.get("each_against_it", {} if name == own[0] else {own[0]: row["ours_against_it"]})
+        against = " | ".join(f"{ratios[one]:.2f}x" if one in ratios and name not in own else "" for one in own)
+        costs = f"{row['images_per_s']:,.0f} | {row['cpu_ms_per_image']:.3f} | {row['peak_mb']:,}"
+        rows.append(f"| {name} | {costs} | {against} |")
+    titles = " | ".join(f"{one} against it" for one in own) if len(own) > 1 else "imgdata against it"
+    head = f"| writer | images/s | CPU-ms/image | peak MB | {titles} |\n|---|--:|--:|--:|{'--:|' * len(own)}"
     return "\n".join([head, *rows])
 
 

@@ -1,4 +1,4 @@
-"""JPEG bytes -> resized or crop-ready JPEG bytes, or thumbnails; files, places and crops -> a batch of pixels.
+"""JPEG bytes -> other JPEG bytes, or thumbnails; files, places and crops -> a batch of pixels; files -> a tar.
 
 Compiled, and optional.
 
@@ -6,6 +6,7 @@ RGB is made as late as can be: planes are decoded, resized and encoded at the re
 or gray. Where the compiled module was not built (`AVAILABLE` is false), Pillow and simplejpeg do all.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -175,6 +176,87 @@ def same_coefficients(left: bytes, right: bytes) -> bool:
     Raises `ValueError` for files that libjpeg does not read, or not without a warning.
     """
     return _compiled.same_coefficients(left, right)
+
+
+TAR_BLOCK = 512
+GO_ON, LEFT, FULL = range(3)
+"""Outcomes of `copy_samples`: all done or time is up; a sample is left to Python; the next one has no room."""
+PICTURE_KINDS = (
+    *(("jpeg", mode) for mode in ("L", "RGB", "CMYK", "YCCK")),
+    *(("png", mode) for mode in ("L", "LA", "P", "PA", "RGB", "RGBA")),
+    *(("webp", mode) for mode in ("RGB", "RGBA")),
+)
+"""Format and mode of a picture by the number that `copy_samples` gives."""
+
+
+class SamplesToCopy(NamedTuple):
+    """N samples for `copy_samples`."""
+
+    paths: bytes
+    """Paths of the files, a zero behind each."""
+    keys: bytes
+    """Keys, a zero behind each: ASCII, with `.` and the extension at most 100 bytes."""
+    wanted_N6: NDArray[np.int64]
+    """Where path and key begin, size, first byte in the file (-1: the file is nothing else), label (-1: none), state
+    (`SampleRef.state`; 0: not known)."""
+    extension: str
+    """Extension of the image's member."""
+    steady_devices: NDArray[np.uint64]
+    """Devices whose inode numbers count for the state, at most some dozens."""
+
+
+def copy_samples(
+    samples: SamplesToCopy,
+    found_N6: NDArray[np.int64],
+    *,
+    first: int,
+    block: memoryview,
+    used: int,
+    block_at: int,
+    max_pixels: int,
+) -> tuple[int, int, int]:
+    """Put the samples from `first` on into `block`, from `used` on; the GIL is free for the whole work.
+
+    Each becomes its `cls` member, where it has a label, and its image, as `imgdata.shards.writer` writes them; `block`
+    is the part of the tar from its byte `block_at` on. `found_N6` gets its offset in the tar, xxh64 (bits of a uint64),
+    width, height, number in `PICTURE_KINDS` and orientation.
+
+    Returns the first sample that is not done, the bytes used, and why it stopped: `GO_ON` (after 0.05 s at the latest),
+    `FULL`, or `LEFT`: the sample does not fit into an empty block, can't be read, is not as it was listed, has more
+    than `max_pixels`, or its header is bad or unusual. Nothing is known of such a sample then.
+    """
+    paths, keys, wanted_N6, extension, steady = samples
+    return _compiled.copy_samples(
+        paths, keys, wanted_N6, found_N6, block, first, used, extension, block_at, max_pixels, steady
+    )
+
+
+def is_tar_of(descriptor: int, names: bytes, place_M2: NDArray[np.int64]) -> bool:
+    """Return whether an open file is a tar of exactly M regular files, one behind the other, and an end marker.
+
+    `names` has a zero behind each; `place_M2`, int64, says first data byte and size. Headers and end are read, with the
+    GIL free.
+    """
+    return _compiled.is_tar_of(descriptor, names, place_M2)
+
+
+def stat_files(paths: Sequence[str]) -> NDArray[np.int64] | None:
+    """Return for each path: errno, mode, size, mtime, ctime, inode, device; int64 `(N, 7)`, times in nanoseconds.
+
+    Links are followed; where the errno is not 0, all else is. None where a path has a zero in it. The GIL is free for
+    the work.
+    """
+    names = zero_ended(paths)
+    facts_N7 = np.empty((len(paths), 7), np.int64)
+    if names.count(b"\0") != len(paths):
+        return None
+    _compiled.stat_files(names, facts_N7)
+    return facts_N7
+
+
+def zero_ended(paths: Sequence[str]) -> bytes:
+    """Return the paths as the system wants them, a zero behind each."""
+    return os.fsencode("".join([f"{path}\0" for path in paths]))
 
 
 class Job:

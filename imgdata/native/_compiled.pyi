@@ -18,6 +18,22 @@ def resize_jpeg(
     crop_ready: bool,
     /,
 ) -> bytes | None: ...
+def copy_samples(
+    paths: bytes,
+    keys: bytes,
+    wanted: NDArray[np.int64],
+    found: NDArray[np.int64],
+    block: memoryview,
+    first: int,
+    used: int,
+    extension: str,
+    block_at: int,
+    max_pixels: int,
+    steady: NDArray[np.uint64],
+    /,
+) -> tuple[int, int, int]: ...
+def is_tar_of(descriptor: int, names: bytes, places: NDArray[np.int64], /) -> bool: ...
+def stat_files(paths: bytes, facts: NDArray[np.int64], /) -> None: ...
 def nearest(
     targets: NDArray[np.uint64],
     numbers: NDArray[np.int32],

@@ -1,5 +1,6 @@
 /* The Python face: imgdata.native._compiled. */
 #include "batch.h"
+#include "copy_samples.h"
 #include "crop_ready_face.h"
 #include "nearest.h"
 #include "planes.h"
@@ -315,7 +316,7 @@ static int fill(PyObject *module)
 #define TEXT_OF(macro) TEXT(macro)
     if (PyModule_AddStringConstant(module, "LIBJPEG_TURBO", TEXT_OF(LIBJPEG_TURBO_VERSION)) < 0)
         return -1;
-    if (crop_ready_add_functions(module) < 0 || planes_add_functions(module) < 0)
+    if (crop_ready_add_functions(module) < 0 || planes_add_functions(module) < 0 || copying_add_functions(module) < 0)
         return -1;
     return batch_add_types(module);
 }

@@ -30,7 +30,6 @@ from imgdata.shards.plan import Plan, describe, make_plan
 from imgdata.shards.prepare import read_and_prepare
 from imgdata.shards.record import ShardReport, read_record
 from imgdata.shards.select import exclude, select_classes
-from imgdata.shards.select_views import select_views
 from imgdata.shards.sidecars import dali_index_path
 from imgdata.shards.split import apply_split
 from imgdata.sources.detect import list_source
@@ -320,7 +319,12 @@ def _spooled(dataset: object, job: JobFolder, title: str, names: Sequence[Any] |
 def _listed(path: str, read: SourceOptions | None, options: ShardOptions) -> Listing:
     read = dataclasses.replace(read or SourceOptions(), exclude=options.exclude)
     listing = list_source(path, read)
-    return selected(select_views(listing, path, options.views) if options.views else listing, options)
+    if options.views:
+        # Imported here: a twentieth of the start, which few runs need.
+        from imgdata.shards.select_views import select_views
+
+        listing = select_views(listing, path, options.views)
+    return selected(listing, options)
 
 
 def selected(listing: Listing, options: ShardOptions) -> Listing:

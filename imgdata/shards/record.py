@@ -79,8 +79,12 @@ class ShardRows:
     offset: "array[int]" = field(default_factory=lambda: array("q"))
     size: "array[int]" = field(default_factory=lambda: array("q"))
     xxh64: "array[int]" = field(default_factory=lambda: array("Q"))
-    members: list[Sequence[tuple[str, int, int, str]]] = field(default_factory=list)
-    """Members of each sample: extension, offset of the first data byte, size, name."""
+    names: list[str] = field(default_factory=list)
+    """Names of the members of each sample, a zero behind each name."""
+    places: "array[int]" = field(default_factory=lambda: array("q"))
+    """Offset of the first data byte and size of each member, one member after the other."""
+    dali: list[str] = field(default_factory=list)
+    """Line of each sample in DALI's index."""
     json: list[tuple[int, int, int]] = field(default_factory=list)
     """Offset, size and xxh64 of the bytes of each sample's `json` member; empty without one."""
 

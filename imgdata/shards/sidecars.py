@@ -170,13 +170,20 @@ def dali_index(samples: Iterable[Sequence[DaliMember]]) -> bytes:
     DALI reads it word by word as ASCII, so other characters in names, which serve messages only, become `_`.
     Raises `ShardError` without samples, which DALI refuses.
     """
-    lines = [
-        b" ".join(b"%b %d %d %b" % (_word(ext), offset, size, _word(name)) for ext, offset, size, name in members)
-        for members in samples
-    ]
+    return dali_index_of([dali_line(members) for members in samples])
+
+
+def dali_line(members: Sequence[DaliMember]) -> str:
+    """Return the line of one sample in DALI's index."""
+    return " ".join(f"{_word(ext)} {offset} {size} {_word(name)}" for ext, offset, size, name in members)
+
+
+def dali_index_of(lines: Sequence[str]) -> bytes:
+    """Return DALI's index of samples with these lines. Raises `ShardError` when there are none."""
     if not lines:
         raise ShardError("a DALI index must have at least one sample, got none")
-    return b"v1.2 %d\n%b\n" % (len(lines), b"\n".join(lines))
+    text = "\n".join(lines)
+    return f"v1.2 {len(lines)}\n{text}\n".encode("ascii")
 
 
 def write_dali_index(path: Path, samples: Iterable[Sequence[DaliMember]]) -> None:
@@ -184,7 +191,7 @@ def write_dali_index(path: Path, samples: Iterable[Sequence[DaliMember]]) -> Non
     write_atomic(path, dali_index(samples))
 
 
-def _word(text: str) -> bytes:
+def _word(text: str) -> str:
     if text.isascii() and text.isprintable() and " " not in text:
-        return text.encode("ascii")
-    return "".join(c if c.isascii() and c.isprintable() and c != " " else "_" for c in text).encode("ascii")
+        return text
+    return "".join(c if c.isascii() and c.isprintable() and c != " " else "_" for c in text)

@@ -9,31 +9,30 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import xxhash
 
-from imgdata.dataset.manifest import HashKind
+from imgdata import native
 from imgdata.errors import ImageError, ShardError
 from imgdata.images.info import ImageInfo
 from imgdata.sample import ClassName, SampleRef
-from imgdata.shards.hashing import new_hash
+from imgdata.shards.copying import copy_samples, is_copied
 from imgdata.shards.plan import ShardTask
 from imgdata.shards.prepare import Prepared, read_and_prepare
 from imgdata.shards.record import Note, Reject, Repair, ShardReport, ShardRows, job_folder, write_record
-from imgdata.shards.sidecars import dali_index_path, write_dali_index
-from imgdata.storage.atomic import output_error, sync_folder
-from imgdata.tar.archive import BLOCK, END_OF_ARCHIVE, members, ustar_header
+from imgdata.shards.sidecars import DaliMember, dali_index_of, dali_index_path, dali_line
+from imgdata.shards.tar_file import TarFile
+from imgdata.storage.atomic import output_error, sync_folder, write_atomic
+from imgdata.tar.archive import members, open_tar
 
 PROGRESS_SECONDS = 0.1
 """Seconds between two reports of a worker's progress; a worker can be stopped at each."""
-FLUSH_BYTES = 4 << 20
 
 AHEAD_PER_THREAD = 4
 """Images in memory for each thread that prepares them."""
 
 Progress = Callable[[int, int, int], None]
 """Callback that gets what was done since the last call: samples, bytes, rejects."""
-
-_PADDING = bytes(BLOCK)
 
 
 def _unheard(samples: int, num_bytes: int, rejects: int) -> None:
@@ -50,24 +49,12 @@ def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int 
     """
     temporary = job_folder(task.folder) / f"{task.file}.{os.getpid()}.tmp"
     final = task.folder / task.file
-    rows = ShardRows()
-    rejects: list[Reject] = []
-    repairs: list[Repair] = []
-    notes: dict[str, Note] = {}
     try:
         with TarFile(temporary, task.options.hash) as tar:
+            shard = _Shard(task, tar)
+            rows, rejects = shard.rows, shard.rejects
             told, told_at = (0, 0, 0), time.monotonic()
-            for number, (ref, prepared) in enumerate(_prepare_all(task, threads), 1):
-                if isinstance(prepared, ImageError):
-                    if task.options.on_bad == "fail":
-                        raise ImageError(prepared.reason, f"{ref.name}: {prepared.detail}") from prepared
-                    rejects.append(Reject(task.split, ref.name, prepared.reason, prepared.detail))
-                else:
-                    _add(tar, rows, task, ref, prepared)
-                    if prepared.repairs:
-                        repairs.append(Repair(task.split, ref.key, ref.name, prepared.repairs))
-                    for text in prepared.notes:
-                        notes[text] = notes.get(text, Note(text, ref.name, 0)).again()
+            for number in shard.fill(threads):
                 if time.monotonic() - told_at > PROGRESS_SECONDS or number == len(task.refs):
                     now = (number, tar.position, len(rejects))
                     progress(now[0] - told[0], now[1] - told[1], now[2] - told[2])
@@ -81,12 +68,12 @@ def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int 
             digest=digest if len(rows) else "",
             hash=task.options.hash,
             rejects=tuple(rejects),
-            repairs=tuple(repairs),
-            notes=tuple(notes.values()),
+            repairs=tuple(shard.repairs),
+            notes=tuple(shard.notes.values()),
         )
         if len(rows):
             _check_written(temporary, rows)
-            write_dali_index(dali_index_path(final), rows.members)
+            write_atomic(dali_index_path(final), dali_index_of(rows.dali))
         # The record comes first: a tar under its final name then always has one, and a record
         # whose tar is missing or of another size counts for nothing.
         write_record(task.folder, report, rows)
@@ -102,15 +89,51 @@ def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int 
     return report
 
 
-def _prepare_all(task: ShardTask, threads: int) -> Iterator[tuple[SampleRef, Prepared | ImageError]]:
-    """Yield every reference of the task, in order, with its image as it is to be stored, or why that image is bad."""
+class _Shard:
+    """What is in the tar so far, and what was not put into it."""
 
-    def prepared(ref: SampleRef) -> Prepared | ImageError:
+    def __init__(self, task: ShardTask, tar: TarFile) -> None:
+        self._task = task
+        self._tar = tar
+        self.rows = ShardRows()
+        self.rejects: list[Reject] = []
+        self.repairs: list[Repair] = []
+        self.notes: dict[str, Note] = {}
+
+    def fill(self, threads: int) -> Iterator[int]:
+        """Append all samples of the task; yield now and then how many are done. `threads` prepare images."""
+        if is_copied(self._task):
+            yield from copy_samples(self._task, self._tar, self.rows, lambda ref: self._take(ref, self._prepared(ref)))
+            return
+        for number, (ref, prepared) in enumerate(_prepare_all(self._task, threads, self._prepared), 1):
+            self._take(ref, prepared)
+            yield number
+
+    def _prepared(self, ref: SampleRef) -> Prepared | ImageError:
         try:
-            return read_and_prepare(task.reader, ref, task.options, task.extension)
+            return read_and_prepare(self._task.reader, ref, self._task.options, self._task.extension)
         except ImageError as error:
             return error
 
+    def _take(self, ref: SampleRef, prepared: Prepared | ImageError) -> None:
+        """Append one sample, or note why it is left out. Raises `ImageError` where a bad image ends the run."""
+        task = self._task
+        if isinstance(prepared, ImageError):
+            if task.options.on_bad == "fail":
+                raise ImageError(prepared.reason, f"{ref.name}: {prepared.detail}") from prepared
+            self.rejects.append(Reject(task.split, ref.name, prepared.reason, prepared.detail))
+            return
+        _add(self._tar, self.rows, task, ref, prepared)
+        if prepared.repairs:
+            self.repairs.append(Repair(task.split, ref.key, ref.name, prepared.repairs))
+        for text in prepared.notes:
+            self.notes[text] = self.notes.get(text, Note(text, ref.name, 0)).again()
+
+
+def _prepare_all(
+    task: ShardTask, threads: int, prepared: Callable[[SampleRef], Prepared | ImageError]
+) -> Iterator[tuple[SampleRef, Prepared | ImageError]]:
+    """Yield every reference of the task, in order, with its image as it is to be stored, or why that image is bad."""
     if threads == 1:
         yield from ((ref, prepared(ref)) for ref in task.refs)
         return
@@ -125,7 +148,7 @@ def _prepare_all(task: ShardTask, threads: int) -> Iterator[tuple[SampleRef, Pre
             yield ref, future.result()
 
 
-def _add(tar: "TarFile", rows: ShardRows, task: ShardTask, ref: SampleRef, prepared: Prepared) -> None:
+def _add(tar: TarFile, rows: ShardRows, task: ShardTask, ref: SampleRef, prepared: Prepared) -> None:
     """Append one sample: its members in the order of their names, as webdataset's writer has them."""
     data, info = prepared.data, prepared.info
     parts = [(task.extension, data)]
@@ -134,7 +157,7 @@ def _add(tar: "TarFile", rows: ShardRows, task: ShardTask, ref: SampleRef, prepa
     if task.json_classes is not None:
         parts.append(("json", _json_member(task.json_classes, ref, info)))
         parts.sort()
-    written = []
+    written: list[DaliMember] = []
     for extension, part in parts:
         name = f"{ref.key}.{extension}"
         offset = tar.add(name.encode("ascii"), part)
@@ -145,7 +168,9 @@ def _add(tar: "TarFile", rows: ShardRows, task: ShardTask, ref: SampleRef, prepa
                 rows.crop_ready.append((prepared.interval, prepared.original_xxh64))
         elif extension == "json":
             rows.json.append((offset, len(part), xxhash.xxh64_intdigest(part)))
-    rows.members.append(written)
+        rows.places.extend((offset, len(part)))
+    rows.names.append("".join(f"{name}\0" for *_, name in written))
+    rows.dali.append(dali_line(written))
 
 
 def _json_member(classes: Sequence[ClassName], ref: SampleRef, info: ImageInfo) -> bytes:
@@ -157,75 +182,21 @@ def _json_member(classes: Sequence[ClassName], ref: SampleRef, info: ImageInfo) 
     return json.dumps(values, ensure_ascii=True, separators=(",", ":")).encode("ascii")
 
 
+def _is_as_meant(path: Path, rows: ShardRows) -> bool:
+    with open_tar(path) as file:
+        place_M2 = np.frombuffer(rows.places, np.int64).reshape(-1, 2)
+        return native.is_tar_of(file.fileno(), "".join(rows.names).encode("ascii"), place_M2)
+
+
 def _check_written(path: Path, rows: ShardRows) -> None:
-    """Walk the finished tar with the reader's own eyes: every member where the index will say it is."""
+    """Read the headers of the finished tar: every member has to be where the index will say it is, and nothing else."""
+    if native.AVAILABLE and _is_as_meant(path, rows):
+        return
+    # With the reader's own eyes, which say what is wrong.
     try:
         found = [(member.name, member.offset, member.size) for member in members(path)]
     except ShardError as error:
         raise ShardError(f"{error}; the disk or the memory of this machine may be faulty") from error
-    expected = [(name, offset, size) for sample in rows.members for _, offset, size, name in sample]
-    if found != expected:
+    names = "".join(rows.names).split("\0")[:-1]
+    if found != list(zip(names, rows.places[::2], rows.places[1::2], strict=True)):
         raise ShardError(f"{path}: what was written is not what was meant; the disk may be faulty")
-
-
-class TarFile:
-    """A USTAR archive written from start to end.
-
-    Blocks of members are hashed and written by a thread of its own, in calls long enough that Python's lock
-    is no matter: two thirds of the time that copying takes then pass beside the reading.
-    """
-
-    def __init__(self, path: Path, hash: HashKind) -> None:
-        self.position = 0
-        self._chunks: list[bytes | bytearray] = []
-        self._pending = 0
-        self._hash = new_hash(hash)
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        self._writer = ThreadPoolExecutor(1)
-        self._writing: Future[None] | None = None
-
-    def __enter__(self) -> "TarFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._writer.shutdown()
-        os.close(self._descriptor)
-
-    def add(self, name: bytes, data: bytes) -> int:
-        """Append a member; returns the position of its first data byte."""
-        offset = self.position + BLOCK
-        padding = _PADDING[: -len(data) % BLOCK]
-        self._chunks += (ustar_header(name, len(data)), data, padding)
-        size = BLOCK + len(data) + len(padding)
-        self.position += size
-        self._pending += size
-        if self._pending >= FLUSH_BYTES:
-            self._flush()
-        return offset
-
-    def finish(self) -> str:
-        """Write the end marker, sync the file; returns the hash of all its bytes in hexadecimal."""
-        self._chunks.append(END_OF_ARCHIVE)
-        self.position += len(END_OF_ARCHIVE)
-        self._flush()
-        self._wait()
-        os.fsync(self._descriptor)
-        return self._hash.hexdigest()
-
-    def _flush(self) -> None:
-        """Hand on what is there; one block is written while the next one is filled."""
-        block = b"".join(self._chunks)
-        self._chunks = []
-        self._pending = 0
-        self._wait()
-        self._writing = self._writer.submit(self._write, block)
-
-    def _wait(self) -> None:
-        if self._writing is not None:
-            self._writing.result()
-
-    def _write(self, block: bytes) -> None:
-        self._hash.update(block)
-        left = memoryview(block)
-        while left:
-            left = left[os.write(self._descriptor, left) :]

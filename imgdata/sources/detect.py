@@ -18,7 +18,7 @@ from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.seen import PACKED, not_understood
 from imgdata.sources.table.columns import unreadable_tables
-from imgdata.sources.walk import Entries, extension, is_image, visible
+from imgdata.sources.walk import Entries, extension, is_image, remembered, visible
 
 
 class Source(Protocol):
@@ -71,7 +71,8 @@ def list_source(path: str | os.PathLike[str], options: SourceOptions) -> Listing
     Raises `SourceError` or `OptionError`, each with what to do about it.
     """
     try:
-        return detect(path, options).list_samples(Path(path), options)
+        with remembered():
+            return detect(path, options).list_samples(Path(path), options)
     except RecursionError:
         raise SourceError(f"{path}: folders are nested too deeply; give a folder nearer to the images") from None
 

@@ -1,13 +1,18 @@
 """A folder -> its image files in a fixed order, with what was passed over counted."""
 
+import contextlib
 import errno
 import os
 import stat
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from imgdata import native
 from imgdata.errors import SourceError
 from imgdata.images.info import IMAGE_SUFFIXES
 from imgdata.sources.folder_names import is_hidden, mask_folders
@@ -15,6 +20,10 @@ from imgdata.sources.listing import ListingBuilder
 
 _MAX_EXTENSION_CHARS = 12
 _LEADS_NOWHERE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
+_STATS = 1024
+"""Files that are looked at in one call."""
+_KIND = 0o170000
+"""Bits of a mode that say what kind of file it is."""
 _MAX_LINKS = 64
 """Times that one folder may be reached through links."""
 
@@ -28,7 +37,8 @@ class Entries(NamedTuple):
 
 class _Level(NamedTuple):
     prefix: str
-    names: Iterator[str]
+    names: Iterator[tuple[str, int]]
+    """Name, and size in bytes; -1 for a folder, and for what is not plainly a file."""
     identity: tuple[int, int]
     linked: bool
     """Whether this folder was reached through a link."""
@@ -44,13 +54,43 @@ def is_image(name: str) -> bool:
     return extension(name) in IMAGE_SUFFIXES and not is_hidden(name)
 
 
+_REMEMBERED_NAMES = 200_000
+"""Most names that `remembered` keeps: some 20 MB."""
+_memory = threading.local()
+
+
+@contextlib.contextmanager
+def remembered() -> Iterator[None]:
+    """Let `visible` look only once at a folder inside the block, in this thread: layouts are recognised one by one."""
+    before = getattr(_memory, "folders", None)
+    _memory.folders, _memory.names = {}, 0
+    try:
+        yield
+    finally:
+        _memory.folders = before
+
+
 def visible(folder: Path) -> Entries:
     """Return the visible folders and files directly in `folder`; broken links are left out.
 
     Raises `SourceError` when the folder can't be read.
     """
+    known: dict[str, Entries] | None = getattr(_memory, "folders", None)
+    path = os.fspath(folder)
+    if known is None:
+        return _visible(path)
+    entries = known.get(path)
+    if entries is None:
+        entries = _visible(path)
+        _memory.names += len(entries.folders) + len(entries.files)
+        if _memory.names <= _REMEMBERED_NAMES:
+            known[path] = entries
+    return Entries(list(entries.folders), list(entries.files))
+
+
+def _visible(folder: str) -> Entries:
     entries = Entries([], [])
-    for entry in scan(os.fspath(folder)):
+    for entry in scan(folder):
         if is_hidden(entry.name):
             continue
         if _is_folder(entry):
@@ -78,8 +118,11 @@ def image_files(folder: Path, builder: ListingBuilder, *, masks: bool = True) ->
     through_links: Counter[tuple[int, int]] = Counter()
     while stack:
         prefix, names, _, linked = stack[-1]
-        for name in names:
+        for name, size in names:
             path = prefix + name
+            if size >= 0:
+                yield path, size
+                continue
             if name[-1] == "/":
                 identity = _identity(f"{top}/{path}")
                 if any(level.identity == identity for level in stack):
@@ -106,8 +149,11 @@ def image_files(folder: Path, builder: ListingBuilder, *, masks: bool = True) ->
             stack.pop()
 
 
-def _names(folder: str, builder: ListingBuilder, masks: bool) -> Iterator[str]:
-    """Return the images and folders directly in `folder`; folders end in `/`, and so sort as the whole paths do."""
+def _names(folder: str, builder: ListingBuilder, masks: bool) -> Iterator[tuple[str, int]]:
+    """Return the images and folders directly in `folder`; folders end in `/`, and so sort as the whole paths do.
+
+    With each comes the size of a regular file, or -1 where that takes a closer look.
+    """
     names: list[str] = []
     folders: list[str] = []
     seen = 0
@@ -133,7 +179,18 @@ def _names(folder: str, builder: ListingBuilder, masks: bool) -> Iterator[str]:
             folders.remove(name)
     names += [name + "/" for name in folders]
     names.sort()
-    return iter(names)
+    return _with_sizes(folder, names)
+
+
+def _with_sizes(folder: str, names: list[str]) -> Iterator[tuple[str, int]]:
+    for start in range(0, len(names), _STATS):
+        part = names[start : start + _STATS]
+        found_N7 = native.stat_files([f"{folder}/{name}" for name in part]) if native.AVAILABLE else None
+        if found_N7 is None:
+            yield from ((name, -1) for name in part)
+            continue
+        is_file_N = (found_N7[:, 0] == 0) & (found_N7[:, 1] & _KIND == stat.S_IFREG)
+        yield from zip(part, np.where(is_file_N, found_N7[:, 2], -1).tolist(), strict=True)
 
 
 def count_below(folder: Path, builder: ListingBuilder, what: str) -> int:

@@ -12,16 +12,21 @@ _STEADY_INODES = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs
 
 def file_state(info: os.stat_result) -> int:
     """Return a hash of size, modification time and inode, as far as the inode is steady; never 0, below 2^63."""
-    return xxhash.xxh3_64_intdigest(struct.pack("<qqQ", info.st_size, info.st_mtime_ns, steady_inode(info))) >> 1 | 1
+    return state_of(struct.pack("<qqQ", info.st_size, info.st_mtime_ns, steady_inode(info)))
+
+
+def state_of(facts: bytes) -> int:
+    """Return `file_state` of size, modification time in nanoseconds and steady inode: 8 bytes each, lowest first."""
+    return xxhash.xxh3_64_intdigest(facts) >> 1 | 1
 
 
 def steady_inode(info: os.stat_result) -> int:
     """Return the file's inode number; 0 where the file system may change it."""
-    return info.st_ino if info.st_dev in _steady_devices() else 0
+    return info.st_ino if info.st_dev in steady_devices() else 0
 
 
 @functools.cache
-def _steady_devices() -> frozenset[int]:
+def steady_devices() -> frozenset[int]:
     """Return the devices of the mounted file systems in `_STEADY_INODES`; none where the system does not say."""
     devices = set()
     try:
