@@ -211,15 +211,15 @@ PIPELINES: Mapping[str, Callable[[Work], dict[str, Any]]] = {
 
 
 def feature_widths(names: tuple[str, ...] = ("resnet50", "vgg16", "tf_efficientnet_lite0")) -> dict[str, int]:
-    """Return the width of each network's features of a picture of 224 x 224, measured with random weights."""
+    """Return the width of each network's features of a picture of 224 x 224: shapes alone, nothing is computed."""
     import torch
 
     from imgdata.models import create_model
 
     widths = {}
     for name in names:
-        model = create_model(name, num_classes=1000, size=224).eval()
-        with torch.no_grad():
+        with torch.no_grad(), torch.device("meta"):
+            model = create_model(name, num_classes=1000, size=224).eval()
             features = model.forward_features(torch.zeros(1, 3, 224, 224))  # type: ignore[operator]
             widths[name] = int(model.forward_head(features, pre_logits=True).shape[1])  # type: ignore[operator]
     return widths

@@ -146,15 +146,15 @@ def test_patches_are_the_same_for_the_same_pictures_and_seed():
 
 @pytest.mark.slow
 def test_wrong_labels_of_digits_are_found_from_the_shards_alone(tmp_path, no_lite):
-    raw = digit_folders(tmp_path / "raw", {"train": 1700})
+    raw = digit_folders(tmp_path / "raw", {"train": 800})
     imgdata.shard(raw, tmp_path / "out", imgdata.ShardOptions(), workers=1)
     view = open_view(imgdata.open(tmp_path / "out"), "train")
     generator = np.random.Generator(np.random.Philox(key=[2, 2]))
-    wrong = generator.choice(1700, 85, replace=False)
+    wrong = generator.choice(800, 40, replace=False)
     label_N = view.label_N.copy()
-    label_N[wrong] = (label_N[wrong] + generator.integers(1, 10, 85)) % 10
+    label_N[wrong] = (label_N[wrong] + generator.integers(1, 10, 40)) % 10
     samples = samples_of([replace(view, label_N=label_N)])
-    found = label_errors.find(samples, vectors_of(samples, device="cpu"), budget=85)
+    found = label_errors.find(samples, vectors_of(samples, device="cpu"), budget=40)
     right = [finding.place.position in set(wrong.tolist()) for finding in found.findings]
     assert np.mean(right) >= 0.9
     assert found.figures["trusted"]

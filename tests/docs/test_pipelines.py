@@ -29,10 +29,10 @@ MARK = re.compile(r"<!-- pipeline (p\d) (\w+) -->")
 EMPTY = re.compile(r"<!-- pipeline (p\d) (\w+) -->\s*<!-- end -->")
 
 
-def class_folders(root):
-    """The layout of the emojis, with 10 pictures of one colour to train on in each class, and 5 to validate with."""
+def class_folders(root, train=10, val=5):
+    """The layout of the emojis, with so many pictures of one colour in each class to train on, and to validate with."""
     for number, name in enumerate(EMOJI_CLASSES.values()):
-        for split, count in (("train", 10), ("val", 5)):
+        for split, count in (("train", train), ("val", val)):
             (root / split / name).mkdir(parents=True)
             for one in range(count):
                 colour = (30 * number, 255 - 30 * number, 10 * one)
@@ -48,10 +48,10 @@ def here(arguments, folder):
     return result.stdout
 
 
-def small(monkeypatch, tmp_path, name, epochs=1):
+def small(monkeypatch, tmp_path, name, epochs=1, **pictures):
     """A pipeline on little data, in few epochs."""
     monkeypatch.setattr(pipelines, "call", here)
-    monkeypatch.setattr(pipelines, "write_emojis", lambda path, download: class_folders(path))
+    monkeypatch.setattr(pipelines, "write_emojis", lambda path, download: class_folders(path, **pictures))
     monkeypatch.setattr(pipelines, "write_digits_as_cifar", lambda path: write_digits_as_cifar(path, count=200))
     monkeypatch.setattr(pipelines, "SEEDS", (0,))
     return pipelines.run(name, tmp_path, epochs=epochs)
@@ -114,7 +114,7 @@ def test_the_pretrained_pipeline_sees_a_cat_and_its_page_can_be_filled(tmp_path,
         lite0_weights()
     except UnavailableError as error:
         pytest.skip(str(error))
-    report = small(monkeypatch, tmp_path, "p4", epochs=2)
+    report = small(monkeypatch, tmp_path, "p4", epochs=2, train=4, val=2)
     assert "cat" in report["predictions"][0]["predictions"][0]["name"]
     assert report["features"]["width"] == 1280
     assert report["widths"] == {"resnet50": 2048, "vgg16": 4096, "tf_efficientnet_lite0": 1280}
