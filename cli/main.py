@@ -84,6 +84,12 @@ class _Commands(click.Group):
                 option.metavar = _METAVARS.get(type(option.type))
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        from imgdata.extras import importing_torch
+
+        with importing_torch("this command"):
+            return super().invoke(ctx)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, COMMANDS))
         for title, commands in SECTIONS.items():

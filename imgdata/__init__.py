@@ -1,8 +1,8 @@
 """imgdata: image datasets into verified, indexed WebDataset shards, and from them into training.
 
 Everything that a user needs is one level deep: `imgdata.shard`, `imgdata.open`, `imgdata.Loader`, `imgdata.train`.
-Each name is imported when it is first asked for: `import imgdata` takes milliseconds, and sharding never waits for
-PyTorch.
+Each name is imported when it is first asked for: `import imgdata` takes milliseconds, and sharding neither waits for
+PyTorch nor needs it.
 """
 
 import importlib
@@ -20,6 +20,7 @@ from imgdata.errors import (
     SourceError,
     TrainingError,
 )
+from imgdata.extras import importing_torch
 from imgdata.version import __version__
 
 if TYPE_CHECKING:
@@ -284,7 +285,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'imgdata' has no attribute {name!r}")
-    module = importlib.import_module(f"imgdata.{_PLACES[name]}")
+    with importing_torch(f"imgdata.{name}"):
+        module = importlib.import_module(f"imgdata.{_PLACES[name]}")
     value = globals()[name] = module if _PLACES[name] == name else getattr(module, name)
     return value
 

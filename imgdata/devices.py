@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from imgdata.errors import OptionError
+from imgdata.extras import has_torch, require_torch
 
 if TYPE_CHECKING:
     import torch
@@ -59,8 +60,9 @@ def choose_device(device: "str | torch.device", *, by_rank: bool = False) -> str
     name = str(device)
     if re.fullmatch(r"auto|cpu(:0)?|mps(:0)?|cuda(:[0-9]+)?", name) is None:
         raise OptionError(f"device must be auto, cpu, cuda, cuda:0, cuda:1, ..., or mps, got {name!r}")
-    if name.startswith("cpu"):
+    if name.startswith("cpu") or (name == "auto" and not has_torch()):
         return "cpu"
+    require_torch(f"device {name!r}")
     import torch
 
     if name == "auto" and not torch.cuda.is_available():

@@ -38,7 +38,8 @@ def command(dataset: Path | None, tune: bool, seconds: float, quiet: bool, as_js
       imgdata doctor out/ --tune --seconds 60
     """  # noqa: D301
     from imgdata.errors import OptionError
-    from imgdata.measure.doctor import DoctorOptions, doctor
+    from imgdata.measure.doctor.inputs import DoctorOptions
+    from imgdata.measure.doctor.run import doctor
 
     from ..display.doctor import Steps, print_report
 

@@ -176,7 +176,7 @@ def _flip_text(config: Mapping[str, Any]) -> str:
 
 def print_result(result: "TrainResult", console: Console) -> None:
     """Print the kept epoch, its figures, where the files are; advice where the network waited for data."""
-    from imgdata.measure.doctor import advice_for_run
+    from imgdata.measure.doctor.wait import advice_for_run
 
     scores = result.scores
     tell(

@@ -18,6 +18,7 @@ from imgdata.auditing.samples import Samples
 from imgdata.auditing.vectors import Vectors, vectors_of
 from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
+from imgdata.extras import require_torch
 
 Need = Literal["labels", "model"]
 
@@ -70,6 +71,7 @@ class Inputs:
         """Class index that the run gives each sample that it was not trained on, -1 for none; None without a run."""
         if self.options.model is None:
             return None
+        require_torch("the network of a run", "audit")
         from imgdata.auditing.predicted import predicted_classes
 
         return predicted_classes(

@@ -19,6 +19,7 @@ from imgdata.auditing.probe import principal
 from imgdata.auditing.samples import Samples
 from imgdata.dataset.index import content_id
 from imgdata.errors import MissingExtraError, OptionError, OutputError, ShardError
+from imgdata.extras import require_torch
 from imgdata.recipes import Normalize, Recipe, Resize
 from imgdata.storage.atomic import whole_file
 from imgdata.storage.cache_folder import cache_folder, make_room
@@ -96,6 +97,7 @@ def vectors_of(
         MissingExtraError: A package that the network needs is missing.
         ShardError: The dataset can't be read, or none of its pictures.
     """
+    require_torch("a network that looks at the pictures", "audit")
     tried: tuple[tuple[str, float], ...] = ()
     if model is not None:
         source = _of_run(samples, Path(model), device)

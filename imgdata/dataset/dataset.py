@@ -19,6 +19,7 @@ from imgdata.dataset.index import Index
 from imgdata.dataset.index_checks import IndexLimits
 from imgdata.dataset.manifest import MANIFEST, Manifest, SplitEntry, dataset_folder, parse_manifest, read_manifest
 from imgdata.errors import OptionError, ShardError
+from imgdata.extras import require_torch
 from imgdata.sample import ClassName, Sample, fields_of
 from imgdata.storage.atomic import FilePool, pread
 from imgdata.storage.folder import DatasetFolder, LooseFolder
@@ -298,8 +299,9 @@ class Dataset(Mapping[str, Split]):
 
         `transform` takes a PIL image in RGB. The limit of pixels is the one that the dataset was made with, 200
         million by default; Pillow's own, which is lower and of the whole process, does not apply. Raises `KeyError`
-        when there is no such split.
+        when there is no such split, and `MissingExtraError` without PyTorch.
         """
+        require_torch("Dataset.torch")
         from imgdata.dataset.torch_dataset import TorchImages
 
         return TorchImages(self[split], self.classes, transform, max_pixels=self.manifest.max_pixels)

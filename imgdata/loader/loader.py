@@ -10,6 +10,7 @@ from imgdata import checks
 from imgdata.backends.options import BackendName, DType, LoaderOptions, OnBad, or_default
 from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
+from imgdata.extras import require_torch
 from imgdata.loader.bad_images import BadImage, BadImages
 from imgdata.loader.batches import Batches, Cursor
 from imgdata.loader.columns import BatchColumns
@@ -144,6 +145,7 @@ class Loader:
         rank: int | None,
         world_size: int | None,
     ) -> None:
+        require_torch("the loader")
         self._options = options
         self.rank, self.world_size = rank_and_world(rank, world_size)
         self._rank_given = rank is not None

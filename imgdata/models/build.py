@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgdata.errors import OptionError
+from imgdata.extras import require_torch
 from imgdata.models.catalogue import OWN, load_timm, timm_config
 from imgdata.models.inputs import model_input
 
@@ -44,8 +45,9 @@ def create_model(
     Raises:
         OptionError: An unknown name, a size or a rate that the network can't have, weights that don't fit or can't be
             downloaded.
-        MissingExtraError: timm is needed.
+        MissingExtraError: PyTorch or timm is needed.
     """
+    require_torch("a network")
     if num_classes is not None and num_classes < 1:
         raise OptionError(f"num_classes must be at least 1, got {num_classes}")
     if num_classes is None and weights is None and not pretrained:

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgdata.backends.registry import kind_named
-from imgdata.measure.doctor import advice_for_run, advice_for_wait
 from imgdata.measure.doctor.advice import Measured, advise
 from imgdata.measure.doctor.pipeline import Pipeline, list_stages
 from imgdata.measure.doctor.stages import StageTimes
 from imgdata.measure.doctor.trials import InMemory, Resized, Rewritten
 from imgdata.measure.doctor.tune import Setting, search
+from imgdata.measure.doctor.wait import advice_for_run, advice_for_wait
 from imgdata.measure.machine.disk import DiskRates, ReadRate
 from imgdata.measure.timing import Rate
 

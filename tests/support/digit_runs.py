@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
 
 import imgdata
 from imgdata.training.options import TrainOptions
@@ -23,6 +22,8 @@ QUICK = {"model": "cnn", "epochs": 2, "batch_size": 32, "flip": False, "recipe":
 
 def digit_folders(root: Path, splits: dict[str, int], classes: int = 10) -> Path:
     """`root/SPLIT/DIGIT/NUMBER.png`: scikit-learn's scanned digits, 8 x 8 pixels, four times as large in area."""
+    from sklearn.datasets import load_digits  # Not above: the tests of wheels run without scikit-learn.
+
     digits = load_digits()
     numbers: dict[int, int] = {}
     for split, samples in splits.items():

@@ -19,6 +19,7 @@ from imgdata.loader import delivery
 from imgdata.recipes import HorizontalFlip, PadRandomCrop, RandomResizedCrop, Recipe, Resize
 from support.rawdata import encoded
 
+HAS_DALI = find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
 CPU_BACKENDS = [
     pytest.param("native", marks=pytest.mark.skipif(not native.AVAILABLE, reason="the extension was not built")),
     "pillow",
@@ -26,7 +27,7 @@ CPU_BACKENDS = [
 """The two ways of the CPU backend."""
 STREAMING_BACKENDS = [
     *CPU_BACKENDS,
-    pytest.param("dali", marks=pytest.mark.skipif(find_spec("nvidia.dali") is None, reason="DALI is not installed")),
+    pytest.param("dali", marks=pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed")),
 ]
 """Those that read and decode each picture when its turn comes, and so take any crop."""
 BACKENDS = [*STREAMING_BACKENDS, "resident"]

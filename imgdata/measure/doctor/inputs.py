@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 import imgdata.recipes as ready
 from imgdata.backends.options import BackendName, DType, LoaderOptions, or_default
@@ -19,7 +18,6 @@ from imgdata.recipes import HorizontalFlip, Normalize, PadRandomCrop
 from imgdata.recipes.presets import OF_ONE_SIZE, SHORT_NAMES, named_recipe
 from imgdata.recipes.recipe import Recipe
 from imgdata.training.data import sides_of
-from imgdata.training.network import image_type
 
 _SMALL_SIDE = 64
 _USUAL_BATCH, _USUAL_SIZE = 256, 224
@@ -115,8 +113,14 @@ def make_case(dataset: str | Path, options: DoctorOptions) -> Case:
 
 def _trained_dtype(options: DoctorOptions) -> DType | None:
     """Return the type of the images of a run with this network on a GPU; None leaves it to the loader."""
+    if options.model is None:
+        return None
+    import torch
+
+    from imgdata.training.network import image_type
+
     device = torch.device(choose_device(options.device))
-    return None if options.model is None or device.type != "cuda" else image_type("auto", device)
+    return None if device.type != "cuda" else image_type("auto", device)
 
 
 def choose_recipe(options: DoctorOptions, opened: Opened) -> tuple[Recipe, str]:
