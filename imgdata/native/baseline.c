@@ -6,6 +6,7 @@
 #include "header.h"
 #include "idct.h"
 #include "kept_tables.h"
+#include "processor.h"
 #include "slice.h"
 
 /* MCUs whose coefficients are held at once: they stay in the first cache, and have long left the processor's queue of
@@ -86,7 +87,7 @@ static int read_mcus_any(Scan *scan, int count, int stored)
     return stored ? read_mcus_inline(scan, count, 1) : read_mcus_inline(scan, count, 0);
 }
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef HAVE_X86
 /* Shifts by any register, without a flag: a sixth of the time. */
 __attribute__((target("avx2,bmi,bmi2"))) static int read_mcus_avx2(Scan *scan, int count, int stored)
 {
@@ -96,7 +97,7 @@ __attribute__((target("avx2,bmi,bmi2"))) static int read_mcus_avx2(Scan *scan, i
 
 static int read_mcus(Scan *scan, int count, int stored)
 {
-#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef HAVE_X86
     if (scan->simd == AVX2)
         return read_mcus_avx2(scan, count, stored);
 #endif

@@ -1,11 +1,11 @@
 /* The methods of jidctint.c and jidctred.c, in the 16 and 32 bits of libjpeg-turbo's vector code: numbers that no encoder
  * writes overflow alike. */
 #include "idct.h"
+#include "processor.h"
 
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define HAVE_X86 1
+#ifdef HAVE_X86
 #include <immintrin.h>
 #endif
 

@@ -1,12 +1,10 @@
 /* Samples and weights -> weighted sums, rounded and clipped to 0..255. Exact in 32 bits, so all ways agree. */
 #include "kernels.h"
+#include "processor.h"
 
-#include <stdatomic.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define HAVE_X86 1
-#include <cpuid.h>
+#ifdef HAVE_X86
 #include <immintrin.h>
 #endif
 
@@ -329,30 +327,13 @@ WITH_AVX2 static void across_rows_fine_avx2(const int16_t *const *rows, const in
 
 #endif
 
-static Simd find_simd(void)
+Simd best_simd(void)
 {
 #ifdef HAVE_X86
-    unsigned a, b, c = 0, d;
-
-    /* F16C, which halves are made with; not every compiler can ask for it by name. */
-    __get_cpuid(1, &a, &b, &c, &d);
-    return __builtin_cpu_supports("avx2") && (c & bit_F16C) ? AVX2 : SSE2;
+    return processor_has(HAS_AVX2) ? AVX2 : SSE2;
 #else
     return SCALAR;
 #endif
-}
-
-Simd best_simd(void)
-{
-    /* In a virtual machine the question takes 20 us. 0 for not asked yet. */
-    static atomic_int found;
-    int simd = atomic_load_explicit(&found, memory_order_relaxed) - 1;
-
-    if (simd < 0) {
-        simd = (int)find_simd();
-        atomic_store_explicit(&found, simd + 1, memory_order_relaxed);
-    }
-    return (Simd)simd;
 }
 
 Kernels kernels_of(Simd simd)

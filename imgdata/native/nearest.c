@@ -1,6 +1,7 @@
 /* Candidates are those whose chunk has the value of the query's chunk, or differs from it in one bit. Queries come
    sorted by that value, so that the candidates of one are in the cache for the next. */
 #include "nearest.h"
+#include "processor.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -117,13 +118,13 @@ static inline __attribute__((always_inline)) void search_rows(const Search *s, c
 
 static void search_anywhere(const Search *s, const int32_t *rows, Py_ssize_t count) { search_rows(s, rows, count); }
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef HAVE_X86
 /* Counts bits by one instruction instead of a dozen. */
 __attribute__((target("popcnt"))) static void search_popcnt(const Search *s, const int32_t *rows, Py_ssize_t count)
 {
     search_rows(s, rows, count);
 }
-#define SEARCH (__builtin_cpu_supports("popcnt") ? search_popcnt : search_anywhere)
+#define SEARCH (processor_has(HAS_POPCNT) ? search_popcnt : search_anywhere)
 #else
 #define SEARCH search_anywhere
 #endif

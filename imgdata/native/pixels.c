@@ -1,11 +1,11 @@
 /* Plain loops for the compiler to turn into vector code, once for every processor and once with AVX2. */
 #include "pixels.h"
 #include "kernels.h"
+#include "processor.h"
 
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define HAVE_X86 1
+#ifdef HAVE_X86
 #include <immintrin.h>
 #define WITH_AVX2 __attribute__((target("avx2,f16c")))
 #endif

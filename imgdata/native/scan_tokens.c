@@ -3,6 +3,7 @@
 #include "blocks.h"
 #include "coded.h"
 #include "header.h"
+#include "processor.h"
 #include "tokens.h"
 
 /* Behind whatever a block has: a window that is left to `long_code`. */
@@ -279,7 +280,7 @@ static int read_mcus_any(Stream *stream, const Book *books[3], const Grid *grid,
     return read_mcus_inline(stream, books, grid, every, tokens);
 }
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef HAVE_X86
 /* Shifts by any register: a twentieth of the time. */
 __attribute__((target("avx2,bmi,bmi2"))) static int read_mcus_avx2(Stream *stream, const Book *books[3], const Grid *grid,
                                                                    unsigned every, Tokens *tokens)
@@ -290,7 +291,7 @@ __attribute__((target("avx2,bmi,bmi2"))) static int read_mcus_avx2(Stream *strea
 
 static int read_mcus(Stream *stream, const Book *books[3], const Grid *grid, unsigned every, Tokens *tokens)
 {
-#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef HAVE_X86
     if (best_simd() == AVX2)
         return read_mcus_avx2(stream, books, grid, every, tokens);
 #endif
