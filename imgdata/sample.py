@@ -112,7 +112,8 @@ class Batch:
     images: "torch.Tensor"
     """uint8, float16 or float32 `(N, C, H, W)`, on the loader's device."""
     labels: "torch.Tensor"
-    """int64 `(N,)`, -1 for none; float32 `(N, num_classes)` where the recipe mixes samples."""
+    """int64 `(N,)`, -1 for none; float32 `(N, num_classes)` where the recipe mixes samples, or they have several
+    classes or shares of classes; float32 `(N,)` or `(N, D)` where the target is a number or several."""
     positions: "torch.Tensor"
     """Positions in the split, int64 `(N,)`, in the processor's memory."""
     valid: "torch.Tensor"

@@ -29,6 +29,11 @@ from ..options.common import json_option, quiet_option, workers_option
     help="Where labels are: cls, json:FIELD, txt, folder or none.",
 )
 @click.option(
+    "--target",
+    type=click.Choice(["class", "multi-label", "soft", "regression", "none"]),
+    help="What the field of --label-from holds: one class, lists of classes, a share of each, or numbers.  [class]",
+)
+@click.option(
     "--hash",
     type=click.Choice(["sha256", "xxh128", "none"]),
     default="sha256",
@@ -44,6 +49,7 @@ def command(
     name: str | None,
     image_ext: tuple[str, ...],
     label_from: str,
+    target: Any,
     hash: Any,
     workers: int | None,
     quiet: bool,
@@ -57,6 +63,7 @@ def command(
     \b
       imgdata index shards/
       imgdata index 'cc-{0000..0331}.tar' --label-from json:class
+      imgdata index shards/ --label-from json:tags --target multi-label
     """  # noqa: D301
     from imgdata.shards.index_tars import index
 
@@ -69,6 +76,7 @@ def command(
             name=name,
             image_ext=image_ext,
             label_from=label_from,
+            target=target,
             hash=hash,
             workers=workers,
             progress=counting.progress,

@@ -38,6 +38,12 @@ def byte_size(text: str) -> int:
 )
 @click.option("--path-column", help="Column of the image paths.")
 @click.option("--label-column", help="Column of the labels; '' for images without labels.")
+@click.option(
+    "--target",
+    type=click.Choice(["class", "multi-label", "soft", "regression", "none"]),
+    help="What the label column holds: one class, any number of classes, a share of each, or numbers.  [class]",
+)
+@click.option("--label-separator", metavar="TEXT", help="Between the classes of a text.  [| ; or ,]")
 @click.option("--split-column", help="Column of the splits.")
 @click.option("--image-column", help="Column of a Parquet dataset that holds the images.")
 @click.option(
@@ -177,6 +183,8 @@ def command(source: str, out: Path, **options: Any) -> None:
         table=options["table"],
         path_column=options["path_column"],
         label_column=options["label_column"],
+        target=options["target"],
+        label_separator=options["label_separator"],
         split_column=options["split_column"],
         image_column=options["image_column"],
         image_ext=options["image_ext"],

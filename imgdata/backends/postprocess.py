@@ -186,6 +186,26 @@ def soft_labels(labels: "torch.Tensor", params: MixParams, num_classes: int) -> 
     return soft
 
 
+def mixed_targets(
+    value_N: NDArray[np.float32], skip_N: NDArray[np.bool_], params: MixParams, *, of_classes: bool
+) -> NDArray[np.float32]:
+    """Return targets float32 `(N, ...)` mixed as the pictures are: `lam` of the own one, the rest of the partner's.
+
+    Zhang et al., "mixup", 2018, for numbers as for classes. A picture that was skipped is black: it adds nothing of a
+    class, and leaves numbers as they are.
+    """
+    if params.kind == "none":
+        return value_N
+    shape = (-1, *(1 for _ in value_N.shape[1:]))
+    if of_classes:
+        value_N = np.where(skip_N.reshape(shape), np.float32(0), value_N)
+        other_N = value_N[params.partner_N]
+    else:
+        other_N = np.where(skip_N[params.partner_N].reshape(shape), value_N, value_N[params.partner_N])
+    lam = np.float32(params.lam)
+    return (lam * value_N + (np.float32(1) - lam) * other_N).astype(np.float32)
+
+
 def _taken(part: "torch.Tensor", row_M: "torch.Tensor") -> "torch.Tensor":
     """Return `part[row_M]`; indexing takes 2 to 20 times as long on a processor, and 8 ms to begin in a new thread."""
     if part.stride(1) < part.stride(3):  # Channels last: so that pieces of memory stay whole.

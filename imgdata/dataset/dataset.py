@@ -18,6 +18,8 @@ from imgdata.dataset.files import ImageFiles, image_files
 from imgdata.dataset.index import Index
 from imgdata.dataset.index_checks import IndexLimits
 from imgdata.dataset.manifest import MANIFEST, Manifest, SplitEntry, dataset_folder, parse_manifest, read_manifest
+from imgdata.dataset.target import CLASS_TARGET, NO_TARGET, Target
+from imgdata.dataset.targets import Targets
 from imgdata.errors import OptionError, ShardError
 from imgdata.extras import require_torch
 from imgdata.sample import ClassName, Sample, fields_of
@@ -287,6 +289,21 @@ class Dataset(Mapping[str, Split]):
     def classes(self) -> tuple[ClassName, ...]:
         """Class index -> id and name."""
         return self.manifest.classes
+
+    @property
+    def target(self) -> Target:
+        """What a network has to say of the samples: one class each, several, shares, numbers, or nothing."""
+        if self.manifest.target is not None:
+            return self.manifest.target
+        return NO_TARGET if self.manifest.label_from == "none" else CLASS_TARGET
+
+    def targets(self, split: str) -> Targets | None:
+        """Return the targets of a split's samples, where they are in columns; None where the index has labels or none.
+
+        Raises `KeyError` when there is no such split.
+        """
+        columns = self[split].columns
+        return Targets(self.target, columns, self.classes) if self.target.has_columns else None
 
     def __getitem__(self, split: str) -> Split:
         try:

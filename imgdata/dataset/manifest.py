@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from imgdata.checks import is_integer
+from imgdata.dataset.target import Target
 from imgdata.errors import OptionError, ShardError
 from imgdata.sample import ClassName
 from imgdata.storage.atomic import JOB_FOLDER
@@ -98,6 +99,8 @@ class Manifest:
     """Whether samples have a `json` member."""
     rejected: int
     """Samples that were left out, listed in `rejects.jsonl`."""
+    target: Target | None = None
+    """What a network has to say of the samples; None where it isn't said, as of datasets of one class each."""
     files: Mapping[str, str] = field(default_factory=dict)
     """sha256 of every other file that was written beside the shards and indices, by name."""
     imgdata: str = __version__
@@ -141,6 +144,7 @@ class Manifest:
             "image_extension": self.image_extension,
             "label_from": self.label_from,
             "json": self.has_json,
+            **({} if self.target is None else {"target": self.target.to_dict()}),
             "splits": {split.name: _split_json(split) for split in self.splits},
             "classes": [{"index": i, "id": c.id, "name": c.name} for i, c in enumerate(self.classes)],
             "files": dict(self.files),
@@ -236,6 +240,7 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
             image_extension=_text(content["image_extension"]),
             label_from=_text(content["label_from"]),
             has_json=bool(content["json"]),
+            target=Target.from_dict(content["target"]) if "target" in content else None,
             rejected=_count(content["counts"]["rejected"]),
             files={_file_name(name): _text(sha256) for name, sha256 in content.get("files", {}).items()},
             imgdata=_text(content["imgdata"]),

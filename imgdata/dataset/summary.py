@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from imgdata.dataset.dataset import Dataset, Split, open
 from imgdata.dataset.index import Index
+from imgdata.dataset.targets import Targets
 from imgdata.tables import as_html, as_text, new_table
 
 if TYPE_CHECKING:
@@ -98,6 +99,10 @@ class Summary:
     """`(id, name)` by class index."""
     splits: dict[str, SplitSummary]
     source: dict[str, Any]
+    target: str = "class"
+    """What a network has to say of a sample: `class`, `multi-label`, `soft`, `regression` or `none`."""
+    target_columns: tuple[str, ...] = ()
+    """Columns that hold it; none for one class."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as values that `json.dumps` takes."""
@@ -126,18 +131,27 @@ def summarise(dataset: Dataset) -> Summary:
         rejected=dataset.manifest.rejected,
         classes=tuple((name.id, name.name) for name in dataset.classes),
         splits={
-            name: summarise_split(split, entries[name].bytes, len(dataset.classes)) for name, split in dataset.items()
+            name: summarise_split(split, entries[name].bytes, len(dataset.classes), dataset.targets(name))
+            for name, split in dataset.items()
         },
         source=dict(dataset.manifest.source),
+        target=dataset.target.kind,
+        target_columns=dataset.target.columns,
     )
 
 
-def summarise_split(split: Split, num_bytes: int, num_classes: int) -> SplitSummary:
-    """Return figures of one split."""
+def summarise_split(split: Split, num_bytes: int, num_classes: int, targets: Targets | None = None) -> SplitSummary:
+    """Return figures of one split; with `targets` a sample counts for each of its classes, and by its shares."""
     index = split.index
     index.load(("label", "size", "width", "height", "format", "mode", "orientation"))
     label_N = index.label_N
     counts_C = np.bincount(label_N[label_N >= 0], minlength=num_classes)
+    unlabelled = int((label_N < 0).sum())
+    if targets is not None:
+        position_N = np.arange(len(split))
+        unlabelled = targets.missing(position_N)
+        if targets.of_classes:
+            counts_C = np.rint(targets.counts(position_N)).astype(np.int64)
     image_bytes = int(index.size_N.sum())
     return SplitSummary(
         samples=len(split),
@@ -145,7 +159,7 @@ def summarise_split(split: Split, num_bytes: int, num_classes: int) -> SplitSumm
         bytes=num_bytes,
         image_bytes=image_bytes,
         mean_image_bytes=image_bytes / len(split) if len(split) else 0.0,
-        unlabelled=int((label_N < 0).sum()),
+        unlabelled=unlabelled,
         class_counts=tuple(counts_C.tolist()),
         formats=_word_counts(index, "format"),
         modes=_word_counts(index, "mode"),
@@ -213,6 +227,8 @@ def summary_parts(summary: Summary, *, all_classes: bool = False) -> "Iterator[R
     rejected = f", {summary.rejected:,} rejected" if summary.rejected else ""
     yield Text.assemble((summary.name, "bold"), source)
     yield f"{summary.samples:,} samples, {len(summary.classes):,} classes, {decimal(summary.bytes)}{rejected}\n"
+    if summary.target_columns:
+        yield f"target: {summary.target}, {', '.join(summary.target_columns)}\n"
     yield _split_table(summary)
     for name, split in summary.splits.items():
         yield Text(f"\n{name}", style="bold")

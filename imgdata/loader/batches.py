@@ -5,13 +5,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.backends.options import OnBad
-from imgdata.backends.postprocess import soft_labels
+from imgdata.backends.postprocess import mixed_targets, soft_labels
 from imgdata.backends.protocol import Backend, PendingBatch
 from imgdata.errors import FunctionError, ImageError, ImgdataError
 from imgdata.loader.bad_images import BadImages
@@ -21,6 +21,9 @@ from imgdata.loader.delivery import Engine
 from imgdata.loader.planner import ATTEMPTS, Draft, Planner
 from imgdata.recipes.functions import BatchApply
 from imgdata.sample import Batch
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -160,12 +163,7 @@ class Batches(Iterator[Batch]):
             failed = ahead.pending.redo(rows, self._planner.work(draft, rows))
         for position in draft.left_out:
             self._bad.note_known(position, draft.epoch)
-        labels = torch.from_numpy(draft.label_N)
-        if self._soft_classes is not None:
-            # A sample that is mixed with a black picture gets nothing of that picture's class.
-            seen = torch.from_numpy(np.where(draft.skip_N, -1, draft.label_N))
-            labels = soft_labels(seen, draft.mix, self._soft_classes)
-        images, labels = self._engine.deliver(ahead.pending.images(), labels)
+        images, labels = self._engine.deliver(ahead.pending.images(), self._labels(draft))
         if self._function is not None:
             order, ranks = self._planner.order, self._planner
             place = draft.offset + ranks.rank * (order.global_batch // ranks.world_size)
@@ -178,6 +176,20 @@ class Batches(Iterator[Batch]):
             columns=self._columns.of(draft.position_N),
             read_keys=self._planner.index.keys,
         )
+
+    def _labels(self, draft: Draft) -> "torch.Tensor":
+        """Return what a network has to say of a batch, mixed as its pictures are."""
+        import torch
+
+        targets = self._planner.view.targets
+        if targets is not None:
+            value_N = targets.values(draft.position_N)
+            return torch.from_numpy(mixed_targets(value_N, draft.skip_N, draft.mix, of_classes=targets.of_classes))
+        if self._soft_classes is None:
+            return torch.from_numpy(draft.label_N)
+        # A sample that is mixed with a black picture gets nothing of that picture's class.
+        seen = torch.from_numpy(np.where(draft.skip_N, -1, draft.label_N))
+        return soft_labels(seen, draft.mix, self._soft_classes)
 
     def _note(self, draft: Draft, failed: Mapping[int, ImageError]) -> None:
         for row, error in sorted(failed.items()):

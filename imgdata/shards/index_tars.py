@@ -18,11 +18,13 @@ from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.fields import fields_table, join_tables
 from imgdata.dataset.index import index_schema
 from imgdata.dataset.manifest import HASH_KINDS, HashKind, Manifest
+from imgdata.dataset.target import Target, TargetKind
 from imgdata.errors import ImageError, OptionError, ShardError
 from imgdata.images.info import UNKNOWN
 from imgdata.images.probe import probe
 from imgdata.sample import ClassName, fields_of
 from imgdata.shards.hashing import file_hash
+from imgdata.shards.index_targets import classes_of, target_of
 from imgdata.shards.job_folder import REJECTS, REPAIRS
 from imgdata.shards.kept_sources import _with_column, keep_sources
 from imgdata.shards.parallel import end_if_stopped, in_threads
@@ -160,6 +162,7 @@ def index(
     name: str | None = None,
     image_ext: Sequence[str] = (),
     label_from: str = "auto",
+    target: TargetKind | None = None,
     hash: HashKind = "sha256",
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -167,7 +170,8 @@ def index(
     """Index the tars and write all sidecars into `out`, by default the folder of the tars.
 
     `tars` are tars, folders, globs or brace patterns. Splits are read from the names of the tars. What the sidecars
-    of an earlier time know and the tars do not is kept: the names of the classes, and those in the raw dataset. A
+    of an earlier time know and the tars do not is kept: the names of the classes, and those in the raw dataset. With
+    a `target` other than one class, `label_from` names the field that holds it, as `json:tags`, or several. A
     `README.md` that imgdata did not write stays. `hash` is the hash of each tar in `dataset.json`, whatever hash it had
     before. `progress(done, total)` is called after every tar. Raises
     `SourceError`, `ShardError` or `OptionError`; then `dataset.json` is as it was before.
@@ -179,6 +183,7 @@ def index(
         local_path(path)
     found = tar_set(list(dict.fromkeys(tar for pattern in patterns for tar in expand(pattern))))
     folder = _folder(found, Path(out) if out is not None else None)
+    spec, label_from = target_of(target, label_from, found.manifest)
     extensions = tuple(ext.lower().lstrip(".") for ext in image_ext)
     source = _label_source(found, extensions, label_from)
     scans = list(
@@ -193,7 +198,8 @@ def index(
             f"{len(texts.texts)} different texts in the txt members are captions, and no classes: images get no label; "
             "--label-from txt makes each a class"
         )
-    _write(folder, found, scans, clean_title(name or found.title), source, notes, named=label_from != "auto")
+    named = label_from != "auto"
+    _write(folder, found, scans, clean_title(name or found.title), source, notes, named=named, spec=spec)
     return open_dataset(folder)
 
 
@@ -291,6 +297,7 @@ def _write(
     notes: Sequence[str],
     *,
     named: bool,
+    spec: Target | None,
 ) -> None:
     manifest = found.manifest
     has_json = any(pc.any(pc.greater(scan.table["json_size"], 0)).as_py() for scan in scans)
@@ -341,9 +348,12 @@ def _write(
                 *notes,
             ],
         }
+    if spec is not None:
+        classes = classes_of(spec, [split.columns for split in splits], manifest)
     facts = Manifest(
         name=name,
         classes=classes,
+        target=spec,
         image_extension=";".join(sorted(extensions, key=lambda ext: (-extensions[ext], ext))),
         label_from=label_source,
         has_json=has_json,

@@ -39,6 +39,7 @@ from imgdata.sources.parquet.source import spool
 from imgdata.sources.readers import RangeReader
 from imgdata.sources.reading import with_states
 from imgdata.sources.synthetic import PREFIX as SYNTHETIC
+from imgdata.sources.target import has_target, with_target
 from imgdata.storage.atomic import output_error
 from imgdata.storage.local_paths import local_path
 
@@ -137,7 +138,8 @@ def shard(
             listing = _listed(path, read, options)
             _refuse_to_replace_the_source(listing, out)
         else:
-            listing = selected(_spooled(source, job, options.name or out.resolve().name, class_names), options)
+            listing = _spooled(source, job, options.name or out.resolve().name, class_names, read or SourceOptions())
+            listing = selected(listing, options)
         return write_listing(job, listing, options, workers=workers, overwrite=overwrite, watch=watch, started=started)
 
 
@@ -299,21 +301,29 @@ def _local_source(source: str | os.PathLike[str]) -> str:
     return text if text.startswith(SYNTHETIC) else os.fspath(local_path(text, "SOURCE"))
 
 
-def _spooled(dataset: object, job: JobFolder, title: str, names: Sequence[Any] | None) -> Listing:
+def _spooled(dataset: object, job: JobFolder, title: str, names: Sequence[Any] | None, read: SourceOptions) -> Listing:
     """Return the listing of Python objects, whose images are in the job folder then."""
-    spool_file = ObjectSpool(job.objects, names if names is not None else class_names_of(dataset))
+    names = names if names is not None else class_names_of(dataset)
+    labelled = read.target in (None, "class")
+    spool_file = ObjectSpool(job.objects, names if labelled else None)
+    column = read.label_column or "label"
     with contextlib.closing(spool_file):
         for split, part in splits_of(dataset):
             for number, item in enumerate(items(part, split)):
+                # A target that isn't one class is a column like others.
+                kept = {column: item.label} if has_target(read) and item.label is not None else {}
                 spool_file.add(
                     item.image,
-                    item.label,
+                    item.label if labelled else None,
                     split=item.split,
                     key=item.key,
-                    fields=item.fields,
+                    fields={**kept, **(item.fields or {})} or None,
                     at=f"item {number}" + (f" of {split}" if split else ""),
                 )
-        return spool_file.listing(title)
+        listing = spool_file.listing(title)
+    if names is not None and has_target(read):
+        listing = dataclasses.replace(listing, names={column: tuple(str(name) for name in names)})
+    return with_target(listing, read)
 
 
 def _listed(path: str, read: SourceOptions | None, options: ShardOptions) -> Listing:

@@ -56,6 +56,8 @@ class ShardKeywords(WriterKeywords, total=False):
     path_column: str | None
     label_column: str | None
     split_column: str | None
+    target: Literal["class", "multi-label", "soft", "regression", "none"] | None
+    label_separator: str | None
     image_column: str | None
     image_ext: str | Sequence[str]
     label_from: str

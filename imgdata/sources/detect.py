@@ -18,6 +18,7 @@ from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.seen import PACKED, not_understood
 from imgdata.sources.table.columns import unreadable_tables
+from imgdata.sources.target import with_target, without_labels
 from imgdata.sources.walk import Entries, extension, is_image, remembered, visible
 
 
@@ -72,9 +73,10 @@ def list_source(path: str | os.PathLike[str], options: SourceOptions) -> Listing
     """
     try:
         with remembered():
-            return detect(path, options).list_samples(Path(path), options)
+            listing = detect(path, options).list_samples(Path(path), without_labels(options))
     except RecursionError:
         raise SourceError(f"{path}: folders are nested too deeply; give a folder nearer to the images") from None
+    return with_target(listing, options)
 
 
 def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:

@@ -43,7 +43,8 @@ class Labels:
         if not isinstance(text, str | int | float):
             raise SourceError(
                 f"{at}: the label (column {column!r}) holds a {type(text).__name__}; each image needs one label, "
-                "further ones are kept from columns of their own (another column with --label-column)"
+                "or --target multi-label; further ones are kept from columns of their own (another column with "
+                "--label-column)"
             )
         self._labelled.add(split)
         if self._named:
@@ -83,7 +84,8 @@ class Labels:
             return
         raise SourceError(
             f"{self._first[0]}: the labels are {len(self.ids)} numbers such as {fractions[0]}, for {samples} images: "
-            "quantities, not classes; keep them in the json members with --label-column '' (images get no label), "
+            "quantities, not classes; predict them with --target regression, keep them in the json members with "
+            "--label-column '' (images get no label), "
             "name another column with --label-column, or this one to make each a class"
         )
 

@@ -14,6 +14,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from imgdata.arrow import number_array, text_array
+from imgdata.dataset.target import Target
 from imgdata.errors import OptionError, SourceError
 from imgdata.sample import ClassName, SampleRef
 from imgdata.storage.file_names import escape_name
@@ -74,6 +75,10 @@ class Listing:
     """Entries passed over while listing, by reason, with counts: `hidden files`, `not images (.txt)`, ..."""
     warnings: tuple[str, ...] = ()
     """Sentences to read before training on the dataset: a class that only val has, ..."""
+    target: Target | None = None
+    """Target that columns hold; None for one class each, or nothing."""
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Class names that the source states for further columns, by column."""
     excluded: Mapping[str, int] = field(default_factory=dict)
     """Patterns of `SourceOptions.exclude` that left samples out, with counts."""
 
@@ -110,6 +115,8 @@ class Listing:
         digest = xxhash.xxh3_128()
         digest.update(repr((self.classes, self.splits, self.kind)).encode())
         digest.update(self.content.encode())
+        if self.target is not None:
+            digest.update(repr(self.target).encode())
         for column in (self.split_N, self.label_N, self.size_N, self.offset_N):
             digest.update(np.ascontiguousarray(column).tobytes())
         for text in (self.name_N, self.key_N, self.fields_N):

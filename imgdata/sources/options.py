@@ -23,6 +23,12 @@ class SourceOptions:
     """CSV, TSV, JSON-lines or Parquet file with one row per image."""
     path_column: str | None = None
     label_column: str | None = None
+    target: Literal["class", "multi-label", "soft", "regression", "none"] | None = None
+    """What a network has to say of an image: one class (None, too), any number of classes, a share of each, a number or
+    several, or nothing. All but `class` and `none` are in `label_column`: one of lists (classes as text with
+    `label_separator` between them), or several, with commas between their names, or patterns with `*`."""
+    label_separator: str | None = None
+    """What stands between the classes in a text; None: the first of `|`, `;` and `,` that occurs in the column."""
     split_column: str | None = None
     """Columns of a table or of Parquet; None: found by their usual names. An empty `label_column`: no labels, an empty
     `split_column`: no splits."""
@@ -42,6 +48,10 @@ class SourceOptions:
 
     def __post_init__(self) -> None:
         """Check all fields; raises `OptionError`."""
+        if self.target not in (None, "class", "multi-label", "soft", "regression", "none"):
+            raise OptionError(f"target must be class, multi-label, soft, regression or none, got {self.target!r}")
+        if self.label_separator == "":
+            raise OptionError("label_separator must be a text of at least one character, got none")
         if self.class_order not in ("auto", "number", "text"):
             raise OptionError(f"class_order must be auto, number or text, got {self.class_order!r}")
         for folder, split in (self.split_names or {}).items():

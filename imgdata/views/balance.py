@@ -40,7 +40,9 @@ def balance(
     classes are balanced evenly. Each class gets its part of an epoch, rounded by largest remainders, and all its
     samples are drawn before one is drawn again, also from epoch to epoch; samples without a label are left out.
     `weights` by sample: float `(N,)`, one for each row, or a CSV file with columns `key` and `weight`, 0 for samples
-    that the file doesn't name. Draws are a pure function of seed and epoch. Raises `OptionError`.
+    that the file doesn't name. Where images are of several classes, or of shares, an image has the sum of its classes'
+    weights, each divided by the number of images that are of the class. Draws are a pure function of seed and epoch.
+    Raises `OptionError`.
     """
     options = {**({} if length is None else {"length": str(length)}), "seed": str(seed)}
     if weights is None or isinstance(weights, Mapping):
@@ -75,7 +77,10 @@ def balance_step(view: View, step: Step, weight_N: NDArray[np.float64] | None = 
     if step.file is not None and step.values:
         raise OptionError(f"balance: weights must be by class or in a file, got both in {str(step)!r}")
     drawn: Resampling
-    if step.file is None:
+    if step.file is None and view.targets is not None:
+        weight_N = _target_weights(view, step)
+        drawn = SampleResampling(weight_N=weight_N, length=length, seed=seed)
+    elif step.file is None:
         quota_C = quotas(_class_weights(view, step), length)
         drawn = ClassResampling(label_N=view.label_N, quota_C=quota_C, seed=seed)
     else:
@@ -86,8 +91,23 @@ def balance_step(view: View, step: Step, weight_N: NDArray[np.float64] | None = 
     return replace(view, resampling=drawn, steps=(*view.steps, step), name="")
 
 
+def _target_weights(view: View, step: Step) -> NDArray[np.float64]:
+    """Return the weight of each sample where it may have several classes: that of a class, shared by its samples."""
+    targets = view.targets
+    if targets is None or targets.kind == "regression":
+        raise OptionError("balance: samples must have classes, got numbers; give weights in a file, weights=FILE")
+    count_C = targets.counts(view.position_N)
+    share_C = np.divide(_weights_of(view, step, count_C), count_C, out=np.zeros(len(count_C)), where=count_C > 0)
+    weight_N: NDArray[np.float64] = targets.values(view.position_N).astype(np.float64) @ share_C
+    return weight_N
+
+
 def _class_weights(view: View, step: Step) -> NDArray[np.float64]:
     count_C = np.bincount(view.label_N[view.label_N >= 0], minlength=len(view.classes))
+    return _weights_of(view, step, count_C.astype(np.float64))
+
+
+def _weights_of(view: View, step: Step, count_C: NDArray[np.float64]) -> NDArray[np.float64]:
     weight_C = (count_C > 0).astype(np.float64)
     numbers = class_numbers(view.classes)
     for value in step.values:

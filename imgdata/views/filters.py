@@ -83,14 +83,19 @@ def _meets(view: View, condition: Condition) -> NDArray[np.bool_]:
         raise OptionError(f"where: like must be used with {' or '.join(_TEXTS)}, got {str(condition)!r}")
     if column == "class":
         numbers = class_numbers(view.classes)
-        found_N = np.isin(view.label_N, [numbers(value, "where") for value in values])
+        codes = [numbers(value, "where") for value in values]
+        if view.targets is not None and view.targets.kind != "regression":
+            # Any of them; of shares, where it is not 0.
+            found_N = np.asarray((view.targets.values(view.position_N)[:, codes] > 0).any(axis=1))
+        else:
+            found_N = np.isin(view.label_N, codes)
     elif column in _WORDS:
         words = view.index.words(column)
         unknown = [value for value in values if value not in words]
         if unknown and not absent:
             raise OptionError(f"where: {column} must be one of {', '.join(words[:8])}, got {unknown[0]!r}")
-        codes = [words.index(value) for value in values if value in words]
-        found_N = np.isin(view.index.array(column)[view.position_N], codes)
+        places = [words.index(value) for value in values if value in words]
+        found_N = np.isin(view.index.array(column)[view.position_N], places)
     else:
         texts = view.index.column(column).take(pa.array(view.position_N))
         if operation.endswith("like"):

@@ -20,7 +20,8 @@ def relabel(view: View, table: Path | Mapping[str, str], *, classes: Literal["ke
 
     `keep`: a label is the id or name of one of the classes, or empty for none; samples that aren't in the table keep
     their labels. `table`: the labels in the table become the classes, numbers by size, words by alphabet; every sample
-    of the view needs a row. Raises `OptionError`.
+    of the view needs a row. Where images are of several classes a label is like `cat;dog`; where targets are numbers,
+    like `0.5` or `0.1;0.9`. Raises `OptionError`.
     """
     if isinstance(table, Path):
         step = Step(name="relabel", values=(str(table),), options={"classes": classes})
@@ -37,6 +38,10 @@ def relabel_step(view: View, step: Step) -> View:
         raise OptionError(f"relabel: classes must be keep or table, got {how!r}")
     cells = read_key_table(step, "label")
     position_R = key_positions(view, list(cells), "relabel")
+    if view.targets is not None and how == "keep":
+        parsed = view.targets.parsed
+        values = {position: parsed(cell) for position, cell in zip(position_R.tolist(), cells.values(), strict=True)}
+        return replace(view, targets=view.targets.changed(values), steps=(*view.steps, step), name="")
     row_R, known_R = rows_of_positions(view, position_R)
     classes = view.classes
     label_N = view.label_N.copy()
@@ -52,7 +57,7 @@ def relabel_step(view: View, step: Step) -> View:
     numbers = class_numbers(classes)
     label_R = np.array([numbers(cell, "relabel") if cell else -1 for cell in cells.values()], np.int32)
     label_N[row_R[known_R]] = label_R[known_R]
-    return replace(view, classes=classes, label_N=label_N, steps=(*view.steps, step), name="")
+    return replace(view, classes=classes, label_N=label_N, targets=None, steps=(*view.steps, step), name="")
 
 
 def _by_number_or_alphabet(word: str) -> tuple[bool, int, str]:

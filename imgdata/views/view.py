@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.index import Index, index_id
+from imgdata.dataset.targets import Targets
 from imgdata.errors import OptionError
 from imgdata.order.epoch_order import MAX_EPOCH, MAX_SEED, EpochCache
 from imgdata.sample import ClassName
@@ -44,6 +45,8 @@ class View:
     """Steps that made the view."""
     resampling: Resampling | None = None
     """Rule by which epochs draw rows; None where each row is drawn once."""
+    targets: Targets | None = None
+    """The samples' targets, where they are in columns; None where `label_N` has all that there is."""
     name: str = ""
     """Name of a saved view; empty for others."""
     _epochs: EpochCache = field(default_factory=EpochCache, init=False, repr=False)
@@ -112,6 +115,9 @@ class View:
     def drawn_C(self) -> NDArray[np.float64]:  # noqa: N802
         """Samples of each class in an epoch, on average over the epochs, float64 `(C,)`."""
         drawn_N = np.ones(len(self.label_N)) if self.resampling is None else self.resampling.drawn_N()
+        if self.targets is not None and self.targets.kind != "regression":
+            value_N = drawn_N if self.resampling is not None else None
+            return self.targets.counts(self.position_N, value_N)
         labelled_N = self.label_N >= 0
         counts = np.bincount(self.label_N[labelled_N], drawn_N[labelled_N], minlength=len(self.classes))
         return np.asarray(counts, np.float64)
@@ -126,6 +132,7 @@ class View:
         digest.update(self.position_N.astype("<i8").tobytes())
         digest.update(self.label_N.astype("<i4").tobytes())
         digest.update(repr([tuple(one) for one in self.classes]).encode())
+        digest.update(b"" if self.targets is None else self.targets.identity(self.position_N))
         digest.update(b"" if self.resampling is None else self.resampling.identity())
         return digest.hexdigest()[:32]
 
@@ -141,6 +148,7 @@ def whole(dataset: Dataset, split: str) -> View:
         classes=dataset.classes,
         position_N=np.arange(len(index)),
         label_N=index.label_N.copy(),
+        targets=dataset.targets(split),
     )
 
 

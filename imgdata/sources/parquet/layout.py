@@ -34,6 +34,8 @@ class ParquetLayout(NamedTuple):
     """Further columns, kept as fields."""
     left_out: tuple[str, ...]
     """Further columns that hold bytes."""
+    list_names: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Further columns for which the metadata state class names, with these."""
 
 
 def image_column(schema: pa.Schema, given: str | None) -> str | None:
@@ -89,7 +91,7 @@ def find_layout(file: Path, options: SourceOptions) -> ParquetLayout:
     single = [column.name for column in schema if not (pa.types.is_nested(column.type) or holds_bytes(column.type))]
     label = options.label_column
     if label is None:
-        stated = [name for name in single if features.get(name, {}).get("_type") == "ClassLabel"]
+        stated = [name for name in single if _stated(features, name).get("_type") == "ClassLabel"]
         usual = (f"{options.labels}_label", *LABEL_NAMES)
         label = find_usual(single, usual) or (stated[0] if len(stated) == 1 else None)
     split = options.split_column
@@ -99,7 +101,7 @@ def find_layout(file: Path, options: SourceOptions) -> ParquetLayout:
         if column and column not in single:
             what = "which holds no single values" if column in schema.names else f"it has: {there}"
             raise SourceError(f"{file}: no column {column!r} ({option}), {what}")
-    names = features.get(label, {}).get("names") if label else None
+    names = _stated(features, label).get("names") if label else None
     if names is not None and not isinstance(names, list):
         raise SourceError(f"{file}: the metadata `huggingface` in its schema are damaged: names must be a list")
     others = [name for name in schema.names if name not in (top, label, split)]
@@ -112,14 +114,35 @@ def find_layout(file: Path, options: SourceOptions) -> ParquetLayout:
         split=split or None,
         others=tuple(name for name in others if not holds_bytes(schema.field(name).type)),
         left_out=tuple(name for name in others if holds_bytes(schema.field(name).type)),
+        list_names=tuple((name, names) for name in others if (names := _class_names(features.get(name)))),
     )
+
+
+def _class_names(feature: Any) -> tuple[str, ...] | None:
+    """Return the names in a feature of Hugging Face's that is a `ClassLabel`, or a list of them."""
+    if isinstance(feature, list) and feature:
+        feature = feature[0]
+    for _ in range(2):
+        if not isinstance(feature, dict):
+            return None
+        names = feature.get("names")
+        if isinstance(names, list) and feature.get("_type", "ClassLabel") == "ClassLabel":
+            return tuple(map(str, names))
+        feature = feature.get("feature")
+    return None
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _features(schema: pa.Schema, file: Path) -> dict[str, dict[str, Any]]:
+def _stated(features: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return what the metadata state of a column of single values."""
+    feature = features.get(name)
+    return feature if isinstance(feature, dict) else {}
+
+
+def _features(schema: pa.Schema, file: Path) -> dict[str, Any]:
     """Return Hugging Face's metadata on each column; empty when there are none."""
     text = (schema.metadata or {}).get(b"huggingface")
     if text is None:
@@ -130,4 +153,4 @@ def _features(schema: pa.Schema, file: Path) -> dict[str, dict[str, Any]]:
         raise SourceError(f"{file}: the metadata `huggingface` in its schema are damaged: {error}") from error
     if not isinstance(features, dict):
         raise SourceError(f"{file}: the metadata `huggingface` in its schema are damaged: no features by name")
-    return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    return {name: feature for name, feature in features.items() if isinstance(feature, dict | list)}

@@ -211,6 +211,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
         ],
     )
     labels.check(has_fields=listing.has_fields)
+    listing = dataclasses.replace(listing, names=dict(first.list_names))
     if not listing.size_N.any():
         raise without_images(files[0], first.image, "all rows are empty")
     return (

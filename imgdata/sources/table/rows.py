@@ -29,7 +29,9 @@ _MAX_SHOWN_BYTES = 2**30
 """Tables up to this size are read again to say where they stop being UTF-8."""
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _MAX_NUMBER_CHARS = 18
-"""Most characters of a number; longer ones are identifiers, which most readers of JSON would round."""
+"""Most characters of a whole number; longer ones are identifiers, which most readers of JSON would round."""
+_MAX_FRACTION_CHARS = 26
+"""Most characters of a number with a fraction or an exponent: 17 digits, sign, point and exponent."""
 
 
 def columns(table: Path) -> dict[str, bool]:
@@ -181,9 +183,10 @@ def _guess(text: str) -> str | int | float | None:
     if not text:
         return None
     found = _NUMBER.fullmatch(text)
-    if found is None or len(text) > _MAX_NUMBER_CHARS:
+    whole = found is not None and found[1] is None and found[2] is None
+    if found is None or len(text) > (_MAX_NUMBER_CHARS if whole else _MAX_FRACTION_CHARS):
         return text
-    if found[1] is None and found[2] is None:
+    if whole:
         return int(text)
     number = float(text)
     return number if math.isfinite(number) else text

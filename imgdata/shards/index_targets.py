@@ -1,0 +1,76 @@
+"""The target that a user asks for, columns of tars made elsewhere -> what `dataset.json` says of target and classes."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from imgdata.dataset.manifest import Manifest
+from imgdata.dataset.target import KINDS, Target, TargetKind
+from imgdata.errors import OptionError, ShardError
+from imgdata.sample import ClassName
+from imgdata.sources.listing import escape_name
+from imgdata.tar.class_order import class_ranks
+
+_MOST_CLASSES = 1_000_000
+
+
+def target_of(kind: TargetKind | None, label_from: str, before: Manifest | None) -> tuple[Target | None, str]:
+    """Return the target in columns, None for one class or none, and where labels come from then.
+
+    Without a `kind` it is that of the sidecars of an earlier time. Raises `OptionError`.
+    """
+    if kind is None:
+        kept = before.target if before is not None and label_from == "auto" else None
+        return kept, label_from if kept is None else "none"
+    if kind not in KINDS:
+        raise OptionError(f"target must be one of {', '.join(KINDS)}, got {kind!r}")
+    if kind in ("class", "none"):
+        return None, label_from if kind == "class" else "none"
+    place, _, fields = label_from.partition(":")
+    if place != "json" or not fields:
+        raise OptionError(
+            f"label_from must name the field of the json members that holds the target {kind!r}, such as json:tags, or "
+            f"several as json:cat,dog, got {label_from!r}"
+        )
+    return Target(kind=kind, columns=tuple(dict.fromkeys(name.strip() for name in fields.split(",")))), "none"
+
+
+def classes_of(target: Target, tables: Sequence[pa.Table | None], before: Manifest | None) -> tuple[ClassName, ...]:
+    """Return the classes of a target: those of an earlier time, or those that its columns name, in order.
+
+    Raises `OptionError` where there is no such column, `ShardError` where it holds something else.
+    """
+    for table in tables:
+        there = [] if table is None else table.column_names
+        missing = [name for name in target.columns if name not in there]
+        if missing:
+            raise OptionError(
+                f"label_from: no field {missing[0]!r} in the json members; there are {', '.join(there) or 'none'}"
+            )
+    if target.kind == "regression":
+        return ()
+    if before is not None and before.target == target:
+        return before.classes
+    if len(target.columns) > 1:
+        return _named(target.columns)
+    (name,) = target.columns
+    columns = [table[name] for table in tables if table is not None]
+    if target.kind == "soft":
+        sizes = {len(value) for column in columns for value in column.to_pylist() if value is not None}
+        if len(sizes) != 1:
+            raise ShardError(f"column {name!r} must hold lists of one length, a share for each class")
+        return _named(list(map(str, range(sizes.pop()))))
+    found: dict[object, None] = {}
+    for column in columns:
+        for value in column.to_pylist():
+            found |= dict.fromkeys(value if isinstance(value, list) else [] if value is None else [value])
+    if all(isinstance(one, str) for one in found):
+        return _named(list(class_ranks([str(one) for one in found], "auto")[0]))
+    numbers = [one for one in found if isinstance(one, int) and 0 <= one < _MOST_CLASSES]
+    if len(numbers) == len(found):
+        return _named(list(map(str, range(max(numbers, default=-1) + 1))))
+    raise ShardError(f"column {name!r} must hold lists of classes, as texts or as whole numbers from 0")
+
+
+def _named(ids: Sequence[str]) -> tuple[ClassName, ...]:
+    return tuple(ClassName(escape_name(one), escape_name(one)) for one in ids)
