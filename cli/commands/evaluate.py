@@ -113,7 +113,7 @@ def command(
     if confusion is not None:
         found.save_confusion(confusion)
     if predictions is not None:
-        found.predictions.save(predictions)
+        (found.predictions if found.said is None else found.said).save(predictions)
     if sheet is not None:
         found.save_worst(sheet, worst or _SHEET)
     if not quiet:
@@ -122,6 +122,9 @@ def command(
         click.echo(json.dumps(found.to_dict()))
         return
     console = screen(stderr=False)
+    if found.said is not None:
+        console.print(str(found), soft_wrap=True, highlight=False)
+        return
     _print_figures(console, found)
     console.print(_class_table(found, all_classes))
     confusions = found.confusions(_CONFUSIONS)

@@ -137,8 +137,9 @@ def _predict_dataset(
 
     with Counting("predicting", "batches", quiet=quiet) as counting:
         found = predict_dataset(network, dataset, split=split, view=view, progress=counting.progress, **options)
-    found.predictions.save(output)
-    rows = len(found.predictions)
+    table = found.said if found.said is not None else found.predictions
+    table.save(output)
+    rows = len(table)
     if not quiet:
         if found.skipped:
             note(counting.console, left_out(found.skipped))

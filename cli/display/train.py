@@ -33,6 +33,15 @@ _COLUMNS = (
 )
 
 
+_NAMES: Mapping[str, Mapping[str, str]] = {
+    "class": {},
+    "soft": {},
+    "multi-label": {"acc": "exact", "val acc": "mAP", "top-5": "exact"},
+    "regression": {"acc": "", "val acc": "R^2", "top-5": "MAE"},
+}
+"""Names of columns by target, where they aren't those of one class."""
+
+
 class TrainDisplay(Display, TrainWatcher):
     """A line for each epoch, and below them a bar for the one that runs."""
 
@@ -46,19 +55,21 @@ class TrainDisplay(Display, TrainWatcher):
         self._task: TaskID | None = None
         self._epochs = self._steps_before = 0
         self._started = time.monotonic()
+        self._kind = "class"
 
     def started(self, config: Mapping[str, Any], steps_done: int) -> None:
         """Print network, samples, recipe, backend and steps, and the head of the table."""
         options = config["options"]
         self._epochs, self._steps_before = options["epochs"], steps_done
         self._started = time.monotonic()
+        self._kind = config.get("target", {"kind": "class"})["kind"]
         if self.quiet:
             return
         ranks = f" x {config['world_size']}" if config["world_size"] > 1 else ""
         self.console.print(
             Text.assemble(
                 (options["model"], "bold"),
-                f"  {config['parameters'] / 1e6:,.2f} million parameters, {len(config['classes']):,} classes, "
+                f"  {config['parameters'] / 1e6:,.2f} million parameters, {_outputs(config)}, "
                 f"{config['size']}x{config['size']}, on {config['device']}{ranks}",
             )
         )
@@ -67,7 +78,10 @@ class TrainDisplay(Display, TrainWatcher):
         if steps_done:
             epochs, steps = divmod(steps_done, config["steps_per_epoch"])
             self.console.print(f"resuming after step {steps:,} of epoch {epochs + 1:,}")
-        self.console.print(Text("".join(f"{name:>{width}}" for name, width in _COLUMNS), "bold"), soft_wrap=True)
+        self.console.print(
+            Text("".join(f"{_NAMES[self._kind].get(name, name):>{width}}" for name, width in _COLUMNS), "bold"),
+            soft_wrap=True,
+        )
         if self.live:
             self._task = self.bar.add_task("", total=config["steps_per_epoch"], figures="")
 
@@ -92,14 +106,19 @@ class TrainDisplay(Display, TrainWatcher):
         """Print the epoch's line; the best so far is marked."""
         if self.quiet:
             return
+        val_score, val_more = f"{row.val_top1:.2%}", f"{row.val_top5:.1%}"
+        if self._kind == "multi-label":
+            val_score, val_more = f"{row.metrics['mean_ap']:.2%}", f"{row.val_top1:.1%}"
+        if self._kind == "regression":
+            val_score, val_more = f"{row.metrics['r2']:.4f}", f"{row.metrics['mae']:.3g}"
         values = (
             f"{row.epoch}/{self._epochs}",
             f"{row.lr:.2g}",
             f"{row.train_loss:.3f}",
-            f"{row.train_top1:.1%}",
+            "" if self._kind == "regression" else f"{row.train_top1:.1%}",
             f"{row.val_loss:.3f}",
-            f"{row.val_top1:.2%}",
-            f"{row.val_top5:.1%}",
+            val_score,
+            val_more,
             f"{row.images_per_s:,.0f}",
             f"{row.data_wait:.0%}",
             f"{row.seconds:,.1f} s",
@@ -134,6 +153,15 @@ class TrainDisplay(Display, TrainWatcher):
         seconds = (time.monotonic() - self._started) / (reached - self._steps_before) * left
         minutes, rest = divmod(round(seconds), 60)
         return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} left"
+
+
+def _outputs(config: Mapping[str, Any]) -> str:
+    """Return what the network says of a picture, in words."""
+    target = config.get("target")
+    if target is not None and target["kind"] == "regression":
+        return f"{target['outputs']:,} number{'s' if target['outputs'] > 1 else ''} to predict"
+    several = {"multi-label": ", any of them", "soft": ", a share of each"}
+    return f"{len(config['classes']):,} classes{several.get(target['kind'], '') if target else ''}"
 
 
 def head(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -179,12 +207,12 @@ def print_result(result: "TrainResult", console: Console) -> None:
     from imgdata.measure.doctor.wait import advice_for_run
 
     scores = result.scores
-    tell(
-        console,
-        GOOD,
-        f"{scores.top1:.2%}",
-        f"right: {scores.correct:,} of {scores.total:,} (epoch {result.best.epoch}), loss {scores.loss:.3f}",
-    )
+    score, what = f"{scores.top1:.2%}", f"right: {scores.correct:,} of {scores.total:,}"
+    if scores.kind == "multi-label":
+        score, what = f"{scores.metrics['mean_ap']:.2%}", f"mean average precision, all classes {score} {what}"
+    if scores.kind == "regression":
+        score, what = f"{scores.metrics['r2']:.4f}", f"R^2 on {scores.total:,} samples"
+    tell(console, GOOD, score, f"{what} (epoch {result.best.epoch}), loss {scores.loss:.3f}")
     for name, value in scores.metrics.items():
         console.print(f"{name} {value:.4g}")
     console.print(

@@ -71,6 +71,8 @@ SECTIONS: Mapping[str, list[click.Option]] = {
         ),
         _flag("--balance", "Draw all classes equally often."),
         _choice("--class-weights", "none|balanced|effective", "Weigh classes in the loss."),
+        _option("--weight-column", "Column with each sample's weight in the loss.", metavar="COLUMN"),
+        _choice("--regression-loss", "mse|l1", "Loss of numbers to predict."),
     ],
     "Augmentation": [
         _option("--recipe", "imagenet, cifar, classifier, plain, or a .json file.  [auto]", metavar="NAME|FILE"),

@@ -30,6 +30,7 @@ def predicted_classes(
     """
     trained = load_trained(run, device=device)
     trained.require_classes()
+    trained.require_one_class("an audit with a run")
     place = str(samples.views[0].folder)
     used = set(np.unique(samples.label_M[samples.label_M >= 0]).tolist())
     match_own(samples.classes, trained.classes, place, used)

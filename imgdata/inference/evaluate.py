@@ -13,6 +13,7 @@ from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError, ShardError
 from imgdata.inference.class_matching import Match, MatchedBy, match_foreign, match_own
 from imgdata.inference.predictions import Collector, Predictions, check_picture, save_sheet
+from imgdata.inference.said import Said, SaidCollector, check_targets
 from imgdata.inference.samples import loaded, open_shown
 from imgdata.inference.trained import Trained, Which, load_trained
 from imgdata.loader.bad_images import BadImage
@@ -82,9 +83,13 @@ class Evaluation:
     """Images that can't be decoded, of all ranks; they are in no figure."""
     world_size: int
     """Number of ranks."""
+    said: "Said | None" = None
+    """What the network says of each sample, where that isn't one class: `predictions` has no rows then."""
 
     def __str__(self) -> str:
         scores, view = self.scores, f" | {self.view}" if self.view else ""
+        if scores.kind in ("multi-label", "regression"):
+            return f"{self.model} on {self.split}{view}\n{_target_lines(scores)}"
         missing = f"\nmissing      {len(self.missing):,} of {len(self.classes):,} classes" if self.missing else ""
         return (
             f"{self.model} on {self.split}{view}\n"
@@ -134,12 +139,17 @@ class Evaluation:
             if wrong_CC[label, prediction]
         ]
 
+    def _require_one_class(self, what: str) -> None:
+        if self.said is not None:
+            raise OptionError(f"{what} needs a target of one class a picture, got {self.scores.kind!r}")
+
     def save_confusion(self, path: Path) -> None:
         """Draw the confusion matrix, of those classes that have samples or were predicted.
 
         Raises `OptionError`, `OutputError`, `MissingExtraError`.
         """
         check_picture(path, "confusion")
+        self._require_one_class("a confusion matrix")
         matrix_CC = self.scores.confusion_CC
         if matrix_CC is None:
             raise OptionError(
@@ -153,6 +163,7 @@ class Evaluation:
 
         Raises `OptionError`, `OutputError`, `MissingExtraError`, `ShardError`.
         """
+        self._require_one_class("a sheet of the worst samples")
         found, samples = self.predictions, open_dataset(self.dataset)[self.split]
         rows = found.worst(count)
         titles = [
@@ -177,6 +188,7 @@ class Evaluation:
             "calibration_error": scores.calibration_error,
             "matched_by": self.matched_by,
             "missing": [one.id for one in self.missing],
+            **({} if scores.kind == "class" else {"target": scores.kind, "metrics": dict(scores.metrics)}),
             "skipped": [{"key": bad.key, "reason": bad.reason, "detail": bad.detail} for bad in self.skipped],
             "per_class": [{**asdict(row), "accuracy": row.accuracy} for row in self.per_class],
             "confusion": None if scores.confusion_CC is None else scores.confusion_CC.tolist(),
@@ -232,13 +244,22 @@ def evaluate(
         ShardError: The dataset can't be read, or none of its pictures.
         MissingExtraError: timm isn't installed, and the network is one of its.
     """
-    collector = Collector()
+    collector: Collector | SaidCollector = Collector()
     opened = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
     with processes(str(network.device) if isinstance(network, Trained) else device) as ranks:
         trained = load_trained(
             network, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device, model=model
         )
-        shown, match = _matched(trained, str(opened.path), _shown(trained, opened, split, view))
+        shown = _shown(trained, opened, split, view)
+        if trained.task.kind in ("multi-label", "regression"):
+            check_targets(trained, str(opened.path), shown)
+            match = Match(by="ids", output_C=np.arange(len(trained.classes), dtype=np.int32))
+            collector = SaidCollector(trained.task)
+        elif shown.targets is None:
+            shown, match = _matched(trained, str(opened.path), shown)
+        else:
+            check_targets(trained, str(opened.path), shown)
+            match = Match(by="ids", output_C=np.arange(len(trained.classes), dtype=np.int32))
         with loaded(
             shown,
             trained.recipe,
@@ -256,12 +277,18 @@ def evaluate(
                 ranks,
                 half=half_type(amp, ranks.device),
                 flip_test=trained.flip_test if flip_test is None else flip_test,
+                task=trained.task if trained.task.outputs else None,
                 seen=collector.add,
                 progress=progress,
             )
             skipped = _of_all_ranks(loader.bad, ranks)
             keys = shown.index.column("key")
-            predictions = collector.predictions(keys, trained.classes, trained.classes, ranks)
+            said = None
+            if isinstance(collector, SaidCollector):
+                said = collector.said(keys, trained.classes, ranks)
+                predictions = Collector().predictions(keys, trained.classes, trained.classes, ranks)
+            else:
+                predictions = collector.predictions(keys, trained.classes, trained.classes, ranks)
     if not scores.total:
         raise ShardError(
             f"{opened.path}: none of the {len(shown):,} pictures of {shown.split!r} can be decoded; {skipped[0].key}: "
@@ -279,6 +306,22 @@ def evaluate(
         missing=_missing(trained, shown),
         skipped=skipped,
         world_size=ranks.world_size,
+        said=said,
+    )
+
+
+def _target_lines(scores: Scores) -> str:
+    """Return the figures of several classes or of numbers, a line each."""
+    if scores.kind == "multi-label":
+        return (
+            f"mean AP  {scores.metrics['mean_ap']:.2%}  mean over classes of average precision\n"
+            f"exact    {scores.top1:.2%}  {scores.correct:,} of {scores.total:,} with all classes right\n"
+            f"loss     {scores.loss:.4f}  mean binary cross-entropy"
+        )
+    return (
+        f"R^2   {scores.metrics['r2']:.4f}  coefficient of determination, {scores.total:,} samples\n"
+        f"MAE   {scores.metrics['mae']:.4g}  mean absolute error\n"
+        f"loss  {scores.loss:.4f}  in standard deviations"
     )
 
 
@@ -321,7 +364,7 @@ def _of_all_ranks(bad: tuple[BadImage, ...], ranks: Processes) -> tuple[BadImage
 
 
 def _missing(trained: Trained, shown: View) -> tuple[ClassName, ...]:
-    if trained.split is None:
+    if trained.split is None or shown.targets is not None:
         return ()
     there = set(np.unique(shown.label_N).tolist())
     return tuple(one for number, one in enumerate(trained.classes) if number not in there)

@@ -19,6 +19,7 @@ from imgdata.errors import ImageError, OptionError
 from imgdata.inference.explain import Explainer
 from imgdata.inference.image_files import FileBatch, file_batches, find_images
 from imgdata.inference.predictions import Collector, Predictions
+from imgdata.inference.said import Said, SaidCollector
 from imgdata.inference.samples import loaded, open_shown
 from imgdata.inference.trained import Trained, Which, load_trained
 from imgdata.loader.bad_images import BadImage, BadImageWarning
@@ -123,6 +124,11 @@ def predict(
         network, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device, model=model
     )
     trained.require_classes()
+    if trained.task.kind == "regression":
+        raise OptionError(
+            f"{trained.name} predicts numbers, and those of a dataset alone: shard the images with --target none, and "
+            "predict that, -o FILE.csv"
+        )
     names = find_images([images] if isinstance(images, str | Path) else images)
     explainer = None if explain is None else Explainer(trained, explain)
     found: dict[int, Predicted] = {}
@@ -169,6 +175,8 @@ class PredictedDataset:
     """One row for each sample whose image can be decoded."""
     skipped: tuple[BadImage, ...]
     """Samples without a row, as their image can't be decoded."""
+    said: Said | None = None
+    """What the network says of each sample, where that isn't one class: `predictions` has no rows then."""
 
 
 @torch.no_grad()
@@ -188,7 +196,7 @@ def predict_dataset(
     threads: int | None = None,
     progress: Callable[[int, int], None] = lambda done, batches: None,
 ) -> PredictedDataset:
-    """Return the class that the network sees in each sample of a split, with or without labels.
+    """Return the class that the network sees in each sample of a split, with or without labels; or its numbers.
 
     Args:
         network: A run's folder, a network's name, or what `load_trained` returned.
@@ -222,9 +230,9 @@ def predict_dataset(
         network, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device, model=model
     )
     trained.require_classes()
-    collector = Collector()
+    collector: Collector | SaidCollector = Collector() if trained.task.is_classes else SaidCollector(trained.task)
     # Labels are shown, and not compared: the classes may be others.
-    unlabelled = replace(shown, label_N=np.full_like(shown.label_N, -1))
+    unlabelled = replace(shown, label_N=np.full_like(shown.label_N, -1), targets=None)
     with loaded(
         unlabelled,
         trained.recipe,
@@ -238,6 +246,10 @@ def predict_dataset(
             progress(number, math.ceil(len(shown) / loader.batch_size))
         skipped = loader.bad
     alone = Processes(rank=0, world_size=1, device=trained.device)
+    if isinstance(collector, SaidCollector):
+        said = collector.said(shown.index.column("key"), trained.classes, alone)
+        none = Collector().predictions(shown.index.column("key"), trained.classes, shown.classes, alone)
+        return PredictedDataset(model=trained.name, split=split, predictions=none, skipped=skipped, said=said)
     found = collector.predictions(shown.index.column("key"), trained.classes, shown.classes, alone)
     label_P = dict(zip(shown.position_N.tolist(), shown.label_N.tolist(), strict=True))
     label_N = np.array([label_P[position] for position in found.position_N.tolist()], np.int64)
@@ -288,7 +300,9 @@ def _logits(trained: Trained, images: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def _predict_batch(trained: Trained, batch: FileBatch, names: Sequence[str], top: int) -> list[Predicted]:
     logits_NC = _logits(trained, batch.images)
-    best = logits_NC.float().softmax(dim=1).topk(min(top, logits_NC.shape[1]), dim=1)
+    several = trained.task.kind == "multi-label"
+    share_NC = logits_NC.float().sigmoid() if several else logits_NC.float().softmax(dim=1)
+    best = share_NC.topk(min(top, logits_NC.shape[1]), dim=1)
     return [
         Predicted(
             image=names[number],

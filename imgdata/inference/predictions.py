@@ -99,7 +99,9 @@ class Collector:
     def add(self, logits_NC: torch.Tensor, batch: Batch) -> None:
         """Keep the rows of a batch whose images could be decoded; logits float `(N, C)`."""
         # All rows, and those of the others are left out at the end: which they are decides how many are left.
-        logits_NC, label_N = logits_NC.float(), batch.labels
+        logits_NC = logits_NC.float()
+        # Of shares the largest is the class.
+        label_N = batch.labels if batch.labels.ndim == 1 else batch.labels.argmax(dim=1)
         probability_N, predicted_N = logits_NC.softmax(dim=1).max(dim=1)
         loss_N = functional.cross_entropy(logits_NC, label_N, reduction="none", ignore_index=-1)
         loss_N = loss_N.masked_fill(label_N < 0, float("nan"))

@@ -1,6 +1,6 @@
 """A run's folder, or a network's name and weights -> a network ready to predict, its classes and its recipe."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ from imgdata.training.options import TrainOptions, saved_options
 from imgdata.training.own import build_own, is_own
 from imgdata.training.run_folder import RunFolder
 from imgdata.training.setup import read_classes
+from imgdata.training.task import ONE_CLASS, Task
 
 Which = Literal["best", "last"]
 _SHOWN_CHARS = 200
@@ -46,10 +47,17 @@ class Trained:
     """Folder of the dataset that a run was trained on."""
     options: TrainOptions | None = None
     """Settings of the run; None for weights from elsewhere."""
+    task: Task = ONE_CLASS
+    """What the network says of a picture."""
+
+    def require_one_class(self, what: str) -> None:
+        """Raise `OptionError` for a network whose outputs aren't those of one class; `what` needs one that is."""
+        if not self.task.is_classes:
+            raise OptionError(f"{self.name}: {what} needs a network of one class a picture, got {self.task.kind!r}")
 
     def require_classes(self) -> None:
         """Raise `OptionError` for weights without a classifier, which give features alone."""
-        if not self.classes:
+        if not self.classes and self.task.kind != "regression":
             raise OptionError(
                 f"{self.name}: the weights must have a classifier, got features alone; take others, see `imgdata "
                 f"models {self.name.partition('.')[0]}`, or `imgdata features`"
@@ -157,7 +165,8 @@ def _restored(folder: RunFolder, checkpoint: Which, device: torch.device, own: s
     state = load_checkpoint(path)
     if options.model is None:
         raise OptionError(f"{folder.config}: must name the model; it is damaged")
-    model = _network(options.model, own, len(classes), size, folder)
+    task = Task.from_dict(config["target"]) if "target" in config else replace(ONE_CLASS, outputs=len(classes))
+    model = _network(options.model, own, task.outputs, size, folder)
     model.load_state_dict(state.get("ema") or state["model"])
     return Trained(
         model=model.to(device).eval(),
@@ -170,4 +179,5 @@ def _restored(folder: RunFolder, checkpoint: Which, device: torch.device, own: s
         split=options.split,
         data=Path(config["data"]),
         options=options,
+        task=task,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from imgdata import checks
 from imgdata.backends.options import BackendName, DType, LoaderOptions, OnBad, or_default
+from imgdata.dataset.columns import Values
 from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
 from imgdata.extras import require_torch
@@ -288,6 +289,10 @@ class Loader:
     def batch_sampler(self) -> None:
         """None, as of a `DataLoader` whose batches come ready: Lightning asks for it."""
         return None
+
+    def column(self, name: str) -> Values:
+        """Return a column of the samples of the view, one value for each row. Raises `OptionError`, `ShardError`."""
+        return self._columns.values(name, self.view.position_N)
 
     @property
     def bad(self) -> tuple[BadImage, ...]:

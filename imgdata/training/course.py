@@ -45,7 +45,11 @@ class Course:
         """Whether all ranks know that one of them was asked to stop."""
         self._watcher = watcher
         self._own = prepared.own
-        self._learner = Learner(prepared.model, options, ranks, prepared.weight_C, prepared.own.loss)
+        self._task = prepared.task
+        self._best_by = prepared.own.best_by or prepared.task.best_by
+        self._learner = Learner(
+            prepared.model, options, ranks, prepared.weight_C, prepared.own.loss, task=prepared.task
+        )
         self._clock = Clock(ranks.device)
         self._epochs = options.epochs
         self._steps = len(prepared.train)
@@ -105,7 +109,7 @@ class Course:
             )
 
     def _quality(self, row: EpochRow) -> tuple[float, ...]:
-        return quality(row, self._own.best_by)
+        return quality(row, self._best_by)
 
     def _out_of_patience(self) -> bool:
         """Return whether the best epoch is too long ago."""
@@ -126,7 +130,11 @@ class Course:
         for batch in prepared.train:
             self._clock.has_batch()
             lr = self._lr(self._step)
-            self._pending.append(self._learner.step(batch.images, batch.labels, number=self._step, lr=lr))
+            weight_N = None
+            if options.weight_column is not None:
+                weight_N = batch.columns[options.weight_column].float() * prepared.weight_scale  # type: ignore[union-attr]
+            outcome = self._learner.step(batch.images, batch.labels, number=self._step, lr=lr, weight_N=weight_N)
+            self._pending.append(outcome)
             self._lrs.append(lr)
             self._step += 1
             if self._step < (epoch + 1) * self._steps:
@@ -225,6 +233,7 @@ class Course:
             half=half_type(options.amp, self._ranks.device),
             flip_test=options.flip_test,
             metrics=self._own.metrics,
+            task=self._task,
             progress=self._evaluating,
         )
         if not scores.total:
@@ -261,7 +270,7 @@ class Course:
         self._save()
         self._write_tables()
         if time.monotonic() - self._plotted > 60:
-            plot_curves(self._rows, self._folder.curves)
+            plot_curves(self._rows, self._folder.curves, self._task.best_by)
             self._plotted = time.monotonic()
 
     def _write_tables(self) -> None:
@@ -310,7 +319,7 @@ class Course:
         if self._ranks.first:
             # A run that was killed may have saved its last epoch alone.
             self._write_tables()
-            plot_curves(self._rows, self._folder.curves)
+            plot_curves(self._rows, self._folder.curves, self._task.best_by)
             names = [one.name for one in self._prepared.classes]
             if scores.confusion_CC is not None:
                 plot_confusion(scores.confusion_CC, names, self._folder.confusion)

@@ -94,13 +94,14 @@ def open_views(dataset: Dataset, options: TrainOptions) -> Views:
 
 def facts_of(train: View, *, gpu: bool, ranks: int = 1) -> Facts:
     """Return the facts that defaults depend on."""
+    numbers = train.targets is not None and not train.targets.of_classes
     return Facts(
         samples=len(train),
         classes=len(train.classes),
         side=int(np.median(sides_of(train).min(axis=0))),
         gpu=gpu,
         ranks=ranks,
-        letters=are_letters(train.classes),
+        letters=not numbers and are_letters(train.classes),
     )
 
 
@@ -127,7 +128,7 @@ def usual_split(dataset: Dataset, train: str, names: Sequence[str] = EVALUATION_
     """Return the first split of these names, other than `train`, whose samples all have labels; else None."""
     # Test splits of competitions often have no labels.
     for name in names:
-        if name != train and name in dataset and (open_view(dataset, name).label_N >= 0).all():
+        if name != train and name in dataset and not _without_target(open_view(dataset, name)):
             return name
     return None
 
@@ -141,8 +142,13 @@ def _hold_out(view: View, size: float, seed: int) -> Views:
     return Views(subset_count(view, count, part="rest", seed=seed), subset_count(view, count, part="first", seed=seed))
 
 
+def _without_target(view: View) -> int:
+    """Return how many samples have neither a class nor another target."""
+    return int((view.label_N < 0).sum()) if view.targets is None else view.targets.missing(view.position_N)
+
+
 def _check_labels(view: View, option: str) -> None:
-    without = int((view.label_N < 0).sum())
+    without = _without_target(view)
     if without:
         raise OptionError(
             f"{option} must have a label for every sample, got {without:,} of {len(view.label_N):,} without in "

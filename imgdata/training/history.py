@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from imgdata.loader.bad_images import BadImage
 from imgdata.training.scores import Scores
+from imgdata.training.task import TARGET_METRICS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,12 +102,17 @@ class TrainResult:
 
     def __str__(self) -> str:
         scores, options = self.scores, self.config["options"]
-        own = "".join(f", {name} {value:.4g}" for name, value in scores.metrics.items())
+        own = "".join(f", {name} {value:.4g}" for name, value in scores.metrics.items() if name not in TARGET_METRICS)
         wide = max(len(str(options["model"])), 10)
+        right = f"{scores.top1:.2%} right: {scores.correct:,} of {scores.total:,} "
+        if scores.kind == "multi-label":
+            right = f"mean average precision {scores.metrics['mean_ap']:.2%}, all classes {right}"
+        if scores.kind == "regression":
+            right = f"R^2 {scores.metrics['r2']:.4f}, mean absolute error {scores.metrics['mae']:.4g} "
         return "\n".join(
             [
-                f"{options['model']:<{wide}}  {scores.top1:.2%} right: {scores.correct:,} of {scores.total:,} "
-                f"(epoch {self.best.epoch} of {len(self.rows)}), loss {scores.loss:.3f}{own}",
+                f"{options['model']:<{wide}}  {right}(epoch {self.best.epoch} of {len(self.rows)}), "
+                f"loss {scores.loss:.3f}{own}",
                 f"{'validation':<{wide}}  {view_text(self.config, 'val')}",
                 f"{'speed':<{wide}}  {self.images_per_s:,.0f} images/s in training, {self.data_wait:.1%} of the time "
                 "waiting for data",
@@ -138,6 +144,7 @@ class TrainResult:
             "total": scores.total,
             "calibration_error": scores.calibration_error,
             "metrics": dict(scores.metrics),
+            **({"target": config["target"]["kind"]} if "target" in config else {}),
             "images_per_s": self.images_per_s,
             "data_wait": self.data_wait,
             "train_seconds": sum(row.seconds for row in self.rows),

@@ -17,6 +17,7 @@ from imgdata.training.interrupts import memory_advice
 from imgdata.training.network import autocast, half_type, spread
 from imgdata.training.optimizer import freeze, make_optimizer, set_learning_rate, train_mode
 from imgdata.training.own import Loss
+from imgdata.training.task import Task
 
 _STEP_STREAM = 0x9E3779B97F4A7C15
 """Factor that spreads the seeds of neighbouring steps: 2^64 over the golden ratio."""
@@ -41,13 +42,16 @@ class Learner:
         ranks: Processes,
         weight_C: torch.Tensor | None = None,
         loss: Loss | None = None,
+        task: Task | None = None,
     ) -> None:
+        """Prepare the first step; `task` is None for one class a picture."""
         self.model = model
         self.frozen = options.freeze
         self._options = options
         self._ranks = ranks
         self._weight_C = weight_C
         self._own_loss = loss
+        self._task = task or Task(kind="class", outputs=0)
         self._half = half_type(options.amp, ranks.device)
         freeze(model, self.frozen)
         self.optimizer = make_optimizer(model, options)
@@ -75,8 +79,16 @@ class Learner:
         """Put the network into training mode, after an evaluation."""
         train_mode(self.model, self.frozen, freeze_batchnorm=self._options.freeze_batchnorm)
 
-    def step(self, images: torch.Tensor, labels: torch.Tensor, *, number: int, lr: float) -> Outcome:
-        """Train on a batch: images `(N, C, H, W)`, labels int64 `(N,)` or float32 `(N, classes)`.
+    def step(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        number: int,
+        lr: float,
+        weight_N: torch.Tensor | None = None,
+    ) -> Outcome:
+        """Train on a batch: images `(N, C, H, W)`, labels int64 `(N,)` or float32 `(N, ...)`, weights in the loss.
 
         Dropout and the like depend on the seed, `number` and the rank alone. Raises `TrainingError` when memory is out.
         """
@@ -84,7 +96,7 @@ class Learner:
         torch.manual_seed((options.seed + _STEP_STREAM * (number * ranks.world_size + ranks.rank + 1)) % 2**63)
         set_learning_rate(self.optimizer, lr)
         with memory_advice(lambda: self._memory_advice(images)):
-            outcome = self._forward_and_backward(images, labels)
+            outcome = self._forward_and_backward(images, labels, weight_N)
             if options.clip_grad is not None:
                 self._scaler.unscale_(self.optimizer)
                 nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_grad)
@@ -95,26 +107,34 @@ class Learner:
             self.ema.update(self.model, step=number)
         return outcome
 
-    def _forward_and_backward(self, images: torch.Tensor, labels: torch.Tensor) -> Outcome:
+    def _forward_and_backward(
+        self, images: torch.Tensor, labels: torch.Tensor, weight_N: torch.Tensor | None
+    ) -> Outcome:
         """Add up gradients of the mean loss, part after part; ranks exchange them in the last part's backward alone."""
         losses, correct = [], []
-        parts = list(zip(images.chunk(self._options.accumulate), labels.chunk(self._options.accumulate), strict=True))
+        count = self._options.accumulate
+        parts = list(zip(images.chunk(count), labels.chunk(count), strict=True))
+        weights = [None] * len(parts) if weight_N is None else list(weight_N.chunk(count))
         for number, (image_part, label_part) in enumerate(parts):
             silent = self._exchange if number < len(parts) - 1 else None
             with nullcontext() if silent is None else silent.no_sync():
                 with autocast(self._half, self._ranks.device), _one_picture_refused(len(image_part)):
                     logits_NC = self._called(image_part)
-                loss = self._loss(logits_NC.float(), label_part) / len(images)
+                loss = self._loss(logits_NC.float(), label_part, weights[number]) / len(images)
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-            hard_N = label_part if label_part.ndim == 1 else label_part.argmax(dim=1)
-            correct.append((logits_NC.detach().argmax(dim=1) == hard_N).sum())
+            correct.append(self._task.right(logits_NC.detach(), label_part).sum())
         return Outcome(torch.stack(losses).sum(), torch.stack(correct).sum())
 
-    def _loss(self, logits_NC: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _loss(
+        self, logits_NC: torch.Tensor, labels: torch.Tensor, weight_N: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return the sum over samples. Weights are not divided out: their mean over the data is 1, and ranks differ."""
         if self._own_loss is not None:
             return _checked(self._own_loss(logits_NC, labels)) * len(logits_NC)
+        if weight_N is not None or not self._task.is_classes:
+            loss_N = self._task.losses(logits_NC, labels, self._weight_C, self._options.label_smoothing)
+            return (loss_N if weight_N is None else loss_N * weight_N).sum()
         return functional.cross_entropy(
             logits_NC,
             labels,

@@ -145,7 +145,7 @@ def _memory_advice(options: TrainOptions, ranks: Processes) -> str:
 
 def _check_classes(prepared: Prepared, folder: RunFolder, before: tuple[ClassName, ...] | None) -> None:
     now = prepared.classes
-    if len(now) < 2:
+    if prepared.task.is_classes and len(now) < 2:
         raise OptionError(f"{prepared.dataset}: must have at least 2 classes to tell apart, got {len(now)}")
     if before is not None and before != now:
         raise OptionError(

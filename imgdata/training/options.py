@@ -79,6 +79,10 @@ class TrainOptions:
     """Draw all classes equally often."""
     class_weights: ClassWeights = "none"
     """Weights of the classes in the loss: `balanced` by 1 / samples, `effective` by the effective number of samples."""
+    weight_column: str | None = None
+    """Column of the dataset with the weight of each sample in the loss; their mean counts as 1."""
+    regression_loss: Literal["mse", "l1"] | None = None
+    """Loss of numbers: squared or absolute difference, in standard deviations. None: squared."""
 
     # --- augmentation
     recipe: str = "auto"
@@ -307,5 +311,6 @@ _CHOICES = {
     "amp": get_args(Precision),
     "policy": get_args(Policy),
     "class_weights": get_args(ClassWeights),
+    "regression_loss": ("mse", "l1"),
 }
 _DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in dataclasses.fields(TrainOptions)}

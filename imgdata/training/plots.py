@@ -42,24 +42,30 @@ def save_figure(drawing: "Figure", path: Path) -> None:
     write_atomic(path, data.getvalue())
 
 
-def plot_curves(rows: Sequence[EpochRow], path: Path) -> None:
-    """Plot loss and accuracy by epoch, of training and validation, side by side."""
+def plot_curves(rows: Sequence[EpochRow], path: Path, score: str | None = None) -> None:
+    """Plot loss and accuracy by epoch, of training and validation, side by side.
+
+    `score` is a metric of the validation that is plotted in place of accuracy.
+    """
     drawing = figure(9, 3.6)
     left, right = drawing.subplots(1, 2)
     epochs = [row.epoch for row in rows]
     for axes, title, names in (
         (left, "loss", ("train_loss", "val_loss")),
-        (right, "accuracy", ("train_top1", "val_top1")),
+        (right, "accuracy" if score is None else score, ("train_top1", "val_top1")),
     ):
         for name, label, colour in zip(names, ("training", "validation"), (_TRAIN, _VAL), strict=True):
-            values = [getattr(row, name) for row in rows]
+            if score is not None and name == "train_top1":
+                continue
+            values = [_value(row, name, score) for row in rows]
             axes.plot(epochs, values, color=colour, label=label, marker="o" if len(rows) <= 40 else "", markersize=3)
         axes.set(title=title, xlabel="epoch")
         _clean(axes)
-    best = max(rows, key=lambda row: (row.val_top1, -row.val_loss))
+    best = max(rows, key=lambda row: (_value(row, "val_top1", score), -row.val_loss))
+    value = _value(best, "val_top1", score)
     right.annotate(
-        f"{best.val_top1:.1%}",
-        (best.epoch, best.val_top1),
+        f"{value:.1%}" if score is None else f"{value:.3f}",
+        (best.epoch, value),
         xytext=(0, 5),
         textcoords="offset points",
         ha="center",
@@ -68,7 +74,8 @@ def plot_curves(rows: Sequence[EpochRow], path: Path) -> None:
         fontsize=9,
     )
     right.margins(y=0.1)
-    right.yaxis.set_major_formatter("{x:.0%}")
+    if score is None:
+        right.yaxis.set_major_formatter("{x:.0%}")
     if len(rows) <= 2:
         for axes in (left, right):
             axes.set_xticks(epochs)
@@ -79,6 +86,11 @@ def plot_curves(rows: Sequence[EpochRow], path: Path) -> None:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(frameon=False)
     save_figure(drawing, path)
+
+
+def _value(row: EpochRow, name: str, score: str | None) -> float:
+    value: float = getattr(row, name) if score is None or name != "val_top1" else row.metrics[score]
+    return value
 
 
 def plot_confusion(confusion_CC: NDArray[np.int64], names: Sequence[str], path: Path) -> None:

@@ -20,6 +20,7 @@ from imgdata.sample import Batch
 from imgdata.training.distributed import Processes
 from imgdata.training.network import autocast, exact_products
 from imgdata.training.own import Metric
+from imgdata.training.task import Task
 
 CALIBRATION_BINS = 15
 """Number of bins, as in Guo et al., "On calibration of modern neural networks", 2017 (arXiv 1706.04599)."""
@@ -53,7 +54,10 @@ class Scores:
     confusion_CC: NDArray[np.int64] | None
     """Samples by label (row) and prediction (column), `(C, C)`; None above `MOST_CONFUSED_CLASSES`."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Values of the user's own metrics, by name."""
+    """Values of the user's own metrics, by name, and those of targets that aren't one class."""
+    kind: str = "class"
+    """What the target is. Of `multi-label`, `correct` counts samples all of whose classes are right, and `right_C`
+    those that have a class and are said to; of `regression` both are 0. `loss` is that of training."""
 
     @property
     def top1(self) -> float:
@@ -135,6 +139,48 @@ class Tally:
         )
 
 
+class TargetTally:
+    """Counts as `Tally` makes them, for several classes or numbers."""
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self._task = task
+        classes = task.outputs if task.kind == "multi-label" else 0
+        self._count_C = torch.zeros(classes, dtype=torch.int64, device=device)
+        self._right_C = torch.zeros(classes, dtype=torch.int64, device=device)
+        self._total = torch.zeros(2, dtype=torch.int64, device=device)
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+
+    @torch.no_grad()
+    def add(self, outputs: torch.Tensor, labels: torch.Tensor, valid_N: torch.Tensor) -> None:
+        """Count a batch: outputs float `(N, outputs)`, labels float32, and which count, bool `(N,)` on the CPU."""
+        outputs = outputs.float()
+        (weigh_N,) = upload([valid_N.numpy()], outputs.device)
+        self._loss += torch.where(weigh_N, self._task.losses(outputs, labels).double(), 0.0).sum()
+        self._total[0] += weigh_N.sum()
+        self._total[1] += self._task.right(outputs, labels).logical_and_(weigh_N).sum()
+        if len(self._count_C):
+            has_NC = (labels > 0.5) & weigh_N[:, None]
+            self._count_C += has_NC.sum(dim=0)
+            self._right_C += (has_NC & (outputs > 0)).sum(dim=0)
+
+    def scores(self, samples: int, ranks: Processes) -> Scores:
+        """Return the figures over all ranks, as `Tally.scores` does."""
+        ranks.sum(self._count_C, self._right_C, self._total, self._loss)
+        total, correct = self._total.tolist()
+        return Scores(
+            total=total,
+            skipped=samples - total,
+            correct=correct,
+            correct_5=correct,
+            loss=float(self._loss) / total if total else float("nan"),
+            calibration_error=float("nan"),
+            right_C=self._right_C.cpu().numpy(),
+            count_C=self._count_C.cpu().numpy(),
+            confusion_CC=None,
+            kind=self._task.kind,
+        )
+
+
 def classes_csv(scores: Scores, names: Sequence[str]) -> bytes:
     """Return a line for each class: samples, correct ones, their share, and what it is most often taken for."""
     text = io.StringIO()
@@ -172,6 +218,7 @@ def evaluate_network(
     half: torch.dtype | None = None,
     flip_test: bool = False,
     metrics: Mapping[str, Metric] | None = None,
+    task: Task | None = None,
     seen: Seen = lambda logits_NC, batch: None,
     progress: Callable[[int, int], None] = lambda done, batches: None,
 ) -> Scores:
@@ -180,17 +227,22 @@ def evaluate_network(
     Every rank must call it: each sees its part once, and the sums over the ranks are the scores. Padding and images
     that can't be decoded don't count. With `flip_test` logits are the mean of those of each picture and its mirror
     image. Metrics see the logits of all ranks together, which are kept in memory for them. Without `half` products are
-    those of float32 on every device.
+    those of float32 on every device. `task` says what the network learned, None for one class a picture; its own
+    metrics are among the scores.
     """
     model.eval()
-    tally = Tally(len(loader.classes), ranks.device)
+    task = task or Task(kind="class", outputs=len(loader.classes))
+    tally = Tally(len(loader.classes), ranks.device) if task.is_classes else TargetTally(task, ranks.device)
+    metrics = {**task.metrics, **(metrics or {})}
     kept: list[tuple[torch.Tensor, torch.Tensor]] = []
     for number, batch in enumerate(loader, 1):
         with autocast(half, ranks.device), exact_products(ranks.device, half):
             logits_NC = model(batch.images)
             if flip_test:
                 logits_NC = (logits_NC + model(batch.images.flip(-1))) / 2
-        tally.add(logits_NC, batch.labels, batch.valid)
+        # Of shares the largest is the class.
+        hard = batch.labels.argmax(dim=1) if task.kind == "soft" else batch.labels
+        tally.add(logits_NC, hard, batch.valid)
         seen(logits_NC, batch)
         if metrics:
             kept.append((logits_NC.float().cpu()[batch.valid], batch.labels.cpu()[batch.valid]))

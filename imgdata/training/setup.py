@@ -34,6 +34,7 @@ from imgdata.training.distributed import Processes
 from imgdata.training.network import half_type, image_type, make_network
 from imgdata.training.options import TrainOptions
 from imgdata.training.own import OwnParts, is_own, own_input
+from imgdata.training.task import Task, fitted_options, task_of
 from imgdata.version import __version__
 from imgdata.views.balance import class_weights
 from imgdata.views.view import View
@@ -63,6 +64,10 @@ class Prepared:
     letters: bool
     """Whether the class names are digits or letters."""
     own: OwnParts
+    task: Task
+    """What the network learns to say of a picture."""
+    weight_scale: float = 1.0
+    """What makes the mean of `weight_column` 1."""
 
     @property
     def parameters(self) -> int:
@@ -76,6 +81,7 @@ class Prepared:
             "options": self.options.to_dict(),
             "size": self.size,
             "classes": [list(one) for one in self.classes],
+            **({} if self.task.kind == "class" else {"target": self.task.to_dict()}),
             "recipe": self.recipe.to_dict(),
             "eval_recipe": self.eval_recipe.to_dict(),
             "recipe_name": self.recipe_name,
@@ -104,7 +110,8 @@ def prepare(
     own = own or OwnParts()
     options, views = open_data(dataset, options, saved=saved)
     facts = facts_of(views.train, gpu=ranks.device.type == "cuda", ranks=ranks.world_size)
-    decided = _with_own_loss(resolve(options, facts), options, own)
+    task = task_of(views.train, options.regression_loss or "mse")
+    decided = fitted_options(_with_own_loss(resolve(options, facts), options, own), options, task)
     # Raises where the device can't compute in it, before anything is made.
     half_type(decided.amp, ranks.device)
     if decided.unfreeze_after is not None and decided.unfreeze_after >= decided.epochs:
@@ -138,11 +145,13 @@ def prepare(
             eval_recipe=eval_recipe,
             train=loaders["train"],
             val=loaders["val"],
-            model=make_network(decided, len(views.train.classes), size, ranks, own.model),
+            model=make_network(decided, task.outputs, size, ranks, own.model),
             weight_C=_weights(views.train, decided, ranks.device),
             recipe_name=decided.recipe if decided.recipe.endswith(".json") else recipe_kind(decided, facts),
             letters=facts.letters,
             own=own,
+            task=task,
+            weight_scale=_weight_scale(loaders["train"], decided, own),
         )
 
 
@@ -211,8 +220,26 @@ def _loader(view: View, recipe: Recipe, options: DecidedOptions, ranks: Processe
         channels_last=options.channels_last,
         threads=or_default(options.threads),
         prefetch=options.prefetch,
+        columns=(options.weight_column,) if shuffled and options.weight_column is not None else (),
     )
     return Loader.from_options(view, loading, rank=ranks.rank, world_size=ranks.world_size)
+
+
+def _weight_scale(loader: Loader, options: DecidedOptions, own: OwnParts) -> float:
+    """Return 1 over the mean weight of the samples to train on. Raises `OptionError` for what are no weights."""
+    name = options.weight_column
+    if name is None:
+        return 1.0
+    if own.loss is not None:
+        raise OptionError(
+            "weight_column can't be given with a loss of your own, which doesn't see it; put it into that"
+        )
+    weights = loader.column(name)
+    good = isinstance(weights, np.ndarray) and weights.ndim == 1
+    weight_N = np.asarray(weights, np.float64) if good else np.full(1, np.nan)
+    if not (np.isfinite(weight_N).all() and (weight_N >= 0).all() and weight_N.any()):
+        raise OptionError(f"weight_column must be of numbers from 0, and not all 0, got {name!r}")
+    return float(1 / weight_N.mean())
 
 
 def _weights(view: View, options: DecidedOptions, device: torch.device) -> torch.Tensor | None:
