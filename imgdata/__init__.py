@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from imgdata.inference.predictions import Predictions
     from imgdata.inference.trained import Trained, load_trained
     from imgdata.loader.bad_images import BadImage, BadImageWarning
+    from imgdata.loader.buckets import Buckets, BucketSummary
     from imgdata.loader.loader import Loader
     from imgdata.loader.shuffle_quality import ShuffleQuality, ShuffleWarning, shuffle_quality
     from imgdata.loose.opened import inspect, open
@@ -115,6 +116,8 @@ _PLACES = {
     "load_trained": "inference.trained",
     "BadImage": "loader.bad_images",
     "BadImageWarning": "loader.bad_images",
+    "BucketSummary": "loader.buckets",
+    "Buckets": "loader.buckets",
     "Loader": "loader.loader",
     "ShuffleQuality": "loader.shuffle_quality",
     "ShuffleWarning": "loader.shuffle_quality",
@@ -184,6 +187,8 @@ __all__ = [
     "Batch",
     "BenchOptions",
     "BenchResult",
+    "BucketSummary",
+    "Buckets",
     "CheckResult",
     "ClassName",
     "ClassScore",

@@ -21,6 +21,8 @@ FACE = [
     "Batch",
     "BenchOptions",
     "BenchResult",
+    "BucketSummary",
+    "Buckets",
     "CheckResult",
     "ClassName",
     "ClassScore",

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from imgdata.backends.options import OnBad
 from imgdata.backends.postprocess import mixed_targets, soft_labels
-from imgdata.backends.protocol import Backend, PendingBatch
+from imgdata.backends.protocol import PendingBatch
 from imgdata.errors import FunctionError, ImageError, ImgdataError
 from imgdata.loader.bad_images import BadImages
 from imgdata.loader.batch_functions import applied, named
@@ -37,11 +37,19 @@ class Cursor:
     """Batches that were handed out."""
 
 
+class Lane(NamedTuple):
+    """What makes the batches of one shape."""
+
+    planner: Planner
+    engine: Engine
+
+
 class _Ahead(NamedTuple):
     number: int
     """Number of the batch in the iterator, from 0."""
     draft: Draft
     pending: PendingBatch
+    lane: Lane
 
 
 class Batches(Iterator[Batch]):
@@ -55,8 +63,7 @@ class Batches(Iterator[Batch]):
         self,
         cursor: Cursor,
         *,
-        planner: Planner,
-        engine: Engine,
+        lanes: Sequence[Lane],
         bad: BadImages,
         on_bad: OnBad,
         prefetch: int,
@@ -64,7 +71,9 @@ class Batches(Iterator[Batch]):
         soft_classes: int | None,
     ) -> None:
         """Prepare the epoch; `soft_classes` is the number of classes where labels are soft, None where they are not."""
-        self._cursor, self._planner, self._engine, self._bad = cursor, planner, engine, bad
+        self._cursor, self._lanes, self._bad = cursor, lanes, bad
+        # Samples, labels and their order are those of all lanes.
+        self._planner = planner = lanes[0].planner
         self._on_bad, self._prefetch, self._soft_classes = on_bad, prefetch, soft_classes
         self._columns, self._function = columns, planner.recipe.find(BatchApply)
         self._total = planner.order.batches_left(cursor.samples)
@@ -120,23 +129,26 @@ class Batches(Iterator[Batch]):
         if self._pid != os.getpid():
             self._drop()
             self._pid = os.getpid()
-        backend = self._engine.backend()
+        self._lanes[0].engine.check_open()
         while self._ahead and self._ahead[0].number < self._cursor.taken:
             self._ahead.popleft()
         while len(self._ahead) <= self._prefetch and self._cursor.taken + len(self._ahead) < self._total:
             try:
-                self._ahead.append(self._started(backend, self._cursor.taken + len(self._ahead)))
+                self._ahead.append(self._started(self._cursor.taken + len(self._ahead)))
             except ImgdataError:
                 # It is raised when its batch is due, after the batches that are good.
                 if not self._ahead:
                     raise
                 break
 
-    def _started(self, backend: Backend, number: int) -> _Ahead:
-        offset = self._cursor.samples + number * self._planner.order.global_batch
-        draft = self._planner.draft(self._cursor.epoch, offset)
+    def _started(self, number: int) -> _Ahead:
+        order, epoch = self._planner.order, self._cursor.epoch
+        offset = self._cursor.samples + number * order.global_batch
+        lane = self._lanes[order.bucket_at(epoch, offset)]
+        backend = lane.engine.backend()
+        draft = lane.planner.draft(epoch, offset)
         self._leave_out_known(draft)
-        return _Ahead(number, draft, backend.start(self._planner.work(draft)))
+        return _Ahead(number, draft, backend.start(lane.planner.work(draft)), lane)
 
     def _drop(self, getpid: Callable[[], int] = os.getpid) -> None:
         # At the end of the program this module may be gone before the iterator is: the name `os` with it.
@@ -160,10 +172,10 @@ class Batches(Iterator[Batch]):
                 self._skip(draft, rows)
                 break
             self._replace(draft, rows)
-            failed = ahead.pending.redo(rows, self._planner.work(draft, rows))
+            failed = ahead.pending.redo(rows, ahead.lane.planner.work(draft, rows))
         for position in draft.left_out:
             self._bad.note_known(position, draft.epoch)
-        images, labels = self._engine.deliver(ahead.pending.images(), self._labels(draft))
+        images, labels = ahead.lane.engine.deliver(ahead.pending.images(), self._labels(draft))
         if self._function is not None:
             order, ranks = self._planner.order, self._planner
             place = draft.offset + ranks.rank * (order.global_batch // ranks.world_size)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,12 +14,22 @@ from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
 from imgdata.extras import require_torch
 from imgdata.loader.bad_images import BadImage, BadImages
-from imgdata.loader.batches import Batches, Cursor
+from imgdata.loader.batches import Batches, Cursor, Lane
+from imgdata.loader.buckets import (
+    Buckets,
+    BucketSummary,
+    as_buckets,
+    bucket_options,
+    bucket_order,
+    bucket_recipe,
+    summary,
+)
 from imgdata.loader.columns import BatchColumns
 from imgdata.loader.delivery import Engine
 from imgdata.loader.opened import open_source
 from imgdata.loader.planner import Planner
 from imgdata.loader.shuffle_quality import check_shuffle
+from imgdata.order.bucket_order import BucketOrder
 from imgdata.order.epoch_order import MAX_EPOCH, Order, Shuffle
 from imgdata.order.ranks import distributed_rank_and_world, rank_and_world
 from imgdata.order.resume import Progress, advance, fingerprint, resume
@@ -67,6 +78,7 @@ class Loader:
         exact: bool = False,
         channels: int = 3,
         columns: Sequence[str] = (),
+        buckets: Buckets | Sequence[tuple[int, int]] | None = None,
         dali_options: Mapping[str, object] | None = None,
     ) -> None:
         """Open the dataset. Raises `OptionError`, `ShardError`; warns with `ShuffleWarning`.
@@ -102,6 +114,8 @@ class Loader:
                 pictures of 16 bits keep their depth: uint16 is 0 to 65535, floats are 0 to 1 before `Normalize`.
             columns: Names of columns of the dataset, such as `["caption", "weight"]`, for `batch.columns`: fields of
                 the `json` members, and the index's `key`, `source`, `width`, `height` and others.
+            buckets: Shapes of batches, for pictures of several aspect ratios: `Buckets(area=224 * 224)`, or a list of
+                (height, width). Each batch has one shape, the same on all ranks.
             dali_options: For the DALI backend: `hw_decoder_load`, `depth`, `crop_decode`, `preallocate`.
         """
         options = LoaderOptions(
@@ -123,7 +137,7 @@ class Loader:
             columns=tuple(columns) if not isinstance(columns, str) else (columns,),
             dali_options=dali_options or {},
         )
-        self._open(source, options, split=split, view=view, rank=rank, world_size=world_size)
+        self._open(source, options, split=split, view=view, rank=rank, world_size=world_size, buckets=buckets)
 
     @classmethod
     def from_options(
@@ -150,13 +164,17 @@ class Loader:
         view: str | None,
         rank: int | None,
         world_size: int | None,
+        buckets: Buckets | Sequence[tuple[int, int]] | None = None,
     ) -> None:
         require_torch("the loader")
+        shapes = as_buckets(buckets)
+        if shapes is not None:
+            options = bucket_options(options)
         self._options = options
         self.rank, self.world_size = rank_and_world(rank, world_size)
         self._rank_given = rank is not None
         opened = open_source(source, split, view)
-        order = Order(
+        settings: dict[str, Any] = dict(
             num_samples=len(opened.view),
             global_batch=options.batch_size * self.world_size,
             shuffle=options.shuffle,
@@ -165,6 +183,7 @@ class Loader:
             shard_sizes=opened.view.shard_sizes if options.shuffle == "window" else (),
             window_shards=options.window_shards,
         )
+        order = Order(**settings) if shapes is None else bucket_order(shapes, opened.view, settings)
         self._planner = Planner(
             index=opened.split.index,
             view=opened.view,
@@ -180,7 +199,14 @@ class Loader:
         opened.split.columns.check(options.columns)
         self._columns = opened.split.columns
         self._bad = BadImages(opened.split, opened.max_pixels)
-        self._engine = Engine(opened, options)
+        self._buckets = shapes
+        self._lanes = tuple(
+            Lane(replace(self._planner, recipe=recipe), Engine(opened, replace(options, recipe=recipe)))
+            for recipe in (
+                [options.recipe] if shapes is None else [bucket_recipe(options.recipe, size) for size in shapes.sizes]
+            )
+        )
+        self._engine = self._lanes[0].engine
         # Where the next iterator begins: set or loaded, or None when the newest one decides.
         self._start: Cursor | None = Cursor(epoch=0, samples=0)
         self._newest = self._start
@@ -198,8 +224,7 @@ class Loader:
         self._start = None
         return Batches(
             self._newest,
-            planner=self._planner,
-            engine=self._engine,
+            lanes=self._lanes,
             bad=self._bad,
             on_bad=self._options.on_bad,
             prefetch=self._options.prefetch,
@@ -222,13 +247,14 @@ class Loader:
 
     def __repr__(self) -> str:
         options, order, view = self._options, self._planner.order, self._planner.view
-        memory = self._engine.memory(self.epoch) / 1e6
+        memory = sum(lane.engine.memory(self.epoch) for lane in self._lanes) / 1e6
         layout = "channels last" if options.channels_last else "channels first"
         lines = [
             f"<Loader {view!r}",
             f"  {len(order)} batches of {options.batch_size}, rank {self.rank} of {self.world_size}, "
             f"last one {'left out' if order.drop_last else 'filled up'} when incomplete",
             f"  order: {self._shuffle_text()}, seed {order.seed}, epoch {self.epoch}",
+            *([] if self._buckets is None else [f"  shapes: {len(self._buckets.sizes)} buckets, loader.buckets"]),
             f"  backend {self._engine.description}",
             f"  images: {options.dtype}, {layout}, on {options.device}; buffers {memory:.1f} MB",
             f"  bad images: {self._bad.summary or 'none yet'} (on_bad={options.on_bad!r})>",
@@ -295,6 +321,15 @@ class Loader:
         return self._columns.values(name, self.view.position_N)
 
     @property
+    def buckets(self) -> BucketSummary | None:
+        """The shapes of batches, with samples, padding and what is cut off; None without buckets."""
+        order = self._planner.order
+        if self._buckets is None or not isinstance(order, BucketOrder):
+            return None
+        index, position_N = self._planner.index, self.view.position_N
+        return summary(self._buckets, order, index.width_N[position_N], index.height_N[position_N])
+
+    @property
     def bad(self) -> tuple[BadImage, ...]:
         """The images that this process could not use, each once."""
         return self._bad.records
@@ -332,7 +367,8 @@ class Loader:
 
     def close(self) -> None:
         """Stop all threads; the loader and its iterators can't be used any more. May be called twice."""
-        self._engine.close()
+        for lane in self._lanes:
+            lane.engine.close()
 
     def _next_cursor(self) -> Cursor:
         if self._start is not None:

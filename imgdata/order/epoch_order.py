@@ -146,6 +146,24 @@ class Order:
         """Return global batches of an epoch, which are also the steps of every rank."""
         return self.batches_left(0)
 
+    @property
+    def most_samples(self) -> int:
+        """Samples before the end of an epoch: what a state may say at most."""
+        return self.num_samples
+
+    @property
+    def resumes_with(self) -> str:
+        """What else must be the same for a state to be resumed, for a message."""
+        return ""
+
+    def fingerprint(self, plain: str) -> str:
+        """Return a name of the sequence of batches; `plain` is that of the samples' order, which is all that counts."""
+        return plain
+
+    def bucket_at(self, epoch: int, offset: int) -> int:
+        """Return which shape the batch after the first `offset` samples of `epoch` has: there is one, 0."""
+        return 0
+
     def batches_left(self, offset: int) -> int:
         """Return global batches that remain of an epoch after its first `offset` samples."""
         left = max(self.num_samples - offset, 0)

@@ -40,7 +40,7 @@ def fingerprint(index_id: str, order: Order) -> str:
     """
     windows = [order.window_shards, *order.shard_sizes] if order.shuffle == "window" else []
     content = json.dumps([index_id, order.num_samples, order.shuffle, windows])
-    return hashlib.sha256(content.encode()).hexdigest()[:32]
+    return order.fingerprint(hashlib.sha256(content.encode()).hexdigest()[:32])
 
 
 def advance(order: Order, progress: Progress, batches: int) -> Progress:
@@ -64,12 +64,12 @@ def resume(state: Mapping[str, Any], order: Order, fingerprint: str) -> Progress
     if progress.fingerprint != fingerprint:
         raise OptionError(
             f"state: fingerprint must be {fingerprint}, got {progress.fingerprint}: it was saved with another dataset, "
-            "view or shuffle; use those again, or start without the state"
+            f"view or shuffle{order.resumes_with}; use those again, or start without the state"
         )
     if progress.seed != order.seed:
         raise OptionError(f"state: seed must be {order.seed}, got {progress.seed}; pass seed={progress.seed}")
-    if progress.samples > order.num_samples:
-        raise OptionError(f"state: samples must be 0 to {order.num_samples}, got {progress.samples}; it is damaged")
+    if progress.samples > order.most_samples:
+        raise OptionError(f"state: samples must be 0 to {order.most_samples}, got {progress.samples}; it is damaged")
     return advance(order, progress, 0)
 
 
