@@ -8,7 +8,7 @@ from imgdata.dataset.manifest import Manifest
 from imgdata.dataset.target import KINDS, Target, TargetKind
 from imgdata.errors import OptionError, ShardError
 from imgdata.sample import ClassName
-from imgdata.sources.listing import escape_name
+from imgdata.storage.file_names import escape_name
 from imgdata.tar.class_order import class_ranks
 
 _MOST_CLASSES = 1_000_000

@@ -18,9 +18,10 @@ from imgdata.errors import OptionError, SourceError
 from imgdata.sample import ClassName
 from imgdata.sources.classes import some
 from imgdata.sources.label_column import LABEL_NAMES
-from imgdata.sources.listing import Listing, escape_name
+from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.table.columns import find_usual
+from imgdata.storage.file_names import escape_name
 from imgdata.tar.class_order import class_ranks
 
 SEPARATORS = ("|", ";", ",")
