@@ -91,6 +91,7 @@ def build(root: Path, read: SourceOptions, kept: Path, place: str, before: Itera
         image_extension="",
         label_from="none" if (listing.label_N < 0).all() else "folder",
         has_json=False,
+        target=listing.target,
         rejected=0,
         files=files,
         source={

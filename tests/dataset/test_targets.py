@@ -302,3 +302,14 @@ def test_balance_of_numbers_needs_weights(tmp_path):
     folder = made(tmp_path, "regression", "age", 4)
     with pytest.raises(imgdata.OptionError, match=r"balance: samples must have classes, got numbers; give weights"):
         imgdata.open_view(imgdata.open(folder), "train", "balance")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_raw_images_in_place_have_the_same_targets(tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "cache"))
+    read = imgdata.SourceOptions(target=kind, label_column=KINDS[kind])
+    opened = imgdata.open(raw_table(tmp_path / "raw", 12), read)
+    targets = opened.targets("train")
+    assert targets is not None
+    found = targets.values(np.arange(12)).tolist()
+    assert found == [expected(kind, int(sample.key)) for sample in opened["train"]]
