@@ -41,7 +41,7 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Train a network on DATASET, a folder that `imgdata shard` wrote, and keep the run in the folder RUN.
+    """Train a network on DATASET, shards or raw images where they lie, and keep the run in the folder RUN.
 
     What isn't set follows from the dataset; the first lines say what was chosen. Ctrl-C saves the run; --resume
     continues with the very next batch.

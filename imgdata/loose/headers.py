@@ -44,13 +44,15 @@ class HeaderColumns:
     """Builder of `Headers`, row by row in any order."""
 
     def __init__(self, count: int) -> None:
-        self._numbers_N3 = np.zeros((count, 3), np.int64)
+        self._side_N2 = np.zeros((count, 2), np.int32)
+        self._orientation_N = np.zeros(count, np.uint8)
         self._word_N2 = np.zeros((count, 2), np.int16)
         self._words: dict[str, int] = {}
 
     def put(self, row: int, info: ImageInfo) -> None:
         """Set the facts of a row."""
-        self._numbers_N3[row] = info.width, info.height, info.orientation
+        self._side_N2[row] = info.width, info.height
+        self._orientation_N[row] = info.orientation
         code = self._words
         self._word_N2[row] = (
             code.setdefault(info.mode, len(code)),
@@ -60,9 +62,9 @@ class HeaderColumns:
     def done(self) -> Headers:
         """Return the columns."""
         return Headers(
-            width_N=self._numbers_N3[:, 0].astype(np.int32),
-            height_N=self._numbers_N3[:, 1].astype(np.int32),
-            orientation_N=self._numbers_N3[:, 2].astype(np.uint8),
+            width_N=self._side_N2[:, 0],
+            height_N=self._side_N2[:, 1],
+            orientation_N=self._orientation_N,
             mode_N=self._word_N2[:, 0],
             format_N=self._word_N2[:, 1],
             words=list(self._words),

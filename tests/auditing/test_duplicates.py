@@ -323,7 +323,12 @@ def made_up(count, luma_MxHxW, hash_MQ4):
         "height": np.full(count, 1),
         "orientation": np.ones(count, np.uint8),
     }
-    samples = type("Many", (), {"array": lambda self, name: columns[name], "__len__": lambda self: count})()
+    methods = {
+        "array": lambda self, name: columns[name],
+        "byte_hashes": lambda self, *keys: columns["xxh64"],
+        "__len__": lambda self: count,
+    }
+    samples = type("Many", (), methods)()
     zero_M = np.zeros(count, np.float32)
     return samples, SimpleNamespace(
         decoded_M=np.ones(count, np.bool_),

@@ -1,6 +1,7 @@
 """Every function and command that reads a dataset takes raw images where they lie."""
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -10,6 +11,7 @@ import imgdata
 from imgdata.errors import ImgdataError
 from support.loose import files_below
 from support.rawdata import class_folders, encoded
+from support.viewers import served
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,24 @@ def test_an_audit_finds_equal_files_and_equal_pixels_as_in_shards(raw, tmp_path)
     assert {"cat/copy", "dog/001"} <= {key for row in found[0] for key in row[1:3]}
 
 
-def test_the_viewer_shows_a_raw_dataset(raw, tmp_path):
+def test_the_viewer_serves_raw_images_and_keeps_decisions_apart(raw, tmp_path):
+    copy = shutil.copytree(raw, tmp_path / "raw")
+    before = files_below(copy)
+    with served(copy) as asked:
+        assert asked.get("/thumb/3/96").status == asked.get("/picture/3").status == 200
+        found = asked.get("/api/sample/3").json
+        split = imgdata.open(copy)[found["split"]]
+        assert asked.get("/picture/3").body == split.read(found["position"])
+        assert (found["faults"], found["xxh64"]) == ([], f"{split.hash(found['position']):016x}")
+        assert [member["name"] for member in found["members"]] == [found["source"]]
+        split.file(found["position"]).unlink()
+        assert "gone since the folder was opened" in asked.get("/picture/3").body.decode()
+    gone = set(before) - set(files_below(copy))
+    assert len(gone) == 1
+    assert set(files_below(copy)) <= set(before)
+
+
+def test_a_static_page_shows_a_raw_dataset(raw, tmp_path):
     command("view", raw, "--static", tmp_path / "site")
     assert (tmp_path / "site" / "index.html").exists()
 

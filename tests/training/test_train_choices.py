@@ -11,7 +11,7 @@ from imgdata_cli.main import cli
 from torch import nn
 
 import imgdata
-from imgdata.errors import OptionError, ShardError, TrainingError
+from imgdata.errors import OptionError, TrainingError
 from imgdata.inference.evaluate import evaluate
 from imgdata.inference.trained import load_trained
 from imgdata.sample import ClassName
@@ -119,10 +119,14 @@ def test_a_view_to_validate_with_is_of_the_training_split_where_there_is_a_test_
     assert (config["samples"], config["trained_and_validated"]) == ({"train": 160, "val": 40}, 0)
 
 
-def test_raw_images_are_sharded_first(tmp_path):
-    raw = digit_folders(tmp_path / "raw", {"train": 20})
-    with pytest.raises(ShardError, match=r"make one of raw images first: `imgdata shard .*raw OUT`"):
-        train(raw, tmp_path / "run", quick())
+def test_raw_images_are_trained_on_as_their_shards_are(tmp_path):
+    raw = digit_folders(tmp_path / "raw", {"train": 80})
+    imgdata.shard(raw, tmp_path / "out", workers=1)
+    runs = {source: tmp_path / f"run-{source.name}" for source in (raw, tmp_path / "out")}
+    for source, run in runs.items():
+        train(source, run, quick(epochs=1))
+    loose, sharded = (losses(run) for run in runs.values())
+    assert loose == sharded
 
 
 # --- mirroring

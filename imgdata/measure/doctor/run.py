@@ -65,7 +65,7 @@ class Findings:
             "bottleneck": self.pipeline.to_dict(),
             "advice": [asdict(one) for one in self.advice],
             "tuned": None if self.tuned is None else self.tuned.to_dict(),
-            "sharded": None if self.sharded is None else asdict(self.sharded),
+            **({} if self.sharded is None else {"sharded": asdict(self.sharded)}),
         }
 
 
@@ -81,14 +81,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON; what needs a dataset is empty without one."""
-        rest: dict[str, Any] = {
-            "data": None,
-            "stages": [],
-            "bottleneck": None,
-            "advice": [],
-            "tuned": None,
-            "sharded": None,
-        }
+        rest: dict[str, Any] = {"data": None, "stages": [], "bottleneck": None, "advice": [], "tuned": None}
         return {
             "machine": self.machine.to_dict(),
             "problems": [asdict(problem) for problem in self.problems],

@@ -61,7 +61,7 @@ def time_disk(split: Split, position_M: NDArray[np.int64], threads: int) -> Disk
         for position, file in zip(taken_M.tolist(), lease.file_N.tolist(), strict=True)
     ]
     descriptors = sorted(set(lease.file_N.tolist()))
-    fault = drop_cache(descriptors)
+    fault = drop_cache(descriptors, "files" if split.is_loose else "shards")
     cold = in_order = None
     if fault is None:
         cold = _rate(reads, threads)
@@ -83,7 +83,7 @@ def _split_bytes(split: Split) -> int:
     return sum(path.stat().st_size for path in split.shards)
 
 
-def drop_cache(descriptors: Sequence[int]) -> str | None:
+def drop_cache(descriptors: Sequence[int], what: str = "shards") -> str | None:
     """Drop open files from the system's page cache; return why that can't be done, None where it was."""
     if not hasattr(os, "posix_fadvise"):
         return "this system has no way to drop a file from its page cache"
@@ -94,7 +94,7 @@ def drop_cache(descriptors: Sequence[int]) -> str | None:
     kept = [descriptor for descriptor in descriptors if _is_cached(descriptor)]
     if not kept:
         return None
-    return f"{len(kept)} of {len(descriptors)} files stay in the page cache, although they were to be dropped"
+    return f"{len(kept)} of {len(descriptors)} {what} stay in the page cache, although they were to be dropped"
 
 
 def _is_cached(descriptor: int) -> bool:
