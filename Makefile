@@ -129,7 +129,7 @@ sanitize: $(READY) ## run the tests of the compiled part under AddressSanitizer 
 	@bin=$(BIN_PATH) && cd $(SANITIZED) && CFLAGS="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
 	    "$$bin/python" setup.py --quiet build_ext --inplace
 	@bin=$(BIN_PATH) && cd $(SANITIZED) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	    ASAN_OPTIONS=detect_leaks=0 "$$bin/python" -m pytest -n $(TEST_WORKERS) -m "not slow" tests/native $(ARGS)
+	    ASAN_OPTIONS=detect_leaks=0 "$$bin/python" -m pytest -n $(TEST_WORKERS) -m "not slow" tests/native tests/shards/test_copying.py $(ARGS)
 
 fuzz: $(READY) ## feed damaged files to the compiled part for FUZZ_SECONDS (60); needs clang
 	@$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)

@@ -167,6 +167,18 @@ def test_images_in_tars_are_copied_out_of_them(tmp_path, monkeypatch):
     assert not left
 
 
+def test_no_file_stays_open(tmp_path):
+    raw = class_folders(tmp_path / "raw", {"": 30})
+    # Left to Python while others are open ahead.
+    (raw / "dog" / "004.jpg").write_bytes(b"text")
+    write_tar(tmp_path / "tars" / "x-train-000000.tar", pairs(40))
+    before = os.listdir("/proc/self/fd")
+    for number, source in enumerate((raw, tmp_path / "tars") * 2):
+        imgdata.shard(source, tmp_path / f"out{number}", ShardOptions(check="header"), workers=1)
+    # The reader of the tars keeps theirs open until it goes.
+    assert len(os.listdir("/proc/self/fd")) <= len(before) + 2
+
+
 def test_a_picture_with_more_pixels_than_allowed_is_bad_both_ways(tmp_path, monkeypatch):
     raw = class_folders(tmp_path / "raw", {"": 2})
     (raw / "cat" / "large.jpg").write_bytes(picture("JPEG", size=(90, 60)))
