@@ -34,7 +34,7 @@ export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast explore check format bench bench-full bench-peers gpu gate sanitize fuzz reference screenshots docs pillow-simd pillow clean
+.PHONY: help demo test test-fast explore check format bench bench-full bench-peers gpu gate wheel sanitize fuzz reference screenshots docs pillow-simd pillow clean
 
 help: ## show the tasks
 	@grep -hE '^[a-z-]+:.* ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.* ## /\1\t/' | expand -t 14
@@ -112,6 +112,14 @@ gate: $(READY) ## compare what the decoder and the order cost with benchmarks/ba
 	@$(BIN)/python -m benchmarks.gate
 
 # On Debian first: apt install g++ pkg-config libopencv-dev libturbojpeg0-dev (FFCV), libavdevice59 (SPDL).
+wheel: .venv-wheel/.ready ## build wheels that need no compiler into dist/, and try the one for this machine; needs nasm
+	@.venv-wheel/bin/python wheels/build.py $(ARGS)
+
+.venv-wheel/.ready: wheels/requirements.txt
+	@test -x .venv-wheel/bin/python || $(PYTHON) -m venv .venv-wheel
+	@.venv-wheel/bin/python -m pip --disable-pip-version-check --quiet --quiet install --requirement $<
+	@touch $@
+
 bench-peers: .venv-peers/.ready ## install other writers and loaders, which the benchmarks then run as well (9 GB)
 
 .venv-peers/.ready: benchmarks/peers.txt benchmarks/peers-constraints.txt
@@ -155,7 +163,7 @@ pillow: $(READY) ## let Pillow run again
 	@$(WHICH_PILLOW)
 
 clean: ## remove the environment and everything that was built
-	@rm -rf $(VENV) .venv-peers *.egg-info .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+	@rm -rf $(VENV) .venv-peers .venv-wheel *.egg-info .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
 	    build demo dist site imgdata/native/*.so
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

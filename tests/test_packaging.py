@@ -177,3 +177,34 @@ def test_where_the_extension_cannot_be_compiled_the_rest_is_installed(
     assert Path(place).is_relative_to(empty_environment.parent.parent)
     assert available == "False"
     assert encoder.startswith("simplejpeg ")
+
+
+@pytest.mark.slow
+def test_a_module_with_its_own_libjpeg_serves_every_version_of_python_and_has_to_compile(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not native.AVAILABLE:
+        pytest.skip("nothing is compiled here")
+    # As wheels/build.py does, but for the library: a script for the linker that names the system's stands for it.
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libjpeg.a").write_text("INPUT(-ljpeg)\n")
+    (tmp_path / "include").mkdir()
+    monkeypatch.setenv("IMGDATA_LIBJPEG_TURBO", str(tmp_path))
+    copied = shutil.copytree(tree, tmp_path / "tree", ignore=shutil.ignore_patterns("build", "*.so"))
+    build = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", copied)
+    run(*build, folder=tmp_path)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    assert re.fullmatch(r"imgdata-[^-]+-cp311-abi3-[^-]+\.whl", wheel.name)
+    with zipfile.ZipFile(wheel) as archive:
+        assert "imgdata/native/_compiled.abi3.so" in archive.namelist()
+
+    shutil.rmtree(copied / "build")
+    (tmp_path / "include" / "jpeglib.h").write_text("#error no such file\n")
+    done = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "no such file" in done.stdout + done.stderr
+
+
+def test_what_builds_wheels_is_pinned() -> None:
+    lines = (REPOSITORY / "wheels" / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if not re.fullmatch(r"(#.*|[a-z0-9-]+==[\d.]+)", line)] == []
