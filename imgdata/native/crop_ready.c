@@ -132,6 +132,9 @@ static Outcome transcode(struct jpeg_decompress_struct *from, Jump *jump, const 
     jpeg_read_header(from, TRUE);
     if (from->data_precision != 8 || (from->num_components != 1 && from->num_components != 3))
         return UNFIT;
+    /* Lossless ones, which libjpeg-turbo reads from version 3 on, have no blocks. */
+    if (SCALED_SIZE(&from->comp_info[0]) != DCTSIZE)
+        return UNFIT;
     grid = grid_of(from, *interval);
     *interval = grid.interval;
     outcome = read_tokens(from, data, size, &grid, &tokens, &behind, scratch);
