@@ -6,9 +6,9 @@ nothing else, and once more after the segments of the crop were cut out; the ext
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -18,6 +18,7 @@ from imgdata import native
 
 INTERVALS = (0, 1, 4, 8, 32)
 """MCUs between markers; 0: what the extension chooses."""
+_Name = TypeVar("_Name", bound=Hashable)
 QUALITIES = (90, 95, 98)
 
 
@@ -56,7 +57,7 @@ def _measure(
             for dtype in dtypes:
                 runs[name, dtype] = crops.ours(pool, dtype)
             runs[name, "sliced"] = crops.bare_on_slices(library)
-        cost = _least_costs(runs, rounds)
+        cost = least_costs(runs, rounds)
         return [
             {
                 "quality": quality,
@@ -72,7 +73,7 @@ def _measure(
         ]
 
 
-def _least_costs(runs: dict[tuple[str, str], Callable[[], object]], rounds: int) -> dict[tuple[str, str], float]:
+def least_costs(runs: dict[_Name, Callable[[], object]], rounds: int) -> dict[_Name, float]:
     """Return the least processor time of each, in seconds; they take turns."""
     least = dict.fromkeys(runs, float("inf"))
     for run in runs.values():

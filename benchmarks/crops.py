@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks import photos
 from benchmarks.loader_peers import bare_crop
-from benchmarks.loader_peers.task import SIDE
+from benchmarks.loader_peers.task import AREA, SIDE
 from imgdata import native, recipes
 from imgdata.augment.params import params
 
@@ -20,10 +20,20 @@ _SIZE = (500, 375)
 
 
 class Crops:
-    """JPEGs of 500x375 one behind the other in memory, in a file that has no name, and a crop of each."""
+    """JPEGs of one size one behind the other in memory, in a file that has no name, and a crop of each."""
 
-    def __init__(self, count: int, quality: int = 95, *, crop_ready: bool = False, interval: int = 0) -> None:
-        self.pictures = [photos.jpeg(image, quality) for image in photos.photo_crops(count, _SIZE, seed=11)]
+    def __init__(
+        self,
+        count: int,
+        quality: int = 95,
+        *,
+        size: tuple[int, int] = _SIZE,
+        area: tuple[float, float] = AREA,
+        crop_ready: bool = False,
+        interval: int = 0,
+    ) -> None:
+        self._size = size
+        self.pictures = [photos.jpeg(image, quality) for image in photos.photo_crops(count, size, seed=11)]
         if crop_ready:
             self.pictures = [_crop_ready(picture, interval) for picture in self.pictures]
         self.num_bytes = sum(map(len, self.pictures))
@@ -32,8 +42,8 @@ class Crops:
         joined = b"".join(self.pictures)
         self._memory = np.frombuffer(joined, np.uint8)
         self.params = params(
-            recipes.Recipe(recipes.RandomResizedCrop(size=SIDE), recipes.HorizontalFlip()),
-            *(np.full(count, side) for side in _SIZE),
+            recipes.Recipe(recipes.RandomResizedCrop(size=SIDE, scale=area), recipes.HorizontalFlip()),
+            *(np.full(count, side) for side in size),
             seed=0,
             epoch=0,
             position_N=np.arange(count),
@@ -75,7 +85,7 @@ class Crops:
     def _slice(self, row: int) -> tuple[bytes, int, int]:
         left, top, width, height = self.params.box_N4[row].tolist()
         data = self.pictures[row]
-        return native.slice_jpeg(data, _SIZE, (left, top, left + width, top + height)) or (data, 0, 0)
+        return native.slice_jpeg(data, self._size, (left, top, left + width, top + height)) or (data, 0, 0)
 
     def ours(self, pool: native.Pool, dtype: str) -> Callable[[], None]:
         """Crop, resize and mirror by the extension: uint8 `(N, H, W, C)`, floats `(N, C, H, W)` from 0 to 255."""
@@ -88,7 +98,7 @@ class Crops:
             "file_M": np.full(count, self._file, np.int64),
             "byte_M": self.byte_N,
             "size_M": self.size_N,
-            "source_M2": np.tile(np.array(_SIZE, np.int64), (count, 1)),
+            "source_M2": np.tile(np.array(self._size, np.int64), (count, 1)),
             "box_N4": self.params.box_N4,
             "resized_N2": self.params.resized_N2,
             "offset_N2": self.params.offset_N2,

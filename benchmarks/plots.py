@@ -13,6 +13,8 @@ from benchmarks.tables import flat
 from imgdata.training.plots import figure, save_figure
 
 PICTURES = ROOT / "docs" / "images" / "benchmarks"
+_LABEL = 0.11
+"""Width of a label, as a part of the axis."""
 _COLOURS = ("#4c78a8", "#e45756", "#72b7b2", "#f58518")
 
 
@@ -24,6 +26,7 @@ class Panel:
     """The figure, by its name in the rows; the last part of it where each loader has one."""
     label: str
     log: bool = False
+    from_zero: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ class Drawing:
 
 
 RATE, CPU = Panel(y="images_per_s", label="images/s"), Panel(y="cpu_ms_per_image", label="CPU-ms an image")
+READY = Panel(y="time_of_plain", label="CPU time, of the plain files'")
 PLAN = Panel(y="plan_batch_ms", label="ms to plan a batch")
 DRAWINGS = {
     "threads": Drawing(x="threads", label="threads", panels=(RATE, CPU)),
@@ -68,6 +72,22 @@ DRAWINGS = {
             Panel(y="peak_mb_above_start", label="MB of memory", log=True),
         ),
     ),
+    "ready_size": Drawing(
+        x="megapixels",
+        label="megapixels of a picture",
+        log=True,
+        panels=(Panel(y=CPU.y, label=CPU.label, log=True), READY),
+    ),
+    "ready_quality": Drawing(
+        x="mean_bytes", label="bytes of a plain picture of 500x375, by quality", panels=(CPU, READY)
+    ),
+    "ready_interval": Drawing(
+        x="interval",
+        label="MCUs between markers",
+        log=True,
+        panels=(CPU, READY, Panel(y="bytes_of_plain", label="bytes, of the plain files'", from_zero=False)),
+    ),
+    "ready_area": Drawing(x="area", label="share of the picture that is cropped", panels=(CPU, READY)),
     "ranks": Drawing(
         x="ranks", label="ranks", log=True, panels=(PLAN, Panel(y="global_order_ms", label="ms for an epoch's order"))
     ),
@@ -97,17 +117,27 @@ def draw(drawing: Drawing, rows: Sequence[Mapping[str, Any]], path: Path) -> Non
             label = name.split(": ")[0]
             axes.plot(x_N, [row[name] for row in columns], color=colour, label=label, marker="o", markersize=3)
         axes.set(xlabel=drawing.label, title=panel.label)
-        if not panel.log:
+        if not panel.log and panel.from_zero:
             axes.set_ylim(bottom=0)
         _scale(axes.xaxis, drawing.log, axes.set_xscale)
         _scale(axes.yaxis, panel.log, axes.set_yscale)
         if len(x_N) <= 8 and not isinstance(x_N[0], str):
-            axes.set_xticks(x_N, [_short(x) for x in x_N])
+            shown = x_N if drawing.log else _apart(x_N)
+            axes.set_xticks(shown, [_short(x) for x in shown])
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25)
         if len(names) > 1:
             axes.legend(frameon=False, fontsize=8)
     save_figure(picture, path)
+
+
+def _apart(x_N: Sequence[float]) -> list[float]:
+    """Return those values, which grow, whose labels don't run into the one before."""
+    shown = list(x_N[:1])
+    for x in x_N[1:]:
+        if x - shown[-1] >= _LABEL * (x_N[-1] - x_N[0]):
+            shown.append(x)
+    return shown
 
 
 def _scale(axis: Any, log: bool, set_scale: Callable[[str], None]) -> None:

@@ -77,7 +77,7 @@ def growth(report: Mapping[str, Any], name: str) -> str:
     rows = [flat(row) for row in report[name]["rows"]]
     head = [_words(column) for column in rows[0]]
     body = [[value if isinstance(value, str) else _number(value) for value in row.values()] for row in rows]
-    return f"![Figures by {name}](images/benchmarks/{name}.png)\n\n{table(head, body)}"
+    return f"![Figures by {name.replace('_', ' ')}](images/benchmarks/{name}.png)\n\n{table(head, body)}"
 
 
 def flat(row: dict[str, Any]) -> dict[str, Any]:
