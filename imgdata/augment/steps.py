@@ -73,10 +73,12 @@ class _Node:
 class Layout(NamedTuple):
     """All steps of a recipe."""
 
+    ops: tuple[PixelOp, ...]
+    """`Recipe.pixel_ops`."""
     nodes: tuple[_Node | None, ...]
-    """One for each of `Recipe.pixel_ops`; None for those with fields of their own."""
+    """One for each of `ops`; None for those with fields of their own."""
     steps: tuple[tuple[Step, ...], ...]
-    """For each of `Recipe.pixel_ops` its steps, in the order in which they are made; none where it has fields."""
+    """For each of `ops` its steps, in the order in which they are made; none where it has fields."""
     num_steps: int
     num_values: int
 
@@ -160,7 +162,7 @@ class _Builder:
         """Return the steps of these operators."""
         nodes = tuple(None if isinstance(op, WITH_FIELDS) else self._node(op) for op in ops)
         steps = tuple(() if node is None else tuple(step for one in _all(node) for step in one.steps) for node in nodes)
-        return Layout(nodes, steps, self._steps, self._values)
+        return Layout(ops, nodes, steps, self._steps, self._values)
 
     def _node(self, op: Any) -> _Node:
         if isinstance(op, RandomApply | RandomChoice):

@@ -56,7 +56,8 @@ def apply(pixels_HWC: NDArray[np.uint8], params: BatchParams, row: int, recipe: 
 
 def apply_image(image: Image.Image, params: BatchParams, row: int, recipe: Recipe) -> Image.Image:
     """Do what `apply` does to Pillow's image in RGB; return another image, or the same one."""
-    for op, further in zip(recipe.pixel_ops, layout(recipe).steps, strict=True):
+    plan = layout(recipe)
+    for op, further in zip(plan.ops, plan.steps, strict=True):
         if isinstance(op, WITH_FIELDS):
             image = _by_fields(image, op, params, row)
         for step in further:

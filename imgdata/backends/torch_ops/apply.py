@@ -53,7 +53,8 @@ def apply(images: torch.Tensor, params: BatchParams, recipe: Recipe) -> torch.Te
     """
     size = params.height, params.width
     steps: list[Step] = []
-    for op, further in zip(recipe.pixel_ops, layout(recipe).steps, strict=True):
+    plan = layout(recipe)
+    for op, further in zip(plan.ops, plan.steps, strict=True):
         if isinstance(op, WITH_FIELDS):
             steps += _by_fields(op, params, size)
         for one in further:

@@ -119,7 +119,8 @@ def _cut(picture: Any, params: BatchParams, row: int, recipe: Recipe) -> Any:
 
 
 def _operated(picture: Any, params: BatchParams, row: int, recipe: Recipe) -> Any:
-    for op, further in zip(recipe.pixel_ops, layout(recipe).steps, strict=True):
+    plan = layout(recipe)
+    for op, further in zip(plan.ops, plan.steps, strict=True):
         if isinstance(op, Rotate) and params.angle_N[row]:
             picture = functional.rotate(
                 picture, float(params.angle_N[row]), _MODES[op.interpolation], fill=_fill(op.fill)
