@@ -44,7 +44,8 @@ typedef struct {
     size_t length;
     Planes *planes;
     Simd simd;
-    int16_t *coefficients; /* MOST_BLOCKS, and one that is not used */
+    int held;              /* MCUs that are read, but not transformed */
+    int16_t *coefficients; /* theirs: MOST_BLOCKS, and one that is not used */
     uint8_t *counts;       /* coefficients of each block */
 } Scan;
 
@@ -54,8 +55,8 @@ typedef struct {
 INLINE int read_mcus_inline(Scan *scan, int count, int stored)
 {
     const uint8_t *end = scan->start + scan->length + 8;
-    int16_t *block = scan->coefficients;
-    uint8_t *counts = scan->counts;
+    int16_t *block = scan->coefficients + 64 * scan->held * scan->blocks;
+    uint8_t *counts = scan->counts + scan->held * scan->blocks;
     Reader reader = scan->reader;
 
     for (int i = 0; i < count; i++)
@@ -106,8 +107,8 @@ static int read_mcus(Scan *scan, int count, int stored)
 
 /* --- Samples ------------------------------------------------------------------------------------------------------- */
 
-/* The coefficients of `count` MCUs, from `column` of `row` on -> the planes. */
-static void transform_mcus(const Scan *scan, int row, int column, int count)
+/* The coefficients of the MCUs that are held, from `column` of `row` on -> the planes. */
+static void transform_mcus(Scan *scan, int row, int column)
 {
     Block blocks[MOST_BLOCKS];
     int first = 0;
@@ -120,7 +121,7 @@ static void transform_mcus(const Scan *scan, int row, int column, int count)
             uint8_t *to = plane->samples + line * plane->stride +
                           (size_t)((column - scan->wanted.left) * component->across * component->side);
             int found = 0;
-            for (int i = 0; i < count; i++)
+            for (int i = 0; i < scan->held; i++)
                 for (int x = 0; x < component->across; x++, to += component->side) {
                     int block = i * scan->blocks + first + y * component->across + x;
                     blocks[found++] = (Block){scan->coefficients + 64 * block, scan->counts[block], to};
@@ -129,6 +130,7 @@ static void transform_mcus(const Scan *scan, int row, int column, int count)
         }
         first += component->across * component->down;
     }
+    scan->held = 0;
 }
 
 /* `count` MCUs from `column` of `row` on, of which the wanted ones become samples. */
@@ -141,17 +143,20 @@ static Outcome read_columns(Scan *scan, int row, int column, int count)
         int stored = has_wanted && column >= wanted->left && column < wanted->right;
         if (stored) {
             at_once = at_once < wanted->right - column ? at_once : wanted->right - column;
-            at_once = at_once < MCUS_AT_ONCE ? at_once : MCUS_AT_ONCE;
-            memset(scan->coefficients, 0, (size_t)(at_once * scan->blocks) * 64 * sizeof *scan->coefficients);
+            at_once = at_once < MCUS_AT_ONCE - scan->held ? at_once : MCUS_AT_ONCE - scan->held;
+            memset(scan->coefficients + 64 * scan->held * scan->blocks, 0,
+                   (size_t)(at_once * scan->blocks) * 64 * sizeof *scan->coefficients);
         } else if (has_wanted && column < wanted->left) {
             at_once = at_once < wanted->left - column ? at_once : wanted->left - column;
         }
         if (!read_mcus(scan, at_once, stored))
             return UNFIT;
-        if (stored)
-            transform_mcus(scan, row, column, at_once);
         column += at_once;
         count -= at_once;
+        /* Segments may be shorter than what is best transformed at once. */
+        scan->held += stored ? at_once : 0;
+        if (stored && (scan->held == MCUS_AT_ONCE || column == wanted->right))
+            transform_mcus(scan, row, column - scan->held);
     }
     for (int c = 0; c < scan->header.components; c++)
         if (scan->components[c].last_dc > LARGEST_DC || scan->components[c].last_dc < -LARGEST_DC)
@@ -244,18 +249,20 @@ static void set_quant(uint16_t *quant, const uint8_t *from, int bytes)
         quant[ORDER[i + 1]] = (uint16_t)(bytes == 1 ? from[i] : word(from + 2 * i));
 }
 
+/* Whether numbers of tables say no more than two: that of luma, and another one. */
+static int are_two(const uint8_t numbers[3])
+{
+    return numbers[1] == numbers[0] || numbers[2] == numbers[0] || numbers[2] == numbers[1];
+}
+
 static Outcome set_component(Scan *scan, int c, int shrink, Chroma chroma, Tables *tables, Scratch *scratch)
 {
     const Header *header = &scan->header;
     Component *component = &scan->components[c];
     Plane *plane = &scan->planes->plane[c];
-    /* The tables of luma may be those of chroma as well; there are no more than two. */
     int dc = header->dc_of[c] != header->dc_of[0], ac = header->ac_of[c] != header->ac_of[0];
     int number = header->quant_of[c], side = 8 / shrink, across, down;
 
-    if (c == 2 && ((dc && header->dc_of[2] != header->dc_of[1] && header->dc_of[1] != header->dc_of[0]) ||
-                   (ac && header->ac_of[2] != header->ac_of[1] && header->ac_of[1] != header->ac_of[0])))
-        return UNFIT;
     if (dc_table_set(&tables->dc[dc], header->codes[0][header->dc_of[c]]) != DONE ||
         ac_table_set(&tables->ac[ac], header->codes[1][header->ac_of[c]]) != DONE)
         return UNFIT;
@@ -354,6 +361,8 @@ Outcome decode_baseline(const uint8_t *data, size_t size, int width, int height,
 
     if (!header_read(data, size, &scan.header) || !scan.header.is_clear || scan.header.width != width ||
         scan.header.height != height)
+        return UNFIT;
+    if (scan.header.components == 3 && !(are_two(scan.header.dc_of) && are_two(scan.header.ac_of)))
         return UNFIT;
     tables = tables_take();
     if (tables == NULL)

@@ -7,6 +7,7 @@
 
 /* A block reads no more bytes than this: 65 symbols of 31 bits, and a refill. */
 #define BLOCK_BYTES 272
+_Static_assert(2 * MOST_BITS <= 56, "a refill is enough for two lookups");
 #define INLINE static inline __attribute__((always_inline))
 
 /* Where the coefficient behind `at` of them goes in a block; what is behind the last one goes to a place that is not used. */
@@ -21,7 +22,7 @@ static const uint8_t ORDER[1 + 64 + 13 * 16] = {
 /* The last `size` of the next `count` bits. */
 INLINE int last_bits(uint64_t bits, unsigned count, unsigned size)
 {
-    return (int)(bits >> (-count & 63) & (((uint64_t)1 << size) - 1));
+    return (int)((uint32_t)(bits >> (-count & 63)) & ((1u << size) - 1));
 }
 
 INLINE int is_end(int at)

@@ -135,6 +135,20 @@ static void set_all_seconds(uint64_t *seconds, const Codes *codes, int rest)
             set_seconds(seconds + ((size_t)code << (rest - length)), symbol_of(codes->bytes[place++], length), rest);
 }
 
+/* Bits of the shortest symbol that another one of its block may follow; more than a lookup has where there is none. */
+static int shortest(const Codes *codes)
+{
+    int least = LOOKUP_AC + 1, place = 0;
+
+    for (int length = 1; length <= 16; length++)
+        for (int i = 0; i < codes->given[length - 1]; i++) {
+            Symbol symbol = symbol_of(codes->bytes[place++], length);
+            if (symbol.skip != BLOCK_END && length + symbol.number_bits < least)
+                least = length + symbol.number_bits;
+        }
+    return least;
+}
+
 /* A second symbol alone -> the entry of a first one alone, which is its own second. */
 static uint64_t alone(uint64_t second)
 {
@@ -162,7 +176,7 @@ Outcome ac_table_set(AcTable *table, const uint8_t *given)
     table->has_skips = 0;
     if (codes_set(&table->codes, given, 0) != DONE)
         return UNFIT;
-    for (int rest = 0; rest < LOOKUP_AC; rest++) {
+    for (int rest = 0; rest <= LOOKUP_AC - shortest(&table->codes); rest++) {
         rests[rest] = seconds + ((size_t)1 << rest);
         set_all_seconds(rests[rest], &table->codes, rest);
     }

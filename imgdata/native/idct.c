@@ -1,5 +1,5 @@
-/* The methods of jidctint.c and jidctred.c, in the 16 and 32 bits of libjpeg-turbo's vector code: numbers that no encoder
- * writes overflow alike. */
+/* The methods of jidctint.c and jidctred.c, in the 16 and 32 bits of libjpeg-turbo's vector code, with its short way for
+ * blocks of one row: numbers that no encoder writes overflow alike. */
 #include "idct.h"
 #include "processor.h"
 
@@ -27,6 +27,9 @@ static int32_t descaled(int32_t value, int bits)
 
 /* --- 8 x 8 ------------------------------------------------------------------------------------------------------ */
 
+/* In the order of the file: these are in the first four rows and columns. */
+#define UPPER_COEFFICIENTS 10
+
 /* Every coefficient but the first is 0: all samples are the same. */
 static void flat_block(const Block *block, const uint16_t *quant, size_t stride)
 {
@@ -44,7 +47,7 @@ static void flat_block(const Block *block, const uint16_t *quant, size_t stride)
 #define P(operation) _mm_##operation
 #define ZERO _mm_setzero_si128()
 #define NAME(name) name##_sse2
-#define TARGET
+#define TARGET __attribute__((unused))
 #include "idct_lanes.h"
 #undef V
 #undef P
@@ -55,7 +58,7 @@ static void flat_block(const Block *block, const uint16_t *quant, size_t stride)
 #define P(operation) _mm256_##operation
 #define ZERO _mm256_setzero_si256()
 #define NAME(name) name##_avx2
-#define TARGET __attribute__((target("avx2")))
+#define TARGET __attribute__((target("avx2"), unused))
 #include "idct_lanes.h"
 
 static inline __m128i row_at(const void *from, int i)
@@ -71,32 +74,53 @@ static void store_rows(const __m128i rows[4], uint8_t *to, size_t stride)
     }
 }
 
+/* Whether these bits are all 0. */
+static inline int is_zero(__m128i bits)
+{
+    return _mm_movemask_epi8(_mm_cmpeq_epi8(bits, _mm_setzero_si128())) == 0xFFFF;
+}
+
 static void eight_sse2(const Block *block, const uint16_t *quant, size_t stride)
 {
-    __m128i row[8], rows[4];
+    __m128i row[8], rows[4], below = _mm_setzero_si128();
 
-    for (int i = 0; i < 8; i++)
-        row[i] = _mm_mullo_epi16(row_at(block->coefficients, i), row_at(quant, i));
-    pass_sse2(row, 11);
+    for (int i = 0; i < 8; i++) {
+        row[i] = row_at(block->coefficients, i);
+        below = i > 0 ? _mm_or_si128(below, row[i]) : below;
+        row[i] = _mm_mullo_epi16(row[i], row_at(quant, i));
+    }
+    if (is_zero(below)) {
+        for (int i = 7; i >= 0; i--)
+            row[i] = _mm_slli_epi16(row[0], 2);
+    } else {
+        pass_sse2(row, 11);
+    }
     transpose_sse2(row);
     pass_sse2(row, 18);
     bytes_sse2(row, rows);
     store_rows(rows, block->to, stride);
 }
 
-/* Two blocks, one in each half of the registers. */
-__attribute__((target("avx2"))) static void two_eights_avx2(const Block *block, const uint16_t *quant, size_t stride)
-{
-    __m256i row[8], rows[4];
+#define WITH_AVX2 __attribute__((target("avx2")))
 
-    for (int i = 0; i < 8; i++) {
-        __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(row_at(block[0].coefficients, i)),
-                                               row_at(block[1].coefficients, i), 1);
-        row[i] = _mm256_mullo_epi16(both, _mm256_broadcastsi128_si256(row_at(quant, i)));
+/* Of two blocks the first `count` rows, one in each half of the registers. 0 where one of them has no more than a row. */
+WITH_AVX2 static inline int load_two(const Block *block, const uint16_t *quant, int count, __m256i *row)
+{
+    __m256i below = _mm256_setzero_si256();
+
+    for (int i = 0; i < count; i++) {
+        row[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(row_at(block[0].coefficients, i)),
+                                         row_at(block[1].coefficients, i), 1);
+        below = i > 0 ? _mm256_or_si256(below, row[i]) : below;
+        row[i] = _mm256_mullo_epi16(row[i], _mm256_broadcastsi128_si256(row_at(quant, i)));
     }
-    pass_avx2(row, 11);
-    transpose_avx2(row);
-    pass_avx2(row, 18);
+    return !is_zero(_mm256_castsi256_si128(below)) && !is_zero(_mm256_extracti128_si256(below, 1));
+}
+
+WITH_AVX2 static inline void store_two(const Block *block, const __m256i *row, size_t stride)
+{
+    __m256i rows[4];
+
     bytes_avx2(row, rows);
     for (int i = 0; i < 4; i++) {
         __m128i first = _mm256_castsi256_si128(rows[i]), second = _mm256_extracti128_si256(rows[i], 1);
@@ -106,6 +130,28 @@ __attribute__((target("avx2"))) static void two_eights_avx2(const Block *block, 
         _mm_storel_epi64((__m128i *)to[1], second);
         _mm_storeh_pd((double *)(void *)(to[1] + stride), _mm_castsi128_pd(second));
     }
+}
+
+WITH_AVX2 static void two_eights_avx2(const Block *block, const uint16_t *quant, size_t stride)
+{
+    __m256i row[8];
+    int are_upper = block[0].count <= UPPER_COEFFICIENTS && block[1].count <= UPPER_COEFFICIENTS;
+
+    if (!load_two(block, quant, are_upper ? 4 : 8, row)) {
+        eight_sse2(&block[0], quant, stride);
+        eight_sse2(&block[1], quant, stride);
+        return;
+    }
+    if (are_upper) {
+        upper_first_pass_avx2(row, 11);
+        transpose_avx2(row);
+        upper_second_pass_avx2(row, 18);
+    } else {
+        pass_avx2(row, 11);
+        transpose_avx2(row);
+        pass_avx2(row, 18);
+    }
+    store_two(block, row, stride);
 }
 
 static __m128i weights(int first, int second)
@@ -130,17 +176,20 @@ static inline void four_pass(__m128i first, __m128i r26, __m128i r15, __m128i r3
 
 static void four_sse2(const Block *block, const uint16_t *quant, size_t stride)
 {
-    __m128i row[8], low[4], high[4], to[4], zero = _mm_setzero_si128();
+    __m128i row[8], low[4], high[4], to[4], zero = _mm_setzero_si128(), below = zero;
     uint8_t *at = block->to;
 
-    for (int i = 0; i < 8; i++)
-        row[i] = _mm_mullo_epi16(row_at(block->coefficients, i), row_at(quant, i));
+    for (int i = 0; i < 8; i++) {
+        row[i] = row_at(block->coefficients, i);
+        below = i % 4 > 0 ? _mm_or_si128(below, row[i]) : below;
+        row[i] = _mm_mullo_epi16(row[i], row_at(quant, i));
+    }
     four_pass(_mm_unpacklo_epi16(zero, row[0]), _mm_unpacklo_epi16(row[2], row[6]), _mm_unpacklo_epi16(row[1], row[5]),
               _mm_unpacklo_epi16(row[3], row[7]), 12, low);
     four_pass(_mm_unpackhi_epi16(zero, row[0]), _mm_unpackhi_epi16(row[2], row[6]), _mm_unpackhi_epi16(row[1], row[5]),
               _mm_unpackhi_epi16(row[3], row[7]), 12, high);
-    for (int i = 0; i < 4; i++)
-        row[i] = _mm_packs_epi32(low[i], high[i]);
+    for (int i = 3; i >= 0; i--)
+        row[i] = is_zero(below) ? _mm_slli_epi16(row[0], 2) : _mm_packs_epi32(low[i], high[i]);
     /* Columns 0 and 1, 2 and 3, 4 and 5, 6 and 7. */
     for (int i = 0; i < 2; i++) {
         low[i] = i == 0 ? _mm_unpacklo_epi16(row[0], row[1]) : _mm_unpackhi_epi16(row[0], row[1]);
@@ -161,6 +210,15 @@ static void four_sse2(const Block *block, const uint16_t *quant, size_t stride)
 }
 
 #endif
+
+/* Coefficients that are not 0 in the rows of a block which `rows` has bits of. */
+static int has_rows(const int16_t *block, unsigned rows)
+{
+    for (int i = 0; i < 64; i++)
+        if (block[i] != 0 && rows >> i / 8 & 1)
+            return 1;
+    return 0;
+}
 
 /* One column of eight numbers, `apart` from each other. */
 static void eight_pass(const int16_t *from, int apart, int shift, int16_t *to)
@@ -193,7 +251,11 @@ static void eight_scalar(const Block *block, const uint16_t *quant, size_t strid
     for (int i = 0; i < 64; i++)
         values[i] = (int16_t)(block->coefficients[i] * quant[i]);
     for (int x = 0; x < 8; x++)
-        eight_pass(values + x, 8, 11, columns + 8 * x);
+        if (has_rows(block->coefficients, 0xFE))
+            eight_pass(values + x, 8, 11, columns + 8 * x);
+        else
+            for (int i = 0; i < 8; i++)
+                columns[8 * x + i] = (int16_t)((uint16_t)values[x] << 2);
     for (int y = 0; y < 8; y++, to += stride) {
         eight_pass(columns + y, 8, 18, row);
         for (int x = 0; x < 8; x++)
@@ -225,7 +287,11 @@ static void four_scalar(const Block *block, const uint16_t *quant, size_t stride
     for (int i = 0; i < 64; i++)
         values[i] = (int16_t)(block->coefficients[i] * quant[i]);
     for (int x = 0; x < 8; x++)
-        four_pass_scalar(values + x, 8, 12, columns + 4 * x);
+        if (has_rows(block->coefficients, 0xEE))
+            four_pass_scalar(values + x, 8, 12, columns + 4 * x);
+        else
+            for (int i = 0; i < 4; i++)
+                columns[4 * x + i] = (int16_t)((uint16_t)values[x] << 2);
     for (int y = 0; y < 4; y++, to += stride) {
         four_pass_scalar(columns + y, 4, 19, row);
         for (int x = 0; x < 4; x++)
@@ -241,13 +307,30 @@ static void four_scalar(const Block *block, const uint16_t *quant, size_t stride
 #define FIVE 6967
 #define SEVEN (-5906)
 
-/* Columns -> the means of their upper and lower half, in steps of 2^-2; columns 2, 4 and 6 are not used. */
+/* Columns -> the means of their upper and lower half, in steps of 2^-2; columns 2, 4 and 6 are not used. The first column is
+ * not cut to 16 bits, and `firsts` has its means. */
+static void quarter_columns_scalar(const int16_t *block, const uint16_t *quant, int16_t halves[2][8], int32_t firsts[2])
+{
+#define VALUE(row) ((int16_t)(block[8 * (row) + x] * quant[8 * (row) + x]))
+    for (int x = 0; x < 8; x++) {
+        uint32_t even = (uint32_t)(VALUE(0) * (1 << 15)) + (1 << 12);
+        uint32_t odd = (uint32_t)(ONE * VALUE(1) + THREE * VALUE(3)) + (uint32_t)(FIVE * VALUE(5) + SEVEN * VALUE(7));
+        int32_t upper = (int32_t)(even + odd) >> 13, lower = (int32_t)(even - odd) >> 13;
+        halves[0][x] = saturated(upper);
+        halves[1][x] = saturated(lower);
+        firsts[0] = x == 0 ? upper : firsts[0];
+        firsts[1] = x == 0 ? lower : firsts[1];
+    }
+#undef VALUE
+}
+
 #ifdef HAVE_X86
-static inline void quarter_columns(const int16_t *block, const uint16_t *quant, int32_t *upper, int32_t *lower)
+static inline void quarter_columns_sse2(const int16_t *block, const uint16_t *quant, int16_t halves[2][8],
+                                        int32_t firsts[2])
 {
 #define ROW(i) _mm_mullo_epi16(row_at(block, i), row_at(quant, i))
     const __m128i half = _mm_set1_epi32(1 << 12), zero = _mm_setzero_si128();
-    __m128i row[5] = {ROW(0), ROW(1), ROW(3), ROW(5), ROW(7)};
+    __m128i row[5] = {ROW(0), ROW(1), ROW(3), ROW(5), ROW(7)}, sums[2], differences[2];
     __m128i even[2] = {_mm_unpacklo_epi16(zero, row[0]), _mm_unpackhi_epi16(zero, row[0])};
     __m128i odd[2] = {_mm_add_epi32(_mm_madd_epi16(_mm_unpacklo_epi16(row[1], row[2]), weights(ONE, THREE)),
                                     _mm_madd_epi16(_mm_unpacklo_epi16(row[3], row[4]), weights(FIVE, SEVEN))),
@@ -256,43 +339,45 @@ static inline void quarter_columns(const int16_t *block, const uint16_t *quant, 
 
     for (int i = 0; i < 2; i++) {
         __m128i rounded = _mm_add_epi32(_mm_srai_epi32(even[i], 1), half);
-        _mm_storeu_si128((__m128i *)upper + i, _mm_srai_epi32(_mm_add_epi32(rounded, odd[i]), 13));
-        _mm_storeu_si128((__m128i *)lower + i, _mm_srai_epi32(_mm_sub_epi32(rounded, odd[i]), 13));
+        sums[i] = _mm_srai_epi32(_mm_add_epi32(rounded, odd[i]), 13);
+        differences[i] = _mm_srai_epi32(_mm_sub_epi32(rounded, odd[i]), 13);
     }
+    _mm_storeu_si128((__m128i *)halves[0], _mm_packs_epi32(sums[0], sums[1]));
+    _mm_storeu_si128((__m128i *)halves[1], _mm_packs_epi32(differences[0], differences[1]));
+    firsts[0] = _mm_cvtsi128_si32(sums[0]);
+    firsts[1] = _mm_cvtsi128_si32(differences[0]);
 #undef ROW
-}
-#else
-static inline void quarter_columns(const int16_t *block, const uint16_t *quant, int32_t *upper, int32_t *lower)
-{
-#define VALUE(row) ((int64_t)(int16_t)(block[8 * (row) + x] * quant[8 * (row) + x]))
-    for (int x = 0; x < 8; x++) {
-        int64_t even = VALUE(0) * (1 << 15);
-        int64_t odd = ONE * VALUE(1) + THREE * VALUE(3) + FIVE * VALUE(5) + SEVEN * VALUE(7);
-        upper[x] = (int32_t)((even + odd + (1 << 12)) >> 13);
-        lower[x] = (int32_t)((even - odd + (1 << 12)) >> 13);
-    }
-#undef VALUE
 }
 #endif
 
-static void two_block(const Block *block, const uint16_t *quant, size_t stride)
+static void two_block(const Block *block, const uint16_t *quant, size_t stride, Simd simd)
 {
-    int32_t half[2][8];
+    int16_t halves[2][8];
+    int32_t firsts[2];
     uint8_t *to = block->to;
 
-    quarter_columns(block->coefficients, quant, half[0], half[1]);
+#ifdef HAVE_X86
+    if (simd != SCALAR)
+        quarter_columns_sse2(block->coefficients, quant, halves, firsts);
+    else
+#endif
+        quarter_columns_scalar(block->coefficients, quant, halves, firsts);
+    (void)simd;
     for (int y = 0; y < 2; y++, to += stride) {
-        const int32_t *row = half[y];
-        int64_t even = (int64_t)row[0] * (1 << 15) + (1 << 19);
-        int64_t odd = (int64_t)ONE * row[1] + (int64_t)THREE * row[3] + (int64_t)FIVE * row[5] + (int64_t)SEVEN * row[7];
-        to[0] = sample_of((int32_t)((even + odd) >> 20));
-        to[1] = sample_of((int32_t)((even - odd) >> 20));
+        const int16_t *row = halves[y];
+        uint32_t even = ((uint32_t)firsts[y] << 15) + (1 << 19);
+        uint32_t odd = (uint32_t)(ONE * row[1] + THREE * row[3]) + (uint32_t)(FIVE * row[5] + SEVEN * row[7]);
+        to[0] = sample_of((int32_t)(even + odd) >> 20);
+        to[1] = sample_of((int32_t)(even - odd) >> 20);
     }
 }
 
+/* jpeg_idct_1x1 has no vector code: numbers are those of C, and what is far beyond a sample begins again. */
 static void one_block(const Block *block, const uint16_t *quant)
 {
-    block->to[0] = sample_of(descaled(block->coefficients[0] * (int32_t)quant[0], 3));
+    uint32_t value = (uint32_t)descaled(block->coefficients[0] * (int16_t)quant[0], 3) & 1023;
+
+    block->to[0] = sample_of(value < 512 ? (int32_t)value : (int32_t)value - 1024);
 }
 
 /* --- Blocks -------------------------------------------------------------------------------------------------------- */
@@ -328,7 +413,7 @@ void idct_blocks(const Block *blocks, int count, const uint16_t *quant, int side
         if (side == 1)
             one_block(&blocks[i], quant);
         else if (side == 2)
-            two_block(&blocks[i], quant, stride);
+            two_block(&blocks[i], quant, stride, simd);
 #ifdef HAVE_X86
         else if (simd != SCALAR)
             four_sse2(&blocks[i], quant, stride);

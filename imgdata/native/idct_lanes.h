@@ -39,6 +39,42 @@ TARGET static inline __attribute__((always_inline)) void NAME(pass)(V *row, int 
         row[i] = P(packs_epi32)(low[i], high[i]);
 }
 
+/* One half of the columns, where rows 4 to 7 are 0. */
+#define UPPER_HALF(unpack, to)                                                                                         \
+    {                                                                                                                  \
+        V r20 = P(unpack)(row[2], ZERO), r13 = P(unpack)(row[1], row[3]);                                              \
+        V first = P(add_epi32)(P(srai_epi32)(P(unpack)(ZERO, row[0]), 3), P(set1_epi32)(1 << (shift - 1)));            \
+        V even3 = SUMS(r20, 4433 + 6270, 0), even2 = SUMS(r20, 4433, 0);                                               \
+        V odd[4] = {SUMS(r13, 12299 - 7373 + 9633 - 3196, 9633), SUMS(r13, 9633, 25172 - 20995 + 9633 - 16069),        \
+                    SUMS(r13, 9633 - 3196, 9633 - 20995), SUMS(r13, 9633 - 7373, 9633 - 16069)};                       \
+        V even[4] = {P(add_epi32)(first, even3), P(add_epi32)(first, even2), P(sub_epi32)(first, even2),               \
+                     P(sub_epi32)(first, even3)};                                                                      \
+        for (int i = 0; i < 4; i++) {                                                                                  \
+            to[i] = P(srai_epi32)(P(add_epi32)(even[i], odd[i]), shift);                                               \
+            to[7 - i] = P(srai_epi32)(P(sub_epi32)(even[i], odd[i]), shift);                                           \
+        }                                                                                                              \
+    }
+
+/* Both passes of a block whose coefficients behind the tenth are 0: they are in the upper left quarter. */
+TARGET static inline __attribute__((always_inline)) void NAME(upper_first_pass)(V *row, int shift)
+{
+    V low[8];
+
+    UPPER_HALF(unpacklo_epi16, low)
+    for (int i = 0; i < 8; i++)
+        row[i] = P(packs_epi32)(low[i], ZERO);
+}
+
+TARGET static inline __attribute__((always_inline)) void NAME(upper_second_pass)(V *row, int shift)
+{
+    V low[8], high[8];
+
+    UPPER_HALF(unpacklo_epi16, low)
+    UPPER_HALF(unpackhi_epi16, high)
+    for (int i = 0; i < 8; i++)
+        row[i] = P(packs_epi32)(low[i], high[i]);
+}
+
 TARGET static inline __attribute__((always_inline)) void NAME(transpose)(V *row)
 {
     V a[8], b[8];
@@ -83,3 +119,4 @@ TARGET static inline __attribute__((always_inline)) void NAME(bytes)(const V *co
 #undef WEIGHTS
 #undef SUMS
 #undef HALF
+#undef UPPER_HALF

@@ -9,12 +9,24 @@
 
 static _Atomic(Tables *) kept[SLOTS];
 
+/* Each thread begins its search at a slot of its own: what it left there is still in the cache of its core. */
+static unsigned first_slot(void)
+{
+    static atomic_uint threads;
+    static _Thread_local unsigned own; /* 0: none yet */
+
+    if (own == 0)
+        own = 1 + atomic_fetch_add(&threads, 1) % SLOTS;
+    return own - 1;
+}
+
 Tables *tables_take(void)
 {
+    unsigned first = first_slot();
     Tables *tables = NULL;
 
-    for (int i = 0; i < SLOTS && tables == NULL; i++)
-        tables = atomic_exchange(&kept[i], NULL);
+    for (unsigned i = 0; i < SLOTS && tables == NULL; i++)
+        tables = atomic_exchange(&kept[(first + i) % SLOTS], NULL);
     if (tables != NULL)
         return tables;
     tables = aligned_alloc(ALIGNMENT, (sizeof *tables + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
@@ -25,9 +37,11 @@ Tables *tables_take(void)
 
 void tables_give(Tables *tables)
 {
-    for (int i = 0; i < SLOTS; i++) {
+    unsigned first = first_slot();
+
+    for (unsigned i = 0; i < SLOTS; i++) {
         Tables *none = NULL;
-        if (atomic_compare_exchange_strong(&kept[i], &none, tables))
+        if (atomic_compare_exchange_strong(&kept[(first + i) % SLOTS], &none, tables))
             return;
     }
     free(tables);

@@ -1,6 +1,8 @@
 /* Any bytes -> the decoder, by libFuzzer: nothing may crash, leak, read or write where it should not, or hang.
  *
- * The last 16 bytes choose the crop; sizes are those of the file's header, so that damaged files get past the check. */
+ * The last 16 bytes choose the crop; sizes are those of the file's header, so that damaged files get past the check. What
+ * our own decoder takes, libjpeg must take as well, and make the same samples of. */
+#include "../../imgdata/native/baseline.h"
 #include "../../imgdata/native/crop.h"
 #include "../../imgdata/native/crop_ready.h"
 #include "../../imgdata/native/kernels.h"
@@ -38,6 +40,75 @@ static Axis axis_from(const uint8_t *tail, int size)
     /* From the picture's own size down to a pixel or two. */
     return (Axis){box, 1 + tail[1] * (size - box - 1) / 255, 1 + (tail[4] & 2 ? tail[2] % 4 : tail[2]), (int8_t)tail[3],
                   tail[4] & 1};
+}
+
+/* How many more pieces of memory there are; negative: as many as are wanted. */
+static int pieces_left = -1;
+
+void *__real_aligned_alloc(size_t alignment, size_t size);
+void *__wrap_aligned_alloc(size_t alignment, size_t size);
+
+void *__wrap_aligned_alloc(size_t alignment, size_t size)
+{
+    if (pieces_left == 0)
+        return NULL;
+    pieces_left -= pieces_left > 0;
+    return __real_aligned_alloc(alignment, size);
+}
+
+/* Without enough memory our own decoder says so, and gives all back. */
+static void decode_with_little_memory(const uint8_t *data, size_t size, int width, int height, const Part *part)
+{
+    Outcome outcome = NO_MEMORY;
+
+    for (int pieces = 0; outcome == NO_MEMORY; pieces++) {
+        Planes planes = {0};
+        Scratch scratch = scratch_begin();
+        pieces_left = pieces;
+        outcome = decode_baseline(data, size, width, height, 1, part, AS_LIBJPEG, best_simd(), &planes, &scratch);
+        pieces_left = -1;
+        scratch_end(&scratch);
+        if (pieces > 20)
+            abort();
+    }
+}
+
+/* Samples of `part` in both planes. */
+static void compare_plane(const Plane *own, const Plane *other, const Part *part)
+{
+    int left = (int)(part->left / own->pitch_x), top = (int)(part->top / own->pitch_y);
+    size_t columns = (size_t)((part->right - 1) / (int)own->pitch_x + 1 - left);
+
+    if (own->width != other->width || own->height != other->height || own->pitch_x != other->pitch_x ||
+        own->pitch_y != other->pitch_y)
+        abort();
+    for (int y = top; y * own->pitch_y < part->bottom; y++)
+        if (memcmp(own->samples + (size_t)(y - own->top) * own->stride + (left - own->left),
+                   other->samples + (size_t)(y - other->top) * other->stride + (left - other->left), columns) != 0)
+            abort();
+}
+
+static void compare(const uint8_t *data, size_t size, const uint8_t *tail, int width, int height)
+{
+    Part whole = {0, 0, width, height}, part = whole;
+    Axis x = axis_from(tail, width), y = axis_from(tail + 5, height);
+    int shrink = 1 << (tail[14] & 3), has_part = tail[14] >> 2 & 1;
+    Planes own = {0}, other = {0};
+    Scratch scratch = scratch_begin();
+
+    if (has_part)
+        part = (Part){x.box, y.box, x.box + x.length, y.box + y.length};
+    if (decode_baseline(data, size, width, height, shrink, has_part ? &part : NULL, AS_LIBJPEG,
+                        (Simd)(tail[13] % (best_simd() + 1)), &own, &scratch) == DONE) {
+        if (decode_by_libjpeg(data, size, width, height, shrink, has_part ? &part : NULL, &other, &scratch) != DONE ||
+            own.count != other.count)
+            abort();
+        for (int i = 0; i < own.count; i++)
+            compare_plane(&own.plane[i], &other.plane[i], &part);
+        if (tail[12] & 1)
+            decode_with_little_memory(data, size, width, height, has_part ? &part : NULL);
+    }
+    scratch_end(&scratch);
 }
 
 static void crop(const uint8_t *data, size_t size, const uint8_t *tail, int width, int height)
@@ -116,6 +187,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(file, data, size);
     memcpy(file + size, "\xff\xd9", 2);
     crop(file, size + 2, data + size, width, height);
+    compare(file, size + 2, data + size, width, height);
     if (data[size + TAIL - 1] & 16)
         crop_ready(file, size + 2, data + size, width, height);
     if (data[size + TAIL - 1] & 1)

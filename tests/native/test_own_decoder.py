@@ -106,6 +106,18 @@ def test_crop_ready_files_are_read_from_the_segments_of_the_part(kind: str, inte
     assert_planes_are_libjpegs(made[0])
 
 
+@pytest.mark.skipif(native.SIMD[-1] == "scalar", reason="without its vector code libjpeg overflows in another way")
+@pytest.mark.parametrize("step", [1000, 5000, 20_000, 32_767, 32_768, 65_535])
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_beyond_all_samples_overflow_as_in_libjpeg(kind: str, step: int) -> None:
+    for content in CONTENTS:
+        found, rest = segments(written(picture((48, 40), content), kind, 80))
+        for at, one in enumerate(found):
+            if one[1] == 0xDB:
+                found[at] = segment(0xDB, bytes([one[4] | 0x10]) + 64 * step.to_bytes(2))
+        assert_planes_are_libjpegs(joined(found, rest), native.SIMD)
+
+
 # --- headers ---------------------------------------------------------------------------------------------------
 
 
