@@ -1,7 +1,8 @@
 """Plain and crop-ready JPEGs -> the processor time of a random crop over libjpeg-turbo's on the plain file, and bytes.
 
 One thread; all take turns, and the least time of each counts. libjpeg-turbo decodes the crop of the plain file and
-nothing else, and once more after the segments of the crop were cut out; the extension also resizes and mirrors.
+nothing else, and once more after the segments of the crop were cut out; the extension also resizes and mirrors. In the
+end: how fast files become crop-ready shards.
 """
 
 import gc
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
+from benchmarks.crop_ready_sharding import sharding
 from benchmarks.crops import Crops, bare_library
 from benchmarks.report import machine, save
 from imgdata import native
@@ -26,17 +28,23 @@ QUALITIES = (90, 95, 98)
 @click.option("--images", default=32, show_default=True, help="Pictures of 500x375.")
 @click.option("--rounds", default=20, show_default=True)
 @click.option("--dtype", "dtypes", multiple=True, default=("uint8", "float32"), show_default=True)
+@click.option("--shard-images", default=3000, show_default=True, help="Pictures that are sharded; 0: none.")
+@click.option("--shard-rounds", default=3, show_default=True)
 @click.option("--save", "record", is_flag=True, help="Record the figures for the documentation.")
-def main(images: int, rounds: int, dtypes: tuple[str, ...], record: bool) -> None:
+def main(images: int, rounds: int, dtypes: tuple[str, ...], shard_images: int, shard_rounds: int, record: bool) -> None:
     """Measure each quality; the usual interval for all, the others for the last."""
     rows = []
     for quality in QUALITIES:
         for row in _measure(images, quality, rounds, dtypes, INTERVALS if quality == QUALITIES[-1] else (0,)):
             click.echo("  ".join(f"{name} {value}" for name, value in row.items()))
             rows.append(row)
+    sharded = sharding(shard_images, shard_rounds) if shard_images else []
+    for row in sharded:
+        click.echo("  ".join(f"{name} {value}" for name, value in row.items()))
     if record:
         command = "python -m benchmarks.crop_ready --save"
-        save("crop_ready", {**machine(), "command": command, "libjpeg_turbo": native.libjpeg_version(), "rows": rows})
+        report = {**machine(), "command": command, "libjpeg_turbo": native.libjpeg_version(), "rows": rows}
+        save("crop_ready", {**report, "shard_images": shard_images, "sharding": sharded})
 
 
 def _measure(

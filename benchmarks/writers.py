@@ -8,11 +8,13 @@ import io
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,22 @@ def tar() -> Writer:
         out.mkdir(parents=True)
         # Files may be linked to each other, to have more of them in less memory: `tar` has to copy each as well.
         subprocess.run(["tar", "--hard-dereference", "-cf", out / "all.tar", "-C", source, "."], check=True)
+
+    return write
+
+
+def jpegtran() -> Writer:
+    """`jpegtran`, a process for each file: best codes, a marker every two MCUs; neither shards nor hashes."""
+    program = shutil.which("jpegtran")
+    if program is None:
+        raise ImportError("jpegtran is not installed (Debian: libjpeg-turbo-progs)")
+    options = [program, "-copy", "all", "-optimize", "-restart", "2B", "-outfile"]
+
+    def write(source: Path, out: Path) -> None:
+        out.mkdir(parents=True)
+        with ThreadPoolExecutor(WORKERS) as pool:
+            commands = ([*options, out / path.name, path] for path, _ in _files(source))
+            list(pool.map(partial(subprocess.run, check=True), commands))
 
     return write
 
@@ -217,8 +235,10 @@ WRITERS: dict[str, Callable[[], Writer]] = {
     "imgdata hash=xxh128": lambda: imgdata_writer(check="header", hash="xxh128"),
     "imgdata hash=sha256": lambda: imgdata_writer(check="header"),
     "imgdata check=decode": lambda: imgdata_writer(check="decode"),
+    "imgdata crop-ready": lambda: imgdata_writer(crop_ready=True),
     "imgdata resize=256": lambda: imgdata_writer(encoding=_resized()),
     "tar cf": tar,
+    "jpegtran": jpegtran,
     "webdataset ShardWriter": shardwriter,
     "ShardWriter + Pillow pool": shardwriter_resize,
     "libjpeg-turbo full decode": libjpeg_turbo,

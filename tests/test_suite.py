@@ -118,6 +118,12 @@ def test_the_readme_names_every_folder_and_every_helper() -> None:
     assert [name for name in sorted(helpers) if f"`{name}`" not in text] == []
 
 
+def test_the_makefile_leaves_out_files_that_exist_where_tests_run_again_with_pillow() -> None:
+    text = (REPOSITORY / "Makefile").read_text().replace("\\\n", " ")
+    [names] = re.findall(r"^ONLY_WRITTEN := (.*)$", text, re.MULTILINE)
+    assert [name for name in names.split() if not (TESTS / f"{name}.py").is_file()] == []
+
+
 def test_files_of_tests_have_names_of_their_own() -> None:
     # Without packages, pytest takes two of one name for the same module.
     names = [path.name for path in FILES]

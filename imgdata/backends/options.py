@@ -8,12 +8,15 @@ from imgdata import checks
 from imgdata.devices import choose_device, cores_per_rank
 from imgdata.errors import OptionError
 from imgdata.order.epoch_order import Shuffle
-from imgdata.recipes.ops import CutMix, MixUp, MixUpOrCutMix, Normalize
+from imgdata.recipes.choices import RandomApply, RandomChoice
+from imgdata.recipes.functions import Apply
+from imgdata.recipes.moves import Affine, Perspective
+from imgdata.recipes.ops import CutMix, Cutout, MixUp, MixUpOrCutMix, Normalize, RandomErasing, Rotate
 from imgdata.recipes.recipe import Recipe
 
 BackendName = str
 """The name of a backend kind (see `imgdata.backends.registry`), or `auto`."""
-DType = Literal["uint8", "float16", "bfloat16", "float32"]
+DType = Literal["uint8", "uint16", "float16", "bfloat16", "float32"]
 OnBad = Literal["replace", "skip", "raise"]
 
 MAX_THREADS = 4096
@@ -62,6 +65,8 @@ class LoaderOptions:
     """What becomes of an image that can't be decoded; by default `replace` in training, else `skip`."""
     exact: bool = False
     """Decode whole pictures and resize them by Pillow, as torchvision does with PIL images."""
+    channels: int = 3
+    """Channels of the images, C: 3 for red, green and blue, 1 for gray, 4 with transparency."""
     columns: tuple[str, ...] = ()
     """Columns of the dataset that each batch brings along."""
     dali_options: Mapping[str, object] = field(default_factory=dict, hash=False)
@@ -92,6 +97,7 @@ class LoaderOptions:
         object.__setattr__(self, "columns", _names(self.columns))
         for name, choices in (("dtype", DType), ("on_bad", OnBad), ("shuffle", Shuffle)):
             _check_choice(name, getattr(self, name), get_args(choices))
+        _check_channels(self)
         object.__setattr__(self, "device", choose_device(self.device))
 
     def _defaults(self) -> dict[str, object]:
@@ -106,6 +112,11 @@ class LoaderOptions:
             "threads": cores_per_rank(),
             "on_bad": "replace" if trains else "skip",
         }
+
+    @property
+    def deep(self) -> bool:
+        """Whether the depth of 16-bit pictures is kept, which are gray."""
+        return self.channels == 1 and self.dtype != "uint8"
 
     @property
     def training(self) -> bool:
@@ -140,6 +151,45 @@ def _names(columns: object) -> tuple[str, ...]:
     if not isinstance(columns, list | tuple) or not all(isinstance(name, str) for name in columns):
         raise OptionError(f"columns must be names of columns, such as ['caption', 'weight'], got {columns!r}")
     return tuple(dict.fromkeys(columns))
+
+
+def _check_channels(options: LoaderOptions) -> None:
+    """Check that the recipe and the dtype are for so many channels."""
+    channels, dtype, recipe = options.channels, options.dtype, options.recipe
+    if channels not in (1, 3, 4) or isinstance(channels, bool):
+        raise OptionError(f"channels must be 1, 3 or 4, got {channels!r}")
+    if dtype == "uint16" and channels != 1:
+        raise OptionError(f"dtype uint16 must have channels=1, the gray pictures of 16 bits, got channels={channels}")
+    normalize = recipe.find(Normalize)
+    if normalize is not None and len(normalize.mean) != channels:
+        raise OptionError(
+            f"Normalize must have {channels} means, one for each channel, got {len(normalize.mean)}; change it, or "
+            "channels"
+        )
+    if dtype == "uint16":
+        for op in recipe.ops:
+            if isinstance(op, RandomErasing | Cutout | MixUp | CutMix | MixUpOrCutMix):
+                raise OptionError(f"{type(op).__name__} must have a dtype other than uint16; use float32")
+    if channels != 3:
+        erasing = recipe.find(RandomErasing) or recipe.find(Cutout)
+        if erasing is not None and not checks.is_number(erasing.value):
+            raise OptionError(f"{type(erasing).__name__}.value must be one number where channels={channels}")
+        for one in recipe.pixel_ops:
+            _check_op(one, options)
+
+
+def _check_op(op: object, options: LoaderOptions) -> None:
+    """Check that an operator on pixels works on pictures that are not red, green and blue."""
+    if isinstance(op, RandomApply | RandomChoice):
+        for held in op.ops:
+            _check_op(held, options)
+    elif isinstance(op, Rotate | Affine | Perspective):
+        if options.channels == 1 and isinstance(op.fill, tuple):
+            raise OptionError(f"{type(op).__name__}.fill must be one number where channels=1, got {op.fill!r}")
+    elif not isinstance(op, Apply):
+        raise OptionError(f"{type(op).__name__} works on red, green and blue, got channels={options.channels}")
+    elif options.deep:
+        raise OptionError("Apply gets pictures of 8 bits, got channels=1 without dtype='uint8'")
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

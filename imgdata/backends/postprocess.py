@@ -19,33 +19,36 @@ _MIX_VALUES = 2**25
 """What a device mixes at a time, since each part is some orders to it: 222 pictures of 224 x 224."""
 
 
-def scale_shift(recipe: Recipe) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return float32 `(3,)` scale and shift: value * scale + shift is `Normalize` of 0 to 255; without it, 0 to 1."""
+def scale_shift(recipe: Recipe, channels: int = 3) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return float32 `(C,)` scale and shift: value * scale + shift is `Normalize` of 0 to 255; without it, 0 to 1."""
     normalize = recipe.find(Normalize)
     if normalize is None:
-        return np.full(3, 1 / 255, np.float32), np.zeros(3, np.float32)
+        return np.full(channels, 1 / 255, np.float32), np.zeros(channels, np.float32)
     mean_3, std_3 = np.array(normalize.mean), np.array(normalize.std)
     return (1.0 / (255.0 * std_3)).astype(np.float32), (-mean_3 / std_3).astype(np.float32)
 
 
-def black(recipe: Recipe, dtype: str) -> NDArray[np.float32]:
-    """Return what black pixels become in a batch of `dtype`, float32 `(3, 1, 1)`, for samples that are skipped."""
-    _, shift_3 = scale_shift(recipe)
-    return (np.zeros(3, np.float32) if dtype == "uint8" else shift_3)[:, None, None]
+def black(recipe: Recipe, dtype: str, channels: int = 3) -> NDArray[np.float32]:
+    """Return what black pixels become in a batch of `dtype`, float32 `(C, 1, 1)`, for samples that are skipped."""
+    _, shift_C = scale_shift(recipe, channels)
+    return (np.zeros_like(shift_C) if dtype in ("uint8", "uint16") else shift_C)[:, None, None]
 
 
 def write(
-    pixels_HWC: NDArray[np.uint8],
+    pixels_HWC: NDArray[Any],
     out_CHW: NDArray[Any],
     scale_3: NDArray[np.float32],
     shift_3: NDArray[np.float32],
 ) -> None:
-    """Put uint8 `(H, W, 3)` into `out_CHW` `(3, H, W)`, whose memory may have any order.
+    """Put uint8 `(H, W, C)`, or float32 from 0 to 255, into `out_CHW` `(C, H, W)`, whose memory may have any order.
 
-    uint8 is copied; float32 becomes value * scale + shift, and float16 that, rounded once.
+    uint8 is copied; float32 becomes value * scale + shift, and float16 that, rounded once; uint16 is 0 to 65535.
     """
     if out_CHW.dtype == np.uint8:
         out_CHW.transpose(1, 2, 0)[...] = pixels_HWC
+        return
+    if out_CHW.dtype == np.uint16:
+        out_CHW.transpose(1, 2, 0)[...] = np.rint(pixels_HWC * np.float32(257)).clip(0, 65535)
         return
     # Channel by channel: a loop over three values is what NumPy is slowest at.
     for channel, out_HW in enumerate(out_CHW):
@@ -53,6 +56,8 @@ def write(
         if out_CHW.dtype == np.float32:
             np.multiply(value_HW, scale, out=out_HW)
             np.add(out_HW, shift, out=out_HW)
+        elif value_HW.dtype != np.uint8:
+            out_HW[...] = value_HW * scale + shift
         else:
             # Of 256 values rather than of all: processors are slow to make float16, 0.26 ms for 224 x 224.
             table_V = (np.arange(256, dtype=np.float32) * scale + shift).astype(out_CHW.dtype)
@@ -63,7 +68,13 @@ def erase(out_CHW: NDArray[Any], params: BatchParams, row: int, recipe: Recipe, 
     """Paint over the rectangle of sample `row` in its finished pixels `(3, H, W)`, if it has one."""
     left, top, width, height = params.erase_N4[row].tolist()
     if width and height:
-        value_CHW = erase_value(params, row, recipe, seed=seed, epoch=epoch, in_bytes=out_CHW.dtype == np.uint8)
+        in_bytes = out_CHW.dtype == np.uint8
+        if len(out_CHW) == 3:
+            value_CHW = erase_value(params, row, recipe, seed=seed, epoch=epoch, in_bytes=in_bytes)
+        else:
+            # The loader has checked that all channels have one value.
+            value_CHW = np.full((len(out_CHW), 1, 1), _erasing(recipe).value, np.float32)
+            value_CHW = as_bytes(value_CHW, recipe) if in_bytes else value_CHW
         out_CHW[:, top : top + height, left : left + width] = value_CHW
 
 

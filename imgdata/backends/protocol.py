@@ -141,6 +141,12 @@ class BackendKind(ABC):
         return ()
 
 
+def refuses_channels(setup: BackendSetup, name: str) -> str | None:
+    """Return why a backend of three channels can't make so many; None for three."""
+    channels = setup.options.channels
+    return None if channels == 3 else f"backend {name!r} makes 3 channels, got channels={channels}; use backend='cpu'"
+
+
 def refuses_functions(setup: BackendSetup, name: str) -> str | None:
     """Return why a backend that makes images on a device can't call a recipe's functions; None if there are none."""
     for op in setup.options.recipe.functions:
@@ -156,8 +162,8 @@ def batch_bytes(setup: BackendSetup, epoch: int, *, apart: bool = False) -> int:
     """
     options = setup.options
     height, width = options.recipe.output_size(epoch)
-    value = {"uint8": 1, "float16": 2, "bfloat16": 2, "float32": 4}[options.dtype] + apart
-    return setup.buffers * options.batch_size * 3 * height * width * value
+    value = {"uint8": 1, "uint16": 2, "float16": 2, "bfloat16": 2, "float32": 4}[options.dtype] + apart
+    return setup.buffers * options.batch_size * options.channels * height * width * value
 
 
 def threads_text(count: int) -> str:

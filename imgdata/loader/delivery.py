@@ -46,7 +46,8 @@ class Engine:
         self._finishes_there = (
             options.on_gpu
             and not self.kind.makes_on_device
-            and options.dtype != "uint8"
+            and options.dtype not in ("uint8", "uint16")
+            and options.channels == 3
             and not options.mixes
             and options.recipe.find(RandomErasing) is None
             and options.recipe.find(Cutout) is None

@@ -76,6 +76,7 @@ class Loader:
         window_shards: int = 16,
         on_bad: OnBad | None = None,
         exact: bool = False,
+        channels: int = 3,
         columns: Sequence[str] = (),
         buckets: Buckets | Sequence[tuple[int, int]] | None = None,
         dali_options: Mapping[str, object] | None = None,
@@ -98,8 +99,9 @@ class Loader:
             drop_last: Leave out the last batch when it isn't full; by default when shuffled. Otherwise it is filled up
                 with samples whose `valid` is false.
             view: A saved view's name, or steps such as `fraction=0.1 | balance`.
-            dtype: `uint8`, `float16`, `bfloat16` or `float32`; by default float32 where the recipe has `Normalize`,
-                else uint8. uint8 images are 0 to 255, not normalised; float ones are normalised, or 0 to 1 without it.
+            dtype: `uint8`, `float16`, `bfloat16`, `float32`, or `uint16` with `channels=1`; by default float32 where
+                the recipe has `Normalize`, else uint8. uint8 images are 0 to 255, not normalised; float ones are
+                normalised, or 0 to 1 without it.
             channels_last: Memory in the order N, H, W, C; by default for uint8. The shape is `(N, C, H, W)` either way.
             threads: Threads that read and decode; by default one for each core of this process.
             prefetch: Batches in work behind the one that is waited for.
@@ -108,6 +110,8 @@ class Loader:
                 training), it is black with `valid` false (`skip`, in evaluation), or an `ImageError` (`raise`).
             exact: Decode and resize by Pillow, the whole picture: the pixels of torchvision's operators on PIL images,
                 bit for bit, for evaluations that must agree with others'. Two to three times as slow.
+            channels: 3 for red, green and blue, 1 for gray, 4 with transparency. With 1 and another dtype than uint8
+                pictures of 16 bits keep their depth: uint16 is 0 to 65535, floats are 0 to 1 before `Normalize`.
             columns: Names of columns of the dataset, such as `["caption", "weight"]`, for `batch.columns`: fields of
                 the `json` members, and the index's `key`, `source`, `width`, `height` and others.
             buckets: Shapes of batches, for pictures of several aspect ratios: `Buckets(area=224 * 224)`, or a list of
@@ -129,6 +133,7 @@ class Loader:
             window_shards=window_shards,
             on_bad=or_default(on_bad),
             exact=exact,
+            channels=channels,
             columns=tuple(columns) if not isinstance(columns, str) else (columns,),
             dali_options=dali_options or {},
         )

@@ -1,5 +1,4 @@
 /* Planes -> JPEG bytes. */
-#include "crop_ready.h"
 #include "sink.h"
 
 #include <string.h>
@@ -35,7 +34,7 @@ static void write_planes(struct jpeg_compress_struct *cinfo, Planes *planes)
 }
 
 static Outcome encode(struct jpeg_compress_struct *cinfo, Jump *jump, Sink *sink, Buffer *out, Planes *planes,
-                      int quality, int *interval)
+                      int quality)
 {
     if (setjmp(jump->back))
         return sink->no_memory ? NO_MEMORY : UNFIT;
@@ -54,19 +53,13 @@ static Outcome encode(struct jpeg_compress_struct *cinfo, Jump *jump, Sink *sink
 #endif
     cinfo->comp_info[0].h_samp_factor = planes->count == 1 ? 1 : (int)planes->plane[1].pitch_x;
     cinfo->comp_info[0].v_samp_factor = planes->count == 1 ? 1 : (int)planes->plane[1].pitch_y;
-    if (interval != NULL) {
-        int across = (planes->count == 1 ? 1 : cinfo->comp_info[0].h_samp_factor) * DCTSIZE;
-        *interval = interval_for(planes->width, across);
-        cinfo->restart_interval = (unsigned)*interval;
-        cinfo->optimize_coding = TRUE;
-    }
     jpeg_start_compress(cinfo, TRUE);
     write_planes(cinfo, planes);
     jpeg_finish_compress(cinfo);
     return DONE;
 }
 
-Outcome encode_planes(Planes *planes, int quality, int *interval, Buffer *out)
+Outcome encode_planes(Planes *planes, int quality, Buffer *out)
 {
     struct jpeg_compress_struct cinfo;
     Sink sink;
@@ -77,7 +70,7 @@ Outcome encode_planes(Planes *planes, int quality, int *interval, Buffer *out)
     cinfo.err = jump_on_faults(&jump);
     for (int i = 0; i < planes->count; i++)
         repeat_last_column(&planes->plane[i]);
-    outcome = encode(&cinfo, &jump, &sink, out, planes, quality, interval);
+    outcome = encode(&cinfo, &jump, &sink, out, planes, quality);
     jpeg_destroy_compress(&cinfo);
     return outcome;
 }

@@ -59,11 +59,10 @@ typedef struct {
     size_t size, capacity;
 } Buffer;
 
-/* Planes -> a baseline JPEG. The subsampling is that of the planes: pitch 1 or 2. With `interval`, a crop-ready one, and
- * its restart interval.
+/* Planes -> a baseline JPEG. The subsampling is that of the planes: pitch 1 or 2.
  *
  * Overwrites the padding behind the rows. `out` must be all zero; whatever the outcome, the caller frees it. */
-Outcome encode_planes(Planes *planes, int quality, int *interval, Buffer *out);
+Outcome encode_planes(Planes *planes, int quality, Buffer *out);
 
 /* Whether a JPEG has more scans than any encoder writes: each takes as long as a whole picture. */
 int has_too_many_scans(const uint8_t *data, size_t size);

@@ -232,14 +232,19 @@ class AutoAugment:
 class Normalize:
     """(value / 255 - mean) / std for each channel."""
 
-    mean: tuple[float, float, float]
-    """Means of red, green and blue, on the scale from 0 to 1."""
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    """Means of red, green and blue, on the scale from 0 to 1; one or four for a loader of so many channels."""
+    std: tuple[float, ...]
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if not (isinstance(values, tuple) and len(values) == 3 and all(map(checks.is_number, values))):
-                raise OptionError(f"Normalize.{name} must be three numbers, for red, green and blue, got {values!r}")
+            if not (isinstance(values, tuple) and len(values) in (1, 3, 4) and all(map(checks.is_number, values))):
+                raise OptionError(
+                    f"Normalize.{name} must be three numbers, for red, green and blue, or one or four for a loader of "
+                    f"so many channels, got {values!r}"
+                )
+        if len(self.mean) != len(self.std):
+            raise OptionError(f"Normalize.std must be {len(self.mean)} numbers, as many as mean, got {self.std!r}")
         for value in self.std:
             checks.above_zero("Normalize.std", value)
 

@@ -92,7 +92,8 @@ def _crop_ready(prepared: Prepared, raw: bytes, options: ShardOptions) -> Prepar
         return prepared._replace(interval=interval, original_xxh64=original)
     ready = make_crop_ready(data, info, strip=options.strip)
     notes = prepared.notes
-    if data is raw and options.check == "decode" and (ready is None or has_bytes_behind(data)):
+    # What was made ready is not damaged; what stays behind its end may be worth a note.
+    if data is raw and options.check == "decode" and (ready is None or (has_bytes_behind(data) and not options.strip)):
         notes += check(data, info)
     if ready is None:
         return prepared._replace(notes=(*notes, why_not(info)), original_xxh64=original)

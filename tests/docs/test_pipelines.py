@@ -114,6 +114,8 @@ def test_the_pretrained_pipeline_sees_a_cat_and_its_page_can_be_filled(tmp_path,
         lite0_weights()
     except UnavailableError as error:
         pytest.skip(str(error))
+    # A large network is timed layer by layer, on each sample.
+    monkeypatch.setattr(pipelines, "_SHOWN", ("--seed", "7", "--samples", "1"))
     report = small(monkeypatch, tmp_path, "p4", epochs=2, train=4, val=2)
     assert "cat" in report["predictions"][0]["predictions"][0]["name"]
     assert report["features"]["width"] == 1280

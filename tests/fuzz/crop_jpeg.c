@@ -140,7 +140,7 @@ static void transcode(const uint8_t *data, size_t size, int width, int height, i
             resample(&planes.plane[0], &small, planes.plane[0].width / 20.0, planes.plane[0].height / 20.0, best_simd(),
                      &scratch);
         if (shrink == 1)
-            encode_planes(&planes, 80, NULL, &out);
+            encode_planes(&planes, 80, &out);
     }
     free(out.bytes);
     scratch_end(&scratch);

@@ -93,6 +93,14 @@ def test_metadata_stay_without_strip_and_go_with_it(raw: Path, tmp_path: Path) -
     assert native.same_coefficients(kept["b/described.jpg"][0], stripped["b/described.jpg"][0])
 
 
+def test_only_bytes_that_stay_are_noted(tmp_path: Path) -> None:
+    (tmp_path / "raw/a").mkdir(parents=True)
+    (tmp_path / "raw/a/1.jpg").write_bytes(pictures.jpeg() + bytes(5000))
+    for strip in (False, True):
+        summary = imgdata.shard(tmp_path / "raw", tmp_path / f"out-{strip}", crop_ready=True, strip=strip, workers=1)
+        assert any("bytes behind the end" in text for text in summary.warnings) != strip
+
+
 def test_inspect_counts_intervals(made: tuple[Path, imgdata.ShardSummary], raw: Path, tmp_path: Path) -> None:
     split = imgdata.inspect(made[0]).splits["train"]
     assert split.crop_ready == {2: 4, 4: 1}

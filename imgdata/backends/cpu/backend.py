@@ -59,9 +59,9 @@ class CpuBatch:
         """Take memory; `begin` starts."""
         options = backend.setup.options
         count, height, width = len(work.position_N), work.params.height, work.params.width
-        self._shape_NHWC = (count, height, width, 3)
+        self._shape_NHWC = (count, height, width, options.channels)
         self._backend, self._options, self._mix = backend, options, work.mix
-        shape = self._shape_NHWC if options.channels_last else (count, 3, height, width)
+        shape = self._shape_NHWC if options.channels_last else (count, options.channels, height, width)
         self._memory = backend.buffers.take(shape, options.dtype)
         self._pixels_NCHW: NDArray[Any] = self._memory.transpose(0, 3, 1, 2) if options.channels_last else self._memory
         # One thread, and not the caller's: each thread that mixes makes PyTorch start threads for it, which don't
@@ -255,8 +255,8 @@ class CpuBackend:
         self.setup = setup
         self.buffers = Buffers(keep=setup.buffers, pinned_for=options.device if setup.pinned else None)
         self.windows = Buffers(keep=setup.buffers)
-        self.scale_shift = postprocess.scale_shift(options.recipe)
-        self.black_311 = postprocess.black(options.recipe, options.dtype)
+        self.scale_shift = postprocess.scale_shift(options.recipe, options.channels)
+        self.black_311 = postprocess.black(options.recipe, options.dtype, options.channels)
         self.operates = operators.works_on_pixels(options.recipe)
         self.apart = needs_windows(setup)
         self.erases = bool(options.recipe.find(RandomErasing) or options.recipe.find(Cutout))
@@ -285,8 +285,11 @@ class CpuBackend:
         native_N: NDArray[np.bool_] = ~work.skip_N & self.native.among(work.position_N)
         return native_N
 
-    def window(self, work: BatchRequest, number: int, file: int) -> NDArray[np.uint8]:
-        """Return sample `number` of `work` up to where it is normalised, uint8 `(H, W, 3)`. Raises `ImageError`."""
+    def window(self, work: BatchRequest, number: int, file: int) -> NDArray[Any]:
+        """Return sample `number` of `work` up to where it is normalised, uint8 `(H, W, C)`. Raises `ImageError`.
+
+        A gray picture of 16 bits whose depth is kept is float32, 0 to 255.
+        """
         setup, index = self.setup, self.setup.split.index
         recipe, position = setup.options.recipe, int(work.position_N[number])
         image = crop.cut_image(
@@ -298,10 +301,13 @@ class CpuBackend:
             recipe=recipe,
             max_pixels=setup.max_pixels,
             exact=setup.options.exact,
+            channels=setup.options.channels,
+            deep=setup.options.deep,
         )
         if self.operates:
             image = operators.apply_image(image, work.params, number, recipe)
-        return np.asarray(image)
+        pixels = np.asarray(image)
+        return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
     def close(self) -> None:
         """See `Backend`."""

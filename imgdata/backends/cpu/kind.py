@@ -44,6 +44,8 @@ def _means(setup: BackendSetup) -> str:
     threads = threads_text(setup.options.threads)
     if setup.options.exact:
         return f"cpu: {pillow}, {threads}; exact pixels were asked for, and the native extension rounds differently"
+    if setup.options.channels != 3:
+        return f"cpu: {pillow}, {threads}; the native extension makes 3 channels, got channels={setup.options.channels}"
     if not native.AVAILABLE:
         return (
             f"cpu: {pillow}, {threads}; the native extension was not built: install gcc and the headers of "

@@ -13,8 +13,8 @@ from imgdata.backends.shard_files import Lease, ShardFiles
 
 
 def uses_native(setup: BackendSetup) -> bool:
-    """Return whether the compiled extension decodes: it was built, and its rounding is accepted."""
-    return native.AVAILABLE and not setup.options.exact
+    """Return whether the compiled extension decodes: it was built, its rounding is fine, channels are three."""
+    return native.AVAILABLE and not setup.options.exact and setup.options.channels == 3
 
 
 def needs_windows(setup: BackendSetup) -> bool:

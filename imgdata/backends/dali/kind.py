@@ -12,6 +12,7 @@ from imgdata.backends.protocol import (
     BackendKind,
     BackendSetup,
     batch_bytes,
+    refuses_channels,
     refuses_functions,
     threads_text,
 )
@@ -40,7 +41,7 @@ class DaliKind(BackendKind):
         """Return why DALI can't be used for `setup`, with the way out; None if it can."""
         if setup.options.exact:
             return f"exact needs the backend cpu, got {self.name!r}: others decode in other ways"
-        if (reason := refuses_functions(setup, self.name)) is not None:
+        if (reason := refuses_channels(setup, self.name) or refuses_functions(setup, self.name)) is not None:
             return reason
         device = setup.options.device
         formats = set(setup.split.index.words("format")) - {"unknown"}

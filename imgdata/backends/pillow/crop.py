@@ -54,15 +54,23 @@ def cut_image(
     recipe: Recipe,
     max_pixels: int = MAX_PIXELS,
     exact: bool = False,
+    channels: int = 3,
+    deep: bool = False,
 ) -> Image.Image:
     """Return what `cut` does, as a Pillow image in RGB: spares two copies where `operators.apply_image` follows.
 
+    With one channel it is in L, with four in RGBA; see `decode_channels` for `deep`.
     `exact`: the pixels are torchvision's in very long pictures too, which are resized whole for that.
     """
     info = probe(data)
     _check_index(info, size, format)
     refuse_large(info, max_pixels)
-    image = _part(decode(data, info), params.box_N4[row].tolist())
+    box_4 = params.box_N4[row].tolist()
+    if channels == 3:
+        image = _part(decode(data, info), box_4)
+    else:
+        left, top, width, height = box_4
+        image = decode_channels(data, info, channels, deep=deep).crop((left, top, left + width, top + height))
     image = _resized(image, params, row, recipe, exact=exact)
     # Pillow mirrors in a ninth of NumPy's time, whose inner loop would be the three channels.
     if params.flip_N[row]:
@@ -88,6 +96,27 @@ def decode(data: bytes, info: ImageInfo) -> NDArray[np.uint8]:
         # A transparent colour changes no pixel of RGB, but Pillow would warn of what it does with it.
         image.info.pop("transparency", None)
         return np.asarray(image.convert("RGB"))
+
+
+def decode_channels(data: bytes, info: ImageInfo, channels: int, *, deep: bool) -> Image.Image:
+    """Return the first frame as stored, in L for one channel, in RGBA for four. Raises `ImageError`.
+
+    Gray of a colour picture is its luma (ITU-R BT.601), of a JPEG what it stores. Pictures of 16 bits become floats
+    from 0 to 255 in mode F if `deep`, else their upper 8 bits. What has no transparency is opaque.
+    """
+    if channels == 1 and info.format == "jpeg" and info.mode in ("L", "RGB"):
+        return Image.fromarray(decode_jpeg(data, info, "GRAY")[:, :, 0])
+    check_structure(data, info)
+    with pillow_errors(), open_image(data, info.format) as image:
+        image.load()
+        if channels == 4:
+            return image.convert("RGBA")
+        if not image.mode.startswith("I"):
+            return image.convert("L")
+        value_HW = np.asarray(image).astype(np.float32).clip(0, 65535)
+        if deep:
+            return Image.fromarray(value_HW / np.float32(257))
+        return Image.fromarray((value_HW / 256).astype(np.uint8))
 
 
 def _check_index(info: ImageInfo, size: tuple[int, int], format: str) -> None:

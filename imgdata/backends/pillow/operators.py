@@ -23,7 +23,7 @@ from imgdata.errors import FunctionError
 from imgdata.recipes.choices import AugMix
 from imgdata.recipes.functions import Apply, name_of
 from imgdata.recipes.moves import Affine, Perspective
-from imgdata.recipes.ops import AutoAugment, ColorJitter, Fill, Grayscale, RandAugment, Rotate, Sampling, TrivialAugment
+from imgdata.recipes.ops import AutoAugment, ColorJitter, Grayscale, RandAugment, Rotate, TrivialAugment
 from imgdata.recipes.recipe import PixelOp, Recipe
 from imgdata.recipes.tones import AutoContrast, Equalize, GaussianBlur, Invert, Posterize, Sharpness, Solarize
 
@@ -36,7 +36,7 @@ class _Outside(NamedTuple):
     """How a picture is sampled where it is rotated, and what comes in from outside."""
 
     resampling: Image.Resampling
-    color: tuple[int, int, int]
+    color: float | tuple[int, ...]
 
 
 def works_on_pixels(recipe: Recipe) -> bool:
@@ -74,14 +74,14 @@ def _applied(image: Image.Image, op: Apply, value_2: NDArray[np.float64], positi
     """Call the user's function. Raises `FunctionError`."""
     name = f"Apply({name_of(op.function)})"
     # A copy, that the function may change.
-    pixels_HWC = np.array(image)
+    pixels_HWC = np.array(image).reshape(image.height, image.width, -1)
     try:
         made = op.called(pixels_HWC, generator(value_2))
     except Exception as error:
         raise FunctionError(raised(name, error), position) from error
     if not (isinstance(made, np.ndarray) and made.dtype == np.uint8 and made.shape == pixels_HWC.shape):
         raise FunctionError(f"{name} must return {_form(pixels_HWC)}, got {_form(made)}", position)
-    return Image.fromarray(np.ascontiguousarray(made))
+    return Image.fromarray(np.ascontiguousarray(made if made.shape[2] > 1 else made[:, :, 0]))
 
 
 def raised(name: str, error: BaseException) -> str:
@@ -98,7 +98,7 @@ def _by_fields(image: Image.Image, op: PixelOp, params: BatchParams, row: int) -
     """Apply an operator whose draws have fields of their own."""
     if isinstance(op, Rotate):
         if params.angle_N[row]:
-            image = _turned(image, float(params.angle_N[row]), _outside(op.interpolation, op.fill))
+            image = _turned(image, float(params.angle_N[row]), _outside(op, image))
     elif isinstance(op, ColorJitter):
         image = _jittered(image, params.order_N4[row], params.jitter_N4[row])
     elif isinstance(op, Grayscale):
@@ -115,7 +115,7 @@ def _changed(
     strength_P: NDArray[np.float64],
 ) -> Image.Image:
     """Apply operations of a policy, one after the other."""
-    outside = _outside(policy.interpolation, policy.fill)
+    outside = _outside(policy, image)
     for op, strength in zip(op_P.tolist(), strength_P.tolist(), strict=True):
         if OPS[op] in _MOVES:
             image = _MOVES[OPS[op]](image, strength, outside)
@@ -156,9 +156,15 @@ _ENHANCERS: dict[str, Callable[[Image.Image], ImageEnhance.Brightness | ImageEnh
 }
 
 
-def _outside(interpolation: Sampling, fill: Fill) -> _Outside:
+def _outside(op: Any, image: Image.Image) -> _Outside:
+    """Return how an operator that moves pixels samples this image, and what it fills in."""
+    resampling, fill = _SAMPLINGS[op.interpolation], op.fill
+    if image.mode in ("L", "F"):
+        return _Outside(resampling, int(fill) if image.mode == "L" else float(fill))
+    if image.mode == "RGBA":
+        return _Outside(resampling, (*map(int, fill), 255) if isinstance(fill, tuple) else (int(fill),) * 4)
     red, green, blue = fill if isinstance(fill, tuple) else (fill, fill, fill)
-    return _Outside(_SAMPLINGS[interpolation], (int(red), int(green), int(blue)))
+    return _Outside(resampling, (int(red), int(green), int(blue)))
 
 
 def _turned(image: Image.Image, degrees: float, outside: _Outside) -> Image.Image:
@@ -203,13 +209,13 @@ Values = NDArray[np.float64]
 
 
 def _affine(image: Image.Image, op: Affine, value_6: Values) -> Image.Image:
-    outside = _outside(op.interpolation, op.fill)
+    outside = _outside(op, image)
     matrix = tuple(moves.affine(value_6[None], image.height, image.width)[0].tolist())
     return image.transform(image.size, Image.Transform.AFFINE, matrix, outside.resampling, fillcolor=outside.color)
 
 
 def _perspective(image: Image.Image, op: Perspective, value_8: Values) -> Image.Image:
-    outside = _outside(op.interpolation, op.fill)
+    outside = _outside(op, image)
     matrix = tuple(moves.perspective(value_8[None], image.height, image.width)[0].tolist())
     return image.transform(image.size, Image.Transform.PERSPECTIVE, matrix, outside.resampling, fillcolor=outside.color)
 
@@ -234,7 +240,7 @@ def _augmix(image: Image.Image, op: AugMix, value_V: Values) -> Image.Image:
 
 
 _STEPS: dict[type, Callable[[Image.Image, Any, Values], Image.Image]] = {
-    Rotate: lambda image, op, value: _turned(image, float(value[0]), _outside(op.interpolation, op.fill)),
+    Rotate: lambda image, op, value: _turned(image, float(value[0]), _outside(op, image)),
     Affine: _affine,
     Perspective: _perspective,
     RandAugment: _held_policy,

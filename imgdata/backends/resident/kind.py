@@ -1,6 +1,14 @@
 """What a loader needs -> whether its pictures, decoded once, can stay in memory, and where."""
 
-from imgdata.backends.protocol import Backend, BackendKind, BackendSetup, batch_bytes, refuses_functions, threads_text
+from imgdata.backends.protocol import (
+    Backend,
+    BackendKind,
+    BackendSetup,
+    batch_bytes,
+    refuses_channels,
+    refuses_functions,
+    threads_text,
+)
 from imgdata.backends.resident import pixel_cache
 from imgdata.backends.resident.window import BUDGET, Kept, kept, num_bytes, num_threads
 
@@ -16,6 +24,8 @@ class ResidentKind(BackendKind):
         """Return why no window of the pictures can be kept, or why pixels would not be exact; None if they can."""
         if setup.options.exact:
             return f"exact needs the backend cpu, got {self.name!r}: others decode in other ways"
+        if (refused := refuses_channels(setup, self.name)) is not None:
+            return refused
         if setup.options.device != "cpu" and (reason := refuses_functions(setup, self.name)) is not None:
             return reason
         window = kept(setup)
@@ -23,7 +33,7 @@ class ResidentKind(BackendKind):
 
     def prefers(self, setup: BackendSetup) -> bool:
         """Return whether all that would be kept is at most `BUDGET` bytes."""
-        if setup.options.exact:
+        if setup.options.exact or setup.options.channels != 3:
             return False
         window = kept(setup)
         return isinstance(window, Kept) and num_bytes(setup, window) <= BUDGET
