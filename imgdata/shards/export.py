@@ -1,5 +1,6 @@
 """Dataset folder -> class folders with one file per image, bytes as stored."""
 
+import json
 import os
 import re
 import shutil
@@ -14,12 +15,15 @@ import xxhash
 from imgdata.arrow import number_array
 from imgdata.dataset.dataset import Split
 from imgdata.dataset.dataset import open as open_dataset
+from imgdata.dataset.fields import OWN_FIELDS
 from imgdata.errors import OptionError
 from imgdata.sample import ClassName
 from imgdata.storage.atomic import output_error
 from imgdata.storage.file_names import unescape_name
 from imgdata.storage.local_paths import local_path
 
+METADATA = "metadata.jsonl"
+"""File of the samples' fields in the folder of a split."""
 UNLABELLED = "unlabelled"
 """Folder of the images without a label."""
 
@@ -38,7 +42,7 @@ class Exported:
     files: int
     bytes: int
     left_json: bool
-    """Whether samples have `json` members, which have no place among image files."""
+    """Whether samples have `json` members without fields of their own, which are left out."""
 
 
 def export(
@@ -50,7 +54,9 @@ def export(
 ) -> Exported:
     """Write the images of the dataset in `out` to `folder/<split>/<class id>/<name>`.
 
-    A file has its name in the raw dataset where that is unique in its class, else its key. Every image is compared
+    A file has its name in the raw dataset where that is unique in its class, else its key. Where samples have further
+    fields, each split gets a `metadata.jsonl` of them, as Hugging Face's image folders have it, with the class as
+    `label`, unless a field has that name. Every image is compared
     with its hash on the way. `progress(done, total)` is called after every thousandth file and the last. Raises
     `OptionError` for an unknown split or a folder that isn't empty, `ShardError` for a damaged dataset,
     `OutputError` when a file can't be written; then `folder` is as it was before.
@@ -68,23 +74,42 @@ def export(
     try:
         temporary.mkdir(parents=True)
         for one in splits:
-            for name, data in _files(one, dataset.classes, temporary / one.name):
+            lines: list[tuple[int, str]] = []
+            kept = has_fields(one)
+            for row, name, data in _files(one, dataset.classes, temporary / one.name):
                 # Never over another: two class ids may have become one folder.
                 with open(temporary / one.name / name, "xb") as file:
                     file.write(data)
+                if kept:
+                    lines.append((row, _line(one, row, name, dataset.classes)))
                 done, num_bytes = done + 1, num_bytes + len(data)
                 if progress is not None and (done % 1000 == 0 or done == total):
                     progress(done, total)
+            if lines:
+                (temporary / one.name / METADATA).write_text("".join(line for _, line in sorted(lines)), "utf-8")
         os.replace(temporary, target)
     except OSError as error:
         raise output_error(error, target) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Exported(target, done, num_bytes, any(one.index.has_json for one in splits))
+    return Exported(target, done, num_bytes, any(one.index.has_json and not has_fields(one) for one in splits))
 
 
-def _files(split: Split, classes: tuple[ClassName, ...], folder: Path) -> Iterator[tuple[Path, bytes]]:
-    """Yield the path below `folder`, which exists by then, and the bytes of every image.
+def has_fields(split: Split) -> bool:
+    """Return whether samples have fields beside those that imgdata writes."""
+    return bool(split.columns.types)
+
+
+def _line(split: Split, row: int, name: Path, classes: tuple[ClassName, ...]) -> str:
+    """Return the line of `metadata.jsonl` of a sample: the name of its file, its class, its fields."""
+    label = int(split.index.label_N[row])
+    own = {"file_name": name.as_posix(), **({"label": classes[label].id} if label >= 0 else {})}
+    fields = {key: value for key, value in split.fields(row).items() if key not in OWN_FIELDS and key != "file_name"}
+    return json.dumps({**own, **fields}) + "\n"
+
+
+def _files(split: Split, classes: tuple[ClassName, ...], folder: Path) -> Iterator[tuple[int, Path, bytes]]:
+    """Yield the row, the path below `folder`, which exists by then, and the bytes of every image.
 
     Images come class by class, so that few names are held in memory.
     """
@@ -96,7 +121,7 @@ def _files(split: Split, classes: tuple[ClassName, ...], folder: Path) -> Iterat
         of_class = class_folder(classes[label].id) if label >= 0 else Path(UNLABELLED)
         (folder / of_class).mkdir(parents=True, exist_ok=True)
         for row, name in zip(rows.tolist(), file_names(split, rows), strict=True):
-            yield of_class / name, split.verified(row)
+            yield row, of_class / name, split.verified(row)
 
 
 def class_folder(class_id: str) -> Path:

@@ -43,6 +43,7 @@ _LAYOUTS = {
     "cifar": "CIFAR-10 or CIFAR-100: python or binary archive or folder, Kaggle's train/ with trainLabels.csv",
     "imagenet": "ImageNet: train/<wnid>/, the official ILSVRC2012 tars, Kaggle's ILSVRC/, a tar for each class",
     "arrays": "arrays: MNIST's train-images-idx3-ubyte(.gz), an .npz with x_train and y_train or train_images",
+    "coco": "COCO: annotations/captions_train2017.json or instances_train2017.json beside train2017/",
     "tars": "WebDataset: tars of image and cls members, a folder or a pattern of them",
     "parquet": "Parquet with image bytes: data/train-*.parquet",
     "table": "a table of files and labels (.csv, .tsv, .jsonl, .parquet) beside or above the images",
@@ -59,6 +60,7 @@ _GENERAL = frozenset({"tars", "parquet", "table", "folder"})
 _BEATS: dict[str, frozenset[str]] = {
     "cifar": _GENERAL,
     "imagenet": _GENERAL,
+    "coco": _GENERAL,
     "tars": frozenset({"table"}),
     "table": frozenset({"folder"}),
 }

@@ -6,6 +6,7 @@ import imgdata
 from imgdata.errors import OptionError, ShardError
 from imgdata.shards.export import class_folder
 from support.rawdata import class_folders, encoded
+from support.targets import raw_lines
 from support.tars import dataset, flip, write_tar
 
 
@@ -71,8 +72,30 @@ def test_class_folders_stay_inside(class_id, folder):
     assert class_folder(class_id).as_posix() == folder
 
 
-def test_json_members_that_stay_behind_are_told(tmp_path):
-    assert imgdata.export(dataset(tmp_path / "out", json=True), tmp_path / "back").left_json
+def test_json_members_without_fields_of_their_own_are_left_out(tmp_path):
+    (tmp_path / "raw" / "cat").mkdir(parents=True)
+    (tmp_path / "raw" / "cat" / "1.jpg").write_bytes(encoded(1))
+    imgdata.shard(tmp_path / "raw", tmp_path / "out", json_members=True)
+    assert imgdata.export(tmp_path / "out", tmp_path / "back").left_json
+    assert files_of(tmp_path / "back").keys() == {"train/cat/1.jpg"}
+
+
+@pytest.mark.parametrize(("target", "column"), [("class", "label"), ("multi-label", "tags"), ("regression", "age")])
+def test_fields_are_exported_as_metadata_and_read_back(tmp_path, target, column):
+    rows = [{"label": "ab"[number % 2], "tags": ["x"] * (number % 2), "age": number / 2} for number in range(4)]
+    options = {"target": target, "label_column": column, "shuffle": False}
+    imgdata.shard(raw_lines(tmp_path / "raw", rows), tmp_path / "out", **options)
+    assert not imgdata.export(tmp_path / "out", tmp_path / "back").left_json
+    imgdata.shard(tmp_path / "back", tmp_path / "again", **options)
+    before, after = (
+        {
+            one.fields["age"]: (one.image, one.label, one.fields["tags"])
+            for one in imgdata.open(tmp_path / name)["train"]
+        }
+        for name in ("out", "again")
+    )
+    assert before == after
+    assert imgdata.open(tmp_path / "out").target == imgdata.open(tmp_path / "again").target
 
 
 @pytest.mark.parametrize("occupy", [lambda path: (path / "x").mkdir(parents=True), lambda path: path.write_bytes(b"")])
