@@ -1,53 +1,17 @@
 /* Header -> tables -> coefficients of a few MCUs -> samples. Blocks outside of the part are only passed over; at a high
  * quality nine tenths of libjpeg's time go into Huffman codes. */
 #include "baseline.h"
+#include "bands.h"
 #include "blocks.h"
 #include "coded.h"
-#include "header.h"
 #include "idct.h"
 #include "kept_tables.h"
 #include "processor.h"
-#include "slice.h"
 
-/* MCUs whose coefficients are held at once: they stay in the first cache, and have long left the processor's queue of
- * writes when they are read. */
-#define MCUS_AT_ONCE 8
-/* Of 4:2:0. */
-#define MOST_BLOCKS (6 * MCUS_AT_ONCE)
 /* Blocks that are passed over from which on tables for that pay. */
 #define BLOCKS_TO_SKIP 1000
 /* libjpeg gives up where a first coefficient is beyond 32 bits: a row of MCUs adds no more than a quarter of that. */
 #define LARGEST_DC (1 << 30)
-
-typedef struct {
-    uint16_t quant[64];
-    const DcTable *dc;
-    const AcTable *ac;
-    int across, down; /* blocks in an MCU */
-    int side;         /* samples of a block's side: 1, 2, 4 or 8 */
-    int last_dc;
-} Component;
-
-/* MCUs: columns `left` to `right` - 1, rows `top` to `bottom` - 1. */
-typedef struct {
-    int left, top, right, bottom;
-} Range;
-
-typedef struct {
-    Header header;
-    Component components[3];
-    int columns, rows; /* MCUs */
-    int blocks;        /* of an MCU */
-    Range wanted;
-    Reader reader;
-    const uint8_t *start; /* coded bytes of a segment, without stuffed ones */
-    size_t length;
-    Planes *planes;
-    Simd simd;
-    int held;              /* MCUs that are read, but not transformed */
-    int16_t *coefficients; /* theirs: MOST_BLOCKS, and one that is not used */
-    uint8_t *counts;       /* coefficients of each block */
-} Scan;
 
 /* --- Coefficients ---------------------------------------------------------------------------------------------- */
 
@@ -189,8 +153,14 @@ static int is_used_up(const Scan *scan)
     return left >= 0 && left < 8;
 }
 
-/* The segments of a crop-ready file that cover the part. */
-static Outcome read_segments(Scan *scan, const Segments *segments, uint8_t *bytes)
+Outcome alloc_scan(Scan *scan, Scratch *scratch)
+{
+    scan->coefficients = scratch_take(scratch, MOST_BLOCKS + 1, 64 * sizeof *scan->coefficients);
+    scan->counts = scratch_take(scratch, MOST_BLOCKS, 1);
+    return scan->coefficients == NULL || scan->counts == NULL ? NO_MEMORY : DONE;
+}
+
+Outcome read_segments(Scan *scan, const Segments *segments, uint8_t *bytes)
 {
     const Place *place = segments->places;
     int interval = scan->header.interval;
@@ -339,17 +309,19 @@ static Outcome decode(Scan *scan, const uint8_t *data, size_t size, int shrink, 
         if (outcome != DONE)
             return outcome;
     }
-    scan->coefficients = scratch_take(scratch, MOST_BLOCKS + 1, 64 * sizeof *scan->coefficients);
-    scan->counts = scratch_take(scratch, MOST_BLOCKS, 1);
     bytes = scratch_take(scratch, size - header->scan + BLOCK_BYTES + 8, 1);
-    if (scan->coefficients == NULL || scan->counts == NULL || bytes == NULL)
+    if (bytes == NULL || alloc_scan(scan, scratch) != DONE)
         return NO_MEMORY;
     outcome = part != NULL ? find_segments(data, size, header, shrink, part, &segments, scratch) : UNFIT;
     if (outcome == NO_MEMORY)
         return outcome;
     add_skips(scan, tables, outcome == DONE ? &segments : NULL);
-    return outcome == DONE ? read_segments(scan, &segments, bytes)
-                           : read_rows(scan, data + header->scan, data + size, part == NULL, bytes);
+    if (outcome == DONE) {
+        int bands = count_bands(scan, &segments);
+        return bands > 1 ? share_segments(scan, &segments, bands) : read_segments(scan, &segments, bytes);
+    }
+    outcome = share_all(scan, data, size, scratch);
+    return outcome != UNFIT ? outcome : read_rows(scan, data + header->scan, data + size, part == NULL, bytes);
 }
 
 Outcome decode_baseline(const uint8_t *data, size_t size, int width, int height, int shrink, const Part *part,

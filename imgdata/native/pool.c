@@ -9,11 +9,20 @@
 #include <time.h>
 #include <unistd.h>
 
+/* A part of a row that several threads do. */
+typedef struct Share {
+    void (*work)(void *argument, int part);
+    void *argument;
+    int count, begun, done; /* parts */
+    struct Share *next;
+} Share;
+
 struct Pool {
     pthread_mutex_t lock;
     pthread_cond_t work, finished;
     Job *first, *last; /* with rows that were not begun */
-    int stopping, count;
+    Share *shares;     /* with parts that were not begun: they come first */
+    int stopping, count, waiting;
     pid_t process;
     pthread_t threads[];
 };
@@ -43,19 +52,80 @@ static int take_row(Pool *pool, Job *job)
     return row;
 }
 
+/* The next part; the lock is held, but while it is done. */
+static void do_part(Pool *pool, Share *share)
+{
+    int part = share->begun++;
+
+    if (share->begun == share->count) {
+        Share **link = &pool->shares;
+        while (*link != share)
+            link = &(*link)->next;
+        *link = share->next;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    share->work(share->argument, part);
+    pthread_mutex_lock(&pool->lock);
+    /* The last one: then it may be gone. */
+    if (++share->done == share->count)
+        pthread_cond_broadcast(&pool->finished);
+}
+
+/* The pool whose thread this is. */
+static _Thread_local Pool *own;
+
+int pool_helpers(void)
+{
+    int helpers;
+
+    if (own == NULL)
+        return 0;
+    pthread_mutex_lock(&own->lock);
+    helpers = own->first == NULL ? own->waiting : 0;
+    pthread_mutex_unlock(&own->lock);
+    return helpers;
+}
+
+void pool_share(void (*work)(void *argument, int part), void *argument, int count)
+{
+    Share share = {work, argument, count, 0, 0, NULL};
+
+    if (own == NULL) {
+        for (int part = 0; part < count; part++)
+            work(argument, part);
+        return;
+    }
+    pthread_mutex_lock(&own->lock);
+    share.next = own->shares;
+    own->shares = &share;
+    pthread_cond_broadcast(&own->work);
+    while (share.begun < count)
+        do_part(own, &share);
+    while (share.done < count)
+        pthread_cond_wait(&own->finished, &own->lock);
+    pthread_mutex_unlock(&own->lock);
+}
+
 static void *run(void *argument)
 {
-    Pool *pool = argument;
+    Pool *pool = own = argument;
 
     pthread_mutex_lock(&pool->lock);
     for (;;) {
         Job *job;
         int row;
 
-        while (pool->first == NULL && !pool->stopping)
+        pool->waiting++;
+        while (pool->first == NULL && pool->shares == NULL && !pool->stopping)
             pthread_cond_wait(&pool->work, &pool->lock);
+        pool->waiting--;
+        /* Whoever shares does the parts that nobody begins. */
         if (pool->stopping)
             break;
+        if (pool->shares != NULL) {
+            do_part(pool, pool->shares);
+            continue;
+        }
         job = pool->first;
         row = take_row(pool, job);
         pthread_mutex_unlock(&pool->lock);

@@ -33,6 +33,12 @@ int pool_wait(Pool *pool, Job *job, double seconds);
 /* Give up the rows that were not begun. */
 void pool_cancel(Pool *pool, Job *job);
 
+/* For a thread of a pool, within a row: how many others have nothing to do, and no row waits for them. 0 elsewhere. */
+int pool_helpers(void);
+
+/* Call `work` for each of `count` parts, in this thread and in those that have nothing to do; returns when all are done. */
+void pool_share(void (*work)(void *argument, int part), void *argument, int count);
+
 /* After a fork the threads are gone; nothing but this may be done with the pool then. */
 int pool_is_here(const Pool *pool);
 

@@ -58,18 +58,27 @@ static int choose_segments(const Header *header, const Part *part, int shrink, S
            segments->bottom < segments->rows;
 }
 
-Outcome find_segments(const uint8_t *data, size_t size, const Header *header, int shrink, const Part *part,
-                      Segments *segments, Scratch *scratch)
+static Outcome find_chosen(const uint8_t *data, size_t size, const Header *header, Segments *segments, Scratch *scratch)
 {
-    size_t count;
+    size_t count = (size_t)(segments->right - segments->left) * (size_t)(segments->bottom - segments->top);
 
-    if (!count_segments(header, segments) || !choose_segments(header, part, shrink, segments))
-        return UNFIT;
-    count = (size_t)(segments->right - segments->left) * (size_t)(segments->bottom - segments->top);
     segments->places = scratch_take(scratch, count, sizeof *segments->places);
     if (segments->places == NULL)
         return NO_MEMORY;
     return find_places(data + header->scan, data + size, segments, segments->places) ? DONE : UNFIT;
+}
+
+Outcome find_segments(const uint8_t *data, size_t size, const Header *header, int shrink, const Part *part,
+                      Segments *segments, Scratch *scratch)
+{
+    if (!count_segments(header, segments) || !choose_segments(header, part, shrink, segments))
+        return UNFIT;
+    return find_chosen(data, size, header, segments, scratch);
+}
+
+Outcome find_all_segments(const uint8_t *data, size_t size, const Header *header, Segments *segments, Scratch *scratch)
+{
+    return count_segments(header, segments) ? find_chosen(data, size, header, segments, scratch) : UNFIT;
 }
 
 /* --- The small JPEG ---------------------------------------------------------------------------------------- */

@@ -24,6 +24,9 @@ typedef struct {
 Outcome find_segments(const uint8_t *data, size_t size, const Header *header, int shrink, const Part *part,
                       Segments *segments, Scratch *scratch);
 
+/* The same of the whole picture. */
+Outcome find_all_segments(const uint8_t *data, size_t size, const Header *header, Segments *segments, Scratch *scratch);
+
 typedef struct {
     const uint8_t *data;
     size_t size;
