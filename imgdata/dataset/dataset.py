@@ -314,6 +314,7 @@ class Dataset(Mapping[str, Split]):
     def torch(self, split: str, transform: "Callable[[Image], Any] | None" = None) -> "TorchImages":
         """Return the split as a map-style PyTorch dataset of `(transform(image), label)`, in place of `ImageFolder`.
 
+        Where the target isn't one class, the label is a tensor: a flag or share of each class, or numbers.
         `transform` takes a PIL image in RGB. The limit of pixels is the one that the dataset was made with, 200
         million by default; Pillow's own, which is lower and of the whole process, does not apply. Raises `KeyError`
         when there is no such split, and `MissingExtraError` without PyTorch.
@@ -321,7 +322,8 @@ class Dataset(Mapping[str, Split]):
         require_torch("Dataset.torch")
         from imgdata.dataset.torch_dataset import TorchImages
 
-        return TorchImages(self[split], self.classes, transform, max_pixels=self.manifest.max_pixels)
+        values = self.targets(split)
+        return TorchImages(self[split], self.classes, transform, max_pixels=self.manifest.max_pixels, values=values)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.splits)

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 
 from imgdata.dataset.index import Index
 from imgdata.dataset.manifest import MAX_PIXELS
+from imgdata.dataset.targets import Targets
 from imgdata.errors import ImageError
 from imgdata.images.decode import refuse_large
 from imgdata.images.pillow import open_image, pillow_errors
@@ -28,7 +30,7 @@ class Encoded(Protocol):
     def __len__(self) -> int: ...
 
 
-class TorchImages(torch.utils.data.Dataset[tuple[Any, int]]):
+class TorchImages(torch.utils.data.Dataset[tuple[Any, Any]]):
     """Images of a split, each read from its tar and decoded to RGB when asked for.
 
     For `torch.utils.data.DataLoader` with `shuffle=True` and any number of worker processes. Like
@@ -42,8 +44,10 @@ class TorchImages(torch.utils.data.Dataset[tuple[Any, int]]):
         transform: Callable[[Image.Image], Any] | None,
         *,
         max_pixels: int = MAX_PIXELS,
+        values: Targets | None = None,
     ) -> None:
         self.split = split
+        self._values = values
         self.max_pixels = max_pixels
         self.classes = [one.id for one in classes]
         self.class_to_idx = {one.id: index for index, one in enumerate(classes)}
@@ -58,14 +62,19 @@ class TorchImages(torch.utils.data.Dataset[tuple[Any, int]]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, position: int) -> tuple[Any, int]:
+    def __getitem__(self, position: int) -> tuple[Any, Any]:
         """Return the image at `position`, transformed if there is a transform, and its class index.
+
+        Where the target isn't one class it takes the index's place, as a tensor float32 `(C,)`, `()` or `(D,)`.
 
         Raises `IndexError`, `ShardError`, and `ImageError` for an image that can't be decoded or has more than
         `max_pixels`.
         """
         image = self._decoded(position)
-        return (self.transform(image) if self.transform else image), int(self.split.index.label_N[position])
+        shown = self.transform(image) if self.transform else image
+        if self._values is None:
+            return shown, int(self.split.index.label_N[position])
+        return shown, torch.from_numpy(self._values.values(np.array([position % len(self)])))[0]
 
     def _decoded(self, position: int) -> Image.Image:
         data = self.split.read(position)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import imgdata
 from support.loaders import sample
@@ -313,3 +314,14 @@ def test_raw_images_in_place_have_the_same_targets(tmp_path, monkeypatch, kind):
     assert targets is not None
     found = targets.values(np.arange(12)).tolist()
     assert found == [expected(kind, int(sample.key)) for sample in opened["train"]]
+
+
+def test_a_map_style_dataset_of_pytorch_gives_them_too(dataset):
+    kind, folder = dataset
+    shown = imgdata.open(folder).torch("train")
+    _, target = shown[3]
+    assert target.dtype == torch.float32
+    assert target.tolist() == pytest.approx(expected(kind, 3))
+    loader = torch.utils.data.DataLoader(imgdata.open(folder).torch("train", transform=lambda image: 0), batch_size=4)
+    _, targets = next(iter(loader))
+    assert targets.tolist() == [expected(kind, position) for position in range(4)]
