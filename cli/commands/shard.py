@@ -157,8 +157,8 @@ def command(source: str, out: Path, **options: Any) -> None:
     """Turn the raw dataset SOURCE into WebDataset shards, with an index, in the folder OUT.
 
     SOURCE is what you have: CIFAR or ImageNet as downloaded, class folders, a folder with a table of labels,
-    Parquet files with images, arrays (MNIST, .npz), WebDataset tars, or synthetic:samples=1000,classes=10. Its
-    layout is recognised.
+    Parquet or Arrow files with images, arrays (MNIST, .npz), WebDataset tars, or synthetic:samples=1000,classes=10.
+    Its layout is recognised.
 
     \b
       imgdata shard imagenet/ out/

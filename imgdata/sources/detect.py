@@ -48,6 +48,7 @@ _LAYOUTS = {
     "parquet": "Parquet with image bytes: data/train-*.parquet",
     "table": "a table of files and labels (.csv, .tsv, .jsonl, .parquet) beside or above the images",
     "folder": "class folders: train/cat/1.jpg and val/cat/2.jpg, or cat/1.jpg",
+    "arrow": "Arrow files of Hugging Face's save_to_disk: train/state.json, train/data-00000-of-00001.arrow",
     "synthetic": "synthetic:samples=1000,classes=10",
 }
 
@@ -56,13 +57,18 @@ KINDS = tuple(_LAYOUTS)
 
 _MODULES = {kind: f"{kind}.source" for kind in ("cifar", "imagenet", "parquet", "table")}
 """Modules of the sources that are packages."""
-_GENERAL = frozenset({"tars", "parquet", "table", "folder"})
+_STORES = frozenset({"arrow"})
+"""Formats of other loaders: where such a file lies beside another layout, the other layout is read."""
+_GENERAL = frozenset({"tars", "parquet", "table", "folder"}) | _STORES
 _BEATS: dict[str, frozenset[str]] = {
     "cifar": _GENERAL,
     "imagenet": _GENERAL,
     "coco": _GENERAL,
-    "tars": frozenset({"table"}),
-    "table": frozenset({"folder"}),
+    "arrays": _STORES,
+    "tars": _STORES | {"table"},
+    "parquet": _STORES,
+    "table": _STORES | {"folder"},
+    "folder": _STORES,
 }
 _WITHOUT_PATH = ("synthetic", "tars")
 """Sources that also take descriptions and patterns."""

@@ -33,6 +33,18 @@ def facts(split: imgdata.Split) -> list[tuple[Any, ...]]:
     return [(row.key, row.source, row.size, row.label, row.width, row.height, row.mode, row.format) for row in rows]
 
 
+def assert_the_same_in_place(raw: Path, out: Path) -> imgdata.Dataset:
+    """Shard `raw` into `out`, and assert that `raw` opened in place has the same samples; return the shards."""
+    imgdata.shard(raw, out)
+    loose, sharded = imgdata.open(raw), imgdata.open(out)
+    assert loose.is_loose
+    assert (loose.classes, list(loose)) == (sharded.classes, list(sharded))
+    for split in sharded:
+        assert samples(loose[split]) == samples(sharded[split])
+        assert facts(loose[split]) == facts(sharded[split])
+    return sharded
+
+
 def batches(source: Path, epochs: int = 1, **options: Any) -> list[tuple[np.ndarray, ...]]:
     """Images, labels and positions of each batch of some epochs."""
     with imgdata.Loader(source, **{**TRAIN, **options}) as loader:

@@ -80,7 +80,11 @@ def without_images(file: Path, image: str, what: str) -> SourceError:
 
 def find_layout(file: Path, options: SourceOptions) -> ParquetLayout:
     """Return the columns of `file` to read, by the options or by their usual names. Raises `SourceError`."""
-    schema = open_parquet(file).schema_arrow
+    return layout_of(open_parquet(file).schema_arrow, file, options)
+
+
+def layout_of(schema: pa.Schema, file: Path, options: SourceOptions) -> ParquetLayout:
+    """Return the columns to read of a `file` with an Arrow schema. Raises `SourceError`."""
     there = ", ".join(schema.names)
     image = image_column(schema, options.image_column)
     if image is None:
