@@ -62,6 +62,9 @@ static Outcome find_chosen(const uint8_t *data, size_t size, const Header *heade
 {
     size_t count = (size_t)(segments->right - segments->left) * (size_t)(segments->bottom - segments->top);
 
+    /* Each ends with a marker: a header that says more is not worth memory. */
+    if ((size_t)segments->per_row * (size_t)segments->rows > size / 2)
+        return UNFIT;
     segments->places = scratch_take(scratch, count, sizeof *segments->places);
     if (segments->places == NULL)
         return NO_MEMORY;
