@@ -156,7 +156,7 @@ def byte_size(text: str) -> int:
 def command(source: str, out: Path, **options: Any) -> None:
     """Turn the raw dataset SOURCE into WebDataset shards, with an index, in the folder OUT.
 
-    SOURCE is what you have: CIFAR or ImageNet as downloaded, class folders, a folder with a table of labels,
+    SOURCE is what you have: CIFAR or ImageNet as downloaded, class folders (in a .zip too), a table of labels,
     Parquet or Arrow files with images, arrays (MNIST, .npz), WebDataset tars, or synthetic:samples=1000,classes=10.
     Its layout is recognised.
 

@@ -49,6 +49,7 @@ _LAYOUTS = {
     "table": "a table of files and labels (.csv, .tsv, .jsonl, .parquet) beside or above the images",
     "folder": "class folders: train/cat/1.jpg and val/cat/2.jpg, or cat/1.jpg",
     "arrow": "Arrow files of Hugging Face's save_to_disk: train/state.json, train/data-00000-of-00001.arrow",
+    "zip": "class folders in a .zip, or one for each split: train.zip, val.zip",
     "synthetic": "synthetic:samples=1000,classes=10",
 }
 
@@ -57,7 +58,7 @@ KINDS = tuple(_LAYOUTS)
 
 _MODULES = {kind: f"{kind}.source" for kind in ("cifar", "imagenet", "parquet", "table")}
 """Modules of the sources that are packages."""
-_STORES = frozenset({"arrow"})
+_STORES = frozenset({"arrow", "zip"})
 """Formats of other loaders: where such a file lies beside another layout, the other layout is read."""
 _GENERAL = frozenset({"tars", "parquet", "table", "folder"}) | _STORES
 _BEATS: dict[str, frozenset[str]] = {
