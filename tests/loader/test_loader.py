@@ -269,7 +269,7 @@ def test_repr_says_what_and_why(images, backend):
         ({"seed": -1}, r"seed must be a whole number of at least 0, got -1"),
         ({"recipe": 5}, "recipe must be a Recipe, such as .*, got 5"),
         ({"backend": "gpu"}, r"backend must be one of auto, cpu, dali, resident, got 'gpu'"),
-        ({"dtype": "float64"}, r"dtype must be one of uint8, float16, bfloat16, float32, got 'float64'"),
+        ({"dtype": "float64"}, r"dtype must be one of uint8, uint16, float16, bfloat16, float32, got 'float64'"),
         ({"on_bad": "ignore"}, r"on_bad must be one of replace, skip, raise, got 'ignore'"),
         ({"shuffle": "random"}, r"shuffle must be one of global, window, none, got 'random'"),
         ({"device": "tpu"}, r"device must be auto, cpu, cuda, cuda:0, .*, or mps, got 'tpu'"),

@@ -194,7 +194,8 @@ def test_a_picture_with_more_pixels_than_allowed_is_bad_both_ways(tmp_path, monk
 def test_what_needs_more_than_a_copy_is_not_copied(tmp_path, monkeypatch, options):
     monkeypatch.setattr(copying.native, "copy_samples", None)
     raw = class_folders(tmp_path / "raw", {"": 2})
-    imgdata.shard(raw, tmp_path / "out", ShardOptions(**{"check": "header", **options}), workers=1)
+    summary = imgdata.shard(raw, tmp_path / "out", ShardOptions(**{"check": "header", **options}), workers=1)
+    assert summary.samples_written == 6
 
 
 # What changes between listing and reading.
