@@ -33,6 +33,8 @@ if "IMGDATA_TEST_CACHE" not in os.environ:
     atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 # Read when `datasets` and `huggingface_hub` are imported, so set before any test module is.
+# albumentations would ask for its newest version on import.
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["HF_HOME"] = os.environ["IMGDATA_TEST_CACHE"]
 os.environ["HF_DATASETS_CACHE"] = str(Path(os.environ["IMGDATA_TEST_CACHE"], "datasets"))
 _DECODED = Path(os.environ["IMGDATA_TEST_CACHE"], "decoded")
