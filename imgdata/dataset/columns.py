@@ -169,9 +169,7 @@ class Columns:
 
     def _damaged(self, why: object) -> ShardError:
         assert self._path is not None
-        return ShardError(
-            f"{self._path}: damaged columns ({why}); rebuild them with `imgdata index {self._index.path.parent}`"
-        )
+        return ShardError(f"{self._path}: damaged columns ({why}); {self._index.remedy}")
 
 
 _Loaded = Callable[[NDArray[np.int64]], Values]

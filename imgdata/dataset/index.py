@@ -154,7 +154,7 @@ class Index:
         """
         self.path = path
         self._limits = limits
-        self._remedy = remedy or f"rebuild it with `imgdata index {path.parent}`"
+        self.remedy = remedy or f"rebuild it with `imgdata index {path.parent}`"
         metadata = self._metadata()
         self._num_rows: int = metadata.num_rows
         names = metadata.schema.to_arrow_schema().names
@@ -182,18 +182,18 @@ class Index:
             metadata = pq.read_metadata(self.path, memory_map=True)
             found = metadata.schema.to_arrow_schema()
         except FileNotFoundError:
-            raise ShardError(f"{self.path}: no such index; {self._rebuild()}") from None
+            raise ShardError(f"{self.path}: no such index; {self.remedy}") from None
         except _DAMAGE as error:
             raise self._damaged(error) from error
         expected = _schema_with(found.names)
         if not found.equals(expected):
             raise ShardError(
-                f"{self.path}: columns of an index must be {expected.names}, got {found.names}; {self._rebuild()}"
+                f"{self.path}: columns of an index must be {expected.names}, got {found.names}; {self.remedy}"
             )
         # The hashes alone take 8 bytes a row, and hardly shrink: billions of equal rows would fill the memory.
         if metadata.num_rows > max(_FEW_ROWS, num_bytes):
             raise ShardError(
-                f"{self.path}: damaged index ({metadata.num_rows} rows in {num_bytes} bytes); {self._rebuild()}"
+                f"{self.path}: damaged index ({metadata.num_rows} rows in {num_bytes} bytes); {self.remedy}"
             )
         return metadata
 
@@ -203,10 +203,7 @@ class Index:
         return list(index_schema(has_json=self.has_json, crop_ready=self.has_crop_ready, loose=self.is_loose).names)
 
     def _damaged(self, error: Exception) -> ShardError:
-        return ShardError(f"{self.path}: damaged index ({error}); {self._rebuild()}")
-
-    def _rebuild(self) -> str:
-        return self._remedy
+        return ShardError(f"{self.path}: damaged index ({error}); {self.remedy}")
 
     def load(self, names: Sequence[str]) -> None:
         """Read the columns `names` at once; those already read are left alone."""
@@ -231,7 +228,7 @@ class Index:
         except (*_DAMAGE, ValueError) as error:
             raise self._damaged(error) from error
         if fault is not None:
-            raise ShardError(f"{self.path}: {fault}; {self._rebuild()}")
+            raise ShardError(f"{self.path}: {fault}; {self.remedy}")
 
     def column(self, name: str) -> "pa.ChunkedArray[Any]":
         """Return column `name` as an Arrow array of N values."""

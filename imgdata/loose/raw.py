@@ -53,8 +53,14 @@ def open_raw(root: Path, read: SourceOptions) -> Dataset:
 
 
 def _kept(kept: Path, root: Path, content: str) -> Dataset | None:
+    """Return the dataset whose files begin with `content`; None where a file of it is missing or damaged."""
     with contextlib.suppress(ShardError):
-        return reopen(LooseFolder(root, kept=kept, key=content))
+        dataset = reopen(LooseFolder(root, kept=kept, key=content))
+        for split in dataset.values():
+            if split.columns.are_stored:
+                # What of its columns is damaged is said by their types already.
+                _ = split.columns.types
+        return dataset
     return None
 
 

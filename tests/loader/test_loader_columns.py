@@ -242,9 +242,7 @@ def test_a_damaged_file_of_columns_is_one_error(columns, tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (path,) = tmp_path.glob("*.columns.parquet")
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(
-        imgdata.ShardError, match=r"columns\.parquet: damaged columns .*rebuild them with `imgdata index"
-    ):
+    with pytest.raises(imgdata.ShardError, match=r"columns\.parquet: damaged columns .*rebuild it with `imgdata index"):
         loader(tmp_path, columns=["caption"])
     assert [fault.shard for fault in imgdata.verify(tmp_path)] == [path.name]
     imgdata.index(tmp_path)

@@ -111,6 +111,19 @@ def test_a_damaged_index_in_the_cache_is_made_anew(raw, damage):
     assert samples(imgdata.open(raw)["train"]) == expected
 
 
+@pytest.mark.parametrize("damage", [b"", b"nonsense", None])
+def test_damaged_columns_in_the_cache_are_made_anew(raw, damage):
+    lines = ["path,label,patient", *(f"train/cat/{name},cat,7" for name in os.listdir(raw / "train" / "cat"))]
+    (raw / "labels.csv").write_text("\n".join(lines))
+    expected = imgdata.open(aged(raw))["train"].columns.types
+    (path,) = Path(os.environ["IMGDATA_CACHE"]).rglob("*.columns.parquet")
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_bytes(damage)
+    assert imgdata.open(raw)["train"].columns.types == expected == {"patient": "whole number"}
+
+
 def test_without_a_cache_folder_the_index_is_made_for_the_process(raw, monkeypatch):
     monkeypatch.setenv("IMGDATA_CACHE", "/proc/nowhere")
     with pytest.warns(CacheWarning, match="can't be used as cache folder"):
