@@ -164,6 +164,8 @@ class _Cells:
                 raise SourceError(f"{self.at(number)}: must be {what}, got {str(wrong[0])[:80]!r}")
             if len(self.columns) > 1 or not isinstance(row[self.columns[0]], list):
                 row |= zip(self.columns, values, strict=True)
+            else:
+                row[self.columns[0]] = values
         in_split = Counter(split_N)
         for split, count in without.items():
             if count < in_split[split]:

@@ -223,6 +223,36 @@ def test_a_target_that_tars_do_not_have_is_refused(tmp_path, options, message):
     assert not (tmp_path / "dataset.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("target", "cells", "message"),
+    [
+        ("soft", [0.1, 0.9], r"column 't' must hold lists of numbers, a share for each class, got number"),
+        ("soft", ["ab", "cd"], r"must hold lists of numbers, a share for each class, got text"),
+        ("soft", [[0.1, 0.9], [1]], r"must hold lists of one length, a share for each class"),
+        ("regression", ["x", "y"], r"must hold numbers, or lists of numbers, got text"),
+        ("regression", [[1, 2], [1]], r"must hold lists of one length"),
+        ("multi-label", [[["a"]], [["b"]]], r"must hold lists of classes, .*, got JSON"),
+        ("multi-label", [[-1], [1]], r"must hold lists of classes, as texts or as whole numbers from 0"),
+    ],
+)
+def test_a_field_of_tars_that_can_not_hold_the_target_is_refused(tmp_path, target, cells, message):
+    members = [(f"{n}.{ext}", data) for n, cell in enumerate(cells) for ext, data in sample_of(cell)]
+    write_tar(tmp_path / "made.tar", members)
+    with pytest.raises(imgdata.ShardError, match=message):
+        imgdata.index(tmp_path, target=target, label_from="json:t")
+    assert not (tmp_path / "dataset.json").exists()
+
+
+def sample_of(cell: object) -> list[tuple[str, bytes]]:
+    return [("jpg", encoded(0, (32, 32))), ("json", json.dumps({"t": cell}).encode())]
+
+
+def test_shares_in_lists_of_texts_are_numbers(tmp_path):
+    items = [{"image": encoded(number, (32, 32)), "t": ["0.25", "0.75"]} for number in range(2)]
+    imgdata.shard(items, tmp_path / "out", target="soft", label_column="t")
+    assert values(tmp_path / "out") == [[0.25, 0.75]] * 2
+
+
 def view_values(folder: Path, text: str) -> list[Any]:
     view = imgdata.open_view(imgdata.open(folder), "train", text)
     assert view.targets is not None
