@@ -48,8 +48,12 @@ class Buckets:
         checks.integer("Buckets.multiple_of", self.multiple_of, 1)
         if (self.area is None) == (not self.sizes):
             raise OptionError("Buckets must have an area, such as 224 * 224, or sizes, such as [(192, 256)]")
+        if not isinstance(self.sizes, list | tuple) or not all(isinstance(size, list | tuple) for size in self.sizes):
+            raise OptionError(f"Buckets.sizes must be pairs (height, width), got {self.sizes!r}")
         if self.area is not None:
             checks.integer("Buckets.area", self.area, 1)
+            if not isinstance(self.ratios, list | tuple):
+                raise OptionError(f"Buckets.ratios must be numbers, such as (0.75, 1, 1.333), got {self.ratios!r}")
             for ratio in self.ratios:
                 checks.number("Buckets.ratios: a ratio", ratio, 1 / 64, 64)
         sizes = self.sizes or tuple(dict.fromkeys(self._size(float(ratio)) for ratio in self.ratios))

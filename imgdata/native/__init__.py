@@ -179,6 +179,7 @@ def same_coefficients(left: bytes, right: bytes) -> bool:
 
 
 TAR_BLOCK = 512
+_MOST_INT64 = 2**63 - 1
 GO_ON, LEFT, FULL = range(3)
 """Outcomes of `copy_samples`: all done or time is up; a sample is left to Python; the next one has no room."""
 PICTURE_KINDS = (
@@ -226,8 +227,9 @@ def copy_samples(
     than `max_pixels`, or its header is bad or unusual. Nothing is known of such a sample then.
     """
     paths, keys, wanted_N6, extension, steady = samples
+    limit = min(max_pixels, _MOST_INT64)
     return _compiled.copy_samples(
-        paths, keys, wanted_N6, found_N6, block, first, used, extension, block_at, max_pixels, steady
+        paths, keys, wanted_N6, found_N6, block, first, used, extension, block_at, limit, steady
     )
 
 

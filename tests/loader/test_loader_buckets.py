@@ -157,6 +157,8 @@ def test_a_picture_goes_to_the_nearest_ratio():
         ({}, r"Buckets must have an area, such as 224 \* 224, or sizes"),
         ({"area": 100, "sizes": ((1, 1),)}, r"Buckets must have an area"),
         ({"sizes": ((10, 20), (20, 40))}, r"must have different ratios, got \(10, 20\) and \(20, 40\)"),
+        ({"sizes": (224, 224)}, r"sizes must be pairs \(height, width\), got \(224, 224\)"),
+        ({"area": 100, "ratios": 1.0}, r"ratios must be numbers, such as .*, got 1\.0"),
         ({"sizes": ((10, 0),)}, r"a side must be an integer of at least 1, got 0"),
         ({"area": 100, "ratios": (0.0,)}, r"a ratio must be a number from 0\.015625 to 64, got 0"),
     ],

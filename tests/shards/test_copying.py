@@ -188,6 +188,13 @@ def test_a_picture_with_more_pixels_than_allowed_is_bad_both_ways(tmp_path, monk
     assert json.loads((tmp_path / "compiled" / "rejects.jsonl").read_text())["reason"] == "too-large"
 
 
+def test_a_limit_of_pixels_may_be_any_number(tmp_path, monkeypatch):
+    raw = class_folders(tmp_path / "raw", {"": 2})
+    compiled, python, left = both_ways(raw, tmp_path, monkeypatch, ShardOptions(check="header", max_pixels=10**30))
+    assert compiled == python
+    assert left == []
+
+
 @pytest.mark.parametrize(
     "options", [{"check": "decode"}, {"on_bad": "repair"}, {"json_members": True}, {"crop_ready": True}]
 )
