@@ -36,7 +36,7 @@ from imgdata.sources.detect import list_source
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.parquet.source import spool
-from imgdata.sources.readers import RangeReader
+from imgdata.sources.readers import PlainReader, RangeReader
 from imgdata.sources.reading import with_states
 from imgdata.sources.synthetic import PREFIX as SYNTHETIC
 from imgdata.sources.target import has_target, with_target
@@ -44,8 +44,9 @@ from imgdata.storage.atomic import output_error
 from imgdata.storage.local_paths import local_path
 
 SPOOL_BYTES = 1 << 30
-"""Parquet sources with more image bytes are first copied out in their own order: rows in shuffled order
-would read a whole row group for each image."""
+"""Packed sources with more image bytes are first copied out in their own order: rows in shuffled order
+would read a whole row group of Parquet, or unpack a whole file, for each image."""
+_PACKED = {"parquet": "Parquet", "tfrecord": "compressed TFRecords"}
 RATE_SAMPLES = 32
 SURE_SHARE = 0.5
 """Share of an estimated size that a dataset surely takes, where images are re-encoded."""
@@ -183,8 +184,9 @@ def write_listing(
     resumed = len(reports)
     samples_done = sum(report.samples + len(report.rejects) for report in reports.values())
     _refuse_full_disk(job, plan, reports)
-    if listing.kind == "parquet" and int(listing.size_N.sum()) > SPOOL_BYTES and resumed < plan.num_shards:
-        watch.stage("copying images out of Parquet")
+    packed = listing.kind in _PACKED and not isinstance(listing.reader, PlainReader)
+    if packed and int(listing.size_N.sum()) > SPOOL_BYTES and resumed < plan.num_shards:
+        watch.stage(f"copying images out of {_PACKED[listing.kind]}")
         plan = dataclasses.replace(plan, listing=spool(listing, job.spool))
     watch.stage("writing")
     watch.planned(plan, samples_done)

@@ -50,6 +50,7 @@ _LAYOUTS = {
     "folder": "class folders: train/cat/1.jpg and val/cat/2.jpg, or cat/1.jpg",
     "arrow": "Arrow files of Hugging Face's save_to_disk: train/state.json, train/data-00000-of-00001.arrow",
     "zip": "class folders in a .zip, or one for each split: train.zip, val.zip",
+    "tfrecord": "TFRecord files of tf.train.Example: train-00000-of-01024, x-train.tfrecord, x.tfrecord.gz",
     "synthetic": "synthetic:samples=1000,classes=10",
 }
 
@@ -58,7 +59,7 @@ KINDS = tuple(_LAYOUTS)
 
 _MODULES = {kind: f"{kind}.source" for kind in ("cifar", "imagenet", "parquet", "table")}
 """Modules of the sources that are packages."""
-_STORES = frozenset({"arrow", "zip"})
+_STORES = frozenset({"arrow", "tfrecord", "zip"})
 """Formats of other loaders: where such a file lies beside another layout, the other layout is read."""
 _GENERAL = frozenset({"tars", "parquet", "table", "folder"}) | _STORES
 _BEATS: dict[str, frozenset[str]] = {

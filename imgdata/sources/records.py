@@ -1,7 +1,7 @@
 """Files of records, each an image with named values -> Listing, by the rules of labels and splits of Parquet files."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from imgdata.sources.parts import missing_parts
 from imgdata.sources.splits import Splits
 from imgdata.sources.table.columns import no_label_warning
 from imgdata.sources.table.rows import Row, fields_json
+from imgdata.sources.walk import visible
 
 
 class Record(NamedTuple):
@@ -119,3 +120,16 @@ def list_records(
         if class_names
         else with_sorted_classes(listing, labels.ids, order=options.class_order)
     )
+
+
+def files_below(path: Path, wanted: Callable[[str], bool], depth: int = 3) -> list[Path]:
+    """Return the files with `wanted` names at or below `path`, sorted folder by folder."""
+    if path.is_file():
+        return [path] if wanted(path.name) else []
+    if not path.is_dir() or not depth:
+        return []
+    folders, names = visible(path)
+    found = [path / name for name in names if wanted(name)]
+    for name in folders:
+        found += files_below(path / name, wanted, depth - 1)
+    return found

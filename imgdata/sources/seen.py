@@ -12,8 +12,7 @@ PACKED = frozenset({".zip", ".7z", ".rar", ".gz", ".tgz", ".bz2", ".xz", ".zst",
 """Endings of archives and compressed files that no source reads (but CIFAR's own)."""
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".json", ".txt")
 _STORES = {
-    ".arrow": "an Arrow file of Hugging Face's save_to_disk; write Parquet instead: dataset.to_parquet('x.parquet')",
-    ".tfrecord": "a TFRecord; write the images out, or make WebDataset tars of it",
+    ".arrow": "an Arrow file of Hugging Face's save_to_disk, without the state.json that belongs to it",
     ".rec": "a RecordIO file of MXNet; write the images out with its im2rec tools",
     ".lmdb": "an LMDB; write the images out",
     ".mdb": "an LMDB; write the images out",

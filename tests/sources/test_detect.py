@@ -200,7 +200,7 @@ def test_a_table_about_something_else_lies_beside_class_folders(tmp_path: Path) 
         ({"labels.json": '[{"path": "a.jpg"}]'}, r"labels\.json: a JSON array; write one object a line"),
         ({"labels.json": '{"a.jpg": "cat"}'}, r"labels\.json: a JSON object of images"),
         ({"i.json": '{"images": [], "annotations": []}'}, r"i\.json: annotations in COCO's form"),
-        ({"x.tfrecord": "x"}, r"x\.tfrecord: a TFRecord"),
+        ({"x.tfrecord": "x"}, r"x\.tfrecord: no TFRecord"),
         ({f"e{i:03d}/x.txt": "x" for i in range(90)} | {"z/y/1.jpg": "x"}, r"images lie in z/y/, among many folders"),
     ],
 )
