@@ -110,7 +110,8 @@ class Batch:
     """One rank's part of a global batch: `images, labels = batch`; `len(batch)` is its number of samples."""
 
     images: "torch.Tensor"
-    """uint8, float16 or float32 `(N, C, H, W)`, on the loader's device."""
+    """uint8, float16 or float32 `(N, C, H, W)`, on the loader's device; a tuple of such tensors, one for each view,
+    where the recipe makes several: `views` has both as a tuple."""
     labels: "torch.Tensor"
     """int64 `(N,)`, -1 for none; float32 `(N, num_classes)` where the recipe mixes samples, or they have several
     classes or shares of classes; float32 `(N,)` or `(N, D)` where the target is a number or several."""
@@ -124,6 +125,12 @@ class Batch:
     tensors for lists of several lengths, of lists of texts, or of JSON values."""
     read_keys: "Callable[[NDArray[np.int64]], list[str]] | None" = None
     """What `keys` asks for the keys at positions; None for batches without any."""
+
+    @property
+    def views(self) -> "tuple[torch.Tensor, ...]":
+        """The images of each view, of the same samples in the same order; one tensor where there is one view."""
+        images: object = self.images
+        return images if isinstance(images, tuple) else (self.images,)
 
     @property
     def keys(self) -> list[str]:
@@ -141,11 +148,11 @@ class Batch:
         return len(self.positions)
 
     def __repr__(self) -> str:
-        images, labels = (
-            f"{str(one.dtype).removeprefix('torch.')} {tuple(one.shape)}" for one in (self.images, self.labels)
+        *views, labels = (
+            f"{str(one.dtype).removeprefix('torch.')} {tuple(one.shape)}" for one in (*self.views, self.labels)
         )
-        valid = int(self.valid.sum())
-        return f"<Batch images {images} on {self.images.device}, labels {labels}, {valid} of {len(self)} valid>"
+        images, valid = " and ".join(views), int(self.valid.sum())
+        return f"<Batch images {images} on {self.views[0].device}, labels {labels}, {valid} of {len(self)} valid>"
 
     def to(self, device: "str | torch.device", *, non_blocking: bool = False) -> "Batch":
         """Return the batch with images and labels on `device`, without a copy where they already are on it.
@@ -153,9 +160,10 @@ class Batch:
         Lightning, Accelerate and others move a batch by this, with the columns that are tensors. Positions and `valid`
         stay in the processor's memory.
         """
+        moved = tuple(images.to(device, non_blocking=non_blocking) for images in self.views)
         return replace(
             self,
-            images=self.images.to(device, non_blocking=non_blocking),
+            images=moved if isinstance(self.images, tuple) else moved[0],
             labels=self.labels.to(device, non_blocking=non_blocking),
             columns={
                 name: column if isinstance(column, list) else column.to(device, non_blocking=non_blocking)

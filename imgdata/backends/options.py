@@ -1,7 +1,7 @@
 """What a loader is asked for -> its settings, checked, with nothing left open."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from imgdata import checks
@@ -13,6 +13,7 @@ from imgdata.recipes.functions import Apply
 from imgdata.recipes.moves import Affine, Perspective
 from imgdata.recipes.ops import CutMix, Cutout, MixUp, MixUpOrCutMix, Normalize, RandomErasing, Rotate
 from imgdata.recipes.recipe import Recipe
+from imgdata.recipes.several import any_recipe, views_of
 
 BackendName = str
 """The name of a backend kind (see `imgdata.backends.registry`), or `auto`."""
@@ -77,7 +78,7 @@ class LoaderOptions:
             raise OptionError(
                 f"recipe must be a Recipe, such as imgdata.recipes.imagenet_train(224), got {self.recipe!r}"
             )
-        for op in self.recipe.functions:
+        for op in (op for recipe in views_of(self.recipe) for op in recipe.functions):
             # A name that is wrong is heard of here, not from a thread.
             _ = op.called
         for name, value in self._defaults().items():
@@ -97,13 +98,15 @@ class LoaderOptions:
         object.__setattr__(self, "columns", _names(self.columns))
         for name, choices in (("dtype", DType), ("on_bad", OnBad), ("shuffle", Shuffle)):
             _check_choice(name, getattr(self, name), get_args(choices))
-        _check_channels(self)
+        for recipe in views_of(self.recipe):
+            _check_channels(self, recipe)
         object.__setattr__(self, "device", choose_device(self.device))
 
     def _defaults(self) -> dict[str, object]:
         """Return what the open settings become."""
         shuffled = self.shuffle != "none"
-        dtype = self.dtype or ("float32" if self.recipe.find(Normalize) is not None else "uint8")
+        normalizes = any(recipe.find(Normalize) is not None for recipe in views_of(self.recipe))
+        dtype = self.dtype or ("float32" if normalizes else "uint8")
         trains = shuffled or bool(self.drop_last)
         return {
             "drop_last": shuffled,
@@ -112,6 +115,12 @@ class LoaderOptions:
             "threads": cores_per_rank(),
             "on_bad": "replace" if trains else "skip",
         }
+
+    @property
+    def of_views(self) -> "tuple[LoaderOptions, ...]":
+        """The settings for each view of a picture: one, these, for a recipe that makes no others."""
+        recipes = views_of(self.recipe)
+        return (self,) if recipes == (self.recipe,) else tuple(replace(self, recipe=recipe) for recipe in recipes)
 
     @property
     def deep(self) -> bool:
@@ -141,7 +150,7 @@ class LoaderOptions:
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> "LoaderOptions":
         """Return the settings that `to_dict` wrote. Raises `OptionError`."""
-        return LoaderOptions(**{**content, "recipe": Recipe.from_dict(content["recipe"])})
+        return LoaderOptions(**{**content, "recipe": any_recipe(content["recipe"])})
 
 
 def _names(columns: object) -> tuple[str, ...]:
@@ -153,9 +162,9 @@ def _names(columns: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(columns))
 
 
-def _check_channels(options: LoaderOptions) -> None:
+def _check_channels(options: LoaderOptions, recipe: Recipe) -> None:
     """Check that the recipe and the dtype are for so many channels."""
-    channels, dtype, recipe = options.channels, options.dtype, options.recipe
+    channels, dtype = options.channels, options.dtype
     if channels not in (1, 3, 4) or isinstance(channels, bool):
         raise OptionError(f"channels must be 1, 3 or 4, got {channels!r}")
     if dtype == "uint16" and channels != 1:

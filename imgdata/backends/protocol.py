@@ -1,7 +1,7 @@
 """What a loader asks of a backend and gets back, and what a kind of backend says of itself before it is made."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -102,6 +102,8 @@ class BackendKind(ABC):
     """Whether it reads and decodes on the processor for every batch, so that the doctor's stages describe it."""
     decodes_once: ClassVar[bool] = False
     """Whether pictures are decoded before the first batch, and not read again."""
+    makes_views: ClassVar[bool] = True
+    """Whether it makes batches of several views of each picture."""
     benefit: ClassVar[str] = ""
     """Why it may be faster than the reference, for advice that was measured."""
 
@@ -135,6 +137,14 @@ class BackendKind(ABC):
     @abstractmethod
     def make(self, setup: BackendSetup) -> Backend:
         """Return a new backend. Raises `OptionError` where `refuses` has a reason."""
+
+    def make_together(self, setups: Sequence[BackendSetup]) -> tuple[Backend, ...]:
+        """Return a new backend for each view of the same pictures."""
+        return tuple(map(self.make, setups))
+
+    def start_together(self, backends: Sequence[Backend], works: Sequence[BatchRequest]) -> tuple[PendingBatch, ...]:
+        """Begin one batch of the same samples for each view, by the backends of `make_together`."""
+        return tuple(backend.start(work) for backend, work in zip(backends, works, strict=True))
 
     def variants(self, options: LoaderOptions) -> tuple[LoaderOptions, ...]:
         """Return settings of its own that are worth trying when a loader is tuned."""

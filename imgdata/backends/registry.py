@@ -1,5 +1,7 @@
 """The kinds of backends; a backend's name, what a loader needs -> the kind that makes its batches, and why."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from imgdata.backends.cpu.kind import CpuKind
@@ -48,18 +50,27 @@ def choose(name: BackendName, setup: BackendSetup) -> Choice:
     """
     for kind in KINDS:
         kind.check(setup.options)
+    # The same kind makes all views.
+    setups = [replace(setup, options=options) for options in setup.options.of_views]
     if name != AUTO:
         kind = kind_named(name)
-        reason = kind.refuses(setup)
+        reason = _refusal(kind, setups)
         if reason is not None:
             raise OptionError(reason)
         return Choice(kind, kind.describe(setup))
     passed_over = ""
     for kind in KINDS:
-        if not kind.prefers(setup):
+        if not all(map(kind.prefers, setups)):
             continue
-        reason = kind.refuses(setup)
+        reason = _refusal(kind, setups)
         if reason is None:
             return Choice(kind, kind.describe(setup) + passed_over)
         passed_over += f"; not {kind.name}: {reason}"
     raise OptionError(f"backend must be one that can be used here, got none{passed_over}")
+
+
+def _refusal(kind: BackendKind, setups: Sequence[BackendSetup]) -> str | None:
+    """Return why the kind can't be used for one of the views, or for several; None if it can."""
+    if len(setups) > 1 and not kind.makes_views:
+        return f"backend {kind.name!r} makes one view of a picture, got {len(setups)}; use backend='cpu'"
+    return next((reason for one in setups if (reason := kind.refuses(one)) is not None), None)

@@ -10,6 +10,7 @@ from imgdata.backends.pillow.operators import raised
 from imgdata.dataset.index import Index
 from imgdata.errors import FunctionError
 from imgdata.recipes.functions import BatchApply, name_of
+from imgdata.recipes.several import VIEW_KEYS
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +40,8 @@ def applied(op: BatchApply, images: "torch.Tensor", *, seed: int, epoch: int, pl
 def named(error: FunctionError, index: Index) -> FunctionError:
     """Return the error of a sample with its key and shard."""
     assert error.position is not None, "errors of batches have names"
-    # Where a view draws samples repeatedly, each time has a number of its own.
-    position = error.position % len(index)
+    # Where a view draws samples repeatedly, each time has a number of its own, and so has each view of a picture.
+    position = error.position % VIEW_KEYS % len(index)
     key, shard = index.column("key")[position].as_py(), index.words("shard")[index.shard_N[position]]
     return FunctionError(error.reason, position, f"{key} in {shard}")
 

@@ -5,7 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from imgdata.backends.options import OnBad
 from imgdata.backends.postprocess import mixed_targets, soft_labels
 from imgdata.backends.protocol import PendingBatch
+from imgdata.backends.together import PendingViews
 from imgdata.errors import FunctionError, ImageError, ImgdataError
 from imgdata.loader.bad_images import BadImages
 from imgdata.loader.batch_functions import applied, named
@@ -43,12 +44,23 @@ class Lane(NamedTuple):
     planner: Planner
     engine: Engine
 
+    def start(self, draft: Draft) -> PendingBatch | PendingViews:
+        """Begin the batch."""
+        return self.engine.start(self.planner.works(draft))
+
+    def redo(
+        self, pending: PendingBatch | PendingViews, rows: NDArray[np.int64], draft: Draft
+    ) -> Mapping[int, ImageError]:
+        """Put what the draft now has for `rows` into these rows of the batch; return those that failed again."""
+        works = self.planner.works(draft, rows)
+        return pending.redo(rows, works) if isinstance(pending, PendingViews) else pending.redo(rows, works[0])
+
 
 class _Ahead(NamedTuple):
     number: int
     """Number of the batch in the iterator, from 0."""
     draft: Draft
-    pending: PendingBatch
+    pending: PendingBatch | PendingViews
     lane: Lane
 
 
@@ -145,10 +157,11 @@ class Batches(Iterator[Batch]):
         order, epoch = self._planner.order, self._cursor.epoch
         offset = self._cursor.samples + number * order.global_batch
         lane = self._lanes[order.bucket_at(epoch, offset)]
-        backend = lane.engine.backend()
+        # Its errors come before those of the draft.
+        lane.engine.backends()
         draft = lane.planner.draft(epoch, offset)
         self._leave_out_known(draft)
-        return _Ahead(number, draft, backend.start(lane.planner.work(draft)), lane)
+        return _Ahead(number, draft, lane.start(draft), lane)
 
     def _drop(self, getpid: Callable[[], int] = os.getpid) -> None:
         # At the end of the program this module may be gone before the iterator is: the name `os` with it.
@@ -172,10 +185,16 @@ class Batches(Iterator[Batch]):
                 self._skip(draft, rows)
                 break
             self._replace(draft, rows)
-            failed = ahead.pending.redo(rows, ahead.lane.planner.work(draft, rows))
+            failed = ahead.lane.redo(ahead.pending, rows, draft)
         for position in draft.left_out:
             self._bad.note_known(position, draft.epoch)
-        images, labels = ahead.lane.engine.deliver(ahead.pending.images(), self._labels(draft))
+        made: torch.Tensor | tuple[torch.Tensor, ...]
+        if isinstance(ahead.pending, PendingViews):
+            made, labels = ahead.lane.engine.deliver_views(ahead.pending.images(), self._labels(draft))
+        else:
+            made, labels = ahead.lane.engine.deliver(ahead.pending.images(), self._labels(draft))
+        # The type says what nearly all loaders give; `Batch.views` is right for both.
+        images = cast("torch.Tensor", made)
         if self._function is not None:
             order, ranks = self._planner.order, self._planner
             place = draft.offset + ranks.rank * (order.global_batch // ranks.world_size)

@@ -2,15 +2,18 @@
 
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imgdata.backends.options import LoaderOptions
-from imgdata.backends.protocol import Backend, BackendKind, BackendSetup
+from imgdata.backends.protocol import Backend, BackendKind, BackendSetup, BatchRequest, PendingBatch
 from imgdata.backends.registry import choose
+from imgdata.backends.together import PendingViews
 from imgdata.backends.workers import closed
 from imgdata.loader.opened import Opened
 from imgdata.recipes.ops import Cutout, RandomErasing
+from imgdata.recipes.several import Views
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +25,7 @@ class _Own:
     """The backend and the delivery of one process."""
 
     def __init__(self) -> None:
-        self.backend: Backend | None = None
+        self.backends: tuple[Backend, ...] = ()
         self.device: ToDevice | None = None
         # Reentrant: a handler of signals may close the loader anywhere.
         self.lock = threading.RLock()
@@ -42,6 +45,10 @@ class Engine:
             max_pixels=opened.max_pixels,
         )
         self._choice = choose(options.backend, setup)
+        # A loader of several views has an engine for each of them; the first one starts the batches of all.
+        self._views: tuple[Engine, ...] = ()
+        if isinstance(options.recipe, Views):
+            self._views = tuple(Engine(opened, replace(one, backend=self.kind.name)) for one in options.of_views)
         # A quarter of the bytes goes over, and a GPU has time to spare. What comes after Normalize needs its result.
         self._finishes_there = (
             options.on_gpu
@@ -77,21 +84,39 @@ class Engine:
 
     def memory(self, epoch: int) -> int:
         """Return the bytes that the batches of `epoch` take together, where the backend makes them."""
-        return self.kind.memory(self.setup, epoch)
+        return sum(view.memory(epoch) for view in self._views) or self.kind.memory(self.setup, epoch)
 
     def check_open(self) -> None:
         """Raise `OptionError` after `close`."""
         if self._closed:
             raise closed()
 
-    def backend(self) -> Backend:
-        """Return the backend of this process. Raises `OptionError` after `close`."""
+    def backends(self) -> tuple[Backend, ...]:
+        """Return the backend of this process for each view. Raises `OptionError` after `close`."""
         own = self._own()
         with own.lock:
             self.check_open()
-            if own.backend is None:
-                own.backend = self.kind.make(self.setup)
-            return own.backend
+            if not own.backends:
+                setups = [view.setup for view in self._views]
+                own.backends = self.kind.make_together(setups) if setups else (self.kind.make(self.setup),)
+            return own.backends
+
+    def start(self, works: Sequence[BatchRequest]) -> PendingBatch | PendingViews:
+        """Begin the batch of a request for each view."""
+        backends = self.backends()
+        if not self._views:
+            return backends[0].start(works[0])
+        batches = self.kind.start_together(backends, works)
+        return PendingViews(batches, [view.setup for view in self._views])
+
+    def deliver_views(
+        self, views: "Sequence[torch.Tensor]", labels: "torch.Tensor"
+    ) -> "tuple[tuple[torch.Tensor, ...], torch.Tensor]":
+        """Do what `deliver` does, for the images of each view."""
+        first, moved = self._views[0].deliver(views[0], labels)
+        none = labels[:0]
+        others = [view.deliver(images, none)[0] for view, images in zip(self._views[1:], views[1:], strict=True)]
+        return (first, *others), moved
 
     def deliver(self, images: "torch.Tensor", labels: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
         """Move a batch from where the backend made it to the loader's device, in the loader's dtype."""
@@ -140,8 +165,10 @@ class Engine:
         own = self._own()
         with own.lock:
             self._closed = True
-            backend, own.backend, own.device = own.backend, None, None
-        if backend is not None:
+            backends, own.backends, own.device = own.backends, (), None
+        for view in self._views:
+            view.close()
+        for backend in backends:
             backend.close()
 
     def _own(self) -> _Own:

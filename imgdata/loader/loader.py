@@ -33,7 +33,7 @@ from imgdata.order.bucket_order import BucketOrder
 from imgdata.order.epoch_order import MAX_EPOCH, Order, Shuffle
 from imgdata.order.ranks import distributed_rank_and_world, rank_and_world
 from imgdata.order.resume import Progress, advance, fingerprint, resume
-from imgdata.recipes.presets import named_recipe
+from imgdata.recipes.presets import named
 from imgdata.recipes.recipe import Recipe
 from imgdata.sample import Batch, ClassName
 from imgdata.views.view import View
@@ -88,7 +88,8 @@ class Loader:
             split: Name of the split, such as `train`.
             batch_size: Samples of a batch of this rank.
             recipe: What is done to each sample: a `Recipe` such as `imgdata.recipes.imagenet_train(224)`, the name of a
-                ready one such as `imagenet_train`, or a JSON file.
+                ready one such as `imagenet_train`, or a JSON file. With `imgdata.recipes.views` a batch has several
+                views of each sample, and `images` is a tuple of tensors.
             device: Device of images and labels: `cpu`, `cuda:1`, `mps`, or `cuda` for PyTorch's current GPU.
             backend: What makes the batches: `cpu`, `dali`, `resident`, or `auto` for the best one here. `repr` says
                 which, and why.
@@ -120,7 +121,7 @@ class Loader:
         """
         options = LoaderOptions(
             batch_size=batch_size,
-            recipe=named_recipe(recipe) if isinstance(recipe, str) else recipe,
+            recipe=named(recipe) if isinstance(recipe, str) else recipe,
             device=str(device),
             backend=backend,
             shuffle=shuffle,
@@ -248,6 +249,8 @@ class Loader:
     def __repr__(self) -> str:
         options, order, view = self._options, self._planner.order, self._planner.view
         memory = sum(lane.engine.memory(self.epoch) for lane in self._lanes) / 1e6
+        count = len(options.of_views)
+        views = f"{count} views of each, " if count > 1 else ""
         layout = "channels last" if options.channels_last else "channels first"
         lines = [
             f"<Loader {view!r}",
@@ -256,7 +259,7 @@ class Loader:
             f"  order: {self._shuffle_text()}, seed {order.seed}, epoch {self.epoch}",
             *([] if self._buckets is None else [f"  shapes: {len(self._buckets.sizes)} buckets, loader.buckets"]),
             f"  backend {self._engine.description}",
-            f"  images: {options.dtype}, {layout}, on {options.device}; buffers {memory:.1f} MB",
+            f"  images: {views}{options.dtype}, {layout}, on {options.device}; buffers {memory:.1f} MB",
             f"  bad images: {self._bad.summary or 'none yet'} (on_bad={options.on_bad!r})>",
         ]
         return "\n".join(lines)

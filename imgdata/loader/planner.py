@@ -14,6 +14,7 @@ from imgdata.dataset.index import Index
 from imgdata.order.epoch_order import EpochCache, Order
 from imgdata.recipes.ops import PadRandomCrop
 from imgdata.recipes.recipe import Recipe
+from imgdata.recipes.several import VIEW_KEYS, views_of
 from imgdata.views.view import View
 
 ATTEMPTS = 32
@@ -90,8 +91,26 @@ class Planner:
                 int(of_place[0]) for of_place in self._samples(draft.epoch, place)
             )
 
-    def work(self, draft: Draft, rows: NDArray[np.int64] | None = None) -> BatchRequest:
-        """Return the request for all of the batch, or for `rows`. Raises `OptionError` for an impossible recipe."""
+    def works(self, draft: Draft, rows: NDArray[np.int64] | None = None) -> tuple[BatchRequest, ...]:
+        """Return the request for each view of all of the batch, or of `rows`. Raises `OptionError`, as `work` does."""
+        return tuple(
+            self.work(draft, rows, recipe=recipe, first_key=number * VIEW_KEYS)
+            for number, recipe in enumerate(views_of(self.recipe))
+        )
+
+    def work(
+        self,
+        draft: Draft,
+        rows: NDArray[np.int64] | None = None,
+        *,
+        recipe: Recipe | None = None,
+        first_key: int = 0,
+    ) -> BatchRequest:
+        """Return the request for all of the batch, or for `rows`. Raises `OptionError` for an impossible recipe.
+
+        With another `recipe`, of a further view, random numbers are drawn by keys from `first_key` on.
+        """
+        recipe = self.recipe if recipe is None else recipe
         if rows is None:
             position_N, key_N, skip_N = draft.position_N.copy(), draft.key_N, draft.skip_N.copy()
         else:
@@ -99,22 +118,17 @@ class Planner:
         width_N, height_N = self.index.width_N[position_N], self.index.height_N[position_N]
         if skip_N.any():
             # Of a bad sample the size may be unknown; this one fits every recipe.
-            height, width = self._least_size(draft.epoch)
+            height, width = _least_size(recipe, draft.epoch)
             width_N, height_N = np.where(skip_N, width, width_N), np.where(skip_N, height, height_N)
         return BatchRequest(
             epoch=draft.epoch,
-            params=params(self.recipe, width_N, height_N, seed=self.order.seed, epoch=draft.epoch, position_N=key_N),
+            params=params(
+                recipe, width_N, height_N, seed=self.order.seed, epoch=draft.epoch, position_N=key_N + first_key
+            ),
             position_N=position_N,
             skip_N=skip_N,
             mix=draft.mix,
         )
-
-    def _least_size(self, epoch: int) -> tuple[int, int]:
-        """Return (height, width) of a picture that any recipe takes: mirrored margins need its pixels."""
-        pad = self.recipe.find(PadRandomCrop)
-        least = 1 if pad is None else pad.padding + 1
-        height, width = self.recipe.output_size(epoch)
-        return max(height, least), max(width, least)
 
     def _samples(
         self, epoch: int, place_N: NDArray[np.int64]
@@ -127,3 +141,11 @@ class Planner:
             return position_N, position_N.copy(), label_N
         repeat_N = self._repeats.get(epoch, self.view.epoch_repeats)[place_N]
         return position_N, position_N + repeat_N * len(self.index), label_N
+
+
+def _least_size(recipe: Recipe, epoch: int) -> tuple[int, int]:
+    """Return (height, width) of a picture that the recipe takes: mirrored margins need its pixels."""
+    pad = recipe.find(PadRandomCrop)
+    least = 1 if pad is None else pad.padding + 1
+    height, width = recipe.output_size(epoch)
+    return max(height, least), max(width, least)

@@ -261,6 +261,22 @@ def zero_ended(paths: Sequence[str]) -> bytes:
     return os.fsencode("".join([f"{path}\0" for path in paths]))
 
 
+class Crops(NamedTuple):
+    """One crop of each of M pictures, and where they go: all of `Pool.submit` that differs from crop to crop."""
+
+    images: NDArray[Any]
+    planar: bool
+    box_N4: NDArray[np.int64]
+    resized_N2: NDArray[np.int64]
+    offset_N2: NDArray[np.int64]
+    flip_N: NDArray[np.bool_]
+    vflip_N: NDArray[np.bool_]
+    bicubic: bool = False
+    mirrored_margins: bool = False
+    scale_3: NDArray[np.float32] | None = None
+    shift_3: NDArray[np.float32] | None = None
+
+
 class Job:
     """Pictures that the threads of a `Pool` are making. Dropping the job cancels it."""
 
@@ -311,6 +327,7 @@ class Pool:
         scale_3: NDArray[np.float32] | None = None,
         shift_3: NDArray[np.float32] | None = None,
         simd: str | None = None,
+        more: Sequence[Crops] = (),
     ) -> Job:
         """Begin M pictures; returns at once. Pictures of earlier jobs come first.
 
@@ -322,25 +339,46 @@ class Pool:
         `images` is uint8, float16 or float32, `(B, 3, H, W)` when `planar`, else `(B, H, W, 3)`. Floats become
         `value * scale + shift`. Margins are black, or mirrored. Resizes are antialiased, `bicubic` or bilinear.
 
+        `more`: further crops of the same pictures, up to 63. Each file is read once, and decoded once for all crops
+        that the DCT shrinks alike; every crop has the pixels that it has alone. An outcome is that of all crops.
+
         `UNFIT` are the JPEGs for which `resize_jpeg` returns None, as far as they had to be read, and those without an
         end marker: data after a crop is not decoded, and of crop-ready files (`crop_interval`) nothing but the segments
         that cover it. The pixels of such a picture are undefined.
         """
-        height, width = images.shape[2:] if planar else images.shape[1:3]
-        scale_23 = np.array([[1.0] * 3 if scale_3 is None else scale_3, [0.0] * 3 if shift_3 is None else shift_3])
-        places = (row_M, target_M, file_M, byte_M, size_M, source_M2)
-        geometry = (box_N4, resized_N2, offset_N2, flip_N, vflip_N)
-        job = self._pool.submit(
-            (*places, *geometry, scale_23.astype(np.float32), images),
-            (height, width),
-            _KINDS[images.dtype.name],
+        first = Crops(
+            images,
             planar,
+            box_N4,
+            resized_N2,
+            offset_N2,
+            flip_N,
+            vflip_N,
             bicubic,
             mirrored_margins,
-            SIMD.index(simd or SIMD[-1]),
+            scale_3,
+            shift_3,
         )
-        return Job(job)
+        places = (row_M, target_M, file_M, byte_M, size_M, source_M2)
+        way = SIMD.index(simd or SIMD[-1])
+        return Job(self._pool.submit(*(_said(crops, places, way) for crops in (first, *more))))
 
     def close(self) -> None:
         """End the threads, and cancel the pictures that were not begun; may be called twice."""
         self._pool.close()
+
+
+def _said(crops: Crops, places: tuple[NDArray[np.int64], ...], simd: int) -> tuple[Any, ...]:
+    """Return what the compiled pool is given for one crop of each picture."""
+    images, planar, scale_3, shift_3 = crops.images, crops.planar, crops.scale_3, crops.shift_3
+    scale_23 = np.array([[1.0] * 3 if scale_3 is None else scale_3, [0.0] * 3 if shift_3 is None else shift_3])
+    geometry = (crops.box_N4, crops.resized_N2, crops.offset_N2, crops.flip_N, crops.vflip_N)
+    return (
+        (*places, *geometry, scale_23.astype(np.float32), images),
+        images.shape[2:] if planar else images.shape[1:3],
+        _KINDS[images.dtype.name],
+        planar,
+        crops.bicubic,
+        crops.mirrored_margins,
+        simd,
+    )

@@ -79,15 +79,5 @@ class Job:
 @final
 class Pool:
     def __init__(self, threads: int, /) -> None: ...
-    def submit(
-        self,
-        arrays: tuple[NDArray[Any], ...],
-        output: tuple[int, int],
-        kind: int,
-        planar: int,
-        cubic: bool,
-        mirrored: bool,
-        simd: int,
-        /,
-    ) -> Job: ...
+    def submit(self, *crops: tuple[Any, ...]) -> Job: ...
     def close(self) -> None: ...

@@ -1,4 +1,5 @@
-/* What Python gives to a job: a tuple of arrays and options, checked before any thread uses them. */
+/* What Python gives to a job: for each crop of its pictures a tuple of arrays and options, checked before any thread uses
+ * them. */
 #ifndef IMGDATA_ARGUMENTS_H
 #define IMGDATA_ARGUMENTS_H
 
@@ -30,7 +31,7 @@ typedef enum {
     ARRAYS
 } Array;
 
-/* What a thread needs for one picture: a copy, since the caller may change the arrays. */
+/* What a thread needs for one crop of a picture: a copy, since the caller may change the arrays. */
 typedef struct {
     int file;
     off_t offset;
@@ -43,7 +44,7 @@ typedef struct {
     int height, width, kind, planar, cubic, mirrored, simd;
 } Options;
 
-/* The tuple and the options of a call; 0 with an exception set. */
+/* The tuple and the options of a crop; 0 with an exception set. */
 int parse_arguments(PyObject *args, PyObject **tuple, Options *options);
 
 /* The length of the tuple and the ranges of the options; 0 with an exception set. */

@@ -1,4 +1,4 @@
-/* Pool: threads. Job: one call's pictures, read from files and cropped into the caller's array while Python goes on. */
+/* Pool: threads. Job: one call's pictures, read from files and cropped into the caller's arrays while Python goes on. */
 #define _GNU_SOURCE
 #include "batch.h"
 #include "arguments.h"
@@ -17,16 +17,25 @@ typedef struct {
     atomic_int closed;
 } PoolObject;
 
+/* More crops of a picture than anybody cuts. */
+#define MOST_CROPS 64
+
+/* Where one crop of every picture goes. */
+typedef struct {
+    Py_buffer images;
+    Picture picture; /* the first one */
+    size_t bytes;    /* of one picture */
+    float scales[6];
+} Output;
+
 typedef struct {
     PyObject_HEAD
     Job job; /* the pool's view of it */
     PoolObject *owner;
-    Py_buffer images;
-    Task *tasks;
     Py_ssize_t count;
-    Picture picture; /* of the first one */
-    size_t bytes;    /* of one picture */
-    float scales[6];
+    int crops;       /* of each picture */
+    Output *outputs; /* `crops` */
+    Task *tasks;     /* `count` x `crops`; the first of a picture says where its file is, and has its outcome */
     Simd simd;
 } JobObject;
 
@@ -50,27 +59,33 @@ static uint8_t read_all(int file, uint8_t *to, size_t size, off_t offset)
     return DONE;
 }
 
-static uint8_t make_picture(const JobObject *self, const Task *task, Scratch *scratch)
+static uint8_t make_crops(const JobObject *self, const Task *tasks, Scratch *scratch)
 {
-    Picture picture = self->picture;
-    uint8_t *data = scratch_take(scratch, task->size, 1), outcome;
+    Crop crops[MOST_CROPS];
+    Picture pictures[MOST_CROPS];
+    uint8_t *data = scratch_take(scratch, tasks->size, 1), outcome;
 
     if (data == NULL)
         return NO_MEMORY;
-    picture.pixels = (uint8_t *)picture.pixels + task->target * self->bytes;
-    outcome = read_all(task->file, data, task->size, task->offset);
-    return outcome != DONE ? outcome : (uint8_t)crop_jpeg(data, task->size, &task->crop, &picture, self->simd, scratch);
+    for (int i = 0; i < self->crops; i++) {
+        if (tasks[i].outcome == UNFIT)
+            return UNFIT;
+        crops[i] = tasks[i].crop;
+        pictures[i] = self->outputs[i].picture;
+        pictures[i].pixels = (uint8_t *)pictures[i].pixels + tasks[i].target * self->outputs[i].bytes;
+    }
+    outcome = read_all(tasks->file, data, tasks->size, tasks->offset);
+    return outcome != DONE ? outcome
+                           : (uint8_t)crop_jpeg(data, tasks->size, crops, pictures, self->crops, self->simd, scratch);
 }
 
 static void work(Job *job, int i)
 {
     JobObject *self = (JobObject *)((char *)job - offsetof(JobObject, job));
-    Scratch scratch;
+    Task *tasks = &self->tasks[(Py_ssize_t)i * self->crops];
+    Scratch scratch = scratch_begin();
 
-    if (self->tasks[i].outcome == UNFIT)
-        return;
-    scratch = scratch_begin();
-    self->tasks[i].outcome = make_picture(self, &self->tasks[i], &scratch);
+    tasks->outcome = make_crops(self, tasks, &scratch);
     scratch_end(&scratch);
 }
 
@@ -78,7 +93,7 @@ static void work(Job *job, int i)
 static void read_ahead(const JobObject *self)
 {
 #ifdef POSIX_FADV_WILLNEED
-    for (Py_ssize_t i = 0; i < self->count; i++)
+    for (Py_ssize_t i = 0; i < self->count * self->crops; i += self->crops)
         posix_fadvise(self->tasks[i].file, self->tasks[i].offset, (off_t)self->tasks[i].size, POSIX_FADV_WILLNEED);
 #else
     (void)self;
@@ -117,7 +132,7 @@ static PyObject *job_wait(JobObject *self, PyObject *nothing)
         return NULL;
     outcomes = PyBytes_AsString(result);
     for (Py_ssize_t i = 0; i < self->count; i++)
-        outcomes[i] = (char)self->tasks[i].outcome;
+        outcomes[i] = (char)self->tasks[i * self->crops].outcome;
     return result;
 }
 
@@ -139,8 +154,10 @@ static void job_dealloc(JobObject *self)
     PyTypeObject *type = Py_TYPE((PyObject *)self);
 
     job_finish(self, 1, -1);
-    if (self->images.obj != NULL)
-        PyBuffer_Release(&self->images);
+    for (int i = 0; i < self->crops; i++)
+        if (self->outputs[i].images.obj != NULL)
+            PyBuffer_Release(&self->outputs[i].images);
+    free(self->outputs);
     free(self->tasks);
     Py_XDECREF((PyObject *)self->owner);
     PyObject_Free(self);
@@ -205,66 +222,100 @@ static void pool_dealloc(PoolObject *self)
     Py_DECREF((PyObject *)type);
 }
 
-/* Copies what the threads need; 0 with an exception set. */
-static int job_fill(JobObject *self, const Py_buffer arrays[], const Options *options)
+/* Copies what the threads need for crop `number` of each picture; 0 with an exception set. */
+static int job_fill(JobObject *self, int number, const Py_buffer arrays[], const Options *options)
 {
-    Shape shape = options->cubic ? CUBIC : TRIANGLE;
+    Output *output = &self->outputs[number];
+    Py_ssize_t count = arrays[ROWS].len / 8;
 
-    self->bytes = (size_t)options->height * (size_t)options->width * 3 *
-                  (options->kind == BYTES ? 1 : options->kind == HALVES ? 2 : 4);
-    if (!check_arrays(arrays, self->bytes))
+    output->bytes = (size_t)options->height * (size_t)options->width * 3 *
+                    (options->kind == BYTES ? 1 : options->kind == HALVES ? 2 : 4);
+    if (!check_arrays(arrays, output->bytes))
         return 0;
-    self->count = arrays[ROWS].len / 8;
-    self->tasks = malloc(((size_t)self->count + 1) * sizeof *self->tasks);
+    if (number == 0) {
+        self->count = count;
+        self->tasks = malloc(((size_t)count * (size_t)self->crops + 1) * sizeof *self->tasks);
+    }
     if (self->tasks == NULL) {
         PyErr_NoMemory();
         return 0;
     }
-    for (Py_ssize_t i = 0; i < self->count; i++)
-        self->tasks[i] = task_of(arrays, i, shape, options->mirrored);
-    memcpy(self->scales, arrays[SCALES].buf, sizeof self->scales);
-    self->picture = (Picture){arrays[IMAGES].buf, (Kind)options->kind, options->planar, options->height,
-                              options->width, self->scales, self->scales + 3};
+    if (count != self->count) {
+        PyErr_SetString(PyExc_ValueError, "all crops must be of the same pictures");
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < count; i++)
+        self->tasks[i * self->crops + number] =
+            task_of(arrays, i, options->cubic ? CUBIC : TRIANGLE, options->mirrored);
+    memcpy(output->scales, arrays[SCALES].buf, sizeof output->scales);
+    output->picture = (Picture){arrays[IMAGES].buf, (Kind)options->kind, options->planar, options->height,
+                                options->width, output->scales, output->scales + 3};
     self->simd = (Simd)options->simd;
-    self->job = (Job){.count = (int)self->count, .work = work};
     return 1;
 }
 
-static JobObject *job_make(PyObject *module, PyObject *tuple, const Options *options)
+/* One crop of each picture, out of what Python said of it; 0 with an exception set. */
+static int job_add(JobObject *self, int number, PyObject *said)
 {
-    PyTypeObject *type = (PyTypeObject *)((PyObject **)PyModule_GetState(module))[0];
-    JobObject *job = (JobObject *)PyType_GenericAlloc(type, 0);
+    PyObject *tuple;
+    Options options;
     Py_buffer arrays[ARRAYS];
     int held, filled;
 
-    if (job == NULL)
-        return NULL;
+    if (!parse_arguments(said, &tuple, &options) || !check_options(tuple, &options))
+        return 0;
     held = get_buffers(tuple, arrays);
-    filled = held == ARRAYS && job_fill(job, arrays, options);
+    filled = held == ARRAYS && job_fill(self, number, arrays, &options);
     if (filled)
-        job->images = arrays[--held];
+        self->outputs[number].images = arrays[--held];
     while (held > 0)
         PyBuffer_Release(&arrays[--held]);
-    if (!filled)
-        Py_CLEAR(job);
+    return filled;
+}
+
+static JobObject *job_make(PyObject *module, PyObject *all, int crops)
+{
+    PyTypeObject *type = (PyTypeObject *)((PyObject **)PyModule_GetState(module))[0];
+    JobObject *job = (JobObject *)PyType_GenericAlloc(type, 0);
+
+    if (job == NULL)
+        return NULL;
+    job->outputs = calloc((size_t)crops, sizeof *job->outputs);
+    if (job->outputs == NULL) {
+        Py_DECREF((PyObject *)job);
+        return (JobObject *)PyErr_NoMemory();
+    }
+    job->crops = crops;
+    for (int i = 0; i < crops; i++)
+        if (!job_add(job, i, PyTuple_GetItem(all, i))) {
+            Py_DECREF((PyObject *)job);
+            return NULL;
+        }
+    job->job = (Job){.count = (int)job->count, .work = work};
     return job;
 }
 
+/* A tuple of arrays and options for each crop. */
 static PyObject *pool_submit_(PoolObject *self, PyObject *args)
 {
-    PyObject *arrays, *module = PyType_GetModule(Py_TYPE((PyObject *)self));
-    Options options;
+    PyObject *module = PyType_GetModule(Py_TYPE((PyObject *)self));
+    Py_ssize_t crops = PyTuple_Size(args);
     JobObject *job;
 
-    if (!parse_arguments(args, &arrays, &options))
+    if (crops < 1 || crops > MOST_CROPS) {
+        PyErr_Format(PyExc_ValueError, "a picture must have 1 to %d crops, got %zd", MOST_CROPS, crops);
         return NULL;
+    }
+    for (Py_ssize_t i = 0; i < crops; i++)
+        if (!PyTuple_Check(PyTuple_GetItem(args, i))) {
+            PyErr_SetString(PyExc_TypeError, "a crop must be a tuple of arrays and options");
+            return NULL;
+        }
     if (self->pool == NULL || self->closed || !pool_is_here(self->pool)) {
         PyErr_SetString(PyExc_RuntimeError, "the pool is closed, or another process's");
         return NULL;
     }
-    if (!check_options(arrays, &options))
-        return NULL;
-    job = job_make(module, arrays, &options);
+    job = job_make(module, args, (int)crops);
     if (job == NULL)
         return NULL;
     job->owner = (PoolObject *)Py_NewRef((PyObject *)self);

@@ -190,35 +190,85 @@ static Outcome draw(const Column columns[3], int count, const Window *x, const W
     return DONE;
 }
 
-Outcome crop_jpeg(const uint8_t *data, size_t size, const Crop *crop, const Picture *picture, Simd simd,
-                  Scratch *scratch)
-{
-    Kernels kernels = kernels_of(simd);
-    Planes planes = {0};
-    Column columns[3] = {0};
+/* What a crop needs of the picture: samples of the planes, and their pixels. */
+typedef struct {
+    int shrink;
     Window *x, *y;
     Part part;
-    Outcome outcome;
+} Need;
+
+static Outcome need_of(Need *need, const Crop *crop, const Picture *picture, Scratch *scratch)
+{
+    Part *part = &need->part;
     int shrink;
 
     if (!axis_fits(&crop->x, crop->width) || !axis_fits(&crop->y, crop->height))
         return UNFIT;
-    shrink = shrink_of(crop);
-    x = axis_windows(&crop->x, picture->width, crop->width, shrink, crop, scratch);
-    y = axis_windows(&crop->y, picture->height, crop->height, shrink, crop, scratch);
-    if (x == NULL || y == NULL)
+    need->shrink = shrink = shrink_of(crop);
+    need->x = axis_windows(&crop->x, picture->width, crop->width, shrink, crop, scratch);
+    need->y = axis_windows(&crop->y, picture->height, crop->height, shrink, crop, scratch);
+    if (need->x == NULL || need->y == NULL)
         return NO_MEMORY;
-    reach_of(x, picture->width, &part.left, &part.right);
-    reach_of(y, picture->height, &part.top, &part.bottom);
+    reach_of(need->x, picture->width, &part->left, &part->right);
+    reach_of(need->y, picture->height, &part->top, &part->bottom);
     /* All of it may be margin; the header is read all the same. */
-    part = (Part){part.left * shrink, part.top * shrink, (part.right > 0 ? part.right : 1) * shrink,
-                  (part.bottom > 0 ? part.bottom : 1) * shrink};
-    part.right = part.right < crop->width ? part.right : crop->width;
-    part.bottom = part.bottom < crop->height ? part.bottom : crop->height;
-    outcome = decode_planes(data, size, crop->width, crop->height, shrink, &part, simd, &planes, scratch);
+    *part = (Part){part->left * shrink, part->top * shrink, (part->right > 0 ? part->right : 1) * shrink,
+                   (part->bottom > 0 ? part->bottom : 1) * shrink};
+    part->right = part->right < crop->width ? part->right : crop->width;
+    part->bottom = part->bottom < crop->height ? part->bottom : crop->height;
+    return DONE;
+}
+
+/* The smallest part with all those that need this `shrink`; 0 where none does. */
+static int part_of_all(const Need *needs, int count, int shrink, Part *all)
+{
+    int found = 0;
+
+    for (int i = 0; i < count; i++) {
+        const Part *part = &needs[i].part;
+        if (needs[i].shrink != shrink)
+            continue;
+        if (found++ == 0)
+            *all = *part;
+        all->left = part->left < all->left ? part->left : all->left;
+        all->top = part->top < all->top ? part->top : all->top;
+        all->right = part->right > all->right ? part->right : all->right;
+        all->bottom = part->bottom > all->bottom ? part->bottom : all->bottom;
+    }
+    return found;
+}
+
+/* In memory of its own: that of one picture after the other is the same, and stays in the cache. */
+static Outcome make_picture(const Planes *planes, const Need *need, const Picture *picture, Simd simd)
+{
+    Kernels kernels = kernels_of(simd);
+    Column columns[3] = {0};
+    Scratch scratch = scratch_begin();
+    Outcome outcome = columns_make(columns, planes, need->shrink, need->x, need->y, picture, &kernels, &scratch);
+
     if (outcome == DONE)
-        outcome = columns_make(columns, &planes, shrink, x, y, picture, &kernels, scratch);
-    if (outcome == DONE)
-        outcome = draw(columns, planes.count, x, y, picture, &kernels, simd, scratch);
+        outcome = draw(columns, planes->count, need->x, need->y, picture, &kernels, simd, &scratch);
+    scratch_end(&scratch);
+    return outcome;
+}
+
+Outcome crop_jpeg(const uint8_t *data, size_t size, const Crop *crops, const Picture *pictures, int count, Simd simd,
+                  Scratch *scratch)
+{
+    Need *needs = scratch_take(scratch, (size_t)count, sizeof *needs);
+    Outcome outcome = needs != NULL ? DONE : NO_MEMORY;
+
+    for (int i = 0; i < count && outcome == DONE; i++)
+        outcome = need_of(&needs[i], &crops[i], &pictures[i], scratch);
+    for (int shrink = 1; shrink <= 8 && outcome == DONE; shrink *= 2) {
+        Planes planes = {0};
+        Part part;
+        if (!part_of_all(needs, count, shrink, &part))
+            continue;
+        outcome = decode_planes(data, size, crops->width, crops->height, shrink, &part, simd, &planes, scratch);
+        for (int i = 0; i < count && outcome == DONE; i++)
+            if (needs[i].shrink == shrink)
+                outcome = make_picture(&planes, &needs[i], &pictures[i], simd);
+    }
     return outcome;
 }

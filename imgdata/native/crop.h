@@ -19,8 +19,12 @@ typedef struct {
     int mirrored; /* what lies outside the resized part: 0: black; 1: mirrored at its edge, which is not repeated */
 } Crop;
 
-/* UNFIT as in `decode_planes`, and for a box that is not in the image. Nothing is said of bytes behind the crop. */
-Outcome crop_jpeg(const uint8_t *data, size_t size, const Crop *crop, const Picture *picture, Simd simd,
+/* `count` crops of one JPEG. Those that the DCT shrinks alike are made of the same planes, which hold the smallest part with
+ * all of them: each picture is what it would be alone.
+ *
+ * UNFIT as in `decode_planes`, and for a box that is not in the image: no picture is defined then. Nothing is said of bytes
+ * behind the crops. */
+Outcome crop_jpeg(const uint8_t *data, size_t size, const Crop *crops, const Picture *pictures, int count, Simd simd,
                   Scratch *scratch);
 
 #endif

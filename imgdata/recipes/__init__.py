@@ -29,14 +29,21 @@ from imgdata.recipes.presets import (
     CIFAR_STD,
     IMAGENET_MEAN,
     IMAGENET_STD,
+    byol,
     cifar_eval,
     cifar_train,
     classifier_eval,
     classifier_train,
+    dino,
     imagenet_eval,
     imagenet_train,
+    mae,
+    moco_v3,
+    named,
+    simclr,
 )
 from imgdata.recipes.recipe import Recipe
+from imgdata.recipes.several import Views, views
 from imgdata.recipes.sizes import Ramp, Schedule
 from imgdata.recipes.tones import AutoContrast, Equalize, GaussianBlur, Invert, Posterize, Sharpness, Solarize
 
@@ -83,12 +90,20 @@ __all__ = [
     "ThreeAugment",
     "TrivialAugment",
     "VerticalFlip",
+    "Views",
+    "byol",
     "cifar_eval",
     "cifar_train",
     "classifier_eval",
     "classifier_train",
+    "dino",
     "from_albumentations",
     "from_torchvision",
     "imagenet_eval",
     "imagenet_train",
+    "mae",
+    "moco_v3",
+    "named",
+    "simclr",
+    "views",
 ]

@@ -6,7 +6,9 @@ from imgdata.errors import OptionError
 from imgdata.recipes import presets
 from imgdata.recipes.ops import (
     CenterCrop,
+    ColorJitter,
     Cutout,
+    Grayscale,
     HorizontalFlip,
     Normalize,
     PadRandomCrop,
@@ -14,8 +16,10 @@ from imgdata.recipes.ops import (
     Resize,
     Rotate,
 )
-from imgdata.recipes.recipe import Recipe
+from imgdata.recipes.recipe import PixelOp, Recipe
+from imgdata.recipes.several import Views, any_recipe, one_view, views
 from imgdata.recipes.sizes import Ramp, Schedule
+from imgdata.recipes.tones import GaussianBlur, Solarize
 from imgdata.storage.reading import read_json
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -80,8 +84,93 @@ def classifier_eval(size: int = 64) -> Recipe:
     return Recipe(Resize(size=size), CenterCrop(size=size), Normalize(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
 
 
-PRESETS = ("imagenet_train", "imagenet_eval", "cifar_train", "cifar_eval", "classifier_train", "classifier_eval")
+def simclr(size: int = 224) -> Views:
+    """Return two views alike: crop, flip, strong colours, gray, blur, ImageNet's mean and deviation.
+
+    Chen et al., "A simple framework for contrastive learning", 2020 (arXiv 2002.05709), appendix A, with strength 1.
+    The paper's pictures are 0 to 1, without mean and deviation; a blur's kernel is a tenth of the side.
+    """
+    colours = ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, p=0.8)
+    return views(2, _distorted(size, (0.08, 1.0), colours, GaussianBlur(_kernel(size), p=0.5)))
+
+
+def byol(size: int = 224) -> Views:
+    """Return two views: crop, flip, colours, gray; one is always blurred, the other seldom, and at times inverted.
+
+    Grill et al., "Bootstrap your own latent", 2020 (arXiv 2006.07733), table 6: crops are bicubic.
+    """
+    first, second = _blurs(size)
+    crops = ((0.08, 1.0), _SOFT_COLOURS)
+    return views(
+        _distorted(size, *crops, first, bicubic=True), _distorted(size, *crops, second, _SOLARIZE, bicubic=True)
+    )
+
+
+def moco_v3(size: int = 224) -> Views:
+    """Return two views as `byol`'s, with bilinear crops.
+
+    Chen et al., "An empirical study of training self-supervised vision transformers", 2021 (arXiv 2104.02057), and its
+    code: `facebookresearch/moco-v3`, whose blur has no limit of its kernel.
+    """
+    first, second = _blurs(size)
+    crops = ((0.08, 1.0), _SOFT_COLOURS)
+    return views(_distorted(size, *crops, first), _distorted(size, *crops, second, _SOLARIZE))
+
+
+def dino(size: int = 224, local_size: int | None = None, num_local: int = 8) -> Views:
+    """Return two large crops and `num_local` small ones, of side `local_size`: 3/7 of `size` by default, so 96.
+
+    Caron et al., "Emerging properties in self-supervised vision transformers", 2021 (arXiv 2104.14294), and its code,
+    `facebookresearch/dino`: two crops of 0.4 to 1 of the area, the others of 0.05 to 0.4, all bicubic.
+    """
+    small = round(size * 3 / 7) if local_size is None else local_size
+    first, second = _blurs(size)
+    return views(
+        _distorted(size, (0.4, 1.0), _SOFT_COLOURS, first, bicubic=True),
+        _distorted(size, (0.4, 1.0), _SOFT_COLOURS, second, _SOLARIZE, bicubic=True),
+        *([num_local] if num_local else []),
+        *(
+            [_distorted(small, (0.05, 0.4), _SOFT_COLOURS, GaussianBlur(_kernel(small), p=0.5), bicubic=True)]
+            if num_local
+            else []
+        ),
+    )
+
+
+def mae(size: int = 224) -> Recipe:
+    """Return the one view of masked autoencoders: a bicubic crop of 0.2 to 1 of the area, flip, mean and deviation.
+
+    He et al., "Masked autoencoders are scalable vision learners", 2021 (arXiv 2111.06377), appendix A.1.
+    """
+    crop = RandomResizedCrop(size=size, scale=(0.2, 1.0), interpolation="bicubic")
+    return Recipe(crop, HorizontalFlip(), Normalize(mean=IMAGENET_MEAN, std=IMAGENET_STD))
+
+
+_SOFT_COLOURS = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, p=0.8)
+_SOLARIZE = Solarize(128, p=0.2)
+
+
+def _kernel(size: int) -> int:
+    """Return the side of a blur's kernel: 23 for pictures of 224 pixels, and never beyond a small picture."""
+    return min(2 * (size // 20) + 1, 2 * size - 1)
+
+
+def _blurs(size: int) -> tuple[GaussianBlur, GaussianBlur]:
+    return GaussianBlur(_kernel(size), p=1.0), GaussianBlur(_kernel(size), p=0.1)
+
+
+def _distorted(
+    size: int, area: tuple[float, float], colours: ColorJitter, *further: PixelOp, bicubic: bool = False
+) -> Recipe:
+    crop = RandomResizedCrop(size=size, scale=area, interpolation="bicubic" if bicubic else "bilinear")
+    normalize = Normalize(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return Recipe(crop, HorizontalFlip(), colours, Grayscale(p=0.2), *further, normalize)
+
+
+PRESETS = ("imagenet_train", "imagenet_eval", "cifar_train", "cifar_eval", "classifier_train", "classifier_eval", "mae")
 """Ready recipes by name."""
+VIEW_PRESETS = ("simclr", "byol", "moco_v3", "dino")
+"""Ready recipes of several views by name; the loader alone takes them."""
 OF_ONE_SIZE = ("cifar_train", "cifar_eval")
 """Those whose pictures are 32 x 32."""
 SHORT_NAMES = {"imagenet": "imagenet_train", "cifar": "cifar_train", "classifier": "classifier_train"}
@@ -96,18 +185,26 @@ def preset_name(name: str) -> str:
 def named_recipe(name: str, size: int | None = None) -> Recipe:
     """Return one of `PRESETS`, with another side of the output in pixels, or the recipe in a .json file.
 
-    Raises `OptionError`.
+    Raises `OptionError`, also for one that makes several views.
+    """
+    return one_view(named(name, size))
+
+
+def named(name: str, size: int | None = None) -> Recipe:
+    """Return the ready recipe of that name, of one view or several, or the recipe in a .json file: `named("dino")`.
+
+    `size` is another side of the output, in pixels. Raises `OptionError`.
     """
     if name.endswith(".json"):
         if size is not None:
             raise OptionError(f"size must be left out with a recipe that has its own, got {size}")
-        return read_recipe(Path(name))
+        return _read(Path(name))
     name = preset_name(name)
     if name == "plain":
         side = 224 if size is None else size
         return imagenet_eval(side, resize=side)
-    if name not in PRESETS:
-        names = ", ".join((*SHORT_NAMES, "plain", *PRESETS))
+    if name not in (*PRESETS, *VIEW_PRESETS):
+        names = ", ".join((*SHORT_NAMES, "plain", *PRESETS, *VIEW_PRESETS))
         raise OptionError(f"recipe must be one of {names}, or a .json file, got {name!r}")
     if name in OF_ONE_SIZE and size is not None:
         raise OptionError(f"{name} must have its own size, 32, got size {size}; leave it out")
@@ -116,11 +213,15 @@ def named_recipe(name: str, size: int | None = None) -> Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Return the recipe in a file, JSON as `Recipe.to_dict` gives it. Raises `OptionError`."""
+    """Return the recipe of one view in a file, JSON as `Recipe.to_dict` gives it. Raises `OptionError`."""
+    return one_view(_read(path))
+
+
+def _read(path: Path) -> Recipe:
     try:
         content = read_json(path)
     except OSError as error:
         raise OptionError(f"{path}: the recipe can't be read: {error.strerror or error}") from error
     except ValueError as error:
         raise OptionError(f"{path}: must be JSON as `Recipe.to_dict` gives it: {error}") from error
-    return Recipe.from_dict(content)
+    return any_recipe(content)

@@ -139,6 +139,10 @@ class Recipe:
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> "Recipe":
         """Return the recipe that `to_dict` wrote; missing fields have their defaults. Raises `OptionError`."""
+        if isinstance(content, Mapping) and "views" in content:
+            raise OptionError(
+                "a recipe of one view must have `ops`, got one of several `views`, which imgdata.Loader alone takes"
+            )
         if not isinstance(content, Mapping) or set(content) != {"version", "ops"}:
             raise OptionError(f"a recipe must have `version` and `ops` and nothing else, got {_keys(content)}")
         if content["version"] != RECIPE_VERSION:

@@ -102,6 +102,6 @@ def test_an_error_does_not_keep_the_batch(images, backend, monkeypatch):
         try:
             with pytest.raises(imgdata.ShardError, match="broken"):
                 next(iter(batches))
-            assert all(batch() is None for batch in batches._engine.backend()._workers._batches)
+            assert all(batch() is None for batch in batches._engine.backends()[0]._workers._batches)
         finally:
             gc.enable()

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imgdata import native
 from imgdata.backends import postprocess
 from imgdata.backends.buffers import Buffers
-from imgdata.backends.cpu.native_rows import NativeJob, NativeRows, needs_windows, uses_native
+from imgdata.backends.cpu.native_rows import NativeJob, NativeRows, crops_of, needs_windows, uses_native
 from imgdata.backends.pillow import crop, operators
 from imgdata.backends.protocol import BackendSetup, BatchRequest
 from imgdata.backends.shard_files import Lease, ShardFiles
@@ -75,10 +76,17 @@ class CpuBatch:
         self._lock = threading.Lock()
         self._left = 0
 
-    def begin(self, work: BatchRequest) -> None:
+    def begin(self, work: BatchRequest, begun: "Begun") -> None:
         """Start on all rows but those to skip, which become black."""
         self._pixels_NCHW[work.skip_N] = self._backend.black_311
-        self._begin_rows(work, np.arange(len(work.position_N)))
+        self._begin_rows(work, np.arange(len(work.position_N)), begun)
+
+    def crops(self, work: BatchRequest) -> native.Crops:
+        """Return what the extension has to make of the samples of `work`, and where it goes."""
+        apart = self._backend.apart
+        windows = self._backend.windows.take(self._shape_NHWC, "uint8") if apart else self._memory
+        planar = not (apart or self._options.channels_last)
+        return crops_of(self._options.recipe, windows, work.params, planar=planar)
 
     def wait(self) -> Mapping[int, ImageError]:
         """See `PendingBatch`."""
@@ -92,7 +100,7 @@ class CpuBatch:
 
     def redo(self, rows: NDArray[np.int64], work: BatchRequest) -> Mapping[int, ImageError]:
         """See `PendingBatch`."""
-        self._begin_rows(work, rows)
+        self._begin_rows(work, rows, Begun([(self, work)], rows, self._backend))
         return self.wait()
 
     def images(self) -> "torch.Tensor":
@@ -111,32 +119,32 @@ class CpuBatch:
 
     # --- BEGUN -------------------------------------------------------------------------------------------------
 
-    def _begin_rows(self, work: BatchRequest, row_N: NDArray[np.int64]) -> None:
+    def _begin_rows(self, work: BatchRequest, row_N: NDArray[np.int64], begun: "Begun") -> None:
         """Begin the samples of `work`, in the rows `row_N` of the batch."""
         # Sharing out counts as a task of its own, so that the count doesn't reach 0 before all rows have begun.
         self._expect(1)
-        self._run(partial(self._share_out, work, row_N))
+        self._run(partial(self._share_out, work, row_N, begun))
 
-    def _share_out(self, work: BatchRequest, row_N: NDArray[np.int64]) -> None:
-        lease = self._backend.files.lease(work.position_N)
-        native_N = self._backend.by_native(work)
-        self._begin_native_rows(work, row_N, np.flatnonzero(native_N), lease)
+    def _share_out(self, work: BatchRequest, row_N: NDArray[np.int64], begun: "Begun") -> None:
+        lease, native_N, job, windows = begun.of(self)
+        if job is not None:
+            self._begin_native_rows(work, row_N, np.flatnonzero(native_N), lease, job, windows)
         self._begin_pillow_rows(work, row_N, np.flatnonzero(~native_N & ~work.skip_N), lease)
 
     # --- NATIVE ROWS -------------------------------------------------------------------------------------------
 
     def _begin_native_rows(
-        self, work: BatchRequest, row_N: NDArray[np.int64], number_M: NDArray[np.int64], lease: Lease
+        self,
+        work: BatchRequest,
+        row_N: NDArray[np.int64],
+        number_M: NDArray[np.int64],
+        lease: Lease,
+        job: NativeJob,
+        windows: NDArray[Any],
     ) -> None:
-        """Give samples `number_M` of `work` to the extension, and let a thread wait for it."""
-        native = self._backend.native
-        if native is None or not len(number_M):
-            return
-        apart = self._backend.apart
-        windows = self._backend.windows.take(self._shape_NHWC, "uint8") if apart else self._memory
-        planar = not (apart or self._options.channels_last)
-        self._job = native.start(windows, work, lease, number_M, row_N[number_M], planar=planar)
-        finish = partial(self._finish_native_rows, self._job, windows, work, row_N, number_M, lease)
+        """Let a thread wait for the extension, which has samples `number_M` of `work`."""
+        self._job = job
+        finish = partial(self._finish_native_rows, job, windows, work, row_N, number_M, lease)
         if self._backend.operates or self._backend.erases or self._mixer is not None:
             self._submit([finish], self._backend.waiter())
             return
@@ -246,11 +254,44 @@ class CpuBatch:
         return pixels.permute(0, 3, 1, 2) if self._options.channels_last else pixels
 
 
+class Begun:
+    """What several views of the same samples begin together, and one alone: files, and the extension's work.
+
+    Made by the first batch that asks, so that an error of a shard is an error of each batch.
+    """
+
+    def __init__(
+        self, views: Sequence[tuple[CpuBatch, BatchRequest]], row_N: NDArray[np.int64], backend: "CpuBackend"
+    ) -> None:
+        """Prepare the rows `row_N` of the batches."""
+        self._views, self._row_N, self._backend = views, row_N, backend
+        self._made: tuple[Lease, NDArray[np.bool_], NativeJob | None, list[native.Crops]] | None = None
+
+    def of(self, batch: CpuBatch) -> tuple[Lease, NDArray[np.bool_], NativeJob | None, NDArray[Any]]:
+        """Return open files, which samples the extension makes, its work, and where it puts those of `batch`."""
+        self._made = self._made or self._make()
+        lease, native_N, job, crops = self._made
+        number = next(number for number, (one, _) in enumerate(self._views) if one is batch)
+        return lease, native_N, job, crops[number].images if crops else np.empty(0)
+
+    def _make(self) -> tuple[Lease, NDArray[np.bool_], NativeJob | None, list[native.Crops]]:
+        work, backend = self._views[0][1], self._backend
+        lease, native_N = backend.files.lease(work.position_N), backend.by_native(work)
+        number_M = np.flatnonzero(native_N)
+        if backend.native is None or not len(number_M):
+            return lease, native_N, None, []
+        crops = [one.crops(its_work) for one, its_work in self._views]
+        return lease, native_N, backend.native.start(crops, work, lease, number_M, self._row_N[number_M]), crops
+
+
 class CpuBackend:
     """Makes batches in threads. Safe in threads."""
 
-    def __init__(self, setup: BackendSetup) -> None:
-        """Start the extension's threads, where it was built. Others start when they are first needed."""
+    def __init__(self, setup: BackendSetup, beside: "CpuBackend | None" = None) -> None:
+        """Start the extension's threads, where it was built. Others start when they are first needed.
+
+        A further view of the same pictures has the files and threads of the backend `beside` it.
+        """
         options = setup.options
         self.setup = setup
         self.buffers = Buffers(keep=setup.buffers, pinned_for=options.device if setup.pinned else None)
@@ -260,15 +301,17 @@ class CpuBackend:
         self.operates = operators.works_on_pixels(options.recipe)
         self.apart = needs_windows(setup)
         self.erases = bool(options.recipe.find(RandomErasing) or options.recipe.find(Cutout))
-        self.files = ShardFiles(setup.split)
-        self._workers: Workers[CpuBatch] = Workers()
+        self.files: ShardFiles = ShardFiles(setup.split) if beside is None else beside.files
+        self._workers: Workers[CpuBatch] = Workers() if beside is None else beside._workers
         self.native = self._workers.once("native", lambda: NativeRows(setup)) if uses_native(setup) else None
 
     def start(self, work: BatchRequest) -> CpuBatch:
         """See `Backend`; `wait` raises errors of a shard."""
-        batch = self._workers.begin(lambda: CpuBatch(self, work))
-        batch.begin(work)
-        return batch
+        return start_together([self], [work])[0]
+
+    def prepare(self, work: BatchRequest) -> CpuBatch:
+        """Return a batch that nothing was begun of."""
+        return self._workers.begin(lambda: CpuBatch(self, work))
 
     def rows(self) -> Threads:
         """Return the threads for rows that Pillow makes."""
@@ -312,3 +355,12 @@ class CpuBackend:
     def close(self) -> None:
         """See `Backend`."""
         self._workers.close()
+
+
+def start_together(backends: Sequence[CpuBackend], works: Sequence[BatchRequest]) -> tuple[CpuBatch, ...]:
+    """Begin a batch of the same samples by each backend; each picture is read and decoded once by the extension."""
+    views = [(backend.prepare(work), work) for backend, work in zip(backends, works, strict=True)]
+    begun = Begun(views, np.arange(len(works[0].position_N)), backends[0])
+    for batch, work in views:
+        batch.begin(work, begun)
+    return tuple(batch for batch, _ in views)

@@ -1,11 +1,21 @@
 """What a loader needs -> how the CPU backend does it: the compiled extension, Pillow, or both."""
 
+from collections.abc import Sequence
+
 import PIL
 
 from imgdata import native
 from imgdata.backends.cpu.native_rows import needs_windows
 from imgdata.backends.pillow import operators
-from imgdata.backends.protocol import Backend, BackendKind, BackendSetup, batch_bytes, threads_text
+from imgdata.backends.protocol import (
+    Backend,
+    BackendKind,
+    BackendSetup,
+    BatchRequest,
+    PendingBatch,
+    batch_bytes,
+    threads_text,
+)
 
 
 class CpuKind(BackendKind):
@@ -37,6 +47,19 @@ class CpuKind(BackendKind):
         from imgdata.backends.cpu.backend import CpuBackend
 
         return CpuBackend(setup)
+
+    def make_together(self, setups: Sequence[BackendSetup]) -> tuple[Backend, ...]:
+        """Return a backend for each view, which share files and threads."""
+        from imgdata.backends.cpu.backend import CpuBackend
+
+        first = CpuBackend(setups[0])
+        return (first, *(CpuBackend(setup, beside=first) for setup in setups[1:]))
+
+    def start_together(self, backends: Sequence[Backend], works: Sequence[BatchRequest]) -> tuple[PendingBatch, ...]:
+        """Begin a batch for each view; pictures are read and decoded once by the extension."""
+        from imgdata.backends.cpu.backend import CpuBackend, start_together
+
+        return start_together([backend for backend in backends if isinstance(backend, CpuBackend)], works)
 
 
 def _means(setup: BackendSetup) -> str:

@@ -1,15 +1,18 @@
 """JPEGs of a batch -> pixels, by the threads of the compiled extension."""
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgdata import native
+from imgdata.augment.params import BatchParams
 from imgdata.backends.pillow import operators
 from imgdata.backends.postprocess import scale_shift
 from imgdata.backends.protocol import BackendSetup, BatchRequest
 from imgdata.backends.shard_files import Lease, ShardFiles
+from imgdata.recipes.recipe import Recipe
 
 
 def uses_native(setup: BackendSetup) -> bool:
@@ -26,18 +29,34 @@ def needs_windows(setup: BackendSetup) -> bool:
     return uses_native(setup) and operators.works_on_pixels(setup.options.recipe) and not in_place
 
 
+def crops_of(recipe: Recipe, images: NDArray[np.generic], params: BatchParams, *, planar: bool) -> native.Crops:
+    """Return what the extension is told of one view, whose `images` are `(N, 3, H, W)` if `planar`."""
+    scale_3, shift_3 = scale_shift(recipe)
+    return native.Crops(
+        images,
+        planar,
+        box_N4=params.box_N4,
+        resized_N2=params.resized_N2,
+        offset_N2=params.offset_N2,
+        flip_N=params.flip_N,
+        vflip_N=params.vflip_N,
+        bicubic=recipe.resampling == "bicubic",
+        mirrored_margins=recipe.mirrors_margins,
+        scale_3=scale_3,
+        shift_3=shift_3,
+    )
+
+
 class NativeRows:
     """The compiled extension: which samples it may make, and its threads."""
 
     def __init__(self, setup: BackendSetup) -> None:
         """Start its threads."""
-        index, recipe = setup.split.index, setup.options.recipe
+        index = setup.split.index
         index.load(("shard", "offset", "size", "width", "height", "format", "mode"))
         self._index = index
         self._jpeg_F = np.array([word == "jpeg" for word in index.words("format")])
         self._plain_M = np.array([word in ("L", "RGB") for word in index.words("mode")])
-        self._bicubic, self._mirrored = recipe.resampling == "bicubic", recipe.mirrors_margins
-        self._scale_shift = scale_shift(recipe)
         self._pool = native.Pool(setup.options.threads)
 
     def among(self, position_N: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -49,36 +68,24 @@ class NativeRows:
 
     def start(
         self,
-        images: NDArray[np.generic],
+        views: Sequence[native.Crops],
         work: BatchRequest,
         lease: Lease,
         number_M: NDArray[np.int64],
         row_M: NDArray[np.int64],
-        *,
-        planar: bool,
     ) -> "NativeJob":
-        """Begin samples `number_M` of `work` in rows `row_M` of `images`, `(N, 3, H, W)` if `planar`."""
+        """Begin samples `number_M` of `work` in rows `row_M` of the images of each view; `crops_of` makes `views`."""
         position_M = work.position_N[number_M]
-        index, params = self._index, work.params
-        scale_3, shift_3 = self._scale_shift
+        index = self._index
         job = self._pool.submit(
-            images,
-            planar=planar,
+            **views[0]._asdict(),
+            more=views[1:],
             row_M=number_M,
             target_M=row_M,
             file_M=lease.file_N[number_M],
             byte_M=index.offset_N[position_M],
             size_M=index.size_N[position_M],
             source_M2=np.stack([index.width_N[position_M], index.height_N[position_M]], axis=1).astype(np.int64),
-            box_N4=params.box_N4,
-            resized_N2=params.resized_N2,
-            offset_N2=params.offset_N2,
-            flip_N=params.flip_N,
-            vflip_N=params.vflip_N,
-            bicubic=self._bicubic,
-            mirrored_margins=self._mirrored,
-            scale_3=scale_3,
-            shift_3=shift_3,
         )
         return NativeJob(job, lease, position_M)
 

@@ -27,6 +27,7 @@ class DaliKind(BackendKind):
 
     name = "dali"
     makes_on_device = True
+    makes_views = False
     benefit = "the GPU decodes; with few cores try dali_options={'hw_decoder_load': 1.0}"
 
     def check(self, options: LoaderOptions) -> None:
