@@ -49,7 +49,8 @@ def command(clear: bool, as_json: bool) -> None:
     table.add_column("what", no_wrap=True)
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("written", no_wrap=True)
-    table.add_column("file", no_wrap=True, overflow="ellipsis")
+    # The one column that may be cut: where all may not, each loses its end.
+    table.add_column("file", overflow="ellipsis")
     for entry in entries:
         written = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.written_s))
         table.add_row(entry.what, decimal(entry.num_bytes), written, entry.files[-1].name)

@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from ..options.backend import BackendType
-from ..options.common import json_option, quiet_option, recipe_option
+from ..options.common import json_option, quiet_option, recipe_option, watch_reading
 from ..options.train import given
 
 
 @click.command(short_help="Find what slows loading down on this machine.")
-@click.argument("dataset", metavar="[DATASET]", required=False, type=click.Path(path_type=Path))
+@click.argument("dataset", metavar="[DATASET]", required=False, type=click.Path(path_type=Path), callback=watch_reading)
 @click.option("--split", metavar="NAME", help="Split that is read.  [train]")
 @recipe_option("by picture size")
 @click.option("--size", type=click.IntRange(min=8), help="Side of the output in pixels.")

@@ -6,7 +6,7 @@ Names of files and classes are data: nothing in them is taken for rich's markup 
 import os
 import time
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 import click
 from rich.console import Console
@@ -50,6 +50,9 @@ def note(console: Console, text: str) -> None:
 class Display:
     """The progress of a command: a live bar on a terminal, a plain line now and then elsewhere, nothing when quiet."""
 
+    shown: "ClassVar[Display | None]" = None
+    """The display whose bar is on the terminal."""
+
     def __init__(self, *columns: ProgressColumn, quiet: bool, expand: bool = False) -> None:
         self.console = screen()
         self.quiet = quiet
@@ -61,6 +64,7 @@ class Display:
     def __enter__(self) -> Self:
         if self.live:
             self.bar.start()
+            Display.shown = self
         return self
 
     def __exit__(
@@ -72,6 +76,8 @@ class Display:
         """Take the bar away; one that never started would leave an empty line."""
         if self.live:
             self.bar.stop()
+        if Display.shown is self:
+            Display.shown = None
 
     @property
     def line_is_due(self) -> bool:

@@ -8,7 +8,25 @@ import click
 
 Command = Callable[..., Any]
 
-dataset_argument = click.argument("dataset", metavar="DATASET", type=click.Path(path_type=Path))
+
+def watch_reading(ctx: click.Context, _: click.Parameter, dataset: Path | None) -> Path | None:
+    """Show how far the first reading of raw images is, whenever the command opens them."""
+    if (
+        dataset is not None
+        and not (dataset / "dataset.json").exists()
+        and dataset.exists()
+        and not ctx.resilient_parsing
+    ):
+        from imgdata.loose.progress import watched
+
+        from ..display.reading import Reading
+
+        reading = ctx.with_resource(Reading(quiet=lambda: bool(ctx.params.get("quiet"))))
+        ctx.with_resource(watched(reading.progress))
+    return dataset
+
+
+dataset_argument = click.argument("dataset", metavar="DATASET", type=click.Path(path_type=Path), callback=watch_reading)
 """The folder of a finished dataset, as `dataset`."""
 quiet_option = click.option("--quiet", is_flag=True, help="Print nothing but results and errors.")
 """No progress, no notes, no closing line, as `quiet`."""

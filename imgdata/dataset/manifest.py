@@ -187,6 +187,11 @@ def dataset_folder(path: str | Path) -> Path:
     return path.parent if path.name == MANIFEST else path
 
 
+def how_to_shard(folder: Path) -> str:
+    """Return what to do about raw images where shards are needed."""
+    return f"make a dataset with `imgdata shard {folder} OUT`"
+
+
 def json_bytes(content: object) -> bytes:
     """Return `content` as indented UTF-8 JSON with a newline at the end."""
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
@@ -319,7 +324,4 @@ def _no_manifest(folder: Path) -> str:
         return f"{folder}: not finished; run the same `imgdata shard` command again, it resumes"
     if any(folder.glob("*.tar")):
         return f"{folder}: tars without {MANIFEST}; build it with `imgdata index {folder}`"
-    return (
-        f"{folder}: no {MANIFEST} and no tars in it, so it is not sharded; make a dataset with "
-        f"`imgdata shard {folder} OUT`"
-    )
+    return f"{folder}: no {MANIFEST} and no tars in it, so it is not sharded; {how_to_shard(folder)}"

@@ -246,11 +246,13 @@ def _split_table(summary: Summary) -> "Table":
 
     table = new_table()
     table.add_column("split")
-    for column in ("samples", "shards", "size", "mean image"):
+    # Raw images have none.
+    shards = ["shards"] if any(split.shards for split in summary.splits.values()) else []
+    for column in ("samples", *shards, "size", "mean image"):
         table.add_column(column, justify="right")
     for name, split in summary.splits.items():
         mean = decimal(round(split.mean_image_bytes))
-        table.add_row(name, f"{split.samples:,}", f"{split.shards:,}", decimal(split.bytes), mean)
+        table.add_row(name, f"{split.samples:,}", *(f"{split.shards:,}" for _ in shards), decimal(split.bytes), mean)
     return table
 
 

@@ -16,6 +16,7 @@ from imgdata.images.info import UNKNOWN, ImageInfo
 from imgdata.images.pillow import heard_warnings
 from imgdata.images.probe import looks_like_an_image, probe
 from imgdata.loose.places import OWN, THREADS, Places, chunks, path_of, unreadable
+from imgdata.loose.progress import report
 from imgdata.sources.listing import Listing
 from imgdata.sources.readers import LARGE_BYTES, PlainReader
 from imgdata.storage.atomic import FilePool, pread
@@ -101,6 +102,7 @@ def read_headers(
             for part, infos in zip(chunk, threads.map(read, chunk), strict=True):
                 for row, info in zip(row_N[part].tolist(), infos, strict=True):
                     columns.put(row, info)
+                report("reading headers", int(part[-1]) + 1, len(row_N))
 
 
 def _batched(parts: Sequence[NDArray[np.int64]], count: int) -> list[Sequence[NDArray[np.int64]]]:

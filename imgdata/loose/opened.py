@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_shards
-from imgdata.dataset.manifest import MANIFEST, dataset_folder
+from imgdata.dataset.manifest import MANIFEST, dataset_folder, how_to_shard
 from imgdata.dataset.summary import Summary, summarise
 from imgdata.errors import ShardError, SourceError
 from imgdata.storage.atomic import JOB_FOLDER
@@ -43,7 +43,9 @@ def open(path: str | Path, read: "SourceOptions | None" = None) -> Dataset:
     except SourceError as error:
         if read is not None:
             raise
-        raise ShardError(f"{why}. As raw images: {error}") from error
+        # Sharding it would fail for the same reason.
+        reason = str(why).removesuffix(f"; {how_to_shard(folder)}")
+        raise ShardError(f"{reason}. As raw images: {str(error).removeprefix(f'{folder}: ')}") from error
 
 
 def inspect(path: str | Path | Dataset) -> Summary:

@@ -13,6 +13,7 @@ from imgdata.devices import own_cores
 from imgdata.errors import ImageError, OptionError
 from imgdata.loose.headers import HeaderColumns, info_of
 from imgdata.loose.places import Places
+from imgdata.loose.progress import report
 from imgdata.sample import SampleRef
 from imgdata.sources.listing import Listing
 from imgdata.sources.reading import read_sample
@@ -79,3 +80,4 @@ def _read_all(listing: Listing, order_N: NDArray[np.int64]) -> Iterator[tuple[in
         for start in range(0, len(order_N), _CHUNK):
             row_K = order_N[start : start + _CHUNK]
             yield from zip(row_K.tolist(), pool.map(read, listing.refs(row_K)), strict=True)
+            report("unpacking images", start + len(row_K), len(order_N))

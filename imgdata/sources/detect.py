@@ -167,7 +167,7 @@ def _nothing_fits(path: Path, faults: Sequence[str]) -> str:
         return f"{path}: the folder is empty" + (f" but for {hidden} hidden entries" if hidden else "")
     faults = [*faults, *not_understood(path), *_images_deep_down(path)]
     seen = f" Seen and not understood: {'; '.join(faults)}." if faults else ""
-    return f"{path}: no known layout.{seen} {_looked_for()}. Found there: {_seen(entries)}. --source names the layout"
+    return f"{path}: no known layout.{seen} Found there: {_seen(entries)}. {_looked_for()}"
 
 
 def _images_deep_down(path: Path) -> list[str]:
@@ -181,7 +181,10 @@ def _images_deep_down(path: Path) -> list[str]:
 
 
 def _looked_for() -> str:
-    return "Looked for: " + "; ".join(f"({kind}) {layout}" for kind, layout in _LAYOUTS.items())
+    """Return the layouts, a line each, under a line that says how to name one."""
+    width = max(map(len, _LAYOUTS))
+    lines = [f"  {kind:<{width}}  {layout}" for kind, layout in _LAYOUTS.items()]
+    return "\n".join(["--source of `imgdata shard` names the layout. Looked for:", *lines])
 
 
 def _seen(entries: Entries) -> str:

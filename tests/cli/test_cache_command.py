@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -42,6 +43,12 @@ def test_it_shows_what_is_kept_the_largest_first(cache):
     assert [line.split()[-1] for line in lines[1:4]] == ["new.npy", "old.npy", "dali-crop.json"]
     assert "2.1 kB" in lines[2], "both files of a split"
     assert lines[-1].startswith("5.1 kB of ")
+
+
+def test_a_long_name_of_a_file_is_cut_and_nothing_else(cache):
+    (cache / "resident" / f"{'x' * 90}.npy").write_bytes(bytes(10))
+    lines = [line for line in run().splitlines() if "xxx" in line]
+    assert re.fullmatch(r"decoded split  10 bytes  \d{4}-\d\d-\d\d \d\d:\d\d  x+… *", lines[0]), lines
 
 
 def test_json_has_every_file(cache):

@@ -2,6 +2,7 @@
 
 import io
 import json
+from contextlib import ExitStack
 
 import pytest
 from click.testing import CliRunner
@@ -10,8 +11,8 @@ from imgdata_cli.commands.index import command as index
 from imgdata_cli.commands.inspect import command as inspect
 from imgdata_cli.commands.shard import command as shard
 from imgdata_cli.commands.verify import command as verify
-from imgdata_cli.display import console
-from imgdata_cli.display.console import Counting
+from imgdata_cli.display import console, reading
+from imgdata_cli.display.console import Counting, Display
 from imgdata_cli.display.shard import ShardDisplay, print_plan
 from rich.console import Console
 
@@ -119,6 +120,49 @@ def test_plain_lines_come_now_and_then(monkeypatch, capsys, seconds):
         counting.progress(2_000, 3_000)
     lines = capsys.readouterr().err.splitlines()
     assert lines == (["exporting: 1,000 of 3,000 files", "exporting: 2,000 of 3,000 files"] if not seconds else [])
+
+
+def report(reading, *counts, what="reading headers", total=9):
+    for count in counts:
+        reading.progress(what, count, total)
+
+
+def test_a_long_first_reading_has_a_bar_that_goes_away(terminal, monkeypatch):
+    monkeypatch.setattr(reading, "_QUIET_SECONDS", 0.0)
+    with reading.Reading(quiet=lambda: False) as shown:
+        report(shown, 1, 4)
+        assert "reading headers" in terminal.getvalue()
+        report(shown, 9)
+        assert terminal.getvalue().rstrip().endswith("\x1b[2K")
+        before = len(terminal.getvalue())
+    assert len(terminal.getvalue()) == before
+
+
+@pytest.mark.parametrize(("quiet", "seconds"), [(True, 0.0), (False, 1e9)])
+def test_a_quiet_or_a_short_first_reading_shows_nothing(terminal, monkeypatch, quiet, seconds):
+    monkeypatch.setattr(reading, "_QUIET_SECONDS", seconds)
+    with reading.Reading(quiet=lambda: quiet) as shown:
+        report(shown, 1, 4, 9)
+    assert terminal.getvalue() == ""
+
+
+def test_a_first_reading_under_the_bar_of_a_command_has_lines_above_it(terminal, monkeypatch):
+    monkeypatch.setattr(reading, "_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(reading, "PLAIN_LINE_SECONDS", 0.0)
+    with Counting("computing", "batches", quiet=False), reading.Reading(quiet=lambda: False) as shown:
+        report(shown, 1, 4, 9)
+    said = terminal.getvalue()
+    assert "reading headers: 4 of 9 images" in said
+    assert "4/9" not in said, "no second bar"
+
+
+def test_an_interrupted_first_reading_takes_its_bar_away(terminal, monkeypatch):
+    monkeypatch.setattr(reading, "_QUIET_SECONDS", 0.0)
+    stack = ExitStack()
+    report(stack.enter_context(reading.Reading(quiet=lambda: False)), 1, 4)
+    stack.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert terminal.getvalue().rstrip().endswith("\x1b[2K")
+    assert Display.shown is None
 
 
 def plan_classes(raw, tmp_path, classes):

@@ -3,8 +3,10 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from imgdata_cli.display import reading
 from imgdata_cli.main import cli
 
 import imgdata
@@ -40,6 +42,33 @@ def test_inspect_counts_the_images_and_no_shards(raw):
     found = json.loads(command("inspect", raw, "--json"))
     assert (found["samples"], found["splits"]["train"]["shards"], found["source"]["kind"]) == (50, 0, "folder")
     assert found["bytes"] == sum(len(data) for data in files_below(raw).values())
+
+
+def test_inspect_has_a_column_of_shards_for_shards_alone(raw, tmp_path):
+    imgdata.shard(raw, tmp_path / "out", workers=1)
+    assert "shards" in command("inspect", tmp_path / "out")
+    assert "shards" not in command("inspect", raw)
+
+
+def test_a_command_says_how_far_the_first_reading_of_raw_images_is(tmp_path, monkeypatch):
+    root = class_folders(tmp_path / "raw", {"": 4})
+    shown = []
+    monkeypatch.setattr(reading.Reading, "progress", lambda _, *facts: shown.append(facts))
+    command("inspect", root)
+    assert shown == [("reading headers", 12, 12)]
+    shown.clear()
+    command("inspect", root)
+    assert shown == [], "the index is kept"
+
+
+def test_a_command_says_how_far_the_unpacking_of_raw_images_is(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(reading.Reading, "progress", lambda _, *facts: shown.append(facts))
+    archive = tmp_path / "digits.npz"
+    pixels = np.arange(5 * 28 * 28, dtype=np.uint8).reshape(5, 28, 28)
+    np.savez(archive, x_train=pixels, y_train=np.arange(5) % 2)
+    command("inspect", archive)
+    assert shown[0] == ("unpacking images", 5, 5)
 
 
 def test_inspect_shows_a_sample_with_the_hash_of_its_bytes(raw, tmp_path):

@@ -216,8 +216,12 @@ def test_a_folder_that_is_no_dataset_says_what_was_tried(tmp_path, prepare, mess
     raw = tmp_path / "raw"
     raw.mkdir()
     prepare(raw)
-    with pytest.raises(ShardError, match=f"(?s)no dataset.json and no tars in it.*As raw images: .*{message}"):
+    with pytest.raises(
+        ShardError, match=f"(?s)no dataset.json and no tars in it.*As raw images: .*{message}"
+    ) as raised:
         imgdata.open(raw)
+    assert "make a dataset" not in str(raised.value), "which would fail for the same reason"
+    assert str(raised.value).count(str(raw)) == 1
 
 
 def test_images_that_lie_in_no_files_are_refused_where_the_cache_may_not_hold_them(tmp_path, monkeypatch):
