@@ -93,7 +93,7 @@ class LoosePaths:
         """See `ImageFiles`."""
         row = number - len(self._archives)
         if row < 0:
-            return self._folder.path / self._archives[number][0]
+            return self._folder.path / unescape_name(self._archives[number][0])
         index = self._index
         name = index.column("path")[row].as_py() or index.column("source")[row].as_py()
         return self._folder.path / unescape_name(name)

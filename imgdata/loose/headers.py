@@ -20,6 +20,7 @@ from imgdata.loose.progress import report
 from imgdata.sources.listing import Listing
 from imgdata.sources.readers import LARGE_BYTES, PlainReader
 from imgdata.storage.atomic import FilePool, pread
+from imgdata.storage.file_names import unescape_name
 from imgdata.storage.reading import open_regular
 
 _HEAD_BYTES = 8192
@@ -78,7 +79,7 @@ def read_headers(
     """Put what the headers of the rows `row_N` of a listing say into `columns`. Raises `SourceError`."""
     reader = listing.reader
     assert isinstance(reader, PlainReader)
-    pool = FilePool([root / name for name, _ in places.archives])
+    pool = FilePool([root / unescape_name(name) for name, _ in places.archives])
 
     def read(chunk: NDArray[np.int64]) -> list[ImageInfo]:
         row_K = row_N[chunk]

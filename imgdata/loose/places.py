@@ -41,9 +41,10 @@ class Places:
     state_N: NDArray[np.int64]
     """What `file_state` says of a file that is an image; 0 in archives, and for files that are not there."""
     path_N: pa.ChunkedArray
-    """Names of the files that are images, relative to the dataset, escaped; empty where that is the sample's name."""
+    """Names of the files that are images, relative to the dataset where they are in it, escaped; empty where that is
+    the sample's name."""
     archives: tuple[tuple[str, int], ...]
-    """Names of the archives, relative to the dataset, and their states."""
+    """Names of the archives, relative to the dataset where they are in it, escaped, and their states."""
 
 
 def find_places(listing: Listing, root: Path) -> Places:
@@ -54,7 +55,7 @@ def find_places(listing: Listing, root: Path) -> Places:
     parts: list[tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]] = []
     texts: list[pa.Array] = []
     sizes: list[NDArray[np.int64]] = []
-    before = os.fspath(root) + os.sep
+    before = "" if root == Path() else os.fspath(root) + os.sep
     with ThreadPoolExecutor(THREADS) as pool:
         for row_K in chunks(len(listing)):
             file_K = np.full(len(row_K), OWN, np.int32)
@@ -65,7 +66,7 @@ def find_places(listing: Listing, root: Path) -> Places:
                 path, start = path_of(reader, ref), reader.start(ref)
                 if start is None:
                     own.append(path)
-                    inside = path.removeprefix(before)
+                    inside = _below(path, before)
                     names.append("" if inside == unescape_name(ref.name) else escape_name(inside))
                 else:
                     file_K[place], offset_K[place] = number_of.setdefault(path, len(number_of)), start
@@ -83,8 +84,16 @@ def find_places(listing: Listing, root: Path) -> Places:
         size_N=np.concatenate(sizes),
         state_N=np.concatenate([part[2] for part in parts]),
         path_N=pa.chunked_array(texts, pa.string()),
-        archives=tuple((escape_name(path.removeprefix(before)), state_of(path)) for path in number_of),
+        archives=tuple((escape_name(_below(path, before)), state_of(path)) for path in number_of),
     )
+
+
+def _below(path: str, before: str) -> str:
+    """Return a path relative to the dataset, which paths in it begin with; the whole path of a file outside of it.
+
+    A dataset that is one file, such as a table or a tar, holds none.
+    """
+    return path.removeprefix(before) if path.startswith(before) else os.path.abspath(path)
 
 
 def path_of(reader: PlainReader, ref: SampleRef) -> str:

@@ -1,6 +1,7 @@
 """Every layout that `imgdata shard` takes opens where it lies, with the samples of its shards."""
 
 import csv
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -155,6 +156,32 @@ def test_a_folder_without_splits_is_one_split_whose_parts_are_views(tmp_path):
     assert list(dataset) == ["train"]
     parts = [imgdata.open_view(dataset, "train", f"fold=1/3,part={part}") for part in ("train", "held")]
     assert sorted(np.concatenate([part.position_N for part in parts]).tolist()) == list(range(9))
+
+
+@pytest.mark.parametrize(
+    ("make", "place", "given"),
+    [
+        (table, "raw", "."),
+        (table, "raw", "labels.csv"),
+        (table, ".", "raw/labels.csv"),
+        (table, ".", "raw"),
+        (webdataset, "raw", "."),
+        (webdataset, ".", "raw"),
+        (webdataset, "raw", "demo-train-000000.tar"),
+    ],
+)
+def test_a_raw_dataset_may_be_one_file_and_named_from_the_working_directory(tmp_path, monkeypatch, make, place, given):
+    make(tmp_path)
+    monkeypatch.chdir(tmp_path / place)
+    whole, opened = (imgdata.open(path)["train"] for path in (Path(given).absolute(), given))
+    assert samples(opened) == samples(whole)
+
+
+def test_a_tar_may_have_a_name_of_any_bytes(tmp_path):
+    webdataset(tmp_path)
+    name = os.fsdecode(b"demo-train-\xfe.tar")
+    (tmp_path / "raw" / "demo-train-000000.tar").rename(tmp_path / "raw" / name)
+    assert len(samples(imgdata.open(tmp_path / "raw")["train"])) == 7
 
 
 def test_nothing_is_written_beside_the_images(tmp_path):
