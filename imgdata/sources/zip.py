@@ -3,6 +3,7 @@
 photos.zip: photos/train/cat/1.jpg ...     photos/train.zip, photos/val.zip: cat/1.jpg ...
 """
 
+import lzma
 import os
 import struct
 import zipfile
@@ -26,6 +27,8 @@ from imgdata.storage.reading import require_regular
 
 NAME = "zip"
 
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _ENCRYPTED = 1
 _MAX_WRAPPERS = 8
@@ -75,7 +78,12 @@ class ZipReader:
             raise ImageError("too-large", f"{ref.size} bytes, the limit is {MAX_IMAGE_BYTES}")
         try:
             return archive.read(members[ref.offset])
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except _DAMAGE as error:
+            raise ImageError("corrupt", f"damaged in {path.name}: {error}") from error
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            # That of bzip2, and no failure of the system.
             raise ImageError("corrupt", f"damaged in {path.name}: {error}") from error
 
 
@@ -194,6 +202,11 @@ def _images(file: Path, builder: ListingBuilder, *, whole: bool) -> list[_Member
                 builder.skip(f"not images ({extension(parts[-1]) or 'no extension'})")
             elif info.flag_bits & _ENCRYPTED:
                 raise SourceError(f"{file}: {info.filename} is encrypted; unpack the archive first")
+            elif info.compress_type not in _METHODS:
+                raise SourceError(
+                    f"{file}: {info.filename} is packed by method {info.compress_type}, which Python can't unpack; "
+                    "unpack the archive first with another tool"
+                )
             elif info.filename in seen:
                 raise SourceError(f"{file}: holds {info.filename} twice; pack it anew")
             else:

@@ -4,6 +4,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from imgdata.errors import ImageError, SourceError
@@ -118,3 +119,27 @@ def test_a_damaged_member_is_a_bad_image_and_a_damaged_header_an_error(tmp_path)
     (tmp_path / "z.zip").write_bytes(data)
     with pytest.raises(SourceError, match=r"z\.zip: damaged at"):
         listed(tmp_path / "z.zip")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_is_a_bad_image_by_every_method(tmp_path, method):
+    archive = packed(class_folders(tmp_path / "raw", {"": 2}), tmp_path / "raw.zip", method)
+    data = bytearray(archive.read_bytes())
+    with zipfile.ZipFile(archive) as opened:
+        first = opened.infolist()[0]
+    start = first.header_offset + 30 + len(first.filename) + 20
+    data[start : start + 200] = bytes(200)
+    archive.write_bytes(data)
+    listing = listed(archive)
+    (ref,) = (ref for ref in listing.refs(np.arange(len(listing))) if ref.name == first.filename)
+    with pytest.raises(ImageError, match=r"corrupt: damaged in raw\.zip: "):
+        listing.reader.read(ref)
+
+
+def test_a_member_packed_by_a_method_that_is_not_known_is_named(tmp_path):
+    archive = packed(class_folders(tmp_path / "raw", {"": 2}), tmp_path / "raw.zip", zipfile.ZIP_DEFLATED)
+    data = archive.read_bytes()
+    at = data.index(b"PK\1\2") + 10
+    archive.write_bytes(data[:at] + b"\x09\0" + data[at + 2 :])
+    with pytest.raises(SourceError, match=r"raw\.zip: .*\.jpg is packed by method 9, .*unpack the archive first"):
+        listed(archive)
