@@ -150,9 +150,10 @@ def _without_target(view: View) -> int:
 def _check_labels(view: View, option: str) -> None:
     without = _without_target(view)
     if without:
+        way = 'a view such as "where label>=0"' if view.targets is None else "leave these out by a view (exclude,file=)"
         raise OptionError(
             f"{option} must have a label for every sample, got {without:,} of {len(view.label_N):,} without in "
-            f'{view.split!r}; choose another split, or a view such as "where label>=0"'
+            f"{view.split!r}; choose another split, or {way}"
         )
 
 

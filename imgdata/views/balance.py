@@ -98,7 +98,9 @@ def _target_weights(view: View, step: Step) -> NDArray[np.float64]:
         raise OptionError("balance: samples must have classes, got numbers; give weights in a file, weights=FILE")
     count_C = targets.counts(view.position_N)
     share_C = np.divide(_weights_of(view, step, count_C), count_C, out=np.zeros(len(count_C)), where=count_C > 0)
-    weight_N: NDArray[np.float64] = targets.values(view.position_N).astype(np.float64) @ share_C
+    # An image whose target isn't known is left out, as one without a label.
+    value_NC = np.nan_to_num(targets.values(view.position_N)).astype(np.float64)
+    weight_N: NDArray[np.float64] = value_NC @ share_C
     return weight_N
 
 

@@ -329,6 +329,19 @@ def test_balance_draws_every_class_as_often(tmp_path):
     assert np.allclose(drawn / 400, [1 / 3, 1 / 6, 0, 1 / 2], atol=0.02)
 
 
+def test_balance_leaves_out_images_whose_shares_are_not_known(tmp_path):
+    shares = [{"p": 1, "q": 0}, {"p": 0, "q": 1}, {"other": 1}, {"p": 1, "q": 0}]
+    members = [
+        (f"{number}.{ext}", data)
+        for number, fields in enumerate(shares)
+        for ext, data in (("jpg", encoded(number, (32, 32))), ("json", json.dumps(fields).encode()))
+    ]
+    write_tar(tmp_path / "made.tar", members)
+    imgdata.index(tmp_path, target="soft", label_from="json:p,q")
+    view = imgdata.open_view(imgdata.open(tmp_path), "train", "balance,length=40")
+    assert np.bincount(view.position_N[view.epoch_rows(0)], minlength=4).tolist() == [10, 20, 0, 10]
+
+
 def test_balance_of_numbers_needs_weights(tmp_path):
     folder = made(tmp_path, "regression", "age", 4)
     with pytest.raises(imgdata.OptionError, match=r"balance: samples must have classes, got numbers; give weights"):
