@@ -157,8 +157,8 @@ def command(source: str, out: Path, **options: Any) -> None:
     """Turn the raw dataset SOURCE into WebDataset shards, with an index, in the folder OUT.
 
     SOURCE is what you have: CIFAR or ImageNet as downloaded, class folders (in a .zip too), a table of labels,
-    Parquet, Arrow or TFRecord files, arrays (MNIST, .npz), WebDataset tars, or synthetic:samples=1000,classes=10.
-    Its layout is recognised.
+    Parquet, Arrow, TFRecord, MDS or LitData files, arrays (MNIST, .npz), WebDataset tars, or
+    synthetic:samples=1000,classes=10. Its layout is recognised.
 
     \b
       imgdata shard imagenet/ out/

@@ -46,7 +46,7 @@ from imgdata.storage.local_paths import local_path
 SPOOL_BYTES = 1 << 30
 """Packed sources with more image bytes are first copied out in their own order: rows in shuffled order
 would read a whole row group of Parquet, or unpack a whole file, for each image."""
-_PACKED = {"parquet": "Parquet", "tfrecord": "compressed TFRecords"}
+_PACKED = {"parquet": "Parquet", "tfrecord": "compressed TFRecords", "mds": "compressed shards"}
 RATE_SAMPLES = 32
 SURE_SHARE = 0.5
 """Share of an estimated size that a dataset surely takes, where images are re-encoded."""

@@ -51,6 +51,8 @@ _LAYOUTS = {
     "arrow": "Arrow files of Hugging Face's save_to_disk: train/state.json, train/data-00000-of-00001.arrow",
     "zip": "class folders in a .zip, or one for each split: train.zip, val.zip",
     "tfrecord": "TFRecord files of tf.train.Example: train-00000-of-01024, x-train.tfrecord, x.tfrecord.gz",
+    "mds": "MosaicML's Streaming: train/index.json, train/shard.00000.mds",
+    "litdata": "LitData: train/index.json, train/chunk-0-0.bin",
     "synthetic": "synthetic:samples=1000,classes=10",
 }
 
@@ -59,7 +61,7 @@ KINDS = tuple(_LAYOUTS)
 
 _MODULES = {kind: f"{kind}.source" for kind in ("cifar", "imagenet", "parquet", "table")}
 """Modules of the sources that are packages."""
-_STORES = frozenset({"arrow", "tfrecord", "zip"})
+_STORES = frozenset({"arrow", "litdata", "mds", "tfrecord", "zip"})
 """Formats of other loaders: where such a file lies beside another layout, the other layout is read."""
 _GENERAL = frozenset({"tars", "parquet", "table", "folder"}) | _STORES
 _BEATS: dict[str, frozenset[str]] = {

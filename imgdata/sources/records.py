@@ -1,7 +1,8 @@
 """Files of records, each an image with named values -> Listing, by the rules of labels and splits of Parquet files."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from imgdata.sources.splits import Splits
 from imgdata.sources.table.columns import no_label_warning
 from imgdata.sources.table.rows import Row, fields_json
 from imgdata.sources.walk import visible
+
+_ENDING = re.compile(r"(\.(arrow|mds|bin|tfrecords?|tfrec|gz|zstd))+$", re.IGNORECASE)
 
 
 class Record(NamedTuple):
@@ -58,12 +61,14 @@ def list_records(
     class_names: Sequence[str] | None = None,
     names: Mapping[str, tuple[str, ...]] | None = None,
     skipped: Mapping[str, int] | None = None,
+    used: Collection[Path] | None = None,
     warnings: Sequence[str] = (),
     exact_sizes: bool = True,
 ) -> Listing:
     """Return all records, file by file; each file is a container of `reader`.
 
-    `class_names` are those that the source states, `names` those of further columns. Raises `SourceError` for
+    `class_names` are those that the source states, `names` those of further columns; what lies beside the files, and
+    is none of `used`, is counted where `used` is given. Raises `SourceError` for
     labels that only some records of a split have, for labels outside of the classes, and when there is no label.
     """
     given = any(file.split or file.split_column for file in files)
@@ -75,7 +80,7 @@ def list_records(
             builder.skip("files without a split in their name")
             continue
         cells = Splits(file.split_column) if file.split_column else None
-        stem = file.name.split(".")[0]
+        stem = _ENDING.sub("", file.name)
         for number, record in enumerate(file.records):
             at = f"{file.path}: record {number}"
             name = record.name or f"{file.name}[{number}]"
@@ -97,6 +102,13 @@ def list_records(
             )
     for what, count in (skipped or {}).items():
         builder.skip(what, count)
+    if used is not None and path.is_dir():
+        known = {*used, *(file.path for file in files)}
+        beside = sum(
+            folder / name not in known for folder in {one.parent for one in known} for name in visible(folder).files
+        )
+        if beside:
+            builder.skip("other files beside these", beside)
     labelled = any(file.label_column for file in files)
     listing = builder.build(
         title=(path if path.is_dir() else path.with_suffix("")).resolve().name,

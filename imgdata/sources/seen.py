@@ -21,7 +21,7 @@ _STORES = {
     ".npz": "NumPy arrays; write the images out",
     ".npy": "NumPy arrays; write the images out",
     ".beton": "a dataset of FFCV; write the images out",
-    ".mds": "a shard of Streaming; write the images out",
+    ".mds": "a shard of Streaming, without the index.json that belongs to it",
     ".mat": "a MATLAB file; write its labels into a CSV with the columns path and label",
     ".xlsx": "a spreadsheet; save it as CSV with the columns path and label",
     ".xls": "a spreadsheet; save it as CSV with the columns path and label",

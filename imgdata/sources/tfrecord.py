@@ -115,6 +115,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
         reader=PackedReader(tuple(files), (None,) * len(files)) if any(packed) else RangeReader(files),
         options=options,
         class_names=names,
+        used=[files[0].parent / _CLASS_FILE],
     )
     if seen.left_out:
         note = f"features {some(list(seen.left_out))} hold bytes and are left out"
