@@ -86,25 +86,30 @@ typedef struct {
     int16_t *narrow; /* `height` rows, `stride` samples from one to the next */
     size_t stride;
     int height;
-    Filter down;
+    Filter along, down;
     const int16_t **rows; /* as many as `down.taps` */
     int16_t *fine;        /* one row of the picture */
 } Column;
 
-/* `x` and `y` are windows on this plane's own samples. */
-static Outcome column_make(Column *column, const Plane *plane, const Window *x, const Window *y,
+/* `x` and `y` are windows on this plane's own samples. A column that is `like` it has its filters. */
+static Outcome column_make(Column *column, const Plane *plane, const Window *x, const Window *y, const Column *like,
                            const Picture *picture, const Kernels *kernels, Scratch *scratch)
 {
-    Filter along = {0};
-    Outcome outcome;
+    Outcome outcome = DONE;
     int left, right, from, until, width = picture->width;
 
     reach_of(x, width, &left, &right);
     reach_of(y, picture->height, &from, &until);
     column->height = until - from;
     column->stride = ((size_t)width + ROW_PADDING + 15) / 16 * 16;
-    outcome = filter_along(&along, x, width, plane->left, right > 0 ? right - plane->left : 1, kernels->shuffles, scratch);
-    if (outcome == DONE)
+    if (like != NULL) {
+        column->along = like->along;
+        column->down = like->down;
+    } else {
+        outcome = filter_along(&column->along, x, width, plane->left, right > 0 ? right - plane->left : 1,
+                               kernels->shuffles, scratch);
+    }
+    if (outcome == DONE && like == NULL)
         outcome = filter_across(&column->down, y, picture->height, from, column->height, 1, scratch);
     if (outcome != DONE)
         return outcome;
@@ -115,7 +120,7 @@ static Outcome column_make(Column *column, const Plane *plane, const Window *x, 
         return NO_MEMORY;
     for (int row = from; row < until; row++)
         kernels->along_row_fine(plane->samples + (size_t)(row - plane->top) * plane->stride,
-                                column->narrow + (size_t)(row - from) * column->stride, &along);
+                                column->narrow + (size_t)(row - from) * column->stride, &column->along);
     return DONE;
 }
 
@@ -136,7 +141,7 @@ static Outcome columns_make(Column columns[3], const Planes *planes, int shrink,
                             const Picture *picture, const Kernels *kernels, Scratch *scratch)
 {
     const Plane *luma = &planes->plane[0], *chroma = &planes->plane[1];
-    Outcome outcome = column_make(&columns[0], luma, x, y, picture, kernels, scratch);
+    Outcome outcome = column_make(&columns[0], luma, x, y, NULL, picture, kernels, scratch);
     int halved_x, halved_y, smooth;
 
     if (planes->count == 1 || outcome != DONE)
@@ -150,7 +155,7 @@ static Outcome columns_make(Column columns[3], const Planes *planes, int shrink,
     if (halved_y && (y = windows_halved(y, picture->height, chroma->height, smooth, scratch)) == NULL)
         return NO_MEMORY;
     for (int i = 1; i < 3 && outcome == DONE; i++)
-        outcome = column_make(&columns[i], &planes->plane[i], x, y, picture, kernels, scratch);
+        outcome = column_make(&columns[i], &planes->plane[i], x, y, i == 2 ? &columns[1] : NULL, picture, kernels, scratch);
     return outcome;
 }
 

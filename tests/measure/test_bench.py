@@ -311,3 +311,8 @@ def test_a_recipe_comes_by_name_as_a_file_and_as_it_is(tmp_path):
     file.write_text("{")
     with pytest.raises(OptionError, match=r"recipe\.json: must be JSON as `Recipe.to_dict` gives it"):
         ready_recipe(BenchOptions(recipe=str(file)))
+
+
+def test_several_views_of_a_picture_are_refused():
+    with pytest.raises(OptionError, match="one picture of each sample here, got 2 views"):
+        ready_recipe(BenchOptions(recipe=recipes.simclr(32)))

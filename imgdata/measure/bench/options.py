@@ -11,6 +11,7 @@ from imgdata.errors import OptionError
 from imgdata.measure.bench.peers import PEERS
 from imgdata.recipes.presets import named_recipe
 from imgdata.recipes.recipe import Recipe
+from imgdata.recipes.several import one_view
 
 _MAX_SECONDS = 3600.0
 
@@ -88,7 +89,7 @@ def ready_recipe(options: BenchOptions) -> Recipe:
         return named_recipe(name, size)
     if size is not None:
         raise OptionError(f"size must be left out with a recipe that has its own, got {size}")
-    return name
+    return one_view(name)
 
 
 def recipe_name(options: BenchOptions) -> str:
