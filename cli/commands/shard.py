@@ -157,7 +157,7 @@ def command(source: str, out: Path, **options: Any) -> None:
     """Turn the raw dataset SOURCE into WebDataset shards, with an index, in the folder OUT.
 
     SOURCE is what you have: CIFAR or ImageNet as downloaded, class folders (in a .zip too), a table of labels,
-    Parquet, Arrow, TFRecord, MDS or LitData files, arrays (MNIST, .npz), WebDataset tars, or
+    Parquet, Arrow, TFRecord, MDS or LitData files, arrays (MNIST, .npz, HDF5), WebDataset tars, or
     synthetic:samples=1000,classes=10. Its layout is recognised.
 
     \b

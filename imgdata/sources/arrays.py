@@ -1,7 +1,8 @@
-"""Images in arrays, as MNIST's idx files (.gz too) and NumPy's .npz hold them -> Listing, with the arrays read as PNG.
+"""Images in arrays, as MNIST's idx files (.gz too), .npz and .npy hold them -> Listing, with the arrays read as PNG.
 
 train-images-idx3-ubyte.gz  train-labels-idx1-ubyte.gz      (t10k-... are the test split)
 mnist.npz: x_train, y_train, x_test, y_test;  train_images, train_labels, val_images, ...;  images, labels
+x_train.npy, y_train.npy, ...                                   (names as in .npz)
 """
 
 import gzip
@@ -11,7 +12,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.splits import in_usual_order, split_in_path, split_name
 from imgdata.sources.walk import visible
-from imgdata.storage.reading import open_regular
+from imgdata.storage.reading import open_regular, read_file
 
 NAME = "arrays"
 MAX_BYTES = 4 * 2**30
@@ -70,12 +71,16 @@ class ArrayReader:
             images = self._arrays.setdefault(ref.container, _images(self.parts[ref.container]))
         if ref.offset >= len(images):
             raise SourceError(f"{self.file(ref)}: has {len(images)} images, {ref.name} was listed; it has changed")
-        picture = images[ref.offset]
-        if picture.ndim == 3 and picture.shape[2] == 3:
-            return encode_png(picture)
-        file = io.BytesIO()
-        Image.fromarray(picture[:, :, 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture).save(file, "PNG")
-        return file.getvalue()
+        return encode_picture(images[ref.offset])
+
+
+def encode_picture(picture: NDArray[np.uint8]) -> bytes:
+    """Return the PNG of `(H, W)`, or of `(H, W, C)` with 1, 3 or 4 channels."""
+    if picture.ndim == 3 and picture.shape[2] == 3:
+        return encode_png(picture)
+    file = io.BytesIO()
+    Image.fromarray(picture[:, :, 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture).save(file, "PNG")
+    return file.getvalue()
 
 
 def recognise(path: Path) -> str | None:
@@ -96,7 +101,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
     if not parts:
         raise SourceError(
             f"{path}: no arrays of images there; looked for train-images-idx3-ubyte(.gz) with its labels, and for an "
-            ".npz with x_train and y_train, train_images and train_labels, or images and labels"
+            ".npz (or .npy files) with x_train and y_train, train_images and train_labels, or images and labels"
         )
     labels = [_labels(part) for part in parts]
     ids = sorted({int(value) for label_N in labels for value in np.unique(label_N).tolist()})
@@ -153,6 +158,9 @@ def _parts(path: Path) -> Iterator[_Part]:
                     break
         elif file.suffix.lower() == ".npz" and (path.is_file() or len(files) == 1):
             yield from _members(file)
+    plain = {file.stem: file for file in files if file.suffix.lower() == ".npy"}
+    for split, images, labels_name in paired(plain):
+        yield _Part(split, plain[images], plain[labels_name])
 
 
 def _files(path: Path) -> list[Path]:
@@ -171,6 +179,12 @@ def _members(file: Path) -> Iterator[_Part]:
             names = {name.removesuffix(".npy") for name in archive.namelist()}
     except (zipfile.BadZipFile, OSError, NotImplementedError):
         return
+    for split, images, labels in paired(names):
+        yield _Part(split, file, file, images, labels)
+
+
+def paired(names: Collection[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield the split, the images and the labels of each pair of arrays that by their names belong together."""
     for name in sorted(names):
         found = _NPZ_IMAGES.match(name)
         if not found:
@@ -183,12 +197,12 @@ def _members(file: Path) -> Iterator[_Part]:
             split, wanted = split_name(word), (f"y_{word}",) if found["x"] else (f"{word}_labels",)
         labels = next((one for one in wanted if one in names), None)
         if labels:
-            yield _Part(split, file, file, name, labels)
+            yield split, name, labels
 
 
 def _images(part: _Part) -> NDArray[np.uint8]:
     where = f"{part.images}" + (f"[{part.member}]" if part.member else "")
-    array = _npz(part.images, part.member) if part.member else _idx(part.images)
+    array = _array(part.images, part.member)
     if array.dtype != np.uint8 or array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] not in (1, 3, 4)):
         raise SourceError(
             f"{where}: images must be uint8 of shape (N, H, W) or (N, H, W, C), got {array.dtype} of {array.shape}"
@@ -198,12 +212,23 @@ def _images(part: _Part) -> NDArray[np.uint8]:
 
 def _labels(part: _Part) -> NDArray[np.int64]:
     where = f"{part.labels}" + (f"[{part.label_member}]" if part.member else "")
-    array = _npz(part.labels, part.label_member) if part.member else _idx(part.labels)
+    array = _array(part.labels, part.label_member)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise SourceError(f"{where}: labels must be whole numbers of shape (N,), got {array.dtype} of {array.shape}")
     return array.astype(np.int64)
+
+
+def _array(path: Path, member: str) -> NDArray[Any]:
+    if member:
+        return _npz(path, member)
+    if path.suffix.lower() != ".npy":
+        return _idx(path)
+    try:
+        return _npy(read_file(path, MAX_BYTES))
+    except (ValueError, KeyError, EOFError) as error:
+        raise SourceError(f"{path}: damaged, or no plain array ({error}); save it anew") from error
 
 
 def _idx(path: Path) -> NDArray[Any]:
@@ -237,13 +262,16 @@ def _npz(path: Path, member: str) -> NDArray[Any]:
             if size > MAX_BYTES:
                 raise SourceError(f"{path}[{member}]: {size} bytes, the limit is {MAX_BYTES}")
             data = archive.read(f"{member}.npy")
-        file = io.BytesIO(data)
-        read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
-        shape, by_columns, dtype = read_header[np.lib.format.read_magic(file)[0]](file)
-        # Compared before memory is taken: a header can say anything.
-        if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
-            raise ValueError(f"{len(data) - file.tell()} bytes for {dtype} of shape {shape}")
-        array = np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if by_columns else "C")
+        return _npy(data)
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, NotImplementedError) as error:
         raise SourceError(f"{path}[{member}]: damaged, or no plain array ({error}); save it anew") from error
-    return array
+
+
+def _npy(data: bytes) -> NDArray[Any]:
+    file = io.BytesIO(data)
+    read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    shape, by_columns, dtype = read_header[np.lib.format.read_magic(file)[0]](file)
+    # Compared before memory is taken: a header can say anything.
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"{len(data) - file.tell()} bytes for {dtype} of shape {shape}")
+    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if by_columns else "C")

@@ -42,7 +42,7 @@ class Source(Protocol):
 _LAYOUTS = {
     "cifar": "CIFAR-10 or CIFAR-100: python or binary archive or folder, Kaggle's train/ with trainLabels.csv",
     "imagenet": "ImageNet: train/<wnid>/, the official ILSVRC2012 tars, Kaggle's ILSVRC/, a tar for each class",
-    "arrays": "arrays: MNIST's train-images-idx3-ubyte(.gz), an .npz with x_train and y_train or train_images",
+    "arrays": "arrays: MNIST's train-images-idx3-ubyte(.gz), x_train and y_train in an .npz or .npy",
     "coco": "COCO: annotations/captions_train2017.json or instances_train2017.json beside train2017/",
     "tars": "WebDataset: tars of image and cls members, a folder or a pattern of them",
     "parquet": "Parquet with image bytes: data/train-*.parquet",
@@ -51,6 +51,7 @@ _LAYOUTS = {
     "arrow": "Arrow files of Hugging Face's save_to_disk: train/state.json, train/data-00000-of-00001.arrow",
     "zip": "class folders in a .zip, or one for each split: train.zip, val.zip",
     "tfrecord": "TFRecord files of tf.train.Example: train-00000-of-01024, x-train.tfrecord, x.tfrecord.gz",
+    "hdf5": "arrays, or encoded images, in HDF5: images and labels, x_train and y_train, train/images",
     "mds": "MosaicML's Streaming: train/index.json, train/shard.00000.mds",
     "litdata": "LitData: train/index.json, train/chunk-0-0.bin",
     "synthetic": "synthetic:samples=1000,classes=10",
@@ -61,7 +62,7 @@ KINDS = tuple(_LAYOUTS)
 
 _MODULES = {kind: f"{kind}.source" for kind in ("cifar", "imagenet", "parquet", "table")}
 """Modules of the sources that are packages."""
-_STORES = frozenset({"arrow", "litdata", "mds", "tfrecord", "zip"})
+_STORES = frozenset({"arrow", "hdf5", "litdata", "mds", "tfrecord", "zip"})
 """Formats of other loaders: where such a file lies beside another layout, the other layout is read."""
 _GENERAL = frozenset({"tars", "parquet", "table", "folder"}) | _STORES
 _BEATS: dict[str, frozenset[str]] = {

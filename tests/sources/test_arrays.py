@@ -40,6 +40,13 @@ def medmnist(path):
     return path
 
 
+def plain_files(folder):
+    folder.mkdir()
+    for name, array in (("x_train", TRAIN), ("y_train", TRAIN_LABELS), ("x_test", TEST), ("y_test", TEST_LABELS)):
+        np.save(folder / f"{name}.npy", array)
+    return folder
+
+
 def torchvision(root):
     mnist(root / "MNIST" / "raw")
     mnist(root / "packed", gzip.compress, ".gz")
@@ -56,8 +63,9 @@ def torchvision(root):
         torchvision,
         lambda root: keras(root / "mnist.npz"),
         lambda root: medmnist(root / "mnist.npz"),
+        lambda root: plain_files(root / "mnist"),
     ],
-    ids=["idx", "idx.gz", "torchvision", "keras", "medmnist"],
+    ids=["idx", "idx.gz", "torchvision", "keras", "medmnist", "npy"],
 )
 def test_pixels_labels_and_splits_are_those_of_the_arrays(tmp_path, make):
     imgdata.shard(make(tmp_path), tmp_path / "out", ShardOptions(shuffle=False), workers=1)
@@ -116,3 +124,10 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, arrays, message):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(imgdata.SourceError, match=message):
         imgdata.shard(tmp_path / "a.npz", tmp_path / "out", workers=1)
+
+
+def test_a_plain_array_that_was_cut_is_named(tmp_path):
+    folder = plain_files(tmp_path / "mnist")
+    (folder / "x_train.npy").write_bytes((folder / "x_train.npy").read_bytes()[:-3])
+    with pytest.raises(imgdata.SourceError, match=r"x_train\.npy: damaged, or no plain array"):
+        imgdata.shard(folder, tmp_path / "out")
