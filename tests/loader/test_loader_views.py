@@ -1,10 +1,12 @@
 """Several views of each picture in one batch: a tuple of tensors, of one order and one seed, from one decoding."""
 
 import json
+import pickle
 import warnings
 
 import numpy as np
 import pytest
+import torch
 
 import imgdata
 from imgdata import BadImageWarning, OptionError, native, recipes
@@ -146,6 +148,27 @@ def test_batches_of_views_say_what_they_hold_and_move(images):
     assert len(first) == len(second) == len(labels)
 
 
+def test_batches_of_views_that_are_kept_stay_as_they_are_and_others_lend_their_memory_on(images):
+    with loader(images, views(2, SMALL)) as batches:
+        kept = [(batch, [view.clone() for view in batch.views]) for batch in batches]
+        for batch, copies in kept:
+            assert all(map(torch.equal, batch.views, copies))
+        del batch, copies
+        del kept
+        places = [view.data_ptr() for _ in range(4) for batch in batches for view in batch.views]
+        assert len(set(places)) < len(places) / 3
+
+
+def test_a_loader_of_views_is_closed_and_pickled_like_any_other(images):
+    recipe = views(2, recipe_for("native", ColorJitter(brightness=0.5)))
+    with loader(images, recipe) as batches:
+        iterator = iter(batches)
+        next(iterator)
+        assert len(list(pickle.loads(pickle.dumps(batches)))) == len(batches) - 1
+    with pytest.raises(OptionError, match="this loader is closed"):
+        next(iterator)
+
+
 def test_a_function_that_fails_in_a_further_view_names_the_sample(images):
     def fails(pixels, generator):
         raise ValueError("no")
@@ -209,9 +232,9 @@ def test_dino_has_two_large_and_eight_small_views(images):
 
 
 @pytest.mark.skipif(not native.AVAILABLE, reason="the extension was not built")
-@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("kind", ["baseline", "progressive", "crop-ready"])
 @pytest.mark.parametrize("sampling", ["4:2:0", "4:4:4", "gray"])
-def test_crops_that_are_made_together_have_the_pixels_that_they_have_alone(sampling, progressive):
+def test_crops_that_are_made_together_have_the_pixels_that_they_have_alone(sampling, kind):
     geometries = [
         Geometry(box=(0, 0, 320, 240), resized=(30, 24)),
         Geometry(box=(31, 7, 200, 180), resized=(64, 50), flip=True),
@@ -220,7 +243,9 @@ def test_crops_that_are_made_together_have_the_pixels_that_they_have_alone(sampl
         Geometry(box=(0, 0, 320, 240), resized=(12, 9)),
     ]
     pictures = [gentle(320, 240, seed, 200).convert("L" if sampling == "gray" else "RGB") for seed in range(3)]
-    files = [encode(picture, sampling, progressive=progressive) for picture in pictures]
+    files = [encode(picture, sampling, progressive=kind == "progressive") for picture in pictures]
+    if kind == "crop-ready":
+        files = [ready[0] for file in files if (ready := native.make_crop_ready(file)) is not None]
     pool = native.Pool(2)
 
     def empty(geometry):
@@ -239,6 +264,7 @@ def test_crops_that_are_made_together_have_the_pixels_that_they_have_alone(sampl
             geometry.mirrored_margins,
         )
 
+    assert len(files) == 3
     with Files(files) as opened:
         first, more = empty(geometries[0]), [crops(geometry) for geometry in geometries[1:]]
         job = submit(pool, opened, [(320, 240)] * 3, geometries[0], first, more=more)
