@@ -19,7 +19,7 @@ from imgdata.dataset.index import Index
 from imgdata.dataset.manifest import Manifest
 from imgdata.errors import ImageError, OutputError
 from imgdata.sample import SampleRef
-from imgdata.shards.job_folder import REJECTS
+from imgdata.shards.dataset_files import REJECTS
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.parallel import in_threads
 from imgdata.shards.prepare import read_and_prepare

@@ -17,7 +17,8 @@ from imgdata.dataset.fields import fields_table
 from imgdata.dataset.manifest import Manifest
 from imgdata.errors import SourceError
 from imgdata.images.encode import extension_of
-from imgdata.shards.job_folder import REJECTS, REPAIRS, JobFolder
+from imgdata.shards.dataset_files import REJECTS, REPAIRS
+from imgdata.shards.job_folder import JobFolder
 from imgdata.shards.plan import Plan, shard_file
 from imgdata.shards.record import Reject, Repair, ShardReport, read_rows
 from imgdata.shards.sidecars import ShardRecord, SplitRecord, write_sidecars

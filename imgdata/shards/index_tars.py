@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,148 +11,39 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from imgdata import native
-from imgdata.arrow import column_array, number_array, numbers
+from imgdata.arrow import number_array, numbers
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
-from imgdata.dataset.fields import fields_table, join_tables
+from imgdata.dataset.fields import join_tables
 from imgdata.dataset.index import index_schema
 from imgdata.dataset.manifest import HASH_KINDS, HashKind, Manifest
 from imgdata.dataset.target import Target, TargetKind
-from imgdata.errors import ImageError, OptionError, ShardError
-from imgdata.images.info import UNKNOWN
-from imgdata.images.probe import probe
-from imgdata.sample import ClassName, fields_of
-from imgdata.shards.hashing import file_hash
+from imgdata.errors import OptionError, ShardError
+from imgdata.sample import ClassName
+from imgdata.shards.dataset_files import REJECTS, REPAIRS
 from imgdata.shards.index_targets import classes_of, target_of
-from imgdata.shards.job_folder import REJECTS, REPAIRS
-from imgdata.shards.kept_sources import _with_column, keep_sources
-from imgdata.shards.parallel import end_if_stopped, in_threads
+from imgdata.shards.kept_sources import keep_sources, with_column
+from imgdata.shards.parallel import in_threads
+from imgdata.shards.scan_tar import TarScan, scan_tar
 from imgdata.shards.sidecars import (
-    DaliMember,
-    ShardRecord,
     SplitRecord,
     dali_index_path,
-    write_dali_index,
     write_sidecars,
 )
 from imgdata.sources.listing import clean_title
 from imgdata.sources.parts import missing_parts
 from imgdata.sources.tars import TarSet, expand, tar_set
 from imgdata.storage.atomic import JOB_FOLDER
-from imgdata.storage.file_names import escape_name
 from imgdata.storage.local_paths import local_path
-from imgdata.storage.reading import parse_json
-from imgdata.tar.archive import open_tar, read_member
+from imgdata.tar.archive import open_tar
 from imgdata.tar.keys import duplicate_positions
-from imgdata.tar.labels import MAX_TEXT_BYTES, LabelReader, choose_label_source
+from imgdata.tar.labels import LabelReader, choose_label_source
 from imgdata.tar.samples import (
-    TarContents,
-    TarSample,
     contents_notes,
     image_member,
-    is_image,
     several_images_warning,
-    tar_contents,
     tar_samples,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Scan:
-    """The contents of one tar."""
-
-    record: ShardRecord
-    table: pa.Table
-    """Rows of the index, with `JSON_FIELDS` and `CROP_READY_FIELDS`; labels as `labels` numbers them."""
-    labels: LabelReader
-    extensions: Counter[str]
-    several: Counter[tuple[str, ...]]
-    """Extensions of the images of samples that have several."""
-    columns: pa.Table
-    """The samples' fields, of `json` and `txt` members."""
-    bad_json: int
-    """`json` members that are no JSON."""
-    contents: TarContents
-    """Counts of everything else in the tar, without its samples."""
-    bad: int
-    first_bad: str
-
-
-@dataclass
-class _Rows:
-    """The samples of one tar as columns, while it is read."""
-
-    tar: Path
-    labels: LabelReader
-    columns: dict[str, list[object]] = field(
-        default_factory=lambda: {name: [] for name in index_schema(has_json=True, crop_ready=True).names}
-    )
-    members: list[list[DaliMember]] = field(default_factory=list)
-    extensions: Counter[str] = field(default_factory=Counter)
-    several: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    fields: list[dict[str, object]] = field(default_factory=list)
-    bad_json: int = 0
-    bad: int = 0
-    first_bad: str = ""
-
-    def add(self, sample: TarSample, extension: str, descriptor: int) -> None:
-        """Append one sample, whose image is the member `extension`."""
-        image = sample.members[extension]
-        data = read_member(descriptor, image, self.tar)
-        try:
-            info = probe(data)
-        except ImageError as error:
-            info = UNKNOWN
-            self.bad += 1
-            self.first_bad = self.first_bad or f"{sample.key}: {error}"
-        side = sample.members.get("json")
-        fields = b"" if side is None else read_member(descriptor, side, self.tar)
-        xxh64 = xxhash.xxh64_intdigest(data)
-        row: tuple[object, ...] = (
-            escape_name(sample.key),
-            self.tar.name,
-            image.offset,
-            image.size,
-            self.labels.read(sample, descriptor, self.tar),
-            info.width,
-            info.height,
-            info.mode,
-            info.format,
-            info.orientation,
-            xxh64,
-            _source_in(fields) or escape_name(image.name),
-            0 if side is None else side.offset,
-            len(fields),
-            xxhash.xxh64_intdigest(fields) if side else 0,
-            native.crop_interval(data) if native.AVAILABLE and info.format == "jpeg" else 0,
-            xxh64,
-        )
-        for column, value in zip(self.columns.values(), row, strict=True):
-            column.append(value)
-        self.fields.append(self._fields(sample, fields, descriptor))
-        self.members.append([(ext, member.offset, member.size, member.name) for ext, member in sample.members.items()])
-        self.extensions[extension] += 1
-        images = tuple(ext for ext in sample.members if is_image(ext))
-        if len(images) > 1:
-            self.several[images] += 1
-
-    def _fields(self, sample: TarSample, data: bytes, descriptor: int) -> dict[str, object]:
-        """Return the fields of a sample's `json` member, and its `txt` member as `txt`."""
-        try:
-            fields = dict(fields_of(parse_json(data))) if data else {}
-        except ValueError:
-            self.bad_json += 1
-            fields = {}
-        if "txt" in sample.members:
-            text = read_member(descriptor, sample.members["txt"], self.tar, MAX_TEXT_BYTES)
-            fields.setdefault("txt", text.decode("utf-8", "replace"))
-        return fields
-
-    def table(self) -> pa.Table:
-        """Return the columns as a table of `index_schema`."""
-        schema = index_schema(has_json=True, crop_ready=True)
-        return pa.table([column_array(self.columns[column.name], column.type) for column in schema], schema=schema)
 
 
 def index(
@@ -187,7 +78,7 @@ def index(
     extensions = tuple(ext.lower().lstrip(".") for ext in image_ext)
     source = _label_source(found, extensions, label_from)
     scans = list(
-        in_threads(lambda tar: _scan(tar, extensions, source, hash), found.tars, workers=workers, progress=progress)
+        in_threads(lambda tar: scan_tar(tar, extensions, source, hash), found.tars, workers=workers, progress=progress)
     )
     notes: list[str] = []
     texts = LabelReader(source)
@@ -242,56 +133,16 @@ def _label_source(found: TarSet, image_ext: tuple[str, ...], wanted: str) -> str
     raise ShardError(f"{found.root}: no sample {wanted_images} in the tars; name it with --image-ext")
 
 
-def _scan(tar: Path, image_ext: tuple[str, ...], source: str, hash: HashKind) -> _Scan:
-    rows = _Rows(tar, LabelReader(source))
-    contents = tar_contents(tar, image_ext)
-    with open_tar(tar) as file:
-        for sample, extension in contents.samples:
-            end_if_stopped()
-            rows.add(sample, extension, file.fileno())
-        num_bytes = os.fstat(file.fileno()).st_size
-    digest = file_hash(tar, hash)
-    if not rows.members:
-        raise ShardError(f"{tar}: no sample with an image in it; leave this tar out, or name it with --image-ext")
-    write_dali_index(dali_index_path(tar), rows.members)
-    return _Scan(
-        record=ShardRecord(tar.name, len(rows.members), num_bytes, digest, hash),
-        table=rows.table(),
-        labels=rows.labels,
-        extensions=rows.extensions,
-        several=Counter() if image_ext else rows.several,
-        columns=fields_table(rows.fields),
-        bad_json=rows.bad_json,
-        contents=replace(contents, samples=[]),
-        bad=rows.bad,
-        first_bad=rows.first_bad,
-    )
-
-
-def _source_in(fields: bytes) -> str:
-    """Return the name in the raw dataset in a `json` member that `imgdata shard` wrote; empty for any other member."""
-    if b'"source"' not in fields:
-        return ""
-    try:
-        values = parse_json(fields)
-        ours = isinstance(values["width"], int) and isinstance(values["height"], int)
-        source = values["source"]
-        # Arrow takes no halves of surrogate pairs; `imgdata shard` writes none.
-        return source if ours and isinstance(source, str) and source.encode() else ""
-    except (ValueError, KeyError, TypeError):
-        return ""
-
-
-def _unlabelled(scan: _Scan) -> _Scan:
+def _unlabelled(scan: TarScan) -> TarScan:
     """Return `scan` without its labels."""
     none = number_array(np.full(len(scan.table), -1, np.int32))
-    return replace(scan, labels=LabelReader("none"), table=_with_column(scan.table, "label", none))
+    return replace(scan, labels=LabelReader("none"), table=with_column(scan.table, "label", none))
 
 
 def _write(
     folder: Path,
     found: TarSet,
-    scans: Sequence[_Scan],
+    scans: Sequence[TarScan],
     name: str,
     label_source: str,
     notes: Sequence[str],
@@ -364,7 +215,7 @@ def _write(
     write_sidecars(folder, facts, splits, lists=(REJECTS, REPAIRS) if own else (), before=manifest)
 
 
-def _columns(scans: Sequence[_Scan], label_source: str) -> pa.Table:
+def _columns(scans: Sequence[TarScan], label_source: str) -> pa.Table:
     """Return the fields of a split's tars; a `txt` member that is the label is none."""
     table = join_tables([scan.columns for scan in scans], [len(scan.table) for scan in scans])
     return table.drop_columns("txt") if label_source == "txt" and "txt" in table.column_names else table
@@ -376,7 +227,7 @@ def _is_own(manifest: Manifest) -> bool:
 
 
 def _merge_labels(
-    scans: Sequence[_Scan], source: str, before: Manifest | None
+    scans: Sequence[TarScan], source: str, before: Manifest | None
 ) -> tuple[LabelReader, list[pa.Table], tuple[ClassName, ...]]:
     """Return the tables with one numbering for the labels of all tars."""
     merged = LabelReader(source)
@@ -389,12 +240,12 @@ def _merge_labels(
     tables, start = [], 0
     for scan in scans:
         end = start + len(scan.table)
-        tables.append(_with_column(scan.table, "label", number_array(label_N[start:end].astype(np.int32))))
+        tables.append(with_column(scan.table, "label", number_array(label_N[start:end].astype(np.int32))))
         start = end
     return merged, tables, classes
 
 
-def _warnings(scans: Sequence[_Scan], splits: Sequence[SplitRecord]) -> list[str]:
+def _warnings(scans: Sequence[TarScan], splits: Sequence[SplitRecord]) -> list[str]:
     warnings = several_images_warning(sum((scan.several for scan in scans), Counter()))
     bad = sum(scan.bad for scan in scans)
     if bad:

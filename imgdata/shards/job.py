@@ -16,15 +16,17 @@ from imgdata.dataset.manifest import read_manifest
 from imgdata.errors import ImageError, OutputError, ShardError
 from imgdata.images.encode import encoder
 from imgdata.shards.changes import changed_images, refuse_changed, stored_in_dataset, stored_in_shards
+from imgdata.shards.dataset_files import REJECTS, REPAIRS
 from imgdata.shards.engines.local import LocalEngine
 from imgdata.shards.engines.protocol import Engine
 from imgdata.shards.finish import finish
-from imgdata.shards.job_folder import REJECTS, REPAIRS, JobFolder, own, standing_of
+from imgdata.shards.job_folder import JobFolder, own, standing_of
 from imgdata.shards.keywords import ShardKeywords, with_keywords
 from imgdata.shards.object_spool import ObjectSpool
 from imgdata.shards.objects import class_names as class_names_of
 from imgdata.shards.objects import items, splits_of
 from imgdata.shards.options import ShardOptions
+from imgdata.shards.out_place import refuse_output_in_the_way, refuse_to_replace_the_source
 from imgdata.shards.parallel import check_workers
 from imgdata.shards.plan import Plan, describe, make_plan
 from imgdata.shards.prepare import read_and_prepare
@@ -36,11 +38,10 @@ from imgdata.sources.detect import list_source
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.parquet.source import spool
-from imgdata.sources.readers import PlainReader, RangeReader
+from imgdata.sources.readers import PlainReader
 from imgdata.sources.reading import with_states
 from imgdata.sources.synthetic import PREFIX as SYNTHETIC
 from imgdata.sources.target import has_target, with_target
-from imgdata.storage.atomic import output_error
 from imgdata.storage.local_paths import local_path
 
 SPOOL_BYTES = 1 << 30
@@ -132,12 +133,12 @@ def shard(
     out = local_path(out, "OUT")
     path = _local_source(source) if isinstance(source, str | os.PathLike) else None
     if path is not None:
-        _refuse_output_in_the_way(path, out)
+        refuse_output_in_the_way(path, out)
     with own(out) as job:
         watch.stage("listing")
         if path is not None:
             listing = _listed(path, read, options)
-            _refuse_to_replace_the_source(listing, out)
+            refuse_to_replace_the_source(listing, out)
         else:
             listing = _spooled(source, job, options.name or out.resolve().name, class_names, read or SourceOptions())
             listing = selected(listing, options)
@@ -236,10 +237,10 @@ def plan_shards(
     path = _local_source(source)
     if out is not None:
         out = local_path(out, "OUT")
-        _refuse_output_in_the_way(path, out)
+        refuse_output_in_the_way(path, out)
     plan = make_plan(_listed(path, read, options), options)
     if out is not None:
-        _refuse_to_replace_the_source(plan.listing, out)
+        refuse_to_replace_the_source(plan.listing, out)
     seconds = 0.0
     rows = plan.splits[0].row_N[:RATE_SAMPLES]
     for ref in plan.listing.refs(rows):
@@ -346,33 +347,6 @@ def selected(listing: Listing, options: ShardOptions) -> Listing:
     if options.exclude:
         listing = exclude(listing, options.exclude)
     return apply_split(listing, options.split, options.seed) if options.split else listing
-
-
-def _refuse_output_in_the_way(source: str, out: Path) -> None:
-    """Raise `OutputError` when OUT is a file, the source, or inside the source, or can't be looked at."""
-    try:
-        _compare_places(source, out)
-    except OSError as error:
-        raise output_error(error, out) from error
-
-
-def _compare_places(source: str, out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file; give a folder to write the dataset to")
-    place, target = Path(source).resolve(), out.resolve()
-    if place == target:
-        raise OutputError(f"{out}: is the source itself; write the shards to another folder")
-    if place in target.parents:
-        raise OutputError(
-            f"{out}: is inside the source, whose next listing would find the shards; choose a folder beside {source}"
-        )
-
-
-def _refuse_to_replace_the_source(listing: Listing, out: Path) -> None:
-    if isinstance(listing.reader, RangeReader):
-        for container in listing.reader.containers:
-            if out.resolve() in container.resolve().parents:
-                raise OutputError(f"{out}: holds {container.name}, which is read; write the shards to another folder")
 
 
 def _split_totals(reports: list[ShardReport]) -> dict[str, dict[str, int]]:

@@ -34,15 +34,12 @@ from typing import Any, Literal
 
 from imgdata.dataset.manifest import MANIFEST, Manifest, read_manifest
 from imgdata.errors import OutputError, SourceError
+from imgdata.shards.dataset_files import files_of, planned_files
 from imgdata.shards.options import differences
-from imgdata.shards.plan import Plan, shard_file
-from imgdata.shards.sidecars import TIMM_INFO, dali_index_path
+from imgdata.shards.plan import Plan
 from imgdata.storage.atomic import JOB_FOLDER, output_error, sync_folder, write_atomic
 from imgdata.storage.locks import LockHeldError, locked
 
-REJECTS = "rejects.jsonl"
-REPAIRS = "repairs.jsonl"
-_SIDECARS = (MANIFEST, TIMM_INFO, "croissant.json", "README.md", REJECTS, REPAIRS)
 _LOCK, _PLAN, _GAPS, _SPOOL, _NEXT, _SWAP = "lock", "plan.json", "closing-gaps", "images.spool", "next", "swap.json"
 _OBJECTS = "objects.spool"
 _STATE_ATTRIBUTE = "user.imgdata.source-state"
@@ -164,7 +161,7 @@ class JobFolder:
         else:
             plan = _read_json(self.path / _PLAN)
             assert plan is not None
-            self._discard(_planned_files(plan))
+            self._discard(planned_files(plan))
 
     def begin(self, identity: Mapping[str, Any], plan: Plan, state: str) -> None:
         """Write `plan.json`, or resume the one that exists, whose cuts must be the same. Raises `OutputError`."""
@@ -194,8 +191,8 @@ class JobFolder:
         if self.folder == self.out:
             return
         # Both lists are written down before the first file changes: later, neither manifest need be where it was.
-        old = _files(read_manifest(self.out))
-        new = [name for name in _files(read_manifest(self.folder)) if (self.folder / name).exists()]
+        old = files_of(read_manifest(self.out))
+        new = [name for name in files_of(read_manifest(self.folder)) if (self.folder / name).exists()]
         write_atomic(self.out / JOB_FOLDER / _SWAP, _json({"old": old, "new": new}))
         self._swap(old, new)
 
@@ -379,26 +376,3 @@ def _changes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     if found["source"]["fingerprint"] != wanted["source"]["fingerprint"]:
         changed.append("source: its list of images has changed")
     return changed
-
-
-def _planned_files(plan: Mapping[str, Any]) -> list[str]:
-    shards = [shard_file(plan["name"], split, n) for split, count in plan["shards"].items() for n in range(count)]
-    return _all_files(plan["name"], list(plan["shards"]), shards)
-
-
-def _files(manifest: Manifest) -> list[str]:
-    shards = [shard.file for split in manifest.splits for shard in split.shards]
-    return _all_files(manifest.name, [split.name for split in manifest.splits], shards)
-
-
-def _all_files(name: str, splits: list[str], shards: list[str]) -> list[str]:
-    """Return every file of a dataset, the manifest first: without `dataset.json` the folder is no finished dataset."""
-    return [
-        *_SIDECARS,
-        *(
-            f"{name}-{split}{suffix}"
-            for split in splits
-            for suffix in (".index.parquet", ".columns.parquet", ".wids.json")
-        ),
-        *(file for tar in shards for file in (tar, dali_index_path(Path(tar)).name)),
-    ]

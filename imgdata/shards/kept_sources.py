@@ -55,10 +55,11 @@ def _with_sources(table: pa.Table, old: pa.Table | None) -> pa.Table:
     is_same = pc.and_(pc.and_(same[0], same[1]), same[2])
     for name in old.column_names:
         if name not in _PLACE:
-            table = _with_column(table, name, pc.if_else(is_same, old[name], table[name]))
+            table = with_column(table, name, pc.if_else(is_same, old[name], table[name]))
     return table
 
 
-def _with_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+def with_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Return the table with other values in a column that it has."""
     position = table.schema.get_field_index(name)
     return table.set_column(position, table.schema.field(position), values)

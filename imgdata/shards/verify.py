@@ -18,8 +18,8 @@ from imgdata.dataset.manifest import (
 )
 from imgdata.errors import ShardError
 from imgdata.shards.card import CARD
+from imgdata.shards.dataset_files import REJECTS, REPAIRS
 from imgdata.shards.hashing import file_hash
-from imgdata.shards.job_folder import REJECTS, REPAIRS
 from imgdata.shards.parallel import in_threads
 from imgdata.shards.sidecars import dali_index_path, file_sha256, sidecar_files
 from imgdata.shards.verify_shard import Fault, ShardRows, check_shard, first_difference

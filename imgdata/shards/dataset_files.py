@@ -1,0 +1,38 @@
+"""A plan or a manifest -> the names of all files of the dataset, in the order in which they may be removed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from imgdata.dataset.manifest import MANIFEST, Manifest
+from imgdata.shards.plan import shard_file
+from imgdata.shards.sidecars import TIMM_INFO, dali_index_path
+
+REJECTS = "rejects.jsonl"
+REPAIRS = "repairs.jsonl"
+_SIDECARS = (MANIFEST, TIMM_INFO, "croissant.json", "README.md", REJECTS, REPAIRS)
+
+
+def planned_files(plan: Mapping[str, Any]) -> list[str]:
+    """Return the files of the dataset that a plan, as it is kept in the job folder, would make."""
+    shards = [shard_file(plan["name"], split, n) for split, count in plan["shards"].items() for n in range(count)]
+    return _all(plan["name"], list(plan["shards"]), shards)
+
+
+def files_of(manifest: Manifest) -> list[str]:
+    """Return the files of a finished dataset."""
+    shards = [shard.file for split in manifest.splits for shard in split.shards]
+    return _all(manifest.name, [split.name for split in manifest.splits], shards)
+
+
+def _all(name: str, splits: list[str], shards: list[str]) -> list[str]:
+    """Return every file of a dataset, the manifest first: without `dataset.json` the folder is no finished dataset."""
+    return [
+        *_SIDECARS,
+        *(
+            f"{name}-{split}{suffix}"
+            for split in splits
+            for suffix in (".index.parquet", ".columns.parquet", ".wids.json")
+        ),
+        *(file for tar in shards for file in (tar, dali_index_path(Path(tar)).name)),
+    ]
