@@ -269,6 +269,8 @@ def _feature(view: memoryview, start: int, end: int) -> Feature:
     for number, _, (first, last) in _fields(view, start, end):
         for _, wire, (a, b) in _fields(view, first, last):
             if number == 1:
+                if wire != 2:
+                    raise ValueError("a number in place of bytes")
                 values.append((a, b))
             elif number == 2:
                 values += struct.unpack(f"<{(b - a) // 4}f", view[a:b])
@@ -279,6 +281,8 @@ def _feature(view: memoryview, start: int, end: int) -> Feature:
 
 def _fields(view: memoryview, start: int, end: int) -> Iterator[tuple[int, int, Span]]:
     """Yield number, wire type and place of each field of a message; of a varint the value stands for the place."""
+    if start < 0:
+        raise ValueError("a number in place of a message")
     while start < end:
         tag, start = _varint(view, start, end)
         wire = tag & 7

@@ -181,3 +181,14 @@ def test_a_file_of_another_kind_with_such_a_name_is_none(tmp_path):
     (tmp_path / "part-00000-of-00001").write_bytes(b"x" * 40)
     with pytest.raises(SourceError, match="no known layout"):
         listed(tmp_path)
+
+
+def test_a_number_in_place_of_bytes_is_no_example(tmp_path):
+    value = message(1, varint(1 << 3) + varint(5))  # a list of bytes, whose value is a number
+    entry = message(1, b"image") + message(2, value)
+    negative = varint(1 << 3) + varint(-5)  # a number where the features are
+    for number, made in enumerate((message(1, message(1, entry)), negative)):
+        path = tmp_path / f"{number}.tfrecord"
+        path.write_bytes(framed(made))
+        with pytest.raises(SourceError, match=r"record 0 is no tf\.train\.Example \(a number in place of"):
+            listed(path)
