@@ -20,7 +20,7 @@ static const int64_t LONGEST_S = 50000000; /* nanoseconds: a caller hears of pro
 
 /* Columns of the arrays, int64; the order is that of imgdata.native.copy_samples. */
 enum { PATH_AT, KEY_AT, SIZE, OFFSET, LABEL, STATE, WANTED_COLUMNS };
-enum { IMAGE_AT, HASH, WIDTH, HEIGHT, KIND, TURN, FOUND_COLUMNS };
+enum { IMAGE_AT, HASH, WIDTH, HEIGHT, KIND, ORIENTATION, FOUND_COLUMNS };
 enum { FAILED, MODE, BYTES, MODIFIED, CHANGED, INODE, DEVICE, STAT_COLUMNS };
 
 typedef struct {
@@ -193,7 +193,7 @@ static size_t copy_sample(const Copying *copying, Py_ssize_t row, size_t used, c
     const char *key = copying->keys + wanted[KEY_AT];
     size_t size = (size_t)wanted[SIZE], start = wanted[LABEL] >= 0 ? 2 * BLOCK : 0;
     uint8_t *to = copying->block + used, *image = to + start + BLOCK;
-    Header header;
+    Probed header;
 
     if (!read_sample(copying, wanted, file, image) || !probe_header(image, size, &header) ||
         (int64_t)header.width * header.height > copying->max_pixels)
@@ -212,7 +212,7 @@ static size_t copy_sample(const Copying *copying, Py_ssize_t row, size_t used, c
     found[WIDTH] = header.width;
     found[HEIGHT] = header.height;
     found[KIND] = header.kind;
-    found[TURN] = header.orientation;
+    found[ORIENTATION] = header.orientation;
     return start + BLOCK + padded(size);
 }
 

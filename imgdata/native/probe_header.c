@@ -78,7 +78,7 @@ static int has_no_length(uint8_t marker)
 }
 
 /* `frame` is the payload of the frame's segment; `transform` is -1 where no segment of Adobe's says one. */
-static int of_frame(const uint8_t *frame, int orientation, int transform, Header *header)
+static int of_frame(const uint8_t *frame, int orientation, int transform, Probed *header)
 {
     int components = frame[5];
 
@@ -98,7 +98,7 @@ static int of_frame(const uint8_t *frame, int orientation, int transform, Header
     return 1;
 }
 
-static int probe_jpeg(const uint8_t *data, size_t size, Header *header)
+static int probe_jpeg(const uint8_t *data, size_t size, Probed *header)
 {
     size_t position = 2;
     const uint8_t *frame = NULL;
@@ -152,7 +152,7 @@ static int probe_jpeg(const uint8_t *data, size_t size, Header *header)
     return frame != NULL && of_frame(frame, orientation, transform, header);
 }
 
-static int probe_png(const uint8_t *data, size_t size, Header *header)
+static int probe_png(const uint8_t *data, size_t size, Probed *header)
 {
     static const int KINDS[7] = {PNG_L, -1, PNG_RGB, PNG_P, PNG_LA, -1, PNG_RGBA};
     int seen = 0, transparent = 0;
@@ -188,7 +188,7 @@ static int probe_png(const uint8_t *data, size_t size, Header *header)
     return 0;
 }
 
-static int probe_webp(const uint8_t *data, size_t size, Header *header)
+static int probe_webp(const uint8_t *data, size_t size, Probed *header)
 {
     int alpha = 0;
 
@@ -213,7 +213,7 @@ static int probe_webp(const uint8_t *data, size_t size, Header *header)
     return header->width > 0 && header->height > 0;
 }
 
-int probe_header(const uint8_t *data, size_t size, Header *header)
+int probe_header(const uint8_t *data, size_t size, Probed *header)
 {
     if (size >= 2 && data[0] == 0xFF && data[1] == 0xD8)
         return probe_jpeg(data, size, header);

@@ -24,9 +24,9 @@ typedef enum {
 typedef struct {
     int width, height, orientation;
     PictureKind kind;
-} Header;
+} Probed;
 
 /* 1, and what `probe` would say; 0 for whatever is bad, odd or unknown. */
-int probe_header(const uint8_t *data, size_t size, Header *header);
+int probe_header(const uint8_t *data, size_t size, Probed *header);
 
 #endif

@@ -110,15 +110,15 @@ class BucketOrder(Order):
     def _cut(self, epoch: int) -> NDArray[np.int64]:
         """Return the places of all global batches of an epoch, one after the other; `~place` for padding."""
         place_N, size = self.epoch_positions(epoch), self.global_batch
-        turn_N = np.argsort(self.bucket_N[place_N], kind="stable")
+        order_N = np.argsort(self.bucket_N[place_N], kind="stable")
         rows, ends = [np.empty((0, size), np.int64)], [np.empty(0, np.int64)]
-        for bucket, turn_M in enumerate(np.split(turn_N, np.cumsum(self.count_B)[:-1])):
-            whole = len(turn_M) // size * size
-            rows.append(place_N[turn_M[:whole]].reshape(-1, size))
-            ends.append(turn_M[size - 1 : whole : size])
-            if len(turn_M) > whole and not self.drop_last:
-                rest = place_N[turn_M[whole:]]
-                padding = np.resize(place_N[turn_M], size - len(rest))
+        for bucket, order_M in enumerate(np.split(order_N, np.cumsum(self.count_B)[:-1])):
+            whole = len(order_M) // size * size
+            rows.append(place_N[order_M[:whole]].reshape(-1, size))
+            ends.append(order_M[size - 1 : whole : size])
+            if len(order_M) > whole and not self.drop_last:
+                rest = place_N[order_M[whole:]]
+                padding = np.resize(place_N[order_M], size - len(rest))
                 rows.append(np.concatenate([rest, ~padding])[None])
                 ends.append(np.array([self.num_samples + bucket]))
         return np.concatenate(rows)[np.argsort(np.concatenate(ends), kind="stable")].ravel()

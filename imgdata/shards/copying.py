@@ -43,7 +43,7 @@ def _keeps_bytes(options: ShardOptions) -> bool:
 def copy_samples(task: ShardTask, tar: TarFile, rows: ShardRows, take: Callable[[SampleRef], None]) -> Iterator[int]:
     """Append all samples of the task to `tar` and `rows`; yield now and then how many are done.
 
-    `take` is called for each sample that the extension leaves to Python, in its turn.
+    `take` is called for each sample that the extension leaves to Python, when those before it are appended.
     """
     for start in range(0, len(task.refs), _BATCH):
         refs = task.refs[start : start + _BATCH]
