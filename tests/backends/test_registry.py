@@ -118,7 +118,7 @@ def test_the_command_line_lists_it(command, fake):
 @pytest.mark.parametrize("command", ["bench", "doctor"])
 def test_the_command_line_takes_it_and_refuses_others(command, images, fake, monkeypatch):
     given = []
-    for name in ("bench.bench", "doctor.doctor"):
+    for name in ("bench.bench", "doctor.run.doctor"):
         monkeypatch.setattr(f"imgdata.measure.{name}", lambda out, options, **more: given.append(options))
     CliRunner().invoke(cli, [command, str(images), "--backend", "fake"])
     assert given[0].backend == "fake"
