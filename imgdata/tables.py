@@ -29,6 +29,12 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return `number` and `noun`, in the plural unless it is one: `1 class`, `1,000 classes`."""
+    plural = noun if number == 1 else noun + ("es" if noun.endswith(("s", "x")) else "s")
+    return f"{number:,} {plural}"
+
+
 def new_console(**settings: Any) -> "Console":
     """Return a console of rich's on which foreign text is only text: no markup, emoji's code or control character."""
     return _console_class()(**{"highlight": False, "markup": False, "emoji": False, **settings})

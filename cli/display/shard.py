@@ -12,7 +12,7 @@ from rich.text import Text
 
 from imgdata.shards.job import ShardSummary, Watcher
 from imgdata.shards.plan import Plan
-from imgdata.shards.wording import counted
+from imgdata.tables import counted
 
 from .console import GOOD, ODD, Display, note, screen, tell
 

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from imgdata.tables import counted
 from imgdata.training.history import EpochRow, Report, TrainWatcher, view_text
 
 from .console import GOOD, ODD, Display, note, screen, tell
@@ -222,9 +223,9 @@ def print_result(result: "TrainResult", console: Console) -> None:
     if advice := advice_for_run(result.config, result.data_wait, waited_s=waited_s):
         note(console, advice)
     if result.bad:
-        note(console, f"{len(result.bad):,} training pictures could not be decoded; others took their place")
+        note(console, f"{counted(len(result.bad), 'training picture')} could not be decoded; others took their place")
     if scores.skipped:
-        note(console, f"{scores.skipped:,} validation pictures could not be decoded")
+        note(console, f"{counted(scores.skipped, 'validation picture')} could not be decoded")
     pictures = "curves.png" if scores.confusion_CC is None else "curves.png, confusion.png"
     console.print(f"{result.run}/ has best.pt, last.pt, metrics.csv, {pictures}", soft_wrap=True)
 

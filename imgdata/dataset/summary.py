@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from imgdata.dataset.dataset import Dataset, Split, open
 from imgdata.dataset.index import Index
 from imgdata.dataset.targets import Targets
-from imgdata.tables import as_html, as_text, new_table
+from imgdata.tables import as_html, as_text, counted, new_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -226,7 +226,8 @@ def summary_parts(summary: Summary, *, all_classes: bool = False) -> "Iterator[R
     source = f"  from {summary.source['kind']}" if "kind" in summary.source else ""
     rejected = f", {summary.rejected:,} rejected" if summary.rejected else ""
     yield Text.assemble((summary.name, "bold"), source)
-    yield f"{summary.samples:,} samples, {len(summary.classes):,} classes, {decimal(summary.bytes)}{rejected}\n"
+    contents = f"{counted(summary.samples, 'sample')}, {counted(len(summary.classes), 'class')}"
+    yield f"{contents}, {decimal(summary.bytes)}{rejected}\n"
     if summary.target_columns:
         yield f"target: {summary.target}, {', '.join(summary.target_columns)}\n"
     yield _split_table(summary)

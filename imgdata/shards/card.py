@@ -6,7 +6,7 @@ import shlex
 
 from imgdata.dataset.columns import columns_file
 from imgdata.dataset.manifest import Manifest, ShardRecord, SplitEntry
-from imgdata.shards.wording import counted
+from imgdata.tables import counted
 
 CARD = "README.md"
 

@@ -24,8 +24,8 @@ from imgdata.shards.options import ShardOptions
 from imgdata.shards.parallel import in_threads
 from imgdata.shards.prepare import read_and_prepare
 from imgdata.shards.record import ShardReport, read_rows
-from imgdata.shards.wording import counted
 from imgdata.sources.listing import Listing, Reader
+from imgdata.tables import counted
 
 _BLOCK = 256
 """Images of one piece of work for a thread."""

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from imgdata.dataset.manifest import Manifest, SplitEntry, json_bytes
-from imgdata.shards.wording import counted
+from imgdata.tables import counted
 
 CROISSANT = "croissant.json"
 

@@ -50,6 +50,11 @@ def test_inspect_has_a_column_of_shards_for_shards_alone(raw, tmp_path):
     assert "shards" not in command("inspect", raw)
 
 
+def test_inspect_counts_one_image_in_the_singular(tmp_path):
+    shown = command("inspect", class_folders(tmp_path / "raw", {"": 1}, ("cat",)))
+    assert "\n1 sample, 1 class, " in shown
+
+
 def test_a_command_says_how_far_the_first_reading_of_raw_images_is(tmp_path, monkeypatch):
     root = class_folders(tmp_path / "raw", {"": 4})
     shown = []

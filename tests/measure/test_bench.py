@@ -161,6 +161,14 @@ def test_the_table_has_a_head_a_line_for_each_loader_and_notes(shown, some_resul
     assert note == "- not counted: much"
 
 
+@pytest.mark.parametrize(
+    ("shards", "where"), [(0, "in files that are not sharded"), (1, "in 1 shard"), (2_000, "in 2,000 shards")]
+)
+def test_the_head_says_where_the_images_are(some_result, shards, where):
+    result = dataclasses.replace(some_result, dataset={**some_result.dataset, "shards": shards})
+    assert f" kB {where}\n" in str(result)
+
+
 def test_on_a_narrow_screen_no_figure_is_cut_off(shown, monkeypatch):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("NO_COLOR", "1")

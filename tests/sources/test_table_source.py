@@ -360,7 +360,7 @@ def test_a_few_missing_files_are_rejected_and_a_missing_folder_is_refused(tmp_pa
     plant(tmp_path, t_csv=table_text)
     listing = listed(tmp_path)
     assert [ref.name for ref in listing.refs(range(len(listing))) if not ref.size] == ["gone.jpg"]
-    assert any("1 of the files are not in" in w and "gone.jpg: rejected as missing" in w for w in listing.warnings)
+    assert any("1 of the files is not in" in w and "gone.jpg: rejected as missing" in w for w in listing.warnings)
     with pytest.raises(ImageError, match="missing: there is no such file"):
         listing.reader.read(next(listing.refs([len(IMAGES)])))
     assert "gone.jpg" not in listed(tmp_path, exclude=("gone.jpg",)).name_N.to_pylist()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgdata.measure.bench.job import OURS, Measured
 from imgdata.measure.bench.rounds import median_ratio
-from imgdata.tables import WIDTH, as_html, as_text, new_table
+from imgdata.tables import WIDTH, as_html, as_text, counted, new_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -200,7 +200,7 @@ def _head(result: BenchResult) -> list[tuple[str, str]]:
         (
             "dataset",
             f"{data['name']}, {data['split']}: {data['samples']:,} images of {data['mean_bytes'] / 1e3:,.1f} kB in "
-            f"{data['shards']:,} shard{'s' if data['shards'] > 1 else ''}",
+            f"{counted(data['shards'], 'shard') if data['shards'] else 'files that are not sharded'}",
         ),
         ("recipe", f"{name}{', '.join(recipe['ops'])}; {height} x {width}, {result.dtype}"),
         ("loader", f"{result.backend_description}; batches of {result.batch_size:,} on {result.device}"),

@@ -125,7 +125,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
                 fields=fields_json(row, chosen.used, guess_numbers=guess_numbers),
             )
             hashes.append(xxhash.xxh3_64_intdigest(os.fsencode(name)))
-    absent = f"{num_missing} of the files are not in {root}, such as {some(missing)}"
+    absent = f"{num_missing} of the files {'is' if num_missing == 1 else 'are'} not in {root}, such as {some(missing)}"
     if 2 * num_missing > num_rows:
         raise SourceError(
             f"{some([str(part.table) for part in parts])}: {absent}; paths count from there (column {chosen.path!r}, "
