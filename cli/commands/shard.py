@@ -45,7 +45,7 @@ def byte_size(text: str) -> int:
 )
 @click.option("--label-separator", metavar="TEXT", help="Between the classes of a text.  [| ; or ,]")
 @click.option("--split-column", help="Column of the splits.")
-@click.option("--image-column", help="Column of a Parquet dataset that holds the images.")
+@click.option("--image-column", help="Column (Parquet, Arrow, MDS) or feature (TFRecord) of the images.")
 @click.option(
     "--split-names",
     metavar="FOLDER=SPLIT,...",

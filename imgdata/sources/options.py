@@ -33,7 +33,7 @@ class SourceOptions:
     """Columns of a table or of Parquet; None: found by their usual names. An empty `label_column`: no labels, an empty
     `split_column`: no splits."""
     image_column: str | None = None
-    """Column of a Parquet dataset that holds the encoded images."""
+    """Column of encoded images in Parquet, Arrow and MDS, or feature of a TFRecord."""
     image_ext: tuple[str, ...] = ()
     """Extension of the image among a tar sample's members; empty: the first known image extension."""
     label_from: str = "auto"
