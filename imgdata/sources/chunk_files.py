@@ -32,6 +32,8 @@ INDEX = "index.json"
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "bytes", "image_bytes", "data", "x")
 _NAMES = ("filename", "file_name", "path", "key")
 _HEAD_BYTES = 4096
+_MAX_FOLDERS = 64
+"""Most folders that may be splits; more are classes, in which no index is looked for."""
 
 Decode = Callable[[bytes], Any]
 
@@ -69,11 +71,12 @@ def indexes(path: Path, member: str) -> list[tuple[Path, str | None, dict[str, A
     """
     if not path.is_dir():
         return []
-    folders = [path] if (path / INDEX).is_file() else [path / name for name in visible(path).folders]
+    below = visible(path).folders
+    folders = [path] if _is_file(path / INDEX) else [path / name for name in below if len(below) <= _MAX_FOLDERS]
     found = []
     for folder in folders:
         file = folder / INDEX
-        if not file.is_file():
+        if not _is_file(file):
             continue
         try:
             value = read_json(file)
@@ -82,6 +85,14 @@ def indexes(path: Path, member: str) -> list[tuple[Path, str | None, dict[str, A
         if isinstance(value, dict) and isinstance(value.get(member), list):
             found.append((folder, split_in_path(folder.name) if folder != path else None, value))
     return found
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:
+        # A folder that may not be read is for the source that needs it to report.
+        return False
 
 
 def list_chunks(files: Sequence[ChunkFile], *, path: Path, kind: str, options: SourceOptions) -> Listing:

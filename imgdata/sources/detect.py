@@ -168,6 +168,7 @@ def _nothing_fits(path: Path, faults: Sequence[str]) -> str:
     if not any(entries):
         hidden = sum(map(is_hidden, os.listdir(path)))
         return f"{path}: the folder is empty" + (f" but for {hidden} hidden entries" if hidden else "")
+    faults = [fault.removeprefix(f"{path}{os.sep}") for fault in faults]
     faults = [*faults, *not_understood(path), *_images_deep_down(path)]
     seen = f" Seen and not understood: {'; '.join(faults)}." if faults else ""
     return f"{path}: no known layout.{seen} Found there: {_seen(entries)}. {_looked_for()}"
