@@ -122,10 +122,10 @@ def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
         if only_datasets_below(path):
             # Such as shards that were made from these folders.
             del reasons["tars"]
-    if options.label_column is not None and path.is_dir():
+    if (options.label_column is not None or options.split_column) and path.is_dir():
         # Folders have no columns; a table whose columns have unusual names is not recognised by them.
         reasons.pop("folder", None)
-        reasons = reasons or {"table": "--label-column"}
+        reasons = reasons or {"table": "--label-column, --split-column"}
     unread = [fault for kind, fault in faults if kind in ("tars", "parquet")] if path.is_dir() else []
     if reasons.keys() == {"folder"}:
         # Folders are classes only where no table names the labels.

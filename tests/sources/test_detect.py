@@ -244,3 +244,10 @@ def test_a_missing_path_is_named(tmp_path: Path, path: str) -> None:
 def test_unlabelled_images_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no labels: 1\.jpg lies in no class folder; move images .*--table"):
         list_source(plant(tmp_path, ["1.jpg", "2.jpg"]), SourceOptions())
+
+
+def test_a_column_of_splits_is_no_option_of_class_folders(tmp_path: Path) -> None:
+    folders = plant(tmp_path, ["cat/1.jpg", "dog/2.jpg"])
+    with pytest.raises(SourceError, match=r"no table .* in this folder; name one with --table"):
+        list_source(folders, SourceOptions(split_column="fold"))
+    assert list_source(folders, SourceOptions(split_column="")).kind == "folder"
