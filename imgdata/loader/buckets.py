@@ -19,7 +19,7 @@ from imgdata.errors import OptionError
 from imgdata.order.bucket_order import BucketOrder
 from imgdata.recipes.ops import CenterCrop, PadRandomCrop, RandomResizedCrop, Resize
 from imgdata.recipes.recipe import Recipe
-from imgdata.recipes.several import one_view
+from imgdata.recipes.several import Views
 from imgdata.views.view import View
 
 RATIOS = (0.5, 0.571, 0.667, 0.75, 0.875, 1.0, 1.143, 1.333, 1.5, 1.75, 2.0)
@@ -100,7 +100,8 @@ def as_buckets(buckets: Buckets | Sequence[tuple[int, int]] | None) -> Buckets |
 
 def bucket_options(options: LoaderOptions) -> LoaderOptions:
     """Return the options for batches of several shapes. Raises `OptionError` for views, or a backend of one shape."""
-    one_view(options.recipe)
+    if isinstance(options.recipe, Views):
+        raise OptionError("buckets can't be used with several views of a picture; use the recipe of one of them")
     if options.backend not in ("auto", "cpu"):
         raise OptionError(f"buckets need the backend cpu, which makes batches of any shape, got {options.backend!r}")
     return replace(options, backend="cpu")

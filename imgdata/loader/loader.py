@@ -135,7 +135,7 @@ class Loader:
             on_bad=or_default(on_bad),
             exact=exact,
             channels=channels,
-            columns=tuple(columns) if not isinstance(columns, str) else (columns,),
+            columns=columns,  # type: ignore[arg-type]
             dali_options=dali_options or {},
         )
         self._open(source, options, split=split, view=view, rank=rank, world_size=world_size, buckets=buckets)

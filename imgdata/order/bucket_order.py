@@ -81,6 +81,11 @@ class BucketOrder(Order):
         return np.where(place_B < 0, ~place_B, place_B), place_B >= 0
 
     @property
+    def unit(self) -> int:
+        """Samples of which a state's must be a multiple: those of a global batch."""
+        return self.global_batch
+
+    @property
     def resumes_with(self) -> str:
         """What else must be the same for a state to be resumed, for a message."""
         return (

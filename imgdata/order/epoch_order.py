@@ -152,6 +152,11 @@ class Order:
         return self.num_samples
 
     @property
+    def unit(self) -> int:
+        """Samples of which a state's must be a multiple."""
+        return 1
+
+    @property
     def resumes_with(self) -> str:
         """What else must be the same for a state to be resumed, for a message."""
         return ""

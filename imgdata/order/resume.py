@@ -70,6 +70,8 @@ def resume(state: Mapping[str, Any], order: Order, fingerprint: str) -> Progress
         raise OptionError(f"state: seed must be {order.seed}, got {progress.seed}; pass seed={progress.seed}")
     if progress.samples > order.most_samples:
         raise OptionError(f"state: samples must be 0 to {order.most_samples}, got {progress.samples}; it is damaged")
+    if progress.samples % order.unit:
+        raise OptionError(f"state: samples must be a multiple of {order.unit}, got {progress.samples}; it is damaged")
     return advance(order, progress, 0)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import imgdata
 from imgdata.loader.buckets import Buckets, bucket_recipe
-from imgdata.recipes import CenterCrop, HorizontalFlip, MixUp, RandomResizedCrop, Recipe, Resize
+from imgdata.recipes import CenterCrop, HorizontalFlip, MixUp, RandomResizedCrop, Recipe, Resize, views
 from support.loaders import as_saved, assert_same, loader, take
 from support.rawdata import encoded
 
@@ -173,6 +173,8 @@ def test_shapes_that_can_not_be_are_refused(options, message):
     [
         ({"buckets": 7}, r"buckets must be Buckets\(area=\.\.\.\) or a list of \(height, width\), got 7"),
         ({"backend": "resident"}, r"buckets need the backend cpu, which makes batches of any shape, got 'resident'"),
+        ({"recipe": views(2, Recipe(RandomResizedCrop(32)))}, r"buckets can't be used with several views"),
+        ({"columns": 5}, r"columns must be names of columns, such as .*, got 5"),
         ({"view": "balance"}, r"buckets can't be used with a balanced view"),
         ({"batch_size": 23}, r"batch_size times world_size must be at most 22, the samples of the largest bucket"),
     ],
@@ -180,6 +182,14 @@ def test_shapes_that_can_not_be_are_refused(options, message):
 def test_what_buckets_can_not_do_is_refused(shapes, options, message):
     with pytest.raises(imgdata.OptionError, match=message):
         buckets(shapes, **options)
+
+
+def test_a_state_within_a_batch_is_damaged(shapes):
+    with (
+        buckets(shapes) as batches,
+        pytest.raises(imgdata.OptionError, match=r"must be a multiple of \d+, got 1; it is"),
+    ):
+        batches.load_state_dict({**batches.state_dict(), "samples": 1})
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def test_what_is_no_recipe_of_views_is_refused(make, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"buckets": [(8, 8), (8, 16)]}, "one picture of each sample here, got 2 views"),
+        ({"buckets": [(8, 8), (8, 16)]}, "buckets can.t be used with several views of a picture"),
         ({"backend": "dali"}, "backend 'dali' makes one view of a picture, got 2; use backend='cpu'"),
         ({"channels": 4, "recipe": views(SMALL, Recipe(*SMALL.ops, ColorJitter(hue=0.1)))}, "ColorJitter works on red"),
     ],
