@@ -42,6 +42,7 @@ SLOW = (
     "docs/how-to/own-loop.md",
     "docs/how-to/part-of-the-data.md",
     "docs/how-to/predict.md",
+    "docs/how-to/simclr.md",
     "docs/how-to/validation-split.md",
     "docs/how-to/waiting-gpu.md",
     "docs/how-to/wrong-labels.md",
