@@ -54,6 +54,16 @@ def times(figure: Figure, factor: float) -> Figure:
     return find
 
 
+def most_of_rows(name: str, rows: str, column: str, **of: object) -> Figure:
+    """Return the largest number of a column, of the rows that have these values."""
+
+    def find(results: Results) -> float | None:
+        found = [row for row in results.get(name, {}).get(rows, []) if all(row.get(key) == of[key] for key in of)]
+        return max((float(row[column]) for row in found if column in row), default=None)
+
+    return find
+
+
 def least(*figures: Figure) -> Figure:
     def find(results: Results) -> float | None:
         values = [value for figure in figures if (value := figure(results)) is not None]

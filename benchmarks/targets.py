@@ -15,6 +15,7 @@ from benchmarks.recorded import (
     at,
     first_of,
     least,
+    most_of_rows,
     on_gpu,
     quotient,
     recorded,
@@ -108,6 +109,13 @@ _SHARDS = (
     ),
     Target(
         stage="shards",
+        what="`--crop-ready`, photographs of 90 KB, 2 workers",
+        goal=1500,
+        unit="images/s",
+        figure=most_of_rows("crop_ready", "sharding", "images_per_s", writer="imgdata crop-ready"),
+    ),
+    Target(
+        stage="shards",
         what="memory of the plan for each sample",
         goal=200,
         at_least=False,
@@ -169,6 +177,17 @@ _LOADER = (
         what="uint8, 2 threads: images/s of bare crop decoding",
         goal=0.85,
         figure=_loaders("uint8_2", "bare crop decode", "our_rate_against_it"),
+    ),
+    *(
+        Target(
+            stage="loader",
+            what=f"{files}, {dtype}: CPU time of libjpeg-turbo on the plain file's crop, worst quality",
+            goal=goal,
+            at_least=False,
+            figure=most_of_rows("crop_ready", "rows", f"{dtype}_of_bare", interval=interval),
+        )
+        for files, interval, goal in (("plain files", "plain", 0.92), ("crop-ready files", "2", 0.62))
+        for dtype in ("uint8", "float32")
     ),
     Target(
         stage="loader",
