@@ -16,7 +16,7 @@ Python, which reads that one sample again and says what is wrong. So nothing her
 #include <unistd.h>
 
 enum { BLOCK = 512, NAME_BYTES = 100, LABEL_BYTES = 12, AHEAD = 16 };
-static const int64_t LONGEST_S = 50000000; /* nanoseconds: a caller hears of progress, and can stop, so often */
+static const int64_t LONGEST_NS = 50000000; /* a caller hears of progress, and can stop, so often */
 
 /* Columns of the arrays, int64; the order is that of imgdata.native.copy_samples. */
 enum { PATH_AT, KEY_AT, SIZE, OFFSET, LABEL, STATE, WANTED_COLUMNS };
@@ -236,7 +236,7 @@ static int64_t now_ns(void)
 static void copy_samples(const Copying *copying, Stand *stand)
 {
     Files files = {.next = stand->row, .room = copying->capacity - stand->used};
-    int64_t end = now_ns() + LONGEST_S;
+    int64_t end = now_ns() + LONGEST_NS;
 
     while (stand->row < copying->count) {
         const int64_t *wanted = copying->wanted + stand->row * WANTED_COLUMNS;

@@ -111,7 +111,7 @@ def test_webdataset_pipelines_see_the_same_samples(folder):
         (lambda path: None, "no such folder"),
         (
             lambda path: path.mkdir(),
-            "no dataset.json and no tars in it, so it is not sharded; make a dataset with `imgdata shard",
+            "no dataset.json and no tars in it, so it is not sharded. As raw images: the folder is empty",
         ),
         (
             lambda path: (path / ".imgdata").mkdir(parents=True),

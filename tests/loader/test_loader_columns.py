@@ -150,7 +150,7 @@ def test_the_columns_of_a_bad_sample_go_with_it(tmp_path, on_bad):
     ("names", "message"),
     [
         (["captoin"], r"columns must be among caption, .*, got 'captoin' \(did you mean 'caption'\?\)"),
-        ([3], r"columns must be names of columns, such as \['caption', 'weight'\], got \(3,\)"),
+        ([3], r"columns must be names of columns, such as \['caption', 'weight'\], got \[3\]"),
     ],
 )
 def test_a_column_that_is_not_there_is_refused_at_once(columns, names, message):

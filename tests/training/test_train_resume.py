@@ -98,14 +98,14 @@ from imgdata_cli.main import main
 
 step, (at, what), sys.argv[1:] = course.Learner.step, sys.argv[1:3], sys.argv[3:]
 
-def step_and_more(self, images, labels, *, number, lr):
+def step_and_more(self, *batch, number, **more):
     if number == int(at):
         if what == "SIGTERM":
             signal.raise_signal(signal.SIGTERM)
         else:
             print("there", flush=True)
             time.sleep(1000)
-    return step(self, images, labels, number=number, lr=lr)
+    return step(self, *batch, number=number, **more)
 
 course.Learner.step = step_and_more
 main()
@@ -220,10 +220,10 @@ import imgdata.training.course as course
 out, run, settings, stop_at = sys.argv[1:]
 rank, step, save = os.environ["RANK"], course.Learner.step, course.save_checkpoint
 
-def step_and_ask(self, images, labels, *, number, lr):
+def step_and_ask(self, *batch, number, **more):
     if stop_at != "0" and number + 1 == int(stop_at) + (rank == "0"):
         signal.raise_signal(signal.SIGTERM)
-    return step(self, images, labels, number=number, lr=lr)
+    return step(self, *batch, number=number, **more)
 
 def save_slowly(path, state):
     time.sleep(0.5 * (path.name == "best.pt") + 2 * (0 < int(stop_at) <= state.get("step", 0)))
