@@ -244,18 +244,14 @@ def evaluate(
         ShardError: The dataset can't be read, or none of its pictures.
         MissingExtraError: timm isn't installed, and the network is one of its.
     """
-    collector: Collector | SaidCollector = Collector()
     opened = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
     with processes(str(network.device) if isinstance(network, Trained) else device) as ranks:
         trained = load_trained(
             network, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device, model=model
         )
         shown = _shown(trained, opened, split, view)
-        if trained.task.kind in ("multi-label", "regression"):
-            check_targets(trained, str(opened.path), shown)
-            match = Match(by="ids", output_C=np.arange(len(trained.classes), dtype=np.int32))
-            collector = SaidCollector(trained.task)
-        elif shown.targets is None:
+        collector = Collector() if trained.task.is_classes else SaidCollector(trained.task)
+        if trained.task.is_classes and shown.targets is None:
             shown, match = _matched(trained, str(opened.path), shown)
         else:
             check_targets(trained, str(opened.path), shown)

@@ -1,6 +1,5 @@
 """A dataset, a recipe -> batches for training and evaluation, in an order that is exact and can be resumed."""
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +25,13 @@ from imgdata.loader.buckets import (
 )
 from imgdata.loader.columns import BatchColumns
 from imgdata.loader.delivery import Engine
+from imgdata.loader.frameworks import EpochSampler, refuse_other_ranks, refuse_several_workers
 from imgdata.loader.opened import open_source
 from imgdata.loader.planner import Planner
 from imgdata.loader.shuffle_quality import check_shuffle
 from imgdata.order.bucket_order import BucketOrder
 from imgdata.order.epoch_order import MAX_EPOCH, Order, Shuffle
-from imgdata.order.ranks import distributed_rank_and_world, rank_and_world
+from imgdata.order.ranks import rank_and_world
 from imgdata.order.resume import Progress, advance, fingerprint, resume
 from imgdata.recipes.presets import named
 from imgdata.recipes.recipe import Recipe
@@ -218,9 +218,9 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         self._engine.check_open()
-        _refuse_several_workers()
+        refuse_several_workers()
         if not self._rank_given:
-            _refuse_other_ranks(self.rank, self.world_size)
+            refuse_other_ranks(self.rank, self.world_size)
         self._newest = self._next_cursor()
         self._start = None
         return Batches(
@@ -310,7 +310,7 @@ class Loader:
         return self.view
 
     @property
-    def sampler(self) -> "EpochSampler":
+    def sampler(self) -> EpochSampler:
         """What PyTorch, Lightning and timm call `set_epoch` of: the loader's own."""
         return EpochSampler(self)
 
@@ -347,8 +347,10 @@ class Loader:
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the run is, after the last batch that was handed out: a few numbers, the same on all ranks."""
-        cursor = self._progress_cursor()
-        return self._progress(cursor).to_state()
+        cursor, seed = self._progress_cursor(), self._planner.order.seed
+        return Progress(
+            seed=seed, epoch=cursor.epoch, samples=cursor.samples, fingerprint=self._fingerprint()
+        ).to_state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next iterator resume where `state` was taken, also with another batch size or number of ranks.
@@ -390,49 +392,9 @@ class Loader:
         reached = advance(self._planner.order, start, newest.taken)
         return Cursor(epoch=reached.epoch, samples=reached.samples)
 
-    def _progress(self, cursor: Cursor) -> Progress:
-        return Progress(
-            seed=self._planner.order.seed,
-            epoch=cursor.epoch,
-            samples=cursor.samples,
-            fingerprint=self._fingerprint(),
-        )
-
     def _fingerprint(self) -> str:
         return fingerprint(self._planner.view.fingerprint, self._planner.order)
 
     def _shuffle_text(self) -> str:
         order = self._planner.order
         return f"window of {order.window_shards} shards" if order.shuffle == "window" else order.shuffle
-
-
-class EpochSampler:
-    """The sampler of a loader, as far as frameworks ask for one: it sets the loader's epoch."""
-
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
-
-    def set_epoch(self, epoch: int) -> None:
-        """See `Loader.set_epoch`."""
-        self._loader.set_epoch(epoch)
-
-
-def _refuse_several_workers() -> None:
-    """Refuse several worker processes of a PyTorch `DataLoader`, each of which would give out every batch."""
-    module = sys.modules.get("torch.utils.data")
-    worker = module.get_worker_info() if module is not None else None
-    if worker is not None and worker.num_workers > 1:
-        raise OptionError(
-            f"num_workers must be 0 or 1 with an imgdata.Loader inside a DataLoader, got {worker.num_workers}: each "
-            "worker would give out every batch; the loader has threads of its own"
-        )
-
-
-def _refuse_other_ranks(rank: int, world_size: int) -> None:
-    """Refuse a loader that was made before the processes knew their ranks: all would show the same samples."""
-    now = distributed_rank_and_world()
-    if now is not None and now != (rank, world_size):
-        raise OptionError(
-            f"rank must be what torch.distributed says, {now[0]} of {now[1]}, got {rank} of {world_size}: make the "
-            "loader after torch.distributed is initialised, or pass rank= and world_size="
-        )

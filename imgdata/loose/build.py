@@ -56,14 +56,15 @@ def build(root: Path, read: SourceOptions, kept: Path, place: str, before: Itera
     columns = HeaderColumns(len(listing))
     if isinstance(listing.reader, PlainReader):
         places = find_places(listing, root)
-        row_N = _unknown_rows(listing, places, columns, before)
+        hash_N = _hashes(listing, places)
+        row_N = _unknown_rows(hash_N, places, columns, before)
         read_headers(listing, places, root, columns, row_N)
         content = f"{place}-{_digest(listing, places)}"
     else:
         content = f"{place}-{listing.fingerprint()[:12]}"
         places = unpack(listing, kept / f"{content}{IMAGES}", columns, root)
+        hash_N = _hashes(listing, places)
     headers = columns.done()
-    hash_N = _hashes(listing, places)
     missing_N = (places.file_N == OWN) & (places.state_N == 0)
     entries, files = [], dict[str, str]()
     for number, name in enumerate(listing.splits):
@@ -124,13 +125,12 @@ def _hashes(listing: Listing, places: Places) -> NDArray[np.uint64]:
 
 
 def _unknown_rows(
-    listing: Listing, places: Places, columns: HeaderColumns, before: Iterable[Index]
+    hash_N: NDArray[np.uint64], places: Places, columns: HeaderColumns, before: Iterable[Index]
 ) -> NDArray[np.int64]:
     """Put the headers that earlier indices know; return the rows of the others."""
     known = _known(before)
     if known is None:
-        return np.arange(len(listing))
-    hash_N = _hashes(listing, places)
+        return np.arange(len(hash_N))
     at_N = np.searchsorted(known.hash_K, hash_N).clip(max=len(known.hash_K) - 1)
     same_N = (known.hash_K[at_N] == hash_N) & (known.state_K[at_N] == places.state_N) & (places.file_N == OWN)
     for row in np.flatnonzero(same_N).tolist():

@@ -7,6 +7,7 @@ when its last sample does. So batches are a function of (number of samples, seed
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,12 +41,12 @@ class BucketOrder(Order):
                 f"bucket, with drop_last, got {self.global_batch}; make it smaller, or drop_last false"
             )
 
-    @property
+    @cached_property
     def count_B(self) -> NDArray[np.int64]:  # noqa: N802
         """Samples of each bucket, `(B,)`."""
         return np.bincount(self.bucket_N, minlength=self.num_buckets)
 
-    @property
+    @cached_property
     def batches_B(self) -> NDArray[np.int64]:  # noqa: N802
         """Global batches of each bucket in an epoch, `(B,)`."""
         whole_B: NDArray[np.int64] = self.count_B // self.global_batch

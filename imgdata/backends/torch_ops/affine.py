@@ -6,7 +6,7 @@ step, with "nearest" where the place is not within 1/1000 of a pixel of such a b
 happens to round to; here it is the pixel to the right, or below.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -62,24 +62,18 @@ def coefficients(
 
 def mover(interpolation: Sampling, fill: Fill) -> Change:
     """Return the function that moves pixels uint8 `(R, C, H, W)` by `coefficients`, `(R, 6)`."""
-    color = fill if isinstance(fill, tuple) else (fill,) * 3
-    sampled = _nearest if interpolation == "nearest" else _bilinear
-
-    def change(part: torch.Tensor, coefficient_R6: torch.Tensor) -> torch.Tensor:
-        return sampled(part, _places(coefficient_R6, *part.shape[2:]), color)
-
-    return change
+    return _change(_places, interpolation, fill)
 
 
 def warper(interpolation: Sampling, fill: Fill) -> Change:
     """Return the function that moves pixels uint8 `(R, C, H, W)` as `augment.moves` says, `(R, 6)` or `(R, 8)`."""
+    return _change(_far_places, interpolation, fill)
+
+
+def _change(places: Callable[[torch.Tensor, int, int], _Places], interpolation: Sampling, fill: Fill) -> Change:
     color = fill if isinstance(fill, tuple) else (fill,) * 3
     sampled = _nearest if interpolation == "nearest" else _bilinear
-
-    def change(part: torch.Tensor, coefficient_RK: torch.Tensor) -> torch.Tensor:
-        return sampled(part, _far_places(coefficient_RK, *part.shape[2:]), color)
-
-    return change
+    return lambda part, coefficient_RK: sampled(part, places(coefficient_RK, *part.shape[2:]), color)
 
 
 def _nearest(part: torch.Tensor, places: _Places, color: Sequence[float]) -> torch.Tensor:
