@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..options.common import json_option, quiet_option, workers_option
+from ..options.common import hash_option, json_option, quiet_option, target_option, workers_option
 
 
 @click.command(short_help="Index WebDataset shards that were made elsewhere.")
@@ -28,18 +28,8 @@ from ..options.common import json_option, quiet_option, workers_option
     metavar="WHERE",
     help="Where labels are: cls, json:FIELD, txt, folder or none.",
 )
-@click.option(
-    "--target",
-    type=click.Choice(["class", "multi-label", "soft", "regression", "none"]),
-    help="What the field of --label-from holds: one class, lists of classes, a share of each, or numbers.  [class]",
-)
-@click.option(
-    "--hash",
-    type=click.Choice(["sha256", "xxh128", "none"]),
-    default="sha256",
-    show_default=True,
-    help="Hash of each tar in dataset.json.",
-)
+@target_option("the field of --label-from holds: one class, lists of classes, a share of each, or numbers.")
+@hash_option("Hash of each tar in dataset.json.")
 @workers_option
 @quiet_option
 @json_option("a summary")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..options.common import quiet_option
+from ..options.common import hash_option, quiet_option, target_option
 
 
 def byte_size(text: str) -> int:
@@ -38,11 +38,7 @@ def byte_size(text: str) -> int:
 )
 @click.option("--path-column", help="Column of the image paths.")
 @click.option("--label-column", help="Column of the labels; '' for images without labels.")
-@click.option(
-    "--target",
-    type=click.Choice(["class", "multi-label", "soft", "regression", "none"]),
-    help="What the label column holds: one class, any number of classes, a share of each, or numbers.  [class]",
-)
+@target_option("the label column holds: one class, any number of classes, a share of each, or numbers.")
 @click.option("--label-separator", metavar="TEXT", help="Between the classes of a text.  [| ; or ,]")
 @click.option("--split-column", help="Column of the splits.")
 @click.option("--image-column", help="Column (Parquet, Arrow, MDS) or feature (TFRecord) of the images.")
@@ -136,13 +132,7 @@ def byte_size(text: str) -> int:
     show_default=True,
     help="Larger images are bad, and never decoded.",
 )
-@click.option(
-    "--hash",
-    type=click.Choice(["sha256", "xxh128", "none"]),
-    default="sha256",
-    show_default=True,
-    help="Hash of each whole shard: as Croissant wants it, a fast one, or none.",
-)
+@hash_option("Hash of each whole shard: as Croissant wants it, a fast one, or none.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes or threads.  [default: all cores]")
 @click.option(
     "--engine", type=click.Choice(["local"]), default="local", show_default=True, help="What runs the workers."

@@ -43,5 +43,21 @@ def recipe_option(otherwise: str = "") -> Callable[[Command], Command]:
     return click.option("--recipe", metavar="NAME|FILE", help=RECIPE_HELP + (f"  [{otherwise}]" if otherwise else ""))
 
 
+def target_option(what: str) -> Callable[[Command], Command]:
+    """Add `--target`, as `target`: what `what` holds."""
+    return click.option(
+        "--target",
+        type=click.Choice(["class", "multi-label", "soft", "regression", "none"]),
+        help=f"What {what}  [class]",
+    )
+
+
+def hash_option(what: str) -> Callable[[Command], Command]:
+    """Add `--hash`, as `hash`: the kind of hash of each shard."""
+    return click.option(
+        "--hash", type=click.Choice(["sha256", "xxh128", "none"]), default="sha256", show_default=True, help=what
+    )
+
+
 workers_option = click.option("--workers", type=click.IntRange(min=1), help="Threads that work.  [all cores]")
 """Number of threads that read and check files, as `workers`."""

@@ -21,10 +21,10 @@ from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.parquet.layout import ParquetLayout, layout_of
 from imgdata.sources.readers import RangeReader
-from imgdata.sources.records import Record, RecordFile, list_records
+from imgdata.sources.records import Record, RecordFile, list_records, read_stated
 from imgdata.sources.splits import split_in_path, split_name
 from imgdata.sources.walk import extension, visible
-from imgdata.storage.reading import read_json, require_regular
+from imgdata.storage.reading import require_regular
 
 NAME = "arrow"
 
@@ -141,10 +141,7 @@ def _of_split(folder: Path) -> tuple[list[Path], dict[str, int]]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        value = read_json(file)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{file}: can't read this file: {error}") from error
+    value = read_stated(file)
     if not isinstance(value, dict):
         raise SourceError(f"{file}: must be a JSON object; save the dataset again")
     return value

@@ -22,11 +22,11 @@ from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.packed_files import PackedReader, unpacked
 from imgdata.sources.readers import RangeReader
-from imgdata.sources.records import Record, RecordFile, list_records
+from imgdata.sources.records import Record, RecordFile, list_records, read_stated
 from imgdata.sources.splits import SPLIT_NAMES, split_in_path
 from imgdata.sources.table.columns import find_usual
 from imgdata.sources.walk import visible
-from imgdata.storage.reading import open_regular, read_json
+from imgdata.storage.reading import open_regular
 
 INDEX = "index.json"
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "bytes", "image_bytes", "data", "x")
@@ -78,10 +78,7 @@ def indexes(path: Path, member: str) -> list[tuple[Path, str | None, dict[str, A
         file = folder / INDEX
         if not _is_file(file):
             continue
-        try:
-            value = read_json(file)
-        except (OSError, ValueError) as error:
-            raise SourceError(f"{file}: can't read this file: {error}") from error
+        value = read_stated(file)
         if isinstance(value, dict) and isinstance(value.get(member), list):
             found.append((folder, split_in_path(folder.name) if folder != path else None, value))
     return found

@@ -20,7 +20,7 @@ from imgdata.sources.options import SourceOptions
 from imgdata.sources.readers import FileReader
 from imgdata.sources.splits import split_in_path
 from imgdata.sources.table.rows import fields_json
-from imgdata.storage.reading import parse_json, read_file
+from imgdata.storage.reading import read_json
 
 NAME = "coco"
 _FILE = re.compile(r"(captions|instances)_(.+)\.json")
@@ -121,7 +121,7 @@ def _images(parts: Mapping[str, Path], names: dict[str, None]) -> tuple[dict[int
 
 def _read(file: Path) -> Any:
     try:
-        return parse_json(read_file(file, _MOST_BYTES))
+        return read_json(file, _MOST_BYTES)
     except (OSError, ValueError) as error:
         raise SourceError(f"{file}: can't be read: {error}") from error
 

@@ -25,6 +25,11 @@ MAX_SPLITS = 255
 """Most splits of a dataset: `Listing.split_N` is uint8."""
 
 
+def title_of(path: Path) -> str:
+    """Return the name of a dataset at `path`: of its folder, or of its file without the ending."""
+    return (path if path.is_dir() else path.with_suffix("")).resolve().name
+
+
 class Reader(Protocol):
     """Random access to the raw images, from several threads. Picklable: processes open files on first use."""
 

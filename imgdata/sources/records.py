@@ -11,13 +11,14 @@ from imgdata.errors import SourceError
 from imgdata.sample import ClassName
 from imgdata.sources.classes import with_sorted_classes, with_usual_splits
 from imgdata.sources.label_column import Labels
-from imgdata.sources.listing import Listing, ListingBuilder, Reader
+from imgdata.sources.listing import Listing, ListingBuilder, Reader, title_of
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.parts import missing_parts
 from imgdata.sources.splits import Splits
 from imgdata.sources.table.columns import no_label_warning
 from imgdata.sources.table.rows import Row, fields_json
 from imgdata.sources.walk import visible
+from imgdata.storage.reading import read_json
 
 _ENDING = re.compile(r"(\.(arrow|mds|bin|tfrecords?|tfrec|gz|zstd))+$", re.IGNORECASE)
 
@@ -111,7 +112,7 @@ def list_records(
             builder.skip("other files beside these", beside)
     labelled = any(file.label_column for file in files)
     listing = builder.build(
-        title=(path if path.is_dir() else path.with_suffix("")).resolve().name,
+        title=title_of(path),
         kind=kind,
         reader=reader,
         classes=[ClassName(name, name) for name in class_names or ()],
@@ -132,6 +133,14 @@ def list_records(
         if class_names
         else with_sorted_classes(listing, labels.ids, order=options.class_order)
     )
+
+
+def read_stated(file: Path) -> Any:
+    """Return the value of a JSON file that says what a dataset is. Raises `SourceError`."""
+    try:
+        return read_json(file)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{file}: can't read this file: {error}") from error
 
 
 def files_below(path: Path, wanted: Callable[[str], bool], depth: int = 3) -> list[Path]:

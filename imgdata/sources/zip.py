@@ -16,7 +16,7 @@ from imgdata.errors import ImageError, SourceError
 from imgdata.sample import SampleRef
 from imgdata.sources.classes import some, with_sorted_classes
 from imgdata.sources.folder_names import is_hidden, split_of_folder
-from imgdata.sources.listing import Listing, ListingBuilder
+from imgdata.sources.listing import Listing, ListingBuilder, title_of
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.plausible import check_classes
 from imgdata.sources.readers import MAX_IMAGE_BYTES, RangeReader
@@ -158,7 +158,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
         builder.see(beside)
         builder.skip("other entries beside the archives", beside)
     listing = builder.build(
-        title=(path if path.is_dir() else path.with_suffix("")).resolve().name,
+        title=title_of(path),
         kind=NAME,
         reader=RangeReader(files) if stored else ZipReader(tuple(files)),
         classes=(),

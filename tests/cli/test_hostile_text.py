@@ -123,7 +123,7 @@ def test_an_interruption_while_modules_are_imported_is_one_line(tmp_path):
 
 
 def test_ctrl_c_ends_index_within_seconds(tmp_path):
-    write_tar(tmp_path / "a.tar", [(f"s{i:06d}.jpg", encoded(i % 7, (32, 32))) for i in range(8_000)])
+    write_tar(tmp_path / "a.tar", [(f"s{i:06d}.jpg", encoded(i % 7, (32, 32))) for i in range(30_000)])
     words = [sys.executable, "-m", "imgdata_cli.main", "index", str(tmp_path)]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as program:
         time.sleep(1)

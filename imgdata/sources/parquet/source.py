@@ -29,7 +29,7 @@ from imgdata.errors import ImageError, OutputError, SourceError
 from imgdata.sample import ClassName, SampleRef
 from imgdata.sources.classes import some, with_sorted_classes, with_usual_splits
 from imgdata.sources.label_column import Labels
-from imgdata.sources.listing import Listing, ListingBuilder
+from imgdata.sources.listing import Listing, ListingBuilder, title_of
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.parquet.layout import ParquetLayout, find_layout, holds_images, without_images
 from imgdata.sources.parts import missing_parts
@@ -199,7 +199,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
                 fields=fields_json(others, frozenset()),
             )
     listing = builder.build(
-        title=(path if path.is_dir() else path.with_suffix("")).resolve().name,
+        title=title_of(path),
         kind=NAME,
         reader=ParquetReader(tuple(files), first.image),
         classes=[ClassName(class_name, class_name) for class_name in first.names or ()],

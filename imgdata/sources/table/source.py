@@ -28,7 +28,7 @@ from imgdata.images.info import IMAGE_SUFFIXES
 from imgdata.sources.classes import some, with_sorted_classes
 from imgdata.sources.folder_layout import has_class_folders
 from imgdata.sources.label_column import Labels
-from imgdata.sources.listing import Listing, ListingBuilder
+from imgdata.sources.listing import Listing, ListingBuilder, title_of
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.plausible import check_classes
 from imgdata.sources.readers import LEADS_NOWHERE, FileReader
@@ -134,7 +134,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
     _count_unlisted(root, parts, builder, num_missing)
     others = [chosen.others for chosen in columns]
     listing = builder.build(
-        title=(root if path.is_dir() else path.with_suffix("")).resolve().name,
+        title=title_of(root if path.is_dir() else path),
         kind=NAME,
         reader=FileReader(root),
         classes=(),
