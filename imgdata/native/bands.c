@@ -27,7 +27,7 @@ static void read_band(void *argument, int band)
     Segments segments = *sharing->segments;
     Scratch scratch = scratch_begin();
     int rows = segments.bottom - segments.top, top = segments.top;
-    uint8_t *bytes = scratch_take(&scratch, sharing->size + BLOCK_BYTES + 8, 1);
+    uint8_t *bytes = scratch_take(&scratch, sharing->size + SEGMENT_PADDING, 1);
     Outcome outcome = bytes == NULL ? NO_MEMORY : alloc_scan(&scan, &scratch);
 
     segments.top = top + (int)((int64_t)rows * band / sharing->bands);

@@ -134,23 +134,15 @@ static void begin_segment(Scan *scan, uint8_t *bytes, const uint8_t *from, const
 {
     scan->start = bytes;
     scan->length = unstuff(from, end, bytes);
-    memset(bytes + scan->length, 0, BLOCK_BYTES + 8);
+    memset(bytes + scan->length, 0, SEGMENT_PADDING);
     scan->reader = (Reader){bytes, 0, 0};
     for (int c = 0; c < scan->header.components; c++)
         scan->components[c].last_dc = 0;
 }
 
-/* Bits of the segment that were not read; negative where there were too few. */
-static int64_t bits_left(const Scan *scan)
-{
-    return 8 * ((int64_t)scan->length - (scan->reader.next - scan->start)) + scan->reader.count;
-}
-
 static int is_used_up(const Scan *scan)
 {
-    int64_t left = bits_left(scan);
-
-    return left >= 0 && left < 8;
+    return has_read_all(&scan->reader, scan->start, scan->length);
 }
 
 Outcome alloc_scan(Scan *scan, Scratch *scratch)
@@ -201,7 +193,7 @@ static Outcome read_rows(Scan *scan, const uint8_t *from, const uint8_t *end, in
         }
     if (is_whole)
         return marker != NULL && marker[1] == EOI && is_used_up(scan) ? DONE : UNFIT;
-    return bits_left(scan) >= 0 ? DONE : UNFIT;
+    return bits_left(&scan->reader, scan->start, scan->length) >= 0 ? DONE : UNFIT;
 }
 
 /* --- The picture -------------------------------------------------------------------------------------------------- */
@@ -256,27 +248,6 @@ static Outcome set_component(Scan *scan, int c, int shrink, Chroma chroma, Table
     return DONE;
 }
 
-/* The MCUs of pixels `from` to `until` - 1 out of `size`, and of `reach` more on each side. */
-static void set_range(int from, int until, int reach, int unit, int size, int *first, int *end)
-{
-    from = from > reach ? from - reach : 0;
-    until = until < size - reach ? until + reach : size;
-    *first = from / unit;
-    *end = units(until, unit);
-}
-
-static void set_wanted(Scan *scan, const Part *part, int shrink)
-{
-    const Header *header = &scan->header;
-    Part whole = {0, 0, header->width, header->height};
-    /* Chroma is interpolated between neighbours: one sample more on each side. */
-    int reach_x = header->across > 1 ? 2 * shrink : 0, reach_y = header->down > 1 ? 2 * shrink : 0;
-
-    part = part != NULL ? part : &whole;
-    set_range(part->left, part->right, reach_x, header->mcu_width, whole.right, &scan->wanted.left, &scan->wanted.right);
-    set_range(part->top, part->bottom, reach_y, header->mcu_height, whole.bottom, &scan->wanted.top, &scan->wanted.bottom);
-}
-
 static void add_skips(const Scan *scan, Tables *tables, const Segments *segments)
 {
     const Range *wanted = &scan->wanted;
@@ -303,13 +274,14 @@ static Outcome decode(Scan *scan, const uint8_t *data, size_t size, int shrink, 
     scan->columns = units(header->width, header->mcu_width);
     scan->rows = units(header->height, header->mcu_height);
     scan->blocks = header->components == 1 ? 1 : header->across * header->down + 2;
-    set_wanted(scan, part, shrink);
+    scan->wanted = range_of(part, shrink, (Side){header->width, header->mcu_width, header->across > 1},
+                            (Side){header->height, header->mcu_height, header->down > 1});
     for (int c = 0; c < header->components; c++) {
         outcome = set_component(scan, c, shrink, chroma, tables, scratch);
         if (outcome != DONE)
             return outcome;
     }
-    bytes = scratch_take(scratch, size - header->scan + BLOCK_BYTES + 8, 1);
+    bytes = scratch_take(scratch, size - header->scan + SEGMENT_PADDING, 1);
     if (bytes == NULL || alloc_scan(scan, scratch) != DONE)
         return NO_MEMORY;
     outcome = part != NULL ? find_segments(data, size, header, shrink, part, &segments, scratch) : UNFIT;

@@ -3,13 +3,12 @@
 #include "batch.h"
 #include "arguments.h"
 #include "pool.h"
+#include "read_all.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct {
     PyObject_HEAD
@@ -41,22 +40,13 @@ typedef struct {
 
 /* --- In the threads ------------------------------------------------------------------------------------ */
 
-/* `size` bytes at `offset`: 0, CUT_SHORT or IO_ERROR + errno. */
-static uint8_t read_all(int file, uint8_t *to, size_t size, off_t offset)
+static uint8_t read_file(const Task *task, uint8_t *to)
 {
-    while (size > 0) {
-        ssize_t got = pread(file, to, size, offset);
-        if (got == 0)
-            return CUT_SHORT;
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return (uint8_t)(IO_ERROR + (errno < 255 - IO_ERROR ? errno : 0));
-        to += got;
-        size -= (size_t)got;
-        offset += got;
-    }
-    return DONE;
+    int fault = read_all(task->file, to, task->size, task->offset);
+
+    if (fault == FILE_ENDS)
+        return CUT_SHORT;
+    return fault == 0 ? DONE : (uint8_t)(IO_ERROR + (fault < 255 - IO_ERROR ? fault : 0));
 }
 
 static uint8_t make_crops(const JobObject *self, const Task *tasks, Scratch *scratch)
@@ -74,7 +64,7 @@ static uint8_t make_crops(const JobObject *self, const Task *tasks, Scratch *scr
         pictures[i] = self->outputs[i].picture;
         pictures[i].pixels = (uint8_t *)pictures[i].pixels + tasks[i].target * self->outputs[i].bytes;
     }
-    outcome = read_all(tasks->file, data, tasks->size, tasks->offset);
+    outcome = read_file(tasks, data);
     return outcome != DONE ? outcome
                            : (uint8_t)crop_jpeg(data, tasks->size, crops, pictures, self->crops, self->simd, scratch);
 }

@@ -7,6 +7,8 @@
 
 /* A block reads no more bytes than this: 65 symbols of 31 bits, and a refill. */
 #define BLOCK_BYTES 272
+/* Zeros behind a segment: whether it has ended is asked once a block. */
+#define SEGMENT_PADDING (BLOCK_BYTES + 8)
 _Static_assert(2 * MOST_BITS <= 56, "a refill is enough for two lookups");
 #define INLINE static inline __attribute__((always_inline))
 

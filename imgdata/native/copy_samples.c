@@ -4,7 +4,10 @@ What is not as usual (an error of any kind, a file that changed, bytes that `pro
 Python, which reads that one sample again and says what is wrong. So nothing here has a message of its own. */
 #define _GNU_SOURCE
 #include "copy_samples.h"
+#include "nanoseconds.h"
 #include "probe_header.h"
+#include "read_all.h"
+#include "ustar.h"
 #include "xxhash.h"
 
 #include <errno.h>
@@ -15,13 +18,12 @@ Python, which reads that one sample again and says what is wrong. So nothing her
 #include <time.h>
 #include <unistd.h>
 
-enum { BLOCK = 512, NAME_BYTES = 100, LABEL_BYTES = 12, AHEAD = 16 };
+enum { LABEL_BYTES = 12, AHEAD = 16 };
 static const int64_t LONGEST_NS = 50000000; /* a caller hears of progress, and can stop, so often */
 
 /* Columns of the arrays, int64; the order is that of imgdata.native.copy_samples. */
 enum { PATH_AT, KEY_AT, SIZE, OFFSET, LABEL, STATE, WANTED_COLUMNS };
 enum { IMAGE_AT, HASH, WIDTH, HEIGHT, KIND, ORIENTATION, FOUND_COLUMNS };
-enum { FAILED, MODE, BYTES, MODIFIED, CHANGED, INODE, DEVICE, STAT_COLUMNS };
 
 typedef struct {
     const char *paths, *keys, *extension;
@@ -48,39 +50,6 @@ typedef struct {
     Py_ssize_t next;
     size_t room; /* bytes of the block that no sample up to `next` takes */
 } Files;
-
-static size_t padded(size_t size)
-{
-    return (size + BLOCK - 1) / BLOCK * BLOCK;
-}
-
-/* As imgdata.tar.archive.ustar_header writes it: owner 0, mode 0644, time 0. */
-static void write_header(uint8_t *header, const char *key, const char *extension, size_t size)
-{
-    char digits[16];
-    unsigned sum = 0;
-    size_t length = strlen(key);
-
-    memset(header, 0, BLOCK);
-    memcpy(header, key, length);
-    header[length] = '.';
-    memcpy(header + length + 1, extension, strlen(extension));
-    memcpy(header + 100, "0000644", 8);
-    memcpy(header + 108, "0000000", 8);
-    memcpy(header + 116, "0000000", 8);
-    snprintf(digits, sizeof digits, "%011llo", (unsigned long long)size & 077777777777u);
-    memcpy(header + 124, digits, 12);
-    memcpy(header + 136, "00000000000", 12);
-    memset(header + 148, ' ', 8);
-    header[156] = '0';
-    memcpy(header + 257, "ustar\00000", 8);
-    memcpy(header + 329, "0000000", 8);
-    memcpy(header + 337, "0000000", 8);
-    for (int i = 0; i < BLOCK; i++)
-        sum += header[i];
-    snprintf(digits, sizeof digits, "%06o", sum & 0777777u);
-    memcpy(header + 148, digits, 7);
-}
 
 static void close_file(Open *file)
 {
@@ -128,30 +97,10 @@ static void open_ahead(const Copying *copying, Files *files, Py_ssize_t row)
     }
 }
 
-static int read_all(int descriptor, uint8_t *to, size_t size, off_t offset)
-{
-    while (size > 0) {
-        ssize_t done = pread(descriptor, to, size, offset);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return 0;
-        to += done;
-        offset += done;
-        size -= (size_t)done;
-    }
-    return 1;
-}
-
 static void put_64(uint8_t *to, uint64_t value)
 {
     for (int i = 0; i < 8; i++)
         to[i] = (uint8_t)(value >> 8 * i);
-}
-
-static int64_t nanoseconds(struct timespec time)
-{
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
 /* `SampleRef.state` of an open file, as imgdata.sources.reading makes it. */
@@ -177,7 +126,7 @@ static int read_sample(const Copying *copying, const int64_t *wanted, const Open
 
     if (file->path == NULL || fstat(file->descriptor, &info) != 0 || !S_ISREG(info.st_mode) ||
         (whole && info.st_size != wanted[SIZE]) ||
-        !read_all(file->descriptor, to, (size_t)wanted[SIZE], whole ? 0 : (off_t)wanted[OFFSET]))
+        read_all(file->descriptor, to, (size_t)wanted[SIZE], whole ? 0 : (off_t)wanted[OFFSET]) != 0)
         return 0;
     if (wanted[STATE] == 0)
         return 1;
@@ -331,115 +280,8 @@ end:
     return result;
 }
 
-/* Whether a header is that of a regular file of this name and size. */
-static int is_header(const uint8_t *header, const char *name, int64_t size)
-{
-    char digits[16];
-    unsigned sum = 8 * ' ';
-    size_t length = strlen(name);
-
-    for (int i = 0; i < BLOCK; i++)
-        sum += i < 148 || i >= 156 ? header[i] : 0;
-    snprintf(digits, sizeof digits, "%06o", sum & 0777777u);
-    if (memcmp(header + 148, digits, 7) != 0 || header[156] != '0' || length > NAME_BYTES)
-        return 0;
-    snprintf(digits, sizeof digits, "%011llo", (unsigned long long)size & 077777777777u);
-    return memcmp(header + 124, digits, 12) == 0 && memcmp(header, name, length) == 0 &&
-           (length == NAME_BYTES || header[length] == 0) && header[345] == 0;
-}
-
-/* 1 when the file is exactly these members, one behind the other, and an end of two empty blocks. */
-static int is_tar_of(int descriptor, const char *names, size_t names_size, const int64_t *places, Py_ssize_t count)
-{
-    static const uint8_t EMPTY[2 * BLOCK];
-    uint8_t header[2 * BLOCK];
-    struct stat info;
-    int64_t position = 0;
-    const char *name = names, *end = names + names_size;
-
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (name == end || places[2 * i] != position + BLOCK || places[2 * i + 1] < 0 ||
-            !read_all(descriptor, header, BLOCK, (off_t)position) || !is_header(header, name, places[2 * i + 1]))
-            return 0;
-        position += BLOCK + (int64_t)padded((size_t)places[2 * i + 1]);
-        name += strlen(name) + 1;
-    }
-    return name == end && fstat(descriptor, &info) == 0 && info.st_size == position + 2 * BLOCK &&
-           read_all(descriptor, header, 2 * BLOCK, (off_t)position) && memcmp(header, EMPTY, 2 * BLOCK) == 0;
-}
-
-static PyObject *is_tar_of_(PyObject *module, PyObject *args)
-{
-    Py_buffer names, places;
-    int descriptor, right = 0;
-
-    (void)module;
-    if (!PyArg_ParseTuple(args, "iy*y*", &descriptor, &names, &places))
-        return NULL;
-    if (names.len == 0 || ((const char *)names.buf)[names.len - 1] != 0 || places.len % 16 != 0) {
-        PyErr_SetString(PyExc_ValueError, "names must end in zeros, and places be pairs");
-        PyBuffer_Release(&names);
-        PyBuffer_Release(&places);
-        return NULL;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    right = is_tar_of(descriptor, names.buf, (size_t)names.len, places.buf, places.len / 16);
-    Py_END_ALLOW_THREADS
-    PyBuffer_Release(&names);
-    PyBuffer_Release(&places);
-    return PyBool_FromLong(right);
-}
-
-/* Links are followed. */
-static void stat_file(const char *path, int64_t *facts)
-{
-    struct stat info;
-    int failed = stat(path, &info) == 0 ? 0 : errno;
-
-    facts[FAILED] = failed;
-    facts[MODE] = failed ? 0 : (int64_t)info.st_mode;
-    facts[BYTES] = failed ? 0 : (int64_t)info.st_size;
-    facts[MODIFIED] = failed ? 0 : nanoseconds(info.st_mtim);
-    facts[CHANGED] = failed ? 0 : nanoseconds(info.st_ctim);
-    facts[INODE] = failed ? 0 : (int64_t)info.st_ino;
-    facts[DEVICE] = failed ? 0 : (int64_t)info.st_dev;
-}
-
-static PyObject *stat_files(PyObject *module, PyObject *args)
-{
-    Py_buffer paths, facts;
-    const char *path, *end;
-    int64_t *to;
-    Py_ssize_t count = 0, rows;
-
-    (void)module;
-    if (!PyArg_ParseTuple(args, "y*w*", &paths, &facts))
-        return NULL;
-    path = paths.buf;
-    end = path + paths.len;
-    rows = facts.len / (8 * STAT_COLUMNS);
-    for (const char *at = path; at < end; at++)
-        count += *at == 0;
-    if (count != rows || facts.len % (8 * STAT_COLUMNS) != 0 || (paths.len > 0 && end[-1] != 0)) {
-        PyErr_SetString(PyExc_ValueError, "there must be a row of facts for each path");
-        PyBuffer_Release(&paths);
-        PyBuffer_Release(&facts);
-        return NULL;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    to = facts.buf;
-    for (; path < end; path += strlen(path) + 1, to += STAT_COLUMNS)
-        stat_file(path, to);
-    Py_END_ALLOW_THREADS
-    PyBuffer_Release(&paths);
-    PyBuffer_Release(&facts);
-    return Py_NewRef(Py_None);
-}
-
 static PyMethodDef FUNCTIONS[] = {
     {"copy_samples", copy_samples_, METH_VARARGS, NULL},
-    {"is_tar_of", is_tar_of_, METH_VARARGS, NULL},
-    {"stat_files", stat_files, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

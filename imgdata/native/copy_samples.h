@@ -1,4 +1,4 @@
-/* Files -> the part of a tar that holds them, with hashes and headers' facts; a finished tar -> whether it is right. */
+/* Files -> the part of a tar that holds them, with hashes and headers' facts. */
 #ifndef IMGDATA_COPY_SAMPLES_H
 #define IMGDATA_COPY_SAMPLES_H
 

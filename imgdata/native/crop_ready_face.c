@@ -1,6 +1,7 @@
 /* The Python face of crop_ready.h and slice.h. */
 #include "crop_ready_face.h"
 #include "crop_ready.h"
+#include "no_result.h"
 #include "slice.h"
 
 #include <stdlib.h>
@@ -28,10 +29,8 @@ static PyObject *make_crop_ready_(PyObject *module, PyObject *args)
 
     if (outcome == DONE)
         result = Py_BuildValue("y#i", (const char *)out.bytes, (Py_ssize_t)out.size, interval);
-    else if (outcome == NO_MEMORY)
-        PyErr_NoMemory();
     else
-        result = Py_NewRef(Py_None);
+        result = no_result(outcome);
 end:
     free(out.bytes);
     PyBuffer_Release(&data);
@@ -78,10 +77,8 @@ static PyObject *slice_jpeg_(PyObject *module, PyObject *args)
     Py_END_ALLOW_THREADS
     if (outcome == DONE)
         result = Py_BuildValue("y#ii", (const char *)slice.data, (Py_ssize_t)slice.size, slice.left, slice.top);
-    else if (outcome == NO_MEMORY)
-        PyErr_NoMemory();
     else
-        result = Py_NewRef(Py_None);
+        result = no_result(outcome);
     scratch_end(&scratch);
     PyBuffer_Release(&data);
     return result;

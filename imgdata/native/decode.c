@@ -74,26 +74,13 @@ static int imcu_height(const struct jpeg_decompress_struct *cinfo)
     return cinfo->max_v_samp_factor * DCTSIZE;
 }
 
-static void set_range(int from, int until, int reach, int unit, int size, JDIMENSION *first, JDIMENSION *end)
-{
-    from = from > reach ? from - reach : 0;
-    until = until < size - reach ? until + reach : size;
-    *first = (JDIMENSION)(from / unit);
-    *end = (JDIMENSION)((until + unit - 1) / unit);
-}
-
 static Blocks blocks_of(const struct jpeg_decompress_struct *cinfo, const Part *part, int shrink)
 {
-    Part whole = {0, 0, (int)cinfo->image_width, (int)cinfo->image_height};
-    Blocks blocks;
-    /* Chroma is interpolated between neighbours: one sample more on each side. */
-    int reach_x = cinfo->max_h_samp_factor > 1 ? 2 * shrink : 0;
-    int reach_y = cinfo->max_v_samp_factor > 1 ? 2 * shrink : 0;
+    Range range =
+        range_of(part, shrink, (Side){(int)cinfo->image_width, imcu_width(cinfo), cinfo->max_h_samp_factor > 1},
+                 (Side){(int)cinfo->image_height, imcu_height(cinfo), cinfo->max_v_samp_factor > 1});
 
-    part = part != NULL ? part : &whole;
-    set_range(part->left, part->right, reach_x, imcu_width(cinfo), whole.right, &blocks.left, &blocks.right);
-    set_range(part->top, part->bottom, reach_y, imcu_height(cinfo), whole.bottom, &blocks.top, &blocks.bottom);
-    return blocks;
+    return (Blocks){(JDIMENSION)range.left, (JDIMENSION)range.top, (JDIMENSION)range.right, (JDIMENSION)range.bottom};
 }
 
 /* What `global_state` says before the first row is read, of pixels and of raw samples; the same since libjpeg 6. */

@@ -53,6 +53,20 @@ typedef struct {
     int count;     /* bits that are valid */
 } Reader;
 
+/* Bits of `length` bytes from `start` on that were not read; negative where there were too few. */
+static inline int64_t bits_left(const Reader *reader, const uint8_t *start, size_t length)
+{
+    return 8 * ((int64_t)length - (reader->next - start)) + reader->count;
+}
+
+/* Whether all those bytes were used, and none behind. */
+static inline int has_read_all(const Reader *reader, const uint8_t *start, size_t length)
+{
+    int64_t left = bits_left(reader, start, length);
+
+    return left >= 0 && left < 8;
+}
+
 /* `given`: as in the file. UNFIT for codes that libjpeg does not take. Nothing is done where the table is of the same ones. */
 Outcome dc_table_set(DcTable *table, const uint8_t *given);
 Outcome ac_table_set(AcTable *table, const uint8_t *given);

@@ -3,7 +3,9 @@
 #include "copy_samples.h"
 #include "crop_ready.h"
 #include "crop_ready_face.h"
+#include "file_facts.h"
 #include "nearest.h"
+#include "no_result.h"
 #include "planes.h"
 #include "planes_face.h"
 #include "resample.h"
@@ -124,10 +126,8 @@ static PyObject *resize_jpeg(PyObject *module, PyObject *args)
 
     if (outcome == DONE)
         result = PyBytes_FromStringAndSize((const char *)out.bytes, (Py_ssize_t)out.size);
-    else if (outcome == NO_MEMORY)
-        PyErr_NoMemory();
     else
-        result = Py_NewRef(Py_None);
+        result = no_result(outcome);
 end:
     free(out.bytes);
     PyBuffer_Release(&data);
@@ -329,7 +329,8 @@ static int fill(PyObject *module)
 #define TEXT_OF(macro) TEXT(macro)
     if (PyModule_AddStringConstant(module, "LIBJPEG_TURBO", TEXT_OF(LIBJPEG_TURBO_VERSION)) < 0)
         return -1;
-    if (crop_ready_add_functions(module) < 0 || planes_add_functions(module) < 0 || copying_add_functions(module) < 0)
+    if (crop_ready_add_functions(module) < 0 || planes_add_functions(module) < 0 || copying_add_functions(module) < 0 ||
+        file_facts_add_functions(module) < 0)
         return -1;
     return batch_add_types(module);
 }

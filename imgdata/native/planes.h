@@ -40,6 +40,21 @@ typedef struct {
     int left, top, right, bottom;
 } Part;
 
+/* One side of a picture, in pixels. */
+typedef struct {
+    int size;
+    int unit;    /* what is decoded together */
+    int is_half; /* whether chroma has half as many samples */
+} Side;
+
+/* Units: columns `left` to `right` - 1, rows `top` to `bottom` - 1. */
+typedef struct {
+    int left, top, right, bottom;
+} Range;
+
+/* The units that a part needs with `shrink`, as for `decode_planes`; all of them without a part. */
+Range range_of(const Part *part, int shrink, Side x, Side y);
+
 /* An 8-bit JPEG in YCbCr (4:2:0, 4:2:2, 4:4:0, 4:4:4) or gray -> its planes, sides divided by `shrink` (1, 2, 4, 8).
  *
  * With a `part`, the planes hold at least that, and chroma enough to interpolate it; of what lies behind it in the file

@@ -1,6 +1,7 @@
 /* JPEG bytes, a part -> the samples that cover it, of each plane, as Python sees them. */
 #include "planes_face.h"
 #include "baseline.h"
+#include "no_result.h"
 
 #include <math.h>
 #include <string.h>
@@ -69,10 +70,8 @@ static PyObject *planes_(PyObject *module, PyObject *args)
         part = (Part){0, 0, width, height};
     if (outcome == DONE)
         result = list_of(&planes, &part);
-    else if (outcome == NO_MEMORY)
-        PyErr_NoMemory();
     else
-        result = Py_NewRef(Py_None);
+        result = no_result(outcome);
     scratch_end(&scratch);
     PyBuffer_Release(&data);
     return result;

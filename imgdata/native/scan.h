@@ -21,17 +21,12 @@ typedef struct {
     int last_dc;
 } Component;
 
-/* MCUs: columns `left` to `right` - 1, rows `top` to `bottom` - 1. */
-typedef struct {
-    int left, top, right, bottom;
-} Range;
-
 typedef struct {
     Header header;
     Component components[3];
     int columns, rows; /* MCUs */
     int blocks;        /* of an MCU */
-    Range wanted;
+    Range wanted;      /* MCUs */
     Reader reader;
     const uint8_t *start; /* coded bytes of a segment, without stuffed ones */
     size_t length;
@@ -45,7 +40,7 @@ typedef struct {
 /* Room for coefficients. */
 Outcome alloc_scan(Scan *scan, Scratch *scratch);
 
-/* The segments of a crop-ready file that cover the part; `bytes` has room for the longest, and BLOCK_BYTES + 8 more. */
+/* The segments of a crop-ready file that cover the part; `bytes` has room for the longest, and SEGMENT_PADDING more. */
 Outcome read_segments(Scan *scan, const Segments *segments, uint8_t *bytes);
 
 #endif

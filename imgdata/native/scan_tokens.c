@@ -8,8 +8,6 @@
 
 /* Behind whatever a block has: a window that is left to `long_code`. */
 #define BEYOND 255
-/* Bytes behind a segment: a block never reads more. */
-#define PADDING (BLOCK_BYTES + 8)
 
 typedef struct {
     uint8_t symbol, length; /* bits; 0 for no code */
@@ -183,7 +181,7 @@ INLINE int copy_block(Reader *reader, const Book *book, uint32_t windows, uint32
 
 typedef struct {
     const uint8_t *from, *end; /* what comes behind the segment */
-    uint8_t *bytes;            /* of the segment, without stuffed ones, and PADDING */
+    uint8_t *bytes;            /* of the segment, without stuffed ones, and SEGMENT_PADDING */
     size_t length;
     uint8_t marker; /* behind it */
     Reader reader;
@@ -200,17 +198,13 @@ static int next_segment(Stream *stream)
     stream->length = unstuff(stream->from, marker, stream->bytes);
     stream->from = marker + 2;
     stream->reader = (Reader){stream->bytes, 0, 0};
-    memset(stream->bytes + stream->length, 0, PADDING);
+    memset(stream->bytes + stream->length, 0, SEGMENT_PADDING);
     return 1;
 }
 
-/* Whether all bytes of a segment were used, and none behind. */
 static int is_used_up(const Stream *stream)
 {
-    int64_t used = 8 * (int64_t)(stream->reader.next - stream->bytes) - stream->reader.count;
-    int64_t left = 8 * (int64_t)stream->length - used;
-
-    return left >= 0 && left < 8;
+    return has_read_all(&stream->reader, stream->bytes, stream->length);
 }
 
 INLINE int read_share(Stream *stream, const Book *book, const Share *share, int column, int row, int last[2],
@@ -346,7 +340,7 @@ Outcome read_scan_tokens(const struct jpeg_decompress_struct *from, const Grid *
     const Book *books[3];
     /* A block has 64 symbols at most, or fewer and its end; one that is read but not written is behind them for a while.
      * Every token has a bit at least; that the file ends is noticed at the end of a block. */
-    size_t most = DCTSIZE2 * (blocks_of(grid) + 1), bits = 8 * (size + PADDING);
+    size_t most = DCTSIZE2 * (blocks_of(grid) + 1), bits = 8 * (size + SEGMENT_PADDING);
     Outcome outcome;
 
     if (!is_plain_scan(from))
@@ -356,7 +350,7 @@ Outcome read_scan_tokens(const struct jpeg_decompress_struct *from, const Grid *
         outcome = choose_book(from, grid, i, books, tokens, scratch);
     if (outcome != DONE)
         return outcome;
-    stream.bytes = scratch_take(scratch, size + PADDING, 1);
+    stream.bytes = scratch_take(scratch, size + SEGMENT_PADDING, 1);
     if (stream.bytes == NULL)
         return NO_MEMORY;
     if (!read_mcus(&stream, books, grid, from->restart_interval, tokens))

@@ -43,17 +43,13 @@ static int find_places(const uint8_t *at, const uint8_t *end, const Segments *se
 /* The segments that cover the part; 0 where that are all. */
 static int choose_segments(const Header *header, const Part *part, int shrink, Segments *segments)
 {
-    int reach_x = header->across > 1 ? 2 * shrink : 0, reach_y = header->down > 1 ? 2 * shrink : 0;
-    int left = part->left - reach_x, top = part->top - reach_y, segment = header->interval * header->mcu_width;
+    Range range = range_of(part, shrink, (Side){header->width, header->interval * header->mcu_width, header->across > 1},
+                           (Side){header->height, header->mcu_height, header->down > 1});
 
-    segments->left = left > 0 ? left / segment : 0;
-    segments->top = top > 0 ? top / header->mcu_height : 0;
-    segments->right = units(part->right + reach_x, segment);
-    segments->bottom = units(part->bottom + reach_y, header->mcu_height);
-    if (segments->right > segments->per_row)
-        segments->right = segments->per_row;
-    if (segments->bottom > segments->rows)
-        segments->bottom = segments->rows;
+    segments->left = range.left;
+    segments->top = range.top;
+    segments->right = range.right;
+    segments->bottom = range.bottom;
     return segments->left > 0 || segments->top > 0 || segments->right < segments->per_row ||
            segments->bottom < segments->rows;
 }
