@@ -111,20 +111,24 @@ static void compare(const uint8_t *data, size_t size, const uint8_t *tail, int w
     scratch_end(&scratch);
 }
 
+/* One crop, or two of different places and scales out of one picture. */
 static void crop(const uint8_t *data, size_t size, const uint8_t *tail, int width, int height)
 {
     static const float SCALE[3] = {0.5f, 1, 2}, SHIFT[3] = {-1, 0, 1};
     Scratch scratch = scratch_begin();
-    Crop part = {width, height, axis_from(tail, width), axis_from(tail + 5, height), tail[10] & 1 ? CUBIC : TRIANGLE,
-                 tail[10] >> 1 & 1};
+    Shape shape = tail[10] & 1 ? CUBIC : TRIANGLE;
+    Crop crops[2] = {{width, height, axis_from(tail, width), axis_from(tail + 5, height), shape, tail[10] >> 1 & 1},
+                     {width, height, axis_from(tail + 5, width), axis_from(tail, height), shape, tail[10] >> 1 & 1}};
     Picture picture = {NULL, (Kind)(tail[11] % 3), tail[10] >> 2 & 1, 1 + tail[12] % 64, 1 + tail[13] % 64, SCALE, SHIFT};
+    Picture pictures[2] = {picture, picture};
     size_t bytes = (size_t)picture.height * (size_t)picture.width * 3 * sizeof(float);
-    Simd simd = (Simd)(tail[14] % (best_simd() + 1));
 
-    picture.pixels = malloc(bytes);
-    if (picture.pixels != NULL)
-        crop_jpeg(data, size, &part, &picture, simd, &scratch);
-    free(picture.pixels);
+    pictures[0].pixels = malloc(bytes);
+    pictures[1].pixels = malloc(bytes);
+    if (pictures[0].pixels != NULL && pictures[1].pixels != NULL)
+        crop_jpeg(data, size, crops, pictures, 1 + (tail[10] >> 3 & 1), (Simd)(tail[14] % (best_simd() + 1)), &scratch);
+    free(pictures[0].pixels);
+    free(pictures[1].pixels);
     scratch_end(&scratch);
 }
 
