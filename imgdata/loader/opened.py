@@ -10,6 +10,9 @@ from imgdata.loose.opened import open as open_dataset
 from imgdata.views.saved import open_view
 from imgdata.views.view import View
 
+MAX_DRAWN = 2**32
+"""Draws of an epoch of a balanced view: they are kept in memory, 8 bytes for each."""
+
 
 class Opened(NamedTuple):
     """What a loader reads from."""
@@ -25,6 +28,16 @@ def open_source(source: str | Path | Dataset | View, split: str | None, view: st
 
     Raises `OptionError`, `ShardError`.
     """
+    opened = _opened(source, split, view)
+    if opened.view.resampling is not None and len(opened.view) > MAX_DRAWN:
+        raise OptionError(
+            f"balance: length must be at most {MAX_DRAWN:,}, since the draws of an epoch are kept in memory, got "
+            f"{len(opened.view):,}; make the view shorter"
+        )
+    return opened
+
+
+def _opened(source: str | Path | Dataset | View, split: str | None, view: str | None) -> Opened:
     if isinstance(source, View):
         if view is not None or split not in (None, source.split):
             raise OptionError(

@@ -33,6 +33,11 @@ class BucketOrder(Order):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.num_samples > self.max_sorted:
+            raise OptionError(
+                f"buckets must have at most {self.max_sorted:,} samples, since their order is kept in memory, "
+                f"got {self.num_samples:,}; make the view shorter"
+            )
         if len(self.bucket_N) != self.num_samples:
             raise OptionError(f"bucket_N must have {self.num_samples} samples, got {len(self.bucket_N)}")
         if not len(self):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -10,16 +11,20 @@ import xxhash
 from numpy.typing import NDArray
 
 from imgdata.errors import OptionError
+from imgdata.order.bijection import scatter
 
 Shuffle = Literal["global", "window", "none"]
 
 MAX_SEED = 2**63
 MAX_EPOCH = 2**32
-MAX_SAMPLES = 2**32
-"""Samples of an epoch: its order takes 8 bytes of memory for each."""
+MAX_SORTED = 2**27
+"""Samples up to which the order of an epoch is sorted and kept, 8 bytes for each; above, it is a keyed bijection."""
+MAX_SAMPLES = 2**40
+"""Samples of an epoch."""
 UNSHUFFLED_SPLITS = ("val", "test")
 """Splits whose samples are stored in the order in which they were listed."""
 _EPOCH_STREAM, _SHARD_STREAM, _WINDOW_STREAM = 0x65706F63, 0x73686172, 0x77696E64
+_KEYED_STREAM, _KEYED_WINDOW_STREAM = 0x6B657965, 0x6B657977
 """Upper halves of stream numbers, whose lower halves are epochs: no two draws of one seed are the same."""
 
 
@@ -63,6 +68,23 @@ def window_permutation(shard_sizes: tuple[int, ...], *, window_shards: int, seed
     bits = num_windows.bit_length()
     key_N = np.repeat(window_S << np.uint64(64 - bits), shard_sizes) | (raw_N >> np.uint64(bits))
     return np.argsort(key_N, kind="stable").astype(np.int64)
+
+
+def window_layout(shard_sizes: NDArray[np.int64], *, window_shards: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return the shards in the random order of `window_permutation`, and which places they have: int64 `(5, S)`.
+
+    For each of these shards: its number, the places before it, its window, and where that window begins and ends.
+    """
+    num_shards = len(shard_sizes)
+    num_windows = -(-num_shards // window_shards)
+    shard_S = permutation(num_shards, seed=seed, stream=_stream(_SHARD_STREAM, epoch))
+    window_S = np.arange(num_shards) * num_windows // num_shards
+    end_S = np.cumsum(shard_sizes[shard_S])
+    start_S = end_S - shard_sizes[shard_S]
+    # A window begins with the first of its shards, and ends where the next one begins.
+    first_W = np.searchsorted(window_S, np.arange(num_windows))
+    begin_W = np.append(start_S[first_W], end_S[-1])
+    return np.stack([shard_S, start_S, window_S, begin_W[window_S], begin_W[window_S + 1]])
 
 
 class EpochCache:
@@ -111,6 +133,8 @@ class Order:
     """Samples of each shard, in order; needed for `window`."""
     window_shards: int = 16
     """How many shards a window has at most; memory and open files grow with it."""
+    max_sorted: int = MAX_SORTED
+    """Samples up to which an epoch is a sorted array; that of more is a keyed bijection, another order."""
     _epochs: EpochCache = field(default_factory=EpochCache, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -118,8 +142,7 @@ class Order:
             raise OptionError(f"num_samples must be 1 or more, got {self.num_samples}; the split or view is empty")
         if self.num_samples > MAX_SAMPLES:
             raise OptionError(
-                f"num_samples must be at most {MAX_SAMPLES:,}, since the order of an epoch is kept in memory, got "
-                f"{self.num_samples:,}; make the view shorter"
+                f"num_samples must be at most {MAX_SAMPLES:,}, got {self.num_samples:,}; make the view shorter"
             )
         if self.global_batch < 1:
             raise OptionError(f"batch_size must be 1 or more, got {self.global_batch}")
@@ -174,11 +197,36 @@ class Order:
         left = max(self.num_samples - offset, 0)
         return left // self.global_batch if self.drop_last else -(-left // self.global_batch)
 
+    @property
+    def is_keyed(self) -> bool:
+        """Whether samples are shuffled by a keyed bijection: no epoch is ever held in memory."""
+        return self.shuffle != "none" and self.num_samples > self.max_sorted
+
     def epoch_positions(self, epoch: int) -> NDArray[np.int64]:
-        """Return all samples in the order of `epoch` (0 to 2^32-1), int64 `(N,)`, read-only; two epochs are cached."""
-        if not 0 <= epoch < MAX_EPOCH:
-            raise OptionError(f"epoch must be 0 to 2^32-1, got {epoch}")
+        """Return all samples in the order of `epoch` (0 to 2^32-1), int64 `(N,)`, read-only; two epochs are cached.
+
+        Raises `OptionError` where N is more than `MAX_SORTED`: `positions` returns any part.
+        """
+        _check_epoch(epoch)
+        if self.num_samples > MAX_SORTED:
+            raise OptionError(
+                f"num_samples must be at most {MAX_SORTED:,} for all positions of an epoch, got {self.num_samples:,}; "
+                "ask for parts with positions()"
+            )
+        if self.is_keyed:
+            return self.positions(epoch, np.arange(self.num_samples))
         return self._epochs.get(epoch, self._make_epoch)
+
+    def positions(self, epoch: int, place_K: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the samples at places 0 to N - 1 of the order of `epoch` (0 to 2^32-1), int64 `(K,)`."""
+        _check_epoch(epoch)
+        if self.shuffle == "none":
+            return place_K.copy()
+        if not self.is_keyed:
+            return self._epochs.get(epoch, self._make_epoch)[place_K]
+        if self.shuffle == "window":
+            return self._window_positions(epoch, place_K)
+        return scatter(place_K, self.num_samples, seed=self.seed, stream=_stream(_KEYED_STREAM, epoch))
 
     def batch(
         self, epoch: int, number: int, rank: int = 0, world_size: int = 1
@@ -205,7 +253,7 @@ class Order:
             raise IndexError(f"no batch after {offset} of {self.num_samples} samples")
         size = self.global_batch // world_size
         place_B = np.arange(size) + (offset + rank * size)
-        return self.epoch_positions(epoch)[place_B % self.num_samples], place_B < self.num_samples
+        return self.positions(epoch, place_B % self.num_samples), place_B < self.num_samples
 
     def _make_epoch(self, epoch: int) -> NDArray[np.int64]:
         if self.shuffle == "none":
@@ -213,6 +261,32 @@ class Order:
         if self.shuffle == "window":
             return window_permutation(self.shard_sizes, window_shards=self.window_shards, seed=self.seed, epoch=epoch)
         return permutation(self.num_samples, seed=self.seed, stream=_stream(_EPOCH_STREAM, epoch))
+
+    def _window_positions(self, epoch: int, place_K: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return samples of windows: the place inside its window goes through the window's own bijection."""
+        shard_S, start_S, window_S, begin_S, end_S = self._epochs.get(epoch, self._make_layout)
+        at_K = np.searchsorted(start_S, place_K, side="right") - 1
+        begin_K = begin_S[at_K]
+        place_K = begin_K + scatter(
+            place_K - begin_K,
+            end_S[at_K] - begin_K,
+            seed=self.seed,
+            stream=_stream(_KEYED_WINDOW_STREAM, epoch),
+            tweak_K=window_S[at_K],
+        )
+        at_K = np.searchsorted(start_S, place_K, side="right") - 1
+        stored_K: NDArray[np.int64] = self._first_S[shard_S[at_K]] + place_K - start_S[at_K]
+        return stored_K
+
+    def _make_layout(self, epoch: int) -> NDArray[np.int64]:
+        sizes_S = np.array(self.shard_sizes, np.int64)
+        return window_layout(sizes_S, window_shards=self.window_shards, seed=self.seed, epoch=epoch)
+
+    @cached_property
+    def _first_S(self) -> NDArray[np.int64]:  # noqa: N802
+        """First position of each shard, int64 `(S,)`."""
+        size_S = np.array(self.shard_sizes, np.int64)
+        return np.cumsum(size_S) - size_S
 
 
 def spread(order: Order) -> float:
@@ -237,6 +311,11 @@ def spread(order: Order) -> float:
     rest_S = order.num_samples - size_S
     window_S = size_S + (others * rest_S / (num_shards - 1) if num_shards > 1 else 0.0)
     return math.fsum(size_S * (window_S + 1)) / (order.num_samples * (order.num_samples + 1))
+
+
+def _check_epoch(epoch: int) -> None:
+    if not 0 <= epoch < MAX_EPOCH:
+        raise OptionError(f"epoch must be 0 to 2^32-1, got {epoch}")
 
 
 def _stream(purpose: int, epoch: int) -> int:

@@ -35,11 +35,12 @@ class Progress:
 def fingerprint(index_id: str, order: Order) -> str:
     """Return a name of the sequence of samples that `order` makes of the data `index_id`, for any batches and seed.
 
-    32 hex digits of SHA-256 over what decides it: the number of samples, the kind of shuffle, and for windows their
-    shards. Rank count, batch size and `drop_last` only cut the sequence, and may change at a resume.
+    32 hex digits of SHA-256 over what decides it: the number of samples, the kind of shuffle, for windows their shards,
+    and whether the order is a keyed bijection. Rank count, batch size and `drop_last` only cut the sequence, and may
+    change at a resume.
     """
     windows = [order.window_shards, *order.shard_sizes] if order.shuffle == "window" else []
-    content = json.dumps([index_id, order.num_samples, order.shuffle, windows])
+    content = json.dumps([index_id, order.num_samples, order.shuffle, windows, *["keyed"] * order.is_keyed])
     return order.fingerprint(hashlib.sha256(content.encode()).hexdigest()[:32])
 
 

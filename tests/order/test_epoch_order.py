@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgdata.errors import OptionError
-from imgdata.order.epoch_order import EpochCache, Order, permutation, spread
+from imgdata.order.epoch_order import MAX_SORTED, EpochCache, Order, permutation, spread
 from imgdata.order.resume import Progress, advance, fingerprint, resume
 
 MODES = ("global", "window", "none")
@@ -30,6 +30,7 @@ def orders(draw: st.DrawFn, **fixed) -> Order:
         "drop_last": drop_last,
         "shard_sizes": sizes,
         "window_shards": draw(st.integers(1, 15)),
+        "max_sorted": draw(st.sampled_from([MAX_SORTED, 0])),
     }
     return Order(**{**settings, **fixed})
 
@@ -58,6 +59,12 @@ def test_the_order_of_shards_and_epochs_is_pinned() -> None:
     assert found == {
         "global": [5, 4, 8, 3, 6, 9, 0, 7, 2, 1],
         "window": [5, 3, 4, 7, 8, 6, 0, 9, 1, 2],
+        "none": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+    }
+    keyed = {mode: Order(**settings, shuffle=mode, max_sorted=9).epoch_positions(3).tolist() for mode in MODES}
+    assert keyed == {
+        "global": [8, 2, 0, 4, 1, 5, 3, 9, 7, 6],
+        "window": [4, 5, 3, 8, 7, 6, 1, 9, 0, 2],
         "none": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
     }
 
@@ -122,6 +129,7 @@ def test_a_run_goes_on_with_the_same_samples_after_any_number_of_batches(
         seed=order.seed,
         shard_sizes=order.shard_sizes,
         window_shards=order.window_shards,
+        max_sorted=order.max_sorted,
     )
     progress = resume(json.loads(json.dumps(stopped.to_state())), other, fingerprint("data", other))
     assert progress == stopped
@@ -157,6 +165,8 @@ def test_a_rest_without_a_full_batch_is_dropped_at_a_resume() -> None:
         ({"window_shards": 3}, False),
         ({"shard_sizes": (6, 4)}, False),
         ({"shuffle": "none"}, False),
+        ({"max_sorted": 9}, False),
+        ({"max_sorted": 10}, True),
         ({"num_samples": 11, "shard_sizes": (5, 6)}, False),
     ],
 )
@@ -215,14 +225,16 @@ def test_windows_are_even_and_their_shards_differ_by_epoch() -> None:
     assert len(set(map(frozenset, first))) == 4
 
 
-def test_a_sample_comes_anywhere_equally_often() -> None:
-    for mode in ("global", "window"):
-        order = Order(num_samples=12, global_batch=1, shuffle=mode, shard_sizes=(3,) * 4, window_shards=2)
-        places = np.zeros((12, 12), int)
-        for epoch in range(2400):
-            places[order.epoch_positions(epoch), np.arange(12)] += 1
-        # 200 expected; the standard deviation is 13.5.
-        assert np.abs(places - 200).max() < 5 * 13.5
+@pytest.mark.parametrize("max_sorted", [MAX_SORTED, 0])
+@pytest.mark.parametrize("mode", ["global", "window"])
+def test_a_sample_comes_anywhere_equally_often(mode, max_sorted) -> None:
+    sizes = {"shard_sizes": (3,) * 4, "window_shards": 2}
+    order = Order(num_samples=12, global_batch=1, shuffle=mode, max_sorted=max_sorted, **sizes)
+    places = np.zeros((12, 12), int)
+    for epoch in range(2400):
+        places[order.epoch_positions(epoch), np.arange(12)] += 1
+    # 200 expected; the standard deviation is 13.5.
+    assert np.abs(places - 200).max() < 5 * 13.5
 
 
 @given(orders(shuffle="window"))
