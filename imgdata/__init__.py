@@ -62,11 +62,14 @@ if TYPE_CHECKING:
     from imgdata.models.inputs import ModelInput, model_input
     from imgdata.order.ranks import rank_and_world
     from imgdata.sample import Batch, ClassName, Sample
+    from imgdata.shards.engines.ray import RayOptions
     from imgdata.shards.export import export
     from imgdata.shards.index_tars import index
-    from imgdata.shards.job import ShardSummary, Watcher, plan_shards, shard
+    from imgdata.shards.job import plan_shards, shard
     from imgdata.shards.object_writer import Writer
     from imgdata.shards.options import ShardOptions
+    from imgdata.shards.parts import begin_parts, finish_parts, write_part
+    from imgdata.shards.summary import PartSummary, ShardSummary, Watcher
     from imgdata.shards.verify import verify
     from imgdata.shards.verify_shard import Fault
     from imgdata.sources.options import SourceOptions
@@ -148,14 +151,19 @@ _PLACES = {
     "Batch": "sample",
     "ClassName": "sample",
     "Sample": "sample",
+    "RayOptions": "shards.engines.ray",
     "export": "shards.export",
     "index": "shards.index_tars",
-    "ShardSummary": "shards.job",
-    "Watcher": "shards.job",
     "plan_shards": "shards.job",
     "shard": "shards.job",
     "Writer": "shards.object_writer",
     "ShardOptions": "shards.options",
+    "begin_parts": "shards.parts",
+    "finish_parts": "shards.parts",
+    "write_part": "shards.parts",
+    "PartSummary": "shards.summary",
+    "ShardSummary": "shards.summary",
+    "Watcher": "shards.summary",
     "verify": "shards.verify",
     "Fault": "shards.verify_shard",
     "SourceOptions": "sources.options",
@@ -214,12 +222,14 @@ __all__ = [
     "OptionError",
     "OutputError",
     "Parity",
+    "PartSummary",
     "PeerFigures",
     "Place",
     "Predicted",
     "PredictedDataset",
     "Prediction",
     "Predictions",
+    "RayOptions",
     "Report",
     "Sample",
     "Scores",
@@ -247,6 +257,7 @@ __all__ = [
     "advice_for_run",
     "advice_for_wait",
     "audit",
+    "begin_parts",
     "bench",
     "class_weights",
     "contact_sheet",
@@ -258,6 +269,7 @@ __all__ = [
     "export",
     "export_model",
     "features",
+    "finish_parts",
     "fixed_view",
     "index",
     "inspect",
@@ -284,6 +296,7 @@ __all__ = [
     "verify",
     "view",
     "views",
+    "write_part",
 ]
 
 

@@ -48,12 +48,14 @@ FACE = [
     "OptionError",
     "OutputError",
     "Parity",
+    "PartSummary",
     "PeerFigures",
     "Place",
     "Predicted",
     "PredictedDataset",
     "Prediction",
     "Predictions",
+    "RayOptions",
     "Report",
     "Sample",
     "Scores",
@@ -81,6 +83,7 @@ FACE = [
     "advice_for_run",
     "advice_for_wait",
     "audit",
+    "begin_parts",
     "bench",
     "class_weights",
     "contact_sheet",
@@ -92,6 +95,7 @@ FACE = [
     "export",
     "export_model",
     "features",
+    "finish_parts",
     "fixed_view",
     "index",
     "inspect",
@@ -118,6 +122,7 @@ FACE = [
     "verify",
     "view",
     "views",
+    "write_part",
 ]
 
 

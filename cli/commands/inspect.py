@@ -44,6 +44,8 @@ def command(
 ) -> None:
     """Show what is in DATASET, from its index alone; on request its pictures, or one sample.
 
+    Of a dataset that `imgdata shard` has not finished: how many shards are written, and which parts are missing.
+
     \b
       imgdata inspect out/
       imgdata inspect out/ --sheet sheet.png
@@ -77,6 +79,8 @@ def _print_summary(dataset: Path, all_classes: bool, as_json: bool) -> None:
 
     from ..display.console import note, screen
 
+    if _print_unfinished(dataset, as_json):
+        return
     summary = imgdata.inspect(dataset)
     views = saved_views(imgdata.open(dataset))
     if as_json:
@@ -97,6 +101,24 @@ def _print_summary(dataset: Path, all_classes: bool, as_json: bool) -> None:
         console.print(table)
     for warning in summary.source.get("warnings", ()):
         note(console, warning)
+
+
+def _print_unfinished(dataset: Path, as_json: bool) -> bool:
+    """Print how much is there of a dataset that is not finished; return whether that is so."""
+    if (dataset / "dataset.json").exists() or not (dataset / ".imgdata").is_dir():
+        return False
+    from imgdata.shards.unfinished import unfinished
+
+    found = unfinished(dataset)
+    if found is None:
+        return False
+    if as_json:
+        click.echo(json.dumps(found.to_dict()))
+    else:
+        from ..display.shard import print_unfinished
+
+        print_unfinished(dataset, found)
+    return True
 
 
 def _save_sheet(dataset: Path, sheet: Path, split: str | None, augmented: bool, recipe: str | None) -> None:

@@ -7,18 +7,8 @@ from typing import Any
 
 import click
 
-from ..options.common import hash_option, quiet_option, target_option
-
-
-def byte_size(text: str) -> int:
-    """Return a number of bytes, with a unit if wanted: `256MB`, `1GiB`, `500000`."""
-    from imgdata.errors import OptionError
-    from imgdata.shards.keywords import byte_size as read_size
-
-    try:
-        return read_size(text)
-    except OptionError as error:
-        raise click.BadParameter(str(error)) from error
+from ..options.common import byte_size, hash_option, quiet_option, target_option
+from ..options.steps import chosen_engine, chosen_step, engine_options, run_plan, run_step, step_options
 
 
 @click.command(short_help="Turn an image dataset into verified, indexed shards.")
@@ -134,9 +124,8 @@ def byte_size(text: str) -> int:
 )
 @hash_option("Hash of each whole shard: as Croissant wants it, a fast one, or none.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes or threads.  [default: all cores]")
-@click.option(
-    "--engine", type=click.Choice(["local"]), default="local", show_default=True, help="What runs the workers."
-)
+@engine_options
+@step_options
 @click.option("--dry-run", is_flag=True, help="Print the plan, and what is in OUT; write nothing.")
 @click.option(
     "--overwrite", is_flag=True, help="Replace a dataset in OUT, once the new one is complete; also resumes that."
@@ -154,9 +143,12 @@ def command(source: str, out: Path, **options: Any) -> None:
       imgdata shard imagenet/ out/
       imgdata shard photos/ out/ --split train=0.9,val=0.1 --resize 256
       imgdata shard cifar-10-python.tar.gz out/
+      imgdata shard imagenet/ out/ --engine ray --address auto
 
     The same command resumes a run that was interrupted. An old dataset in OUT is replaced only with --overwrite, once
     the new one is complete.
+
+    Many machines: --plan on one of them, --part in each task, --finish at the end.
     """  # noqa: D301 - click wants a real backspace
     from imgdata.images.encode import Encoding
     from imgdata.shards.job import plan_shards, shard
@@ -166,6 +158,11 @@ def command(source: str, out: Path, **options: Any) -> None:
 
     from ..display.shard import ShardDisplay, print_plan, print_summary
 
+    ctx = click.get_current_context()
+    step = chosen_step(ctx)
+    if step in ("part", "finish"):
+        run_step(source, out, options)
+        return
     read = SourceOptions(
         kind=options["kind"],
         labels=options["labels"],
@@ -215,10 +212,20 @@ def command(source: str, out: Path, **options: Any) -> None:
         elif not quiet:
             print_plan(plan)
         return
+    if step == "plan":
+        run_plan(source, out, write, read, options)
+        return
     with ShardDisplay(quiet=quiet) as display:
         try:
             summary = shard(
-                source, out, write, read=read, workers=options["workers"], overwrite=options["overwrite"], watch=display
+                source,
+                out,
+                write,
+                read=read,
+                workers=options["workers"],
+                overwrite=options["overwrite"],
+                watch=display,
+                engine=chosen_engine(ctx),
             )
         except KeyboardInterrupt:
             display.interrupted()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -10,8 +11,8 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeRema
 from rich.table import Table
 from rich.text import Text
 
-from imgdata.shards.job import ShardSummary, Watcher
-from imgdata.shards.plan import Plan
+from imgdata.shards.summary import PartSummary, ShardSummary, Watcher, Work
+from imgdata.shards.unfinished import Unfinished
 from imgdata.tables import counted
 
 from .console import GOOD, ODD, Display, note, screen, tell
@@ -41,7 +42,7 @@ class ShardDisplay(Display, Watcher):
                 self.bar.remove_task(self._task)
             self._task = self.bar.add_task(what, total=None, figures="")
 
-    def planned(self, plan: Plan, samples_done: int) -> None:
+    def planned(self, plan: Work, samples_done: int) -> None:
         """Show the bar with its length."""
         self._total, self._done_before = plan.num_samples, samples_done
         self._started = time.monotonic()
@@ -62,6 +63,11 @@ class ShardDisplay(Display, Watcher):
         elif self.line_is_due:
             done = self._done_before + self._samples
             self.console.print(f"{done:,}/{self._total:,} samples, {self._figures()}, {self._seconds_left()}")
+
+    def retried(self, what: str) -> None:
+        """Show the sentence."""
+        if not self.quiet:
+            note(self.console, what)
 
     def interrupted(self) -> None:
         """Say what is kept, and how to resume."""
@@ -92,6 +98,56 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     _print_notes(console, plan["skipped"], plan["warnings"])
     if "out" in plan:
         note(console, f"OUT {plan['out']}")
+
+
+def print_begun(begun: Mapping[str, Any], source: str) -> None:
+    """Print the result of `--plan`, and what comes next."""
+    console = screen()
+    out = begun["out"]
+    if begun["complete"]:
+        console.print(f"{out} is complete already: nothing to do", soft_wrap=True)
+        return
+    console.print(_split_table(begun["splits"]))
+    _print_notes(console, begun["skipped"], begun["warnings"])
+    done = f", {begun['finished_shards']:,} of them finished" if begun["finished_shards"] else ""
+    tell(
+        console, GOOD, "planned", f"{counted(begun['samples'], 'sample')} in {counted(begun['shards'], 'shard')}{done}"
+    )
+    console.print(f"next: imgdata shard {source} {out} --part I/N for each part, then --finish", soft_wrap=True)
+
+
+def print_part(summary: PartSummary) -> None:
+    """Print the result of `--part`."""
+    console = screen()
+    if summary.already_complete:
+        console.print(f"{summary.out} is complete already: nothing to do", soft_wrap=True)
+        return
+    if summary.rejected:
+        why = ", ".join(f"{count:,} {reason}" for reason, count in summary.rejected.items())
+        tell(console, ODD, "rejected", f"{sum(summary.rejected.values()):,} ({why})")
+    rate = summary.samples_written / summary.seconds if summary.seconds else 0.0
+    before = f", {summary.resumed_shards:,} of them finished before" if summary.resumed_shards else ""
+    tell(
+        console,
+        GOOD,
+        "done",
+        f"part {summary.part}/{summary.parts}: {counted(summary.shards, 'shard')}{before}, "
+        f"{counted(summary.samples, 'sample')} in {_duration(summary.seconds)} ({rate:,.0f}/s): {summary.out}",
+    )
+
+
+def print_unfinished(dataset: Path, found: Unfinished) -> None:
+    """Print how much of a dataset is written, and which parts are missing."""
+    console = screen(stderr=False)
+    console.print(
+        f"{dataset}: not finished: {found.written:,} of {counted(found.shards, 'shard')} are written", soft_wrap=True
+    )
+    if found.running:
+        console.print(f"{counted(found.running, 'process')} write now, or were killed while they did")
+    if found.missing:
+        console.print(f"parts with missing shards, of {found.parts}: --array={found.missing}", soft_wrap=True)
+    elif found.parts is not None:
+        console.print("every part is written: `imgdata shard SOURCE OUT --finish` completes the dataset")
 
 
 def print_summary(summary: ShardSummary) -> None:

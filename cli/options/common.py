@@ -33,6 +33,17 @@ quiet_option = click.option("--quiet", is_flag=True, help="Print nothing but res
 RECIPE_HELP = "imagenet, cifar, classifier, plain, a ready recipe such as imagenet_eval, or a .json file."
 
 
+def byte_size(text: str) -> int:
+    """Return a number of bytes, with a unit if wanted: `256MB`, `1GiB`, `500000`."""
+    from imgdata.errors import OptionError
+    from imgdata.shards.keywords import byte_size as read_size
+
+    try:
+        return read_size(text)
+    except OptionError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 def json_option(what: str) -> Callable[[Command], Command]:
     """Add `--json`, as `as_json`: print `what` as one JSON object on the last line of standard output."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON.")

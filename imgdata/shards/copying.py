@@ -104,7 +104,7 @@ class _Batch:
             keys=keys,
             wanted_N6=wanted_N6,
             extension=task.extension,
-            steady_devices=np.array(sorted(steady_devices()), np.uint64),
+            steady_devices=np.array(sorted(steady_devices()) if task.inodes else [], np.uint64),
         )
         return cls(wanted=wanted, found_N6=np.empty((len(refs), 6), np.int64))
 

@@ -15,8 +15,12 @@ _SIDECARS = (MANIFEST, TIMM_INFO, "croissant.json", "README.md", REJECTS, REPAIR
 
 def planned_files(plan: Mapping[str, Any]) -> list[str]:
     """Return the files of the dataset that a plan, as it is kept in the job folder, would make."""
-    shards = [shard_file(plan["name"], split, n) for split, count in plan["shards"].items() for n in range(count)]
-    return _all(plan["name"], list(plan["shards"]), shards)
+    return _all(plan["name"], list(plan["shards"]), planned_shards(plan))
+
+
+def planned_shards(plan: Mapping[str, Any]) -> list[str]:
+    """Return the tars that a plan, as it is kept in the job folder, would make, in order."""
+    return [shard_file(plan["name"], split, n) for split, count in plan["shards"].items() for n in range(count)]
 
 
 def files_of(manifest: Manifest) -> list[str]:

@@ -19,9 +19,11 @@ from imgdata.errors import SourceError
 from imgdata.images.encode import extension_of
 from imgdata.shards.dataset_files import REJECTS, REPAIRS
 from imgdata.shards.job_folder import JobFolder
+from imgdata.shards.part_files import close_parts
 from imgdata.shards.plan import Plan, shard_file
 from imgdata.shards.record import Reject, Repair, ShardReport, read_rows
 from imgdata.shards.sidecars import ShardRecord, SplitRecord, write_sidecars
+from imgdata.shards.summary import ShardSummary, reasons, split_totals
 from imgdata.sources.listing import Listing
 from imgdata.storage.atomic import output_error, sync_folder, write_atomic
 from imgdata.tar.archive import members
@@ -87,6 +89,28 @@ def finish(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], identity:
     write_sidecars(out, facts, splits, lists=(REJECTS, REPAIRS))
     job.end()
     return warnings
+
+
+def complete(
+    job: JobFolder, plan: Plan, reports: Sequence[ShardReport], identity: Mapping[str, Any], state: str
+) -> ShardSummary:
+    """Write the sidecars as `finish` does, put the dataset in its place, and return the summary.
+
+    `state` is that of the source's files. Raises as `finish` does.
+    """
+    close_parts(job.folder)
+    warnings = finish(job, plan, reports, identity)
+    job.remember_state(state)
+    job.swap_in()
+    return ShardSummary(
+        out=job.out,
+        name=plan.name,
+        splits=split_totals(reports),
+        rejected=reasons({"reason": reject.reason} for report in reports for reject in report.rejects),
+        repaired=sum(len(report.repairs) for report in reports),
+        skipped=plan.listing.skipped,
+        warnings=warnings,
+    )
 
 
 def _close_gaps(job: JobFolder, name: str, split: str, kept: Sequence[ShardReport]) -> list[str]:

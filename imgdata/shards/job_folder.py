@@ -8,6 +8,7 @@ While a dataset is not finished, its job folder `.imgdata/` holds
     closing-gaps    every shard is written, and some may have been renumbered
     images.spool    images that were copied out of Parquet
     objects.spool   images that were given as Python objects
+    plan.arrow      the plan and the listing, frozen for parts that other machines write; `part_files` says what else
     next/           a dataset folder of its own, with a job folder of its own, that is to replace the finished dataset
     swap.json       `next` is complete, and its files are being moved to the place of the old dataset
     *.tmp           files that are being written
@@ -25,22 +26,22 @@ finishes the swap before it does anything else. At every moment one of the two d
 """
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from imgdata.dataset.manifest import MANIFEST, Manifest, read_manifest
+from imgdata.dataset.manifest import MANIFEST, read_manifest
 from imgdata.errors import OutputError, SourceError
 from imgdata.shards.dataset_files import files_of, planned_files
-from imgdata.shards.options import differences
+from imgdata.shards.part_files import close_parts
 from imgdata.shards.plan import Plan
+from imgdata.shards.standing import NEXT, PLAN, changes, finished_in, identity_in, is_dataset, read_json, to_json
 from imgdata.storage.atomic import JOB_FOLDER, output_error, sync_folder, write_atomic
 from imgdata.storage.locks import LockHeldError, locked
 
-_LOCK, _PLAN, _GAPS, _SPOOL, _NEXT, _SWAP = "lock", "plan.json", "closing-gaps", "images.spool", "next", "swap.json"
+_LOCK, _GAPS, _SPOOL, _SWAP = "lock", "closing-gaps", "images.spool", "swap.json"
 _OBJECTS = "objects.spool"
 _STATE_ATTRIBUTE = "user.imgdata.source-state"
 """Extended attribute of `dataset.json`: the state of the source's files when they were listed. It is no part of the
@@ -69,6 +70,11 @@ class JobFolder:
         return self.folder / JOB_FOLDER
 
     @property
+    def beside(self) -> Path:
+        """The folder of a dataset that is to replace a finished one."""
+        return self.out / JOB_FOLDER / NEXT
+
+    @property
     def spool(self) -> Path:
         """File with copies of images from containers that can only be read forward."""
         return self.path / _SPOOL
@@ -86,7 +92,7 @@ class JobFolder:
     @property
     def state(self) -> str | None:
         """State of the source's files that the dataset here, begun or complete, was made of; None when not known."""
-        plan = _read_json(self.path / _PLAN)
+        plan = read_json(self.path / PLAN)
         if plan is not None:
             return plan.get("state")
         with contextlib.suppress(OSError, AttributeError):
@@ -95,9 +101,9 @@ class JobFolder:
 
     def remember_state(self, state: str) -> None:
         """Note that the dataset here fits source files in this state."""
-        plan = _read_json(self.path / _PLAN)
+        plan = read_json(self.path / PLAN)
         if plan is not None:
-            write_atomic(self.path / _PLAN, _json({**plan, "state": state}))
+            write_atomic(self.path / PLAN, to_json({**plan, "state": state}))
             return
         # Where the file system has no such attributes, or must not be written to, the next run compares all images.
         with contextlib.suppress(OSError, AttributeError):
@@ -115,12 +121,12 @@ class JobFolder:
         """
         # In this order: steps that the journal says were begun, an overwriting job in `next`, the dataset in `out`.
         self._recover()
-        beside = self.out / JOB_FOLDER / _NEXT
+        beside = self.beside
         if beside.exists():
-            begun = _identity(beside)
-            if begun is not None and not _changes(begun, identity):
+            begun = identity_in(beside)
+            if begun is not None and not changes(begun, identity):
                 self.folder = beside
-                if _finished(beside) is None:
+                if finished_in(beside) is None:
                     return "begun"
                 # The last run was killed after it finished `next` and before it wrote swap.json.
                 self.swap_in()
@@ -128,18 +134,18 @@ class JobFolder:
             # An overwrite with other options is kept unless this run overwrites too; without a plan it is a leftover.
             if overwrite or begun is None:
                 shutil.rmtree(beside)
-        if not _is_dataset(self.out):
+        if not is_dataset(self.out):
             if any(entry.name != JOB_FOLDER for entry in self.out.iterdir()):
                 raise OutputError(f"{self.out}: not empty, and not made by imgdata; choose an empty or a new folder")
             return "empty"
-        finished = _finished(self.out)
+        finished = finished_in(self.out)
         if finished is not None and finished.source.get("kind") == "index":
             raise OutputError(
                 f"{self.out}: holds tars that `imgdata index` found here, which are not replaced; choose another folder"
             )
-        found = _identity(self.out)
+        found = identity_in(self.out)
         assert found is not None
-        changed = _changes(found, identity)
+        changed = changes(found, identity)
         if finished is None and not changed:
             return "begun"
         if overwrite:
@@ -153,19 +159,25 @@ class JobFolder:
             )
         return "complete"
 
+    def resume(self) -> Standing:
+        """Return what is here of the dataset that was begun last, with whatever options. Raises `OutputError`."""
+        self._recover()
+        begun = identity_in(self.beside) or identity_in(self.out)
+        return "empty" if begun is None else self.find(begun, overwrite=False)
+
     def start_again(self) -> None:
         """Make room for a new dataset: beside a finished one, in place of an unfinished one."""
-        if _finished(self.folder) is not None:
-            self.folder = self.out / JOB_FOLDER / _NEXT
+        if finished_in(self.folder) is not None:
+            self.folder = self.beside
             self.path.mkdir(parents=True)
         else:
-            plan = _read_json(self.path / _PLAN)
+            plan = read_json(self.path / PLAN)
             assert plan is not None
             self._discard(planned_files(plan))
 
     def begin(self, identity: Mapping[str, Any], plan: Plan, state: str) -> None:
         """Write `plan.json`, or resume the one that exists, whose cuts must be the same. Raises `OutputError`."""
-        begun = _read_json(self.path / _PLAN)
+        begun = read_json(self.path / PLAN)
         if begun is not None and "discard" not in begun:
             if begun["cuts"] != plan.cuts():
                 raise OutputError(
@@ -180,11 +192,11 @@ class JobFolder:
             "shards": {split.name: len(split.start_K) for split in plan.splits},
             "state": state,
         }
-        write_atomic(self.path / _PLAN, _json(values))
+        write_atomic(self.path / PLAN, to_json(values))
 
     def end(self) -> None:
         """End the job: the dataset is finished, and nothing else in the job folder is needed."""
-        (self.path / _PLAN).unlink()
+        (self.path / PLAN).unlink()
 
     def swap_in(self) -> None:
         """Put the finished dataset of `next` in the place of the old one; does nothing if it was written in place."""
@@ -193,12 +205,12 @@ class JobFolder:
         # Both lists are written down before the first file changes: later, neither manifest need be where it was.
         old = files_of(read_manifest(self.out))
         new = [name for name in files_of(read_manifest(self.folder)) if (self.folder / name).exists()]
-        write_atomic(self.out / JOB_FOLDER / _SWAP, _json({"old": old, "new": new}))
+        write_atomic(self.out / JOB_FOLDER / _SWAP, to_json({"old": old, "new": new}))
         self._swap(old, new)
 
     def sweep(self) -> None:
         """Remove half-written files, of a killed run or of the killed workers of this one."""
-        for folder in (self.out / JOB_FOLDER, self.out / JOB_FOLDER / _NEXT / JOB_FOLDER):
+        for folder in (self.out / JOB_FOLDER, self.beside / JOB_FOLDER):
             for leftover in folder.glob("*.tmp"):
                 leftover.unlink(missing_ok=True)
 
@@ -206,8 +218,9 @@ class JobFolder:
         """Remove the job folder, unless a job is unfinished in it. Call while the lock is held."""
         self.sweep()
         path = self.out / JOB_FOLDER
-        if (path / _PLAN).exists() or (path / _NEXT).exists() or (path / _SWAP).exists():
+        if (path / PLAN).exists() or (path / NEXT).exists() or (path / _SWAP).exists():
             return
+        close_parts(self.out)
         for leftover in path.iterdir():
             if leftover.name != _LOCK:
                 leftover.unlink()
@@ -218,17 +231,17 @@ class JobFolder:
 
     def _recover(self) -> None:
         """Finish what a run that was interrupted had begun to remove or to move."""
-        swap = _read_json(self.out / JOB_FOLDER / _SWAP)
+        swap = read_json(self.out / JOB_FOLDER / _SWAP)
         if swap is not None:
             self._swap(swap["old"], swap["new"])
-        plan = _read_json(self.out / JOB_FOLDER / _PLAN)
+        plan = read_json(self.out / JOB_FOLDER / PLAN)
         if plan is not None and "discard" in plan:
             self._discard(plan["discard"])
-            (self.out / JOB_FOLDER / _PLAN).unlink()
+            (self.out / JOB_FOLDER / PLAN).unlink()
 
     def _swap(self, old: list[str], new: list[str]) -> None:
         """Replace the files `old` by those of `next`; can be interrupted at any point and called again."""
-        beside = self.out / JOB_FOLDER / _NEXT
+        beside = self.beside
         # The new dataset.json is moved last: once `next` lacks it, the dataset.json in `out` is new, and must stay.
         if (beside / MANIFEST).exists():
             # The old manifest goes first, and to disk: after a crash no manifest describes a mix of old and new files.
@@ -248,30 +261,13 @@ class JobFolder:
     def _discard(self, files: list[str]) -> None:
         """Remove the files of an unfinished dataset, and nothing else, such that any next run completes the removal."""
         # The list replaces the plan: from here on the old job can't be resumed, only removed.
-        write_atomic(self.path / _PLAN, _json({"discard": files}))
+        write_atomic(self.path / PLAN, to_json({"discard": files}))
+        close_parts(self.folder)
         for path in self.path.iterdir():
-            if path.name not in (_LOCK, _PLAN, _OBJECTS):
+            if path.name not in (_LOCK, PLAN, _OBJECTS):
                 path.unlink()
         for name in files:
             (self.folder / name).unlink(missing_ok=True)
-
-
-def standing_of(out: Path, identity: Mapping[str, Any]) -> str | None:
-    """Return what is in `out` and what a run for the dataset `identity` would do about it; None for a new folder."""
-    if not out.exists() or not any(out.iterdir()):
-        return None
-    beside = out / JOB_FOLDER / _NEXT
-    begun = _identity(beside) if beside.exists() else None
-    if begun is not None and not _changes(begun, identity):
-        return "exists: an overwrite with these options was begun here, a run resumes it"
-    found = _identity(out)
-    if found is None:
-        unknown = any(entry.name != JOB_FOLDER for entry in out.iterdir())
-        return "exists: not empty, and not made by imgdata; a run is refused" if unknown else None
-    changed = _changes(found, identity)
-    if changed:
-        return f"exists: another dataset is there ({'; '.join(changed)}); a run is refused without --overwrite"
-    return "exists: complete already" if _finished(out) else "exists: begun with these options, a run resumes it"
 
 
 @contextlib.contextmanager
@@ -310,15 +306,39 @@ def own(out: Path) -> Iterator[JobFolder]:
 
 
 @contextlib.contextmanager
-def _unlocked_in_silence(out: Path) -> Iterator[int]:
+def _unlocked_in_silence(out: Path, *, shared: bool = False) -> Iterator[int]:
     """Hold the lock; a failure to release it is ignored, since the system releases it when the process ends."""
-    lock = locked(out / JOB_FOLDER / _LOCK, wait_s=_WAIT_S)
+    lock = locked(out / JOB_FOLDER / _LOCK, wait_s=_WAIT_S, shared=shared)
     descriptor = lock.__enter__()
     try:
         yield descriptor
     finally:
         with contextlib.suppress(OSError):
             lock.__exit__(None, None, None)
+
+
+@contextlib.contextmanager
+def join(out: Path) -> Iterator[JobFolder]:
+    """Share the output folder with other parts for the block; nobody owns it meanwhile, where locks work.
+
+    Raises `OutputError` when a run owns `out`, or nothing was planned there.
+    """
+    if not (out / JOB_FOLDER).is_dir():
+        yield JobFolder(out, -1)
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(_unlocked_in_silence(out, shared=True))
+        except LockHeldError:
+            raise OutputError(
+                f"{out}: another imgdata run plans, writes or finishes the whole dataset here; wait until it ends"
+            ) from None
+        except OSError as error:
+            raise _explained(error, out) from error
+        try:
+            yield JobFolder(out, descriptor)
+        except OSError as error:
+            raise _explained(error, out) from error
 
 
 def _remove_empty(folders: list[Path]) -> None:
@@ -334,45 +354,3 @@ def _explained(error: OSError, out: Path) -> OutputError | SourceError:
     if path == out or out in path.parents or path in out.parents:
         return output_error(error, path)
     return SourceError(f"{path}: can't be read: {error.strerror or error}; the same command resumes once it can be")
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object at `path`; None when there is no such file."""
-    try:
-        values = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise OutputError(f"{path}: damaged; delete the folder {path.parent.parent} and start again") from error
-    return dict(values)
-
-
-def _json(values: Mapping[str, Any]) -> bytes:
-    return json.dumps(values, indent=2).encode()
-
-
-def _is_dataset(folder: Path) -> bool:
-    return (folder / JOB_FOLDER / _PLAN).exists() or (folder / MANIFEST).exists()
-
-
-def _finished(folder: Path) -> Manifest | None:
-    """Return the manifest of a finished dataset; None for anything else."""
-    begun = (folder / JOB_FOLDER / _PLAN).exists()
-    return read_manifest(folder) if not begun and (folder / MANIFEST).exists() else None
-
-
-def _identity(folder: Path) -> dict[str, Any] | None:
-    """Return options and source of the dataset in `folder`, unfinished or finished; None when there is none."""
-    plan = _read_json(folder / JOB_FOLDER / _PLAN)
-    if plan is not None:
-        return {"options": plan["options"], "source": plan["source"]}
-    manifest = _finished(folder)
-    return None if manifest is None else {"options": manifest.options, "source": manifest.source}
-
-
-def _changes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Return what is different between two identities, for people; empty when nothing is."""
-    changed = differences(found["options"], wanted["options"])
-    if found["source"]["fingerprint"] != wanted["source"]["fingerprint"]:
-        changed.append("source: its list of images has changed")
-    return changed

@@ -8,12 +8,14 @@ from types import TracebackType
 from typing import Any, Unpack
 
 from imgdata.errors import OptionError
-from imgdata.shards.job import ShardSummary, Watcher, selected, write_listing
+from imgdata.shards.job import write_listing
 from imgdata.shards.job_folder import JobFolder, own
 from imgdata.shards.keywords import WriterKeywords, with_keywords
+from imgdata.shards.listed import selected
 from imgdata.shards.object_spool import ObjectSpool
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.parallel import check_workers
+from imgdata.shards.summary import ShardSummary, Watcher
 from imgdata.storage.local_paths import local_path
 
 

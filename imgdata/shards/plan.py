@@ -43,6 +43,8 @@ class ShardTask:
     """Extension of every image member: `jpg`, `png` or `webp`."""
     json_classes: tuple[ClassName, ...] | None
     """Classes to name in the `json` member of each sample; None when samples have no such member."""
+    inodes: bool = True
+    """Whether the states of `refs` count inodes, where those are steady."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from imgdata.errors import SourceError
 from imgdata.sample import SampleRef
 from imgdata.sources.listing import Listing, Reader
 from imgdata.sources.readers import LEADS_NOWHERE
-from imgdata.storage.file_state import file_state, state_of, steady_devices, steady_inode
+from imgdata.storage.file_state import both_states, state_of, steady_devices, steady_inode
 
 RETRY_S = (0.1, 0.3, 1.0, 2.0)
 """Seconds between tries; a temporary failure (too many open files, a server that restarts) is mostly shorter."""
@@ -44,7 +44,7 @@ def read_sample(reader: Reader, ref: SampleRef) -> bytes:
     data = retried(lambda: reader.read(ref), ref.name)
     # After the read: a file that is written to during the read has another modification time by now.
     path = reader.file(ref) if ref.state else None
-    if path is not None and retried(lambda: file_state(os.stat(path)), ref.name) != ref.state:
+    if path is not None and ref.state not in retried(lambda: both_states(os.stat(path)), ref.name):
         raise SourceError(
             f"{path}: changed between listing and reading; wait until nothing writes to the source, then "
             "run the same command again"
@@ -67,11 +67,12 @@ def retried(work: Callable[[], Result], name: str) -> Result:
     raise AssertionError
 
 
-def with_states(listing: Listing) -> tuple[Listing, str]:
+def with_states(listing: Listing, *, inodes: bool = True) -> tuple[Listing, str]:
     """Return `listing` with the state of each sample's file, and one hash of the states of all.
 
     The hash differs when a file was written to, replaced or moved since; equal bytes may have another hash, in a
-    copy for example. The hash is empty for sources without files. Raises `SourceError` for a file that is gone.
+    copy for example. The hash is empty for sources without files. Without `inodes` a file has the same state on all
+    machines that read it, over a network too. Raises `SourceError` for a file that is gone.
     """
     reader = listing.reader
     state_N = np.zeros(len(listing), np.int64)
@@ -82,13 +83,13 @@ def with_states(listing: Listing) -> tuple[Listing, str]:
         paths = [os.fspath(place) for ref in refs if (place := reader.file(ref)) is not None]
         if len(paths) < len(refs):
             return listing, ""
-        states, facts = _quick_facts(paths) or _all_facts(paths, refs)
+        states, facts = _quick_facts(paths, inodes) or _all_facts(paths, refs, inodes)
         state_N[row_N] = states
         digest.update(facts)
     return replace(listing, state_N=state_N), digest.hexdigest()
 
 
-def _quick_facts(paths: Sequence[str]) -> tuple[list[int], bytes] | None:
+def _quick_facts(paths: Sequence[str], inodes: bool) -> tuple[list[int], bytes] | None:
     """Return `_all_facts` by one call of the extension; None without it, and where one of the files can't be found."""
     found_N7 = native.stat_files(paths) if native.AVAILABLE else None
     if found_N7 is None or found_N7[:, 0].any():
@@ -96,21 +97,21 @@ def _quick_facts(paths: Sequence[str]) -> tuple[list[int], bytes] | None:
     size_N, mtime_N, ctime_N, inode_N, device_N = found_N7[:, 2:].T
     inode_N = np.where(np.isin(device_N.view(np.uint64), list(steady_devices())), inode_N, 0)
     facts = np.stack([size_N, mtime_N, ctime_N, inode_N], axis=1).astype("<i8").tobytes()
-    telling = np.stack([size_N, mtime_N, inode_N], axis=1).astype("<i8").tobytes()
+    telling = np.stack([size_N, mtime_N, inode_N * inodes], axis=1).astype("<i8").tobytes()
     return [state_of(telling[at : at + 24]) for at in range(0, len(telling), 24)], facts
 
 
-def _all_facts(paths: Sequence[str], refs: Sequence[SampleRef]) -> tuple[list[int], bytes]:
+def _all_facts(paths: Sequence[str], refs: Sequence[SampleRef], inodes: bool) -> tuple[list[int], bytes]:
     """Return `SampleRef.state` of each file, and the facts of all."""
     found: dict[str, tuple[int, bytes]] = {}
     for path, ref in zip(paths, refs, strict=True):
         if path not in found:
-            found[path] = retried(functools.partial(_facts, path, may_be_missing=not ref.size), path)
+            found[path] = retried(functools.partial(_facts, path, inodes, may_be_missing=not ref.size), path)
     states, facts = zip(*(found[path] for path in paths), strict=True)
     return list(states), b"".join(facts)
 
 
-def _facts(path: str, *, may_be_missing: bool) -> tuple[int, bytes]:
+def _facts(path: str, inodes: bool, *, may_be_missing: bool) -> tuple[int, bytes]:
     """Return `SampleRef.state` of a file, 0 for a missing one, and bytes that differ when the file was touched."""
     try:
         info = os.stat(path)
@@ -118,7 +119,9 @@ def _facts(path: str, *, may_be_missing: bool) -> tuple[int, bytes]:
         if may_be_missing and error.errno in LEADS_NOWHERE:
             return 0, b"missing"
         raise
-    return file_state(info), struct.pack("<qqqQ", info.st_size, info.st_mtime_ns, info.st_ctime_ns, steady_inode(info))
+    return both_states(info)[not inodes], struct.pack(
+        "<qqqQ", info.st_size, info.st_mtime_ns, info.st_ctime_ns, steady_inode(info)
+    )
 
 
 def _lasting(error: OSError | MemoryError, name: str) -> str:

@@ -15,6 +15,11 @@ def file_state(info: os.stat_result) -> int:
     return state_of(struct.pack("<qqQ", info.st_size, info.st_mtime_ns, steady_inode(info)))
 
 
+def both_states(info: os.stat_result) -> tuple[int, int]:
+    """Return `file_state`, and the state without the inode, which is the same on all machines that read the file."""
+    return file_state(info), state_of(struct.pack("<qqQ", info.st_size, info.st_mtime_ns, 0))
+
+
 def state_of(facts: bytes) -> int:
     """Return `file_state` of size, modification time in nanoseconds and steady inode: 8 bytes each, lowest first."""
     return xxhash.xxh3_64_intdigest(facts) >> 1 | 1

@@ -1,4 +1,7 @@
-"""A path -> the one process, and the one thread of it, that holds the lock there; the system unlocks when it ends."""
+"""A path -> the one process, and the one thread of it, that holds the lock there; the system unlocks when it ends.
+
+Several may hold a shared lock at once, and nobody a whole one meanwhile.
+"""
 
 import contextlib
 import errno
@@ -26,9 +29,12 @@ def locked(
     wait_s: float = 0.0,
     while_waiting: Callable[[], None] = lambda: None,
     remove: bool = False,
+    shared: bool = False,
     mode: int = 0o644,
 ) -> Iterator[int]:
     """Hold the lock file `path` for the block; yields its descriptor, which child processes may inherit.
+
+    With `shared` others may hold it at the same time, shared as well.
 
     The file and its folder are made where they are missing. A file system without locks is accepted: nothing can be
     locked there. With `remove` the file is gone afterwards.
@@ -36,7 +42,7 @@ def locked(
     Raises `LockHeldError` when the lock isn't free within `wait_s`, what `while_waiting` raises, which is called
     every 50 ms, and `OSError`.
     """
-    descriptor = _acquire(path, wait_s, while_waiting, mode)
+    descriptor = _acquire(path, wait_s, while_waiting, mode, shared)
     try:
         yield descriptor
     finally:
@@ -49,7 +55,7 @@ def locked(
         os.close(descriptor)
 
 
-def _acquire(path: Path, wait_s: float, while_waiting: Callable[[], None], mode: int) -> int:
+def _acquire(path: Path, wait_s: float, while_waiting: Callable[[], None], mode: int, shared: bool) -> int:
     _close_those_of_the_parent()
     until = time.monotonic() + wait_s
     while True:
@@ -57,7 +63,7 @@ def _acquire(path: Path, wait_s: float, while_waiting: Callable[[], None], mode:
         # Known from here on, so that a fork that is made while this process waits closes its copy.
         _HELD[descriptor] = os.getpid()
         try:
-            while not _try_lock(descriptor):
+            while not _try_lock(descriptor, shared):
                 while_waiting()
                 if time.monotonic() >= until:
                     raise LockHeldError(str(path))
@@ -82,9 +88,9 @@ def _open(path: Path, mode: int) -> int:
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
 
 
-def _try_lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int, shared: bool) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:

@@ -217,16 +217,16 @@ def shard_after(raw, out, change, monkeypatch):
     """Shard `raw`, which `change` changes when it is listed."""
     make_plan = writer.__dict__.get("make_plan")
     assert make_plan is None
-    from imgdata.shards import job
+    from imgdata.shards import begun
 
-    original = job.make_plan
+    original = begun.make_plan
 
     def changed(*arguments):
         plan = original(*arguments)
         change()
         return plan
 
-    monkeypatch.setattr(job, "make_plan", changed)
+    monkeypatch.setattr(begun, "make_plan", changed)
     monkeypatch.setattr("imgdata.sources.reading.RETRY_S", (0.0, 0.0, 0.0))
     return imgdata.shard(raw, out, ShardOptions(check="header"), workers=1)
 

@@ -126,7 +126,7 @@ def test_workers_that_can_not_be_started_are_one_clear_message(raw, tmp_path, mo
 
 
 def test_too_little_space_is_found_before_the_first_shard(raw, tmp_path, monkeypatch):
-    monkeypatch.setattr("imgdata.shards.job.shutil.disk_usage", lambda path: type("Usage", (), {"free": 10_000})())
+    monkeypatch.setattr("imgdata.shards.begun.shutil.disk_usage", lambda path: type("Usage", (), {"free": 10_000})())
     with pytest.raises(
         imgdata.OutputError, match=r"no space left on the disk for this dataset: it needs about 0\.\d MB"
     ):

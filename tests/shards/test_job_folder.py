@@ -127,7 +127,7 @@ def test_a_resume_with_another_encoder_is_refused(raw, tmp_path, monkeypatch):
     out = tmp_path / "o"
     options = {"encoding": Encoding(resize=24), "shard_samples": 4}
     interrupted(raw, out, **options)
-    monkeypatch.setattr("imgdata.shards.job.encoder", lambda: "a pencil")
+    monkeypatch.setattr("imgdata.shards.begun.encoder", lambda: "a pencil")
     with pytest.raises(imgdata.OutputError, match=r"encoder: .* -> 'a pencil'"):
         sharded(raw, out, **options)
 

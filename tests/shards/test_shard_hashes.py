@@ -137,7 +137,7 @@ def test_an_unfinished_dataset_with_another_hash_is_refused(raw, tmp_path, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("imgdata.shards.job.finish", stop)
+        patch.setattr("imgdata.shards.finish.finish", stop)
         with pytest.raises(KeyboardInterrupt):
             shard(raw, tmp_path / "out", "sha256")
     with pytest.raises(OutputError, match=r"begun with other options .*\(hash: 'sha256' -> 'xxh128'\); use the same"):

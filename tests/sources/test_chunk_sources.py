@@ -12,7 +12,7 @@ import pytest
 
 import imgdata
 from imgdata.errors import SourceError
-from imgdata.shards import job
+from imgdata.shards import begun
 from imgdata.sources.detect import list_source
 from imgdata.sources.options import SourceOptions
 from support.loose import assert_the_same_in_place, samples
@@ -69,7 +69,7 @@ def test_they_are_opened_in_place(tmp_path, name):
 
 def test_large_packed_shards_are_copied_out_first(tmp_path, monkeypatch):
     imgdata.shard(WRITTEN / "mds_zstd", tmp_path / "plain")
-    monkeypatch.setattr(job, "SPOOL_BYTES", 0)
+    monkeypatch.setattr(begun, "SPOOL_BYTES", 0)
     imgdata.shard(WRITTEN / "mds_zstd", tmp_path / "copied")
     plain, copy = imgdata.open(tmp_path / "plain"), imgdata.open(tmp_path / "copied")
     assert samples(plain["train"]) == samples(copy["train"])

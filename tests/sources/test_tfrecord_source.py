@@ -13,7 +13,7 @@ import pytest
 
 import imgdata
 from imgdata.errors import SourceError
-from imgdata.shards import job
+from imgdata.shards import begun
 from imgdata.sources.detect import list_source
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.tfrecord import _TABLE
@@ -109,7 +109,7 @@ def test_records_are_opened_in_place(tmp_path):
 
 def test_large_packed_files_are_copied_out_first(tmp_path, monkeypatch):
     imgdata.shard(WRITTEN / "packed.tfrecord.gz", tmp_path / "plain")
-    monkeypatch.setattr(job, "SPOOL_BYTES", 0)
+    monkeypatch.setattr(begun, "SPOOL_BYTES", 0)
     imgdata.shard(WRITTEN / "packed.tfrecord.gz", tmp_path / "copied")
     plain, copy = imgdata.open(tmp_path / "plain"), imgdata.open(tmp_path / "copied")
     assert samples(plain["train"]) == samples(copy["train"])

@@ -1,0 +1,149 @@
+"""Steps and engines of `imgdata shard`: `--plan`, `--part`, `--finish`, and who writes the shards."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+from click.core import ParameterSource
+
+from .common import Command, byte_size
+
+if TYPE_CHECKING:
+    from imgdata.shards.engines.ray import RayOptions
+
+_ENGINE_OPTIONS = (
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="What writes shards: this machine, or a Ray cluster.",
+    ),
+    click.option("--address", metavar="HOST:PORT", help="Ray cluster; auto: that of this machine.  [$RAY_ADDRESS]"),
+    click.option(
+        "--task-cpus",
+        type=click.FloatRange(min=0, min_open=True),
+        default=1.0,
+        show_default=True,
+        help="Cores of a Ray task.",
+    ),
+    click.option("--task-memory", type=byte_size, metavar="SIZE", help="Memory that Ray reserves for a task."),
+)
+_STEP_OPTIONS = (
+    click.option("--plan", "plan", is_flag=True, help="Only list and plan, for parts that many machines write."),
+    click.option(
+        "--part",
+        metavar="[I/N]",
+        is_flag=False,
+        flag_value="",
+        help="Write part I, from 0, of N of the plan.  [by Slurm's array, or RANK and WORLD_SIZE]",
+    ),
+    click.option("--finish", is_flag=True, help="Write index and sidecars once all parts are written."),
+)
+
+
+def engine_options(command: Command) -> Command:
+    """Add `--engine` and the options of a cluster."""
+    for option in reversed(_ENGINE_OPTIONS):
+        command = option(command)
+    return command
+
+
+def step_options(command: Command) -> Command:
+    """Add the steps of a conversion in parts."""
+    for option in reversed(_STEP_OPTIONS):
+        command = option(command)
+    return command
+
+
+def chosen_engine(ctx: click.Context) -> "Literal['local'] | RayOptions":
+    """Return what `--engine` and its options ask for. Raises `OptionError` for options of another engine."""
+    from imgdata.errors import OptionError
+    from imgdata.shards.engines.ray import RayOptions
+
+    given = ctx.params
+    if given["engine"] == "local":
+        for option in ("address", "task_cpus", "task_memory"):
+            if ctx.get_parameter_source(option) is not ParameterSource.DEFAULT:
+                raise OptionError(f"--{option.replace('_', '-')} is for --engine ray")
+        return "local"
+    return RayOptions(address=given["address"], task_cpus=given["task_cpus"], task_memory=given["task_memory"])
+
+
+_OF_STEPS = {
+    "plan": (),
+    "part": ("source", "out", "part", "workers", "quiet", "as_json"),
+    "finish": ("source", "out", "finish", "quiet", "as_json"),
+}
+"""Parameters that each step takes; `plan` takes all."""
+
+
+def chosen_step(ctx: click.Context) -> str | None:
+    """Return the step of a conversion in parts that is asked for. Raises `OptionError` for options it doesn't take."""
+    from imgdata.errors import OptionError
+
+    asked = [name for name, there in (("plan", ctx.params["plan"]), ("finish", ctx.params["finish"])) if there]
+    asked += ["part"] * (ctx.params["part"] is not None)
+    if len(asked) + ctx.params["dry_run"] > 1:
+        given = " and ".join(f"--{name}" for name in (*asked, *["dry-run"] * ctx.params["dry_run"]))
+        raise OptionError(f"{given} are different steps; give one of them")
+    step = asked[0] if asked else None
+    taken = _OF_STEPS[step] if step else ()
+    for option in ctx.command.params if taken else ():
+        name = option.name or ""
+        if name not in taken and ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise OptionError(
+                f"{option.opts[-1]} was decided by --plan, and can't be given with --{step}; leave it out or plan again"
+            )
+    return step
+
+
+def run_plan(source: str, out: Path, write: Any, read: Any, options: Mapping[str, Any]) -> None:
+    """Run `--plan`."""
+    from imgdata.shards.parts import begin_parts
+
+    from ..display.shard import ShardDisplay, print_begun
+
+    with ShardDisplay(quiet=options["quiet"]) as display:
+        begun = begin_parts(
+            source, out, write, read=read, workers=options["workers"], overwrite=options["overwrite"], watch=display
+        )
+    if options["as_json"]:
+        click.echo(json.dumps(begun))
+    elif not options["quiet"]:
+        print_begun(begun, source)
+
+
+def run_step(source: str, out: Path, options: Mapping[str, Any]) -> None:
+    """Run `--part` or `--finish`."""
+    from imgdata.shards.part_numbers import parse_part
+    from imgdata.shards.parts import check_source, finish_parts, write_part
+    from imgdata.shards.summary import PartSummary, ShardSummary
+
+    from ..display.shard import ShardDisplay, print_part, print_summary
+
+    part, parts = (None, None)
+    if options["part"]:
+        part, cut = parse_part(options["part"])
+        parts = cut.parts
+    check_source(out, source)
+    summary: PartSummary | ShardSummary
+    with ShardDisplay(quiet=options["quiet"]) as display:
+        try:
+            if options["finish"]:
+                summary = finish_parts(out, watch=display)
+            else:
+                summary = write_part(out, part, parts, workers=options["workers"], watch=display)
+        except KeyboardInterrupt:
+            display.interrupted()
+            raise
+    if options["as_json"]:
+        click.echo(json.dumps(summary.to_dict()))
+    elif options["quiet"]:
+        return
+    elif isinstance(summary, PartSummary):
+        print_part(summary)
+    else:
+        print_summary(summary)

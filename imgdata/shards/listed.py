@@ -1,0 +1,40 @@
+"""A path + options -> the listing of the samples that are asked for."""
+
+import dataclasses
+import os
+
+from imgdata.shards.options import ShardOptions
+from imgdata.shards.select import exclude, select_classes
+from imgdata.shards.split import apply_split
+from imgdata.sources.detect import list_source
+from imgdata.sources.listing import Listing
+from imgdata.sources.options import SourceOptions
+from imgdata.sources.synthetic import PREFIX as SYNTHETIC
+from imgdata.storage.local_paths import local_path
+
+
+def local_source(source: str | os.PathLike[str]) -> str:
+    """Return the path or description of the raw dataset. Raises `OptionError` for a URL."""
+    text = os.fspath(source)
+    return text if text.startswith(SYNTHETIC) else os.fspath(local_path(text, "SOURCE"))
+
+
+def listed(path: str, read: SourceOptions | None, options: ShardOptions) -> Listing:
+    """Return the part of the raw dataset at `path` that `options` ask for. Raises `SourceError` and `OptionError`."""
+    read = dataclasses.replace(read or SourceOptions(), exclude=options.exclude)
+    listing = list_source(path, read)
+    if options.views:
+        # Imported here: a twentieth of the start, which few runs need.
+        from imgdata.shards.select_views import select_views
+
+        listing = select_views(listing, path, options.views)
+    return selected(listing, options)
+
+
+def selected(listing: Listing, options: ShardOptions) -> Listing:
+    """Return the part of `listing` that `options` ask for, cut into splits. Raises `OptionError`."""
+    if options.classes:
+        listing = select_classes(listing, options.classes)
+    if options.exclude:
+        listing = exclude(listing, options.exclude)
+    return apply_split(listing, options.split, options.seed) if options.split else listing
