@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..options.common import dataset_argument, quiet_option
-from ..options.network import left_out, network_options
+from ..options.network import crops_option, left_out, network_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +46,7 @@ _NAME_WIDTH = 32
     default=None,
     help="The mean with the mirror image.  [default: as the run was validated]",
 )
+@crops_option
 @click.option(
     "--confusion",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -90,6 +91,7 @@ def command(
       imgdata evaluate runs/a out/
       imgdata evaluate runs/a out/ --split test --predictions test.csv
       imgdata evaluate runs/a out/ --worst 25 --sheet worst.png
+      imgdata evaluate runs/a out/ --crops 10
       imgdata evaluate resnet50 imagenet/ --pretrained --json
       torchrun --nproc-per-node 4 --no-python imgdata evaluate runs/a out/
     """  # noqa: D301
@@ -184,8 +186,8 @@ def _print_figures(console: "Console", found: "Evaluation") -> None:
 
     scores = found.scores
     ranks = f", {found.world_size} ranks" if found.world_size > 1 else ""
-    view = f" | {found.view}" if found.view else ""
-    console.print(Text.assemble((found.model, "bold"), f" on {found.split}{view}{ranks}\n"), soft_wrap=True)
+    rest = found.title.removeprefix(found.model)
+    console.print(Text.assemble((found.model, "bold"), f"{rest}{ranks}\n"), soft_wrap=True)
     table = Table.grid(padding=(0, 2), pad_edge=True)
     table.add_column()
     table.add_column(justify="right")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..options.common import quiet_option
-from ..options.network import network_options
+from ..options.network import crops_option, network_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +36,7 @@ _BAR = 24
 )
 @network_options
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes of each image, at most.")
+@crops_option
 @click.option(
     "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images computed at a time."
 )

@@ -44,6 +44,19 @@ _DEVICE = click.option(
 Command = Callable[..., Any]
 
 
+def crops_option(function: Command) -> Command:
+    """Add `crops` to the arguments of a command."""
+    return click.option(
+        "--crops",
+        type=click.Choice(("1", "5", "10")),
+        default="1",
+        show_default=True,
+        callback=lambda ctx, option, value: int(value),
+        help="Crops of each image whose probabilities are averaged: the middle; corners and middle; these and their "
+        "mirror images.",
+    )(function)
+
+
 def weights_options(function: Command) -> Command:
     """Add `weights`, `pretrained`, `checkpoint` and `model` to the arguments of a command."""
     for option in reversed(_WEIGHTS):

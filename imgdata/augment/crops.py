@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from imgdata.errors import OptionError
 from imgdata.recipes.moves import RandomResize, ScaleJitter
-from imgdata.recipes.ops import CenterCrop, PadRandomCrop, RandomErasing, RandomResizedCrop, Resize
+from imgdata.recipes.ops import CenterCrop, FixedCrop, PadRandomCrop, RandomErasing, RandomResizedCrop, Resize
 from imgdata.recipes.sizes import sides_at
 
 Ints = NDArray[np.int64]
@@ -130,12 +130,12 @@ def jittered(jitter: ScaleJitter, width_N: Ints, height_N: Ints, draw_N4: Floats
 def whole(
     size_N: Ints | None,
     resize: Resize | None,
-    crop: CenterCrop | PadRandomCrop | None,
+    crop: CenterCrop | FixedCrop | PadRandomCrop | None,
     width_N: Ints,
     height_N: Ints,
     epoch: int,
 ) -> tuple[Ints, Ints]:
-    """Return `resized_N2` and `offset_N2` of the middle of whole pictures, int64 `(N, 2)`.
+    """Return `resized_N2` and `offset_N2` of the middle or another place of whole pictures, int64 `(N, 2)`.
 
     `size_N` are shorter sides that were drawn. `PadRandomCrop` gets its offset from `random_offset`; here it is 0.
     """
@@ -144,12 +144,24 @@ def whole(
         side_N2 = size_N[:, None] * side_N2 // side_N2.min(axis=1, keepdims=True)
     elif resize is not None:
         side_N2 = _resized(resize, side_N2, epoch)
-    if not isinstance(crop, CenterCrop):
+    if not isinstance(crop, CenterCrop | FixedCrop):
         return side_N2, np.zeros_like(side_N2)
     spare_N2 = side_N2 - np.array(sides_at(crop.size, epoch)[::-1])
     # Halves to even, as Python rounds. A picture that is too small has the smaller half of its margins before it.
-    offset_N2 = np.where(spare_N2 >= 0, np.rint(spare_N2 / 2).astype(np.int64), -(-spare_N2 // 2))
-    return side_N2, offset_N2
+    middle_N2 = np.where(spare_N2 >= 0, np.rint(spare_N2 / 2).astype(np.int64), -(-spare_N2 // 2))
+    return side_N2, middle_N2 if isinstance(crop, CenterCrop) else _placed(crop, spare_N2, middle_N2)
+
+
+def _placed(crop: FixedCrop, spare_N2: Ints, middle_N2: Ints) -> Ints:
+    """Return left and top of a crop at a fixed place, int64 `(N, 2)`, with `spare_N2` pixels beside and above."""
+    offset_N2 = middle_N2
+    if crop.place != "middle":
+        vertical, horizontal = crop.place.split("-")
+        share_2 = np.array([horizontal == "right", vertical == "bottom"], np.int64)
+        offset_N2 = np.where(spare_N2 >= 0, spare_N2 * share_2, middle_N2)
+    if crop.mirrored:
+        offset_N2 = np.stack([spare_N2[:, 0] - offset_N2[:, 0], offset_N2[:, 1]], axis=1)
+    return offset_N2
 
 
 def random_offset(crop: PadRandomCrop, resized_N2: Ints, place_N2: Floats, position_N: Ints, epoch: int) -> Ints:

@@ -25,6 +25,7 @@ from imgdata.recipes.ops import (
     CenterCrop,
     ColorJitter,
     Cutout,
+    FixedCrop,
     Grayscale,
     HorizontalFlip,
     PadRandomCrop,
@@ -227,7 +228,7 @@ def _geometry(
     jitter, resize = recipe.find(ScaleJitter), recipe.find(RandomResize)
     if jitter is not None:
         return Geometry(whole_N4, *crops.jittered(jitter, width_N, height_N, draws[Stream.RESIZE, 0], epoch))
-    crop = recipe.find(CenterCrop) or recipe.find(PadRandomCrop)
+    crop = recipe.find(CenterCrop) or recipe.find(FixedCrop) or recipe.find(PadRandomCrop)
     size_N = None if resize is None else crops.random_size(resize, draws[Stream.RESIZE, 0][:, 0])
     resized_N2, offset_N2 = crops.whole(size_N, recipe.find(Resize), crop, width_N, height_N, epoch)
     if isinstance(crop, PadRandomCrop):

@@ -14,7 +14,7 @@ from imgdata.errors import OptionError, ShardError
 from imgdata.inference.class_matching import Match, MatchedBy, match_foreign, match_own
 from imgdata.inference.predictions import Collector, Predictions, check_picture, save_sheet
 from imgdata.inference.said import Said, SaidCollector, check_targets
-from imgdata.inference.samples import loaded, open_shown
+from imgdata.inference.samples import crops_of, loaded, open_shown
 from imgdata.inference.trained import Trained, Which, load_trained
 from imgdata.loader.bad_images import BadImage
 from imgdata.loose.opened import open as open_dataset
@@ -83,16 +83,18 @@ class Evaluation:
     """Images that can't be decoded, of all ranks; they are in no figure."""
     world_size: int
     """Number of ranks."""
+    crops: int = 1
+    """Crops of each picture over which probabilities were averaged."""
     said: "Said | None" = None
     """What the network says of each sample, where that isn't one class: `predictions` has no rows then."""
 
     def __str__(self) -> str:
-        scores, view = self.scores, f" | {self.view}" if self.view else ""
+        scores = self.scores
         if scores.kind in ("multi-label", "regression"):
-            return f"{self.model} on {self.split}{view}\n{_target_lines(scores)}"
+            return f"{self.title}\n{_target_lines(scores)}"
         missing = f"\nmissing      {len(self.missing):,} of {len(self.classes):,} classes" if self.missing else ""
         return (
-            f"{self.model} on {self.split}{view}\n"
+            f"{self.title}\n"
             f"top-1        {scores.top1:.2%}  {scores.correct:,} of {scores.total:,}\n"
             f"top-5        {scores.top5:.2%}  {scores.correct_5:,} of {scores.total:,}\n"
             f"loss         {scores.loss:.4f}  mean cross-entropy\n"
@@ -101,6 +103,13 @@ class Evaluation:
 
     def __repr__(self) -> str:
         return f"<Evaluation\n  {str(self).replace(chr(10), chr(10) + '  ')}>"
+
+    @property
+    def title(self) -> str:
+        """Network, split, view and crops, in one line."""
+        view = f" | {self.view}" if self.view else ""
+        crops = f", mean of {self.crops} crops" if self.crops > 1 else ""
+        return f"{self.model} on {self.split}{view}{crops}"
 
     @property
     def per_class(self) -> list[ClassScore]:
@@ -180,6 +189,7 @@ class Evaluation:
             "model": self.model,
             "split": self.split,
             "view": self.view,
+            "crops": self.crops,
             "top1": scores.top1,
             "top5": scores.top5,
             "loss": scores.loss,
@@ -209,6 +219,7 @@ def evaluate(
     batch_size: int = 128,
     amp: Precision = "none",
     flip_test: bool | None = None,
+    crops: int = 1,
     backend: BackendName = "auto",
     threads: int | None = None,
     exact: bool = False,
@@ -234,6 +245,9 @@ def evaluate(
         batch_size: Images that each rank computes at a time.
         amp: 16-bit arithmetic; without it figures don't depend on the device.
         flip_test: The mean of the logits of each picture and its mirror image; None: as the run was validated.
+        crops: Crops of each picture: 1; 5, the corners and the middle; or 10, these and those of the mirror image, as
+            torchvision's `FiveCrop` and `TenCrop`. The mean is that of the probabilities: softmax, or sigmoid for
+            several classes. A picture is read and decoded once.
         backend: Backend of the loader.
         threads: Threads of the loader.
         exact: Decode and resize as torchvision and timm do, for figures that must agree with theirs; slower.
@@ -249,6 +263,7 @@ def evaluate(
         trained = load_trained(
             network, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device, model=model
         )
+        recipe, flips = crops_of(trained, crops, flip_test)
         shown = _shown(trained, opened, split, view)
         collector = Collector() if trained.task.is_classes else SaidCollector(trained.task)
         if trained.task.is_classes and shown.targets is None:
@@ -258,7 +273,7 @@ def evaluate(
             match = Match(by="ids", output_C=np.arange(len(trained.classes), dtype=np.int32))
         with loaded(
             shown,
-            trained.recipe,
+            recipe,
             device=ranks.device,
             batch_size=batch_size,
             backend=backend,
@@ -272,7 +287,7 @@ def evaluate(
                 loader,
                 ranks,
                 half=half_type(amp, ranks.device),
-                flip_test=trained.flip_test if flip_test is None else flip_test,
+                flip_test=flips,
                 task=trained.task if trained.task.outputs else None,
                 seen=collector.add,
                 progress=progress,
@@ -303,6 +318,7 @@ def evaluate(
         skipped=skipped,
         world_size=ranks.world_size,
         said=said,
+        crops=crops,
     )
 
 

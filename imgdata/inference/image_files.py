@@ -43,10 +43,15 @@ Refused = Callable[[int, ImageError], None]
 class FileBatch(NamedTuple):
     """Images that could be decoded."""
 
-    images: torch.Tensor
-    """float32 `(N, 3, H, W)`, as the recipe leaves them, on the device."""
+    views: tuple[torch.Tensor, ...]
+    """float32 `(N, 3, H, W)` for each view, as the recipe leaves them, on the device."""
     numbers: list[int]
     """Numbers of the images' names, `(N,)`."""
+
+    @property
+    def images(self) -> torch.Tensor:
+        """Images of the first view."""
+        return self.views[0]
 
 
 def find_images(places: Sequence[str | Path]) -> list[str]:
@@ -167,9 +172,11 @@ def _decoded(
         exact=True,
     ) as loader:
         for batch in loader:
-            good_N = batch.valid.to(batch.images.device)
+            good_N = batch.valid.to(device)
             positions = batch.positions[batch.valid].tolist()
             if positions:
-                yield FileBatch(batch.images[good_N], [numbers[position] for position in positions])
+                yield FileBatch(
+                    tuple(images[good_N] for images in batch.views), [numbers[position] for position in positions]
+                )
         for bad in loader.bad:
             refused(numbers[bad.position], ImageError(bad.reason, bad.detail))

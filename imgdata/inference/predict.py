@@ -20,12 +20,13 @@ from imgdata.inference.explain import Explainer
 from imgdata.inference.image_files import FileBatch, file_batches, find_images
 from imgdata.inference.predictions import Collector, Predictions
 from imgdata.inference.said import Said, SaidCollector
-from imgdata.inference.samples import loaded, open_shown
+from imgdata.inference.samples import crops_of, loaded, open_shown
 from imgdata.inference.trained import Trained, Which, load_trained
 from imgdata.loader.bad_images import BadImage, BadImageWarning
 from imgdata.loose.opened import open as open_dataset
 from imgdata.order.ranks import rank_and_world
 from imgdata.sample import ClassName
+from imgdata.training.crops import outputs_of
 from imgdata.training.distributed import Processes
 from imgdata.training.network import exact_products
 from imgdata.training.run_folder import RunFolder
@@ -86,6 +87,7 @@ def predict(
     model: str | nn.Module | None = None,
     upright: bool | None = None,
     top: int = 5,
+    crops: int = 1,
     batch_size: int = 32,
     explain: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -107,6 +109,7 @@ def predict(
         upright: Rotate pictures as their EXIF says. None: where the network was trained on pictures that `imgdata
             shard` re-encoded, which are upright.
         top: How many classes of each image, at most.
+        crops: Crops of each image, see `evaluate`: 1, 5 or 10.
         batch_size: Images that are computed at a time.
         explain: A folder for a picture of each image: where the network looked to see the most probable class.
         progress: Gets how many images are done, and of how many.
@@ -124,6 +127,9 @@ def predict(
         network, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device, model=model
     )
     trained.require_classes()
+    recipe, flip_test = crops_of(trained, crops)
+    if crops > 1 and explain is not None:
+        raise OptionError("explain shows where the network looks in one crop of an image; leave crops out")
     if trained.task.kind == "regression":
         raise OptionError(
             f"{trained.name} predicts numbers, and those of a dataset alone: shard the images with --target none, and "
@@ -143,7 +149,7 @@ def predict(
         warnings.simplefilter("ignore", BadImageWarning)
         batches = file_batches(
             names,
-            trained.recipe,
+            recipe,
             device=trained.device,
             batch_size=batch_size,
             refused=refused,
@@ -151,7 +157,7 @@ def predict(
             rotated=turned.add,
         )
         for batch in batches:
-            for number, one in zip(batch.numbers, _predict_batch(trained, batch, names, top), strict=True):
+            for number, one in zip(batch.numbers, _predict_batch(trained, batch, names, top, flip_test), strict=True):
                 found[number] = replace(one, rotated=number in turned)
             if explainer is not None:
                 for number, image_CHW in zip(batch.numbers, batch.images, strict=True):
@@ -191,6 +197,7 @@ def predict_dataset(
     checkpoint: Which = "best",
     device: str = "auto",
     model: str | nn.Module | None = None,
+    crops: int = 1,
     batch_size: int = 128,
     backend: BackendName = "auto",
     threads: int | None = None,
@@ -208,6 +215,7 @@ def predict_dataset(
         checkpoint: Which weights of a run: `best` or `last`.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         model: The network of a run whose network is your own.
+        crops: Crops of each image, see `evaluate`: 1, 5 or 10.
         batch_size: Images that are computed at a time.
         backend: Backend of the loader.
         threads: Threads of the loader.
@@ -230,19 +238,20 @@ def predict_dataset(
         network, weights=weights, pretrained=pretrained, checkpoint=checkpoint, device=device, model=model
     )
     trained.require_classes()
+    recipe, flip_test = crops_of(trained, crops)
     collector: Collector | SaidCollector = Collector() if trained.task.is_classes else SaidCollector(trained.task)
     # Labels are shown, and not compared: the classes may be others.
     unlabelled = replace(shown, label_N=np.full_like(shown.label_N, -1), targets=None)
     with loaded(
         unlabelled,
-        trained.recipe,
+        recipe,
         device=trained.device,
         batch_size=batch_size,
         backend=backend,
         threads=threads,
     ) as loader:
         for number, batch in enumerate(loader, 1):
-            collector.add(_logits(trained, batch.images), batch)
+            collector.add(_logits(trained, batch.views, flip_test), batch)
             progress(number, math.ceil(len(shown) / loader.batch_size))
         skipped = loader.bad
     alone = Processes(rank=0, world_size=1, device=trained.device)
@@ -291,15 +300,16 @@ def made_upright(dataset: Path | None) -> bool:
         return False
 
 
-def _logits(trained: Trained, images: torch.Tensor) -> torch.Tensor:
+def _logits(trained: Trained, crops: Sequence[torch.Tensor], flip_test: bool) -> torch.Tensor:
     with exact_products(trained.device):
-        logits_NC: torch.Tensor = trained.model(images)
-        return (logits_NC + trained.model(images.flip(-1))) / 2 if trained.flip_test else logits_NC
+        return outputs_of(trained.model, crops, flip_test=flip_test, task=trained.task)
 
 
 @torch.no_grad()
-def _predict_batch(trained: Trained, batch: FileBatch, names: Sequence[str], top: int) -> list[Predicted]:
-    logits_NC = _logits(trained, batch.images)
+def _predict_batch(
+    trained: Trained, batch: FileBatch, names: Sequence[str], top: int, flip_test: bool
+) -> list[Predicted]:
+    logits_NC = _logits(trained, batch.views, flip_test)
     several = trained.task.kind == "multi-label"
     share_NC = logits_NC.float().sigmoid() if several else logits_NC.float().softmax(dim=1)
     best = share_NC.topk(min(top, logits_NC.shape[1]), dim=1)

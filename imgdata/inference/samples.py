@@ -10,8 +10,10 @@ import torch
 from imgdata.backends.options import BackendName
 from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
+from imgdata.inference.trained import Trained
 from imgdata.loader.bad_images import BadImageWarning
 from imgdata.loader.loader import Loader
+from imgdata.recipes.presets import with_crops
 from imgdata.recipes.recipe import Recipe
 from imgdata.views.saved import open_view
 from imgdata.views.view import View
@@ -22,6 +24,20 @@ def open_shown(dataset: Dataset, split: str, view: str) -> View:
     if split not in dataset:
         raise OptionError(f"split must be one of {', '.join(dataset)}, got {split!r}")
     return open_view(dataset, split, view)
+
+
+def crops_of(trained: Trained, crops: int, flip_test: bool | None = None) -> tuple[Recipe, bool]:
+    """Return the recipe for so many crops of each picture, and whether mirror images of them are computed too.
+
+    Without `flip_test` it is as the network was validated, but for ten crops, half of which are mirror images.
+    Raises `OptionError`.
+    """
+    recipe = with_crops(trained.recipe, crops)
+    if crops < 10:
+        return recipe, trained.flip_test if flip_test is None else flip_test
+    if flip_test:
+        raise OptionError("flip_test must be left out with 10 crops, half of which are mirror images")
+    return recipe, False
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from imgdata import checks
 from imgdata.backends.options import LoaderOptions
 from imgdata.errors import OptionError
 from imgdata.order.bucket_order import BucketOrder
-from imgdata.recipes.ops import CenterCrop, PadRandomCrop, RandomResizedCrop, Resize
+from imgdata.recipes.ops import CenterCrop, FixedCrop, PadRandomCrop, RandomResizedCrop, Resize
 from imgdata.recipes.recipe import Recipe
 from imgdata.recipes.several import Views
 from imgdata.views.view import View
@@ -25,7 +25,7 @@ from imgdata.views.view import View
 RATIOS = (0.5, 0.571, 0.667, 0.75, 0.875, 1.0, 1.143, 1.333, 1.5, 1.75, 2.0)
 """Width over height of the usual buckets."""
 _MOST_BUCKETS = 64
-_SIZED = (RandomResizedCrop, Resize, CenterCrop, PadRandomCrop)
+_SIZED = (RandomResizedCrop, Resize, CenterCrop, FixedCrop, PadRandomCrop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ def bucket_recipe(recipe: Recipe, size: tuple[int, int]) -> Recipe:
         elif isinstance(op, Resize) and op is not last:
             share = _margin(op, last)
             op = replace(op, size=(round(height * share), round(width * share)))
-        elif isinstance(op, Resize | CenterCrop | PadRandomCrop):
+        elif isinstance(op, Resize | CenterCrop | FixedCrop | PadRandomCrop):
             op = replace(op, size=size)
         ops[place] = op
     return Recipe(*ops)
@@ -151,7 +151,7 @@ def bucket_recipe(recipe: Recipe, size: tuple[int, int]) -> Recipe:
 def _margin(resize: Resize, crop: object) -> float:
     """Return how much larger the picture is than the crop; 1 where the recipe doesn't say it by one number."""
     size = getattr(crop, "size", None)
-    if isinstance(crop, CenterCrop) and isinstance(resize.size, int) and isinstance(size, int):
+    if isinstance(crop, CenterCrop | FixedCrop) and isinstance(resize.size, int) and isinstance(size, int):
         return max(resize.size / size, 1.0)
     return 1.0
 

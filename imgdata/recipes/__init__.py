@@ -10,6 +10,7 @@ from imgdata.recipes.ops import (
     ColorJitter,
     CutMix,
     Cutout,
+    FixedCrop,
     Grayscale,
     HorizontalFlip,
     MixUp,
@@ -35,12 +36,14 @@ from imgdata.recipes.presets import (
     classifier_eval,
     classifier_train,
     dino,
+    five_crop,
     imagenet_eval,
     imagenet_train,
     mae,
     moco_v3,
     named,
     simclr,
+    ten_crop,
 )
 from imgdata.recipes.recipe import Recipe
 from imgdata.recipes.several import Views, views
@@ -63,6 +66,7 @@ __all__ = [
     "CutMix",
     "Cutout",
     "Equalize",
+    "FixedCrop",
     "GaussianBlur",
     "Grayscale",
     "HorizontalFlip",
@@ -97,6 +101,7 @@ __all__ = [
     "classifier_eval",
     "classifier_train",
     "dino",
+    "five_crop",
     "from_albumentations",
     "from_torchvision",
     "imagenet_eval",
@@ -105,5 +110,6 @@ __all__ = [
     "moco_v3",
     "named",
     "simclr",
+    "ten_crop",
     "views",
 ]

@@ -16,12 +16,16 @@ Resampling = Literal["bilinear", "bicubic"]
 """How a picture is resized: always antialiased."""
 Sampling = Literal["nearest", "bilinear"]
 """How a picture is rotated, sheared and shifted."""
+Place = Literal["top-left", "top-right", "bottom-left", "bottom-right", "middle"]
+"""Where a crop is."""
 Fill = float | tuple[float, float, float]
 """What comes in from outside the picture: 0 to 255, for all channels or for red, green and blue."""
 
 _RESAMPLINGS = ("bilinear", "bicubic")
 _SAMPLINGS = ("nearest", "bilinear")
 _LEAST_RATIO = 1e-3
+PLACES: tuple[Place, ...] = ("top-left", "top-right", "bottom-left", "bottom-right", "middle")
+"""The crops of `FiveCrop`, in its order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +68,26 @@ class CenterCrop:
 
     def __post_init__(self) -> None:
         check_size("CenterCrop.size", self.size)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FixedCrop:
+    """A corner of the picture, or its middle: one crop of torchvision's `FiveCrop` and `TenCrop`.
+
+    Where the picture is smaller, it is in the middle, between black margins.
+    """
+
+    size: Size = field(kw_only=False)
+    place: Place = "middle"
+    """Which part of the picture it is."""
+    mirrored: bool = False
+    """Whether the place is one of the mirror image, which `HorizontalFlip(p=1)` has to make behind it."""
+
+    def __post_init__(self) -> None:
+        check_size("FixedCrop.size", self.size)
+        checks.choice("FixedCrop.place", self.place, PLACES)
+        if not isinstance(self.mirrored, bool):
+            raise OptionError(f"FixedCrop.mirrored must be True or False, got {self.mirrored!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,9 +5,11 @@ from pathlib import Path
 from imgdata.errors import OptionError
 from imgdata.recipes import presets
 from imgdata.recipes.ops import (
+    PLACES,
     CenterCrop,
     ColorJitter,
     Cutout,
+    FixedCrop,
     Grayscale,
     HorizontalFlip,
     Normalize,
@@ -146,6 +148,50 @@ def mae(size: int = 224) -> Recipe:
     return Recipe(crop, HorizontalFlip(), Normalize(mean=IMAGENET_MEAN, std=IMAGENET_STD))
 
 
+def five_crop(recipe: Recipe) -> Views:
+    """Return a recipe of evaluation with five crops instead of the middle one: corners, then the middle.
+
+    torchvision's `FiveCrop`. `recipe` must have `CenterCrop`, as `imagenet_eval` has. Raises `OptionError`.
+    """
+    return views(*(_crop_at(recipe, FixedCrop(size=_middle(recipe).size, place=place)) for place in PLACES))
+
+
+def ten_crop(recipe: Recipe) -> Views:
+    """Return a recipe of evaluation with ten crops: those of `five_crop`, then the same five of the mirror image.
+
+    torchvision's `TenCrop`; Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural
+    networks", 2012. Raises `OptionError`.
+    """
+    five, size = five_crop(recipe), _middle(recipe).size
+    if recipe.find(HorizontalFlip) is not None:
+        raise OptionError("ten crops need a recipe without HorizontalFlip, which half of them have; leave it out")
+    crops = [FixedCrop(size=size, place=place, mirrored=True) for place in PLACES]
+    return views(*five.recipes, *(_crop_at(recipe, crop, HorizontalFlip(p=1.0)) for crop in crops))
+
+
+def with_crops(recipe: Recipe, crops: int) -> Recipe:
+    """Return the recipe for 1, 5 or 10 crops of each picture. Raises `OptionError`."""
+    if crops not in CROPS:
+        raise OptionError(f"crops must be one of {', '.join(map(str, CROPS))}, got {crops!r}")
+    if crops == 1:
+        return recipe
+    return five_crop(recipe) if crops == 5 else ten_crop(recipe)
+
+
+def _middle(recipe: Recipe) -> CenterCrop:
+    crop = recipe.find(CenterCrop)
+    if crop is None or isinstance(recipe, Views):
+        raise OptionError(
+            f"several crops need a recipe of one view with CenterCrop, whose place they take, got {recipe!r}"
+        )
+    return crop
+
+
+def _crop_at(recipe: Recipe, *crop: FixedCrop | HorizontalFlip) -> Recipe:
+    ops = [(op,) if not isinstance(op, CenterCrop) else crop for op in recipe.ops]
+    return Recipe(*(one for some in ops for one in some))
+
+
 _SOFT_COLOURS = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, p=0.8)
 _SOLARIZE = Solarize(128, p=0.2)
 
@@ -171,6 +217,8 @@ PRESETS = ("imagenet_train", "imagenet_eval", "cifar_train", "cifar_eval", "clas
 """Ready recipes by name."""
 VIEW_PRESETS = ("simclr", "byol", "moco_v3", "dino")
 """Ready recipes of several views by name; the loader alone takes them."""
+CROPS = (1, 5, 10)
+"""Numbers of crops of each picture in an evaluation."""
 OF_ONE_SIZE = ("cifar_train", "cifar_eval")
 """Those whose pictures are 32 x 32."""
 SHORT_NAMES = {"imagenet": "imagenet_train", "cifar": "cifar_train", "classifier": "classifier_train"}

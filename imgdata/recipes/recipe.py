@@ -15,7 +15,7 @@ RECIPE_VERSION = 1
 
 STAGES: tuple[tuple[type, ...], ...] = (
     (_ops.Resize, moves.RandomResize),
-    (_ops.RandomResizedCrop, _ops.CenterCrop, _ops.PadRandomCrop, moves.ScaleJitter),
+    (_ops.RandomResizedCrop, _ops.CenterCrop, _ops.FixedCrop, _ops.PadRandomCrop, moves.ScaleJitter),
     (_ops.HorizontalFlip,),
     (_ops.VerticalFlip,),
     PIXELS,
@@ -58,6 +58,7 @@ Op = (
     | moves.RandomResize
     | _ops.RandomResizedCrop
     | _ops.CenterCrop
+    | _ops.FixedCrop
     | _ops.PadRandomCrop
     | moves.ScaleJitter
     | _ops.HorizontalFlip
@@ -71,7 +72,7 @@ Op = (
     | _ops.MixUpOrCutMix
     | functions.BatchApply
 )
-Sized = _ops.RandomResizedCrop | _ops.CenterCrop | _ops.PadRandomCrop | moves.ScaleJitter | _ops.Resize
+Sized = _ops.RandomResizedCrop | _ops.CenterCrop | _ops.FixedCrop | _ops.PadRandomCrop | moves.ScaleJitter | _ops.Resize
 """An operator that may set the size of the output."""
 _T = TypeVar("_T")
 

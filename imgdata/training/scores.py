@@ -17,6 +17,7 @@ from imgdata.backends.torch_ops.batched import upload
 from imgdata.errors import TrainingError
 from imgdata.loader.loader import Loader
 from imgdata.sample import Batch
+from imgdata.training.crops import outputs_of
 from imgdata.training.distributed import Processes
 from imgdata.training.network import autocast, exact_products
 from imgdata.training.own import Metric
@@ -226,9 +227,9 @@ def evaluate_network(
 
     Every rank must call it: each sees its part once, and the sums over the ranks are the scores. Padding and images
     that can't be decoded don't count. With `flip_test` logits are the mean of those of each picture and its mirror
-    image. Metrics see the logits of all ranks together, which are kept in memory for them. Without `half` products are
-    those of float32 on every device. `task` says what the network learned, None for one class a picture; its own
-    metrics are among the scores.
+    image; of several views of each picture probabilities are averaged (see `outputs_of`). Metrics see the logits of
+    all ranks together, which are kept in memory for them. Without `half` products are those of float32 on every
+    device. `task` says what the network learned, None for one class a picture; its own metrics are among the scores.
     """
     model.eval()
     task = task or Task(kind="class", outputs=len(loader.classes))
@@ -237,9 +238,7 @@ def evaluate_network(
     kept: list[tuple[torch.Tensor, torch.Tensor]] = []
     for number, batch in enumerate(loader, 1):
         with autocast(half, ranks.device), exact_products(ranks.device, half):
-            logits_NC = model(batch.images)
-            if flip_test:
-                logits_NC = (logits_NC + model(batch.images.flip(-1))) / 2
+            logits_NC = outputs_of(model, batch.views, flip_test=flip_test, task=task)
         # Of shares the largest is the class.
         hard = batch.labels.argmax(dim=1) if task.kind == "soft" else batch.labels
         tally.add(logits_NC, hard, batch.valid)

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from imgdata.augment import philox
 from imgdata.augment.mix import cut_box
-from imgdata.recipes import CenterCrop, RandomErasing, RandomResizedCrop, Recipe, Resize
+from imgdata.recipes import CenterCrop, FixedCrop, RandomErasing, RandomResizedCrop, Recipe, Resize, ten_crop
 from support.draws import EPOCH, SEED, made
 
 SIDE = st.integers(1, 3000)
@@ -105,6 +105,27 @@ def test_a_center_crop_alone_has_torchvisions_place_and_margins(width, height, c
     batch = made(Recipe(CenterCrop(size=crop)), width, height, count=1)
     assert batch.resized_N2.tolist() == [[width, height]]
     assert batch.offset_N2.tolist() == [window(width, height, crop)]
+
+
+@pytest.mark.parametrize("crop", [7, (5, 8)])
+@pytest.mark.parametrize(("width", "height"), [(8, 8), (9, 8), (8, 13), (20, 11), (21, 12), (30, 31)])
+def test_ten_crops_are_torchvisions_pixel_for_pixel(width, height, crop):
+    pixels_HW = np.arange(width * height).reshape(height, width)
+    theirs = v2.functional.ten_crop(torch.from_numpy(pixels_HW)[None], crop)
+    for recipe, expected in zip(ten_crop(Recipe(CenterCrop(crop))).recipes, theirs, strict=True):
+        batch = made(recipe, width, height, count=1)
+        left, top = batch.offset_N2[0].tolist()
+        cut = pixels_HW[top : top + batch.height, left : left + batch.width]
+        assert np.array_equal(cut[:, ::-1] if batch.flip_N[0] else cut, expected[0])
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("place", ["top-left", "bottom-right", "middle"])
+def test_a_crop_larger_than_the_picture_has_it_in_the_middle(place, mirrored):
+    batch = made(Recipe(FixedCrop(10, place=place, mirrored=mirrored)), 5, 30, count=1)
+    left, top = batch.offset_N2[0].tolist()
+    assert top == {"top-left": 0, "middle": 10, "bottom-right": 20}[place]
+    assert left == (-3 if mirrored else -2)
 
 
 def window(width, height, crop):

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from imgdata_cli.commands.evaluate import command
 from PIL import Image
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
+from torchvision.transforms import v2
 
 import imgdata
 from imgdata.errors import OptionError, OutputError, ShardError
@@ -20,11 +21,12 @@ from imgdata.inference.class_matching import match_foreign, match_own
 from imgdata.inference.evaluate import evaluate
 from imgdata.inference.trained import load_trained
 from imgdata.models.catalogue import imagenet_classes
+from imgdata.recipes import CenterCrop, Normalize, Recipe, Resize
 from imgdata.sample import ClassName
 from imgdata.training.loop import train
 from support.digit_runs import quick, run_command
 from support.loaders import damaged, dataset, sample
-from support.networks import random_network, trained_run  # noqa: F401  a fixture
+from support.networks import MEAN, STD, random_network, trained_run  # noqa: F401  a fixture
 from support.tars import write_tar
 
 ROUNDING = 1e-4
@@ -74,6 +76,55 @@ def test_without_a_word_mirror_images_are_used_as_in_the_validation(digits):
     plain = random_network("cnn", size=16, classes=10, ids=ids)
     assert evaluate(mirrored, digits).scores.loss == evaluate(plain, digits, flip_test=True).scores.loss
     assert evaluate(mirrored, digits, flip_test=False).scores.loss == evaluate(plain, digits).scores.loss
+
+
+def by_hand(trained, out, *, crops):
+    """The mean of the softmax over torchvision's crops of each sample, and the labels."""
+    cut = {5: v2.FiveCrop(12), 10: v2.TenCrop(12)}[crops]
+    finish = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
+    samples = imgdata.open(out)["val"]
+    with torch.no_grad():
+        chance_NC = torch.stack(
+            [
+                trained.model(torch.stack([finish(crop) for crop in cut(v2.Resize(20)(sample.pil()))]))
+                .double()
+                .softmax(1)
+                .mean(0)
+                for sample in samples
+            ]
+        )
+    return chance_NC.numpy(), np.array([sample.label for sample in samples])
+
+
+@pytest.mark.parametrize("crops", [5, 10])
+def test_crops_give_the_mean_of_the_softmax_over_torchvisions_crops(digits, crops):
+    recipe = Recipe(Resize(20), CenterCrop(12), Normalize(mean=MEAN, std=STD))
+    trained = random_network("cnn", size=12, classes=10, ids=tuple(map(str, range(10))), recipe=recipe)
+    found = evaluate(trained, digits, crops=crops, batch_size=7, exact=True)
+    chance_NC, label_N = by_hand(trained, digits, crops=crops)
+    assert (found.scores.correct, found.scores.total) == ((chance_NC.argmax(1) == label_N).sum(), 80)
+    assert found.scores.top5 == top_k_accuracy_score(label_N, chance_NC, k=5)
+    assert found.scores.loss == pytest.approx(log_loss(label_N, chance_NC), rel=ROUNDING)
+    assert np.allclose(found.predictions.probability_N, chance_NC.max(1), rtol=ROUNDING)
+    assert str(found).startswith(f"cnn on val, mean of {crops} crops\n")
+    assert found.to_dict()["crops"] == crops
+
+
+def test_ten_crops_of_a_run_validated_with_mirror_images_have_each_once(digits):
+    networks = [
+        random_network("cnn", size=16, classes=10, ids=tuple(map(str, range(10))), flip_test=flip) for flip in (0, 1)
+    ]
+    plain, mirrored = (evaluate(network, digits, crops=10).scores.loss for network in networks)
+    assert plain == mirrored
+    with pytest.raises(OptionError, match="flip_test must be left out with 10 crops, half of which are mirror images"):
+        evaluate(networks[0], digits, crops=10, flip_test=True)
+    with pytest.raises(OptionError, match="crops must be one of 1, 5, 10, got 3"):
+        evaluate(networks[0], digits, crops=3)
+
+
+def test_the_command_says_over_how_many_crops_it_averaged(run, digits):
+    shown = CliRunner().invoke(command, [str(run), str(digits), "--crops", "10"]).output
+    assert "cnn on val, mean of 10 crops" in shown
 
 
 def test_without_a_word_a_run_is_evaluated_with_what_it_was_validated_with(digits, tmp_path):

@@ -108,6 +108,25 @@ def test_a_run_that_was_validated_with_mirror_images_predicts_with_them(files, t
     assert probabilities(one) != pytest.approx(probabilities(other), rel=ROUNDING)
 
 
+def test_ten_crops_of_a_picture_and_of_its_mirror_image_are_the_same(files, tmp_path):
+    with Image.open(files / "00.jpg") as image:
+        image.save(tmp_path / "plain.png")
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mirrored.png")
+    images = [tmp_path / "plain.png", tmp_path / "mirrored.png"]
+    one, other = predict(random_network("cnn"), images, crops=10)
+    assert probabilities(one) == pytest.approx(probabilities(other), rel=ROUNDING)
+    assert probabilities(one) != pytest.approx(probabilities(predict(random_network("cnn"), images)[0]), rel=ROUNDING)
+    with pytest.raises(OptionError, match="explain shows where the network looks in one crop of an image"):
+        predict(random_network("cnn"), images, crops=5, explain=tmp_path / "looked")
+
+
+def test_a_dataset_is_predicted_with_the_crops_that_it_is_evaluated_with(digits):
+    trained = random_network("cnn", size=16, classes=10, ids=tuple(map(str, range(10))))
+    predicted = imgdata.predict_dataset(trained, digits, split="val", crops=5).predictions
+    evaluated = imgdata.evaluate(trained, digits, split="val", crops=5).predictions
+    assert np.array_equal(predicted.probability_N, evaluated.probability_N)
+
+
 def test_a_run_knows_most_of_its_digits(run, digits, tmp_path):
     right = 0
     # One image needs no list.

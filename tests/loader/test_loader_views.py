@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import v2
 
 import imgdata
 from imgdata import BadImageWarning, OptionError, native, recipes
@@ -14,6 +15,7 @@ from imgdata.native import Crops
 from imgdata.recipes import (
     Apply,
     BatchApply,
+    CenterCrop,
     ColorJitter,
     HorizontalFlip,
     MixUp,
@@ -23,6 +25,8 @@ from imgdata.recipes import (
     Recipe,
     Resize,
     Views,
+    five_crop,
+    ten_crop,
     views,
 )
 from imgdata.recipes.presets import VIEW_PRESETS, named_recipe, read_recipe
@@ -73,6 +77,34 @@ def test_the_first_view_is_what_its_recipe_makes_alone(images, backend, more, dt
             assert batch.labels.tolist() == alone.labels.tolist()
             assert [tuple(view.shape) for view in batch.images] == [(8, 3, 16, 16), (8, 3, 8, 8), (8, 3, 8, 8)]
             assert all(str(view.dtype) == f"torch.{dtype}" for view in batch.images)
+
+
+def test_five_and_ten_crops_are_torchvisions(images, backend):
+    skip_dali(backend)
+    recipe, dataset = Recipe(Resize(20), CenterCrop(13)), imgdata.open(images)["train"]
+    options = {"shuffle": "none", "exact": backend != "resident"}
+    apart = 0 if backend == "pillow" else 1
+    with loader(images, five_crop(recipe), **options) as five, loader(images, ten_crop(recipe), **options) as ten:
+        for few, many in zip(five, ten, strict=True):
+            assert all(torch.equal(one, other) for one, other in zip(few.views, many.views, strict=False))
+            for row, position in enumerate(many.positions.tolist()):
+                crops = v2.functional.ten_crop(v2.functional.resize(dataset[position].pil(), [20]), 13)
+                for view, crop in zip(many.views, crops, strict=True):
+                    difference = view[row].int() - v2.functional.pil_to_tensor(crop)
+                    assert difference.abs().max() <= apart
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (Recipe(Resize((13, 13))), "several crops need a recipe of one view with CenterCrop"),
+        (Recipe(CenterCrop(13), HorizontalFlip()), "ten crops need a recipe without HorizontalFlip"),
+        (views(Recipe(CenterCrop(13)), Recipe(CenterCrop(9))), "several crops need a recipe of one view"),
+    ],
+)
+def test_ten_crops_of_other_recipes_are_refused(recipe, message):
+    with pytest.raises(OptionError, match=message):
+        ten_crop(recipe)
 
 
 def test_views_of_one_recipe_differ_and_come_again(images, backend):

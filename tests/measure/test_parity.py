@@ -75,7 +75,7 @@ def every_row(photos):
 
 
 def test_by_pillow_every_operator_is_torchvisions_on_pil_images(every_row):
-    assert len(every_row) == 51
+    assert len(every_row) == 52
     for name, row in every_row.items():
         if name in ("normalize", "random erasing", "cutout", "mixup", "cutmix"):
             assert row.pil.max < 1e-3, name

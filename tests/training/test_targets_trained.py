@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import imgdata
+from imgdata.training.crops import outputs_of
 from imgdata.training.task import Task, average_precision, mean_absolute_error, mean_average_precision, r_squared
 from support.targets import expected, made
 
@@ -93,6 +94,20 @@ def test_losses_are_those_of_pytorch():
         one = Task(kind="regression", outputs=3, mean_D=numbers.mean_D, std_D=numbers.std_D, distance=distance)
         assert float(one.losses(outputs, labels).mean()) == pytest.approx(float(function(outputs, standard)))
     assert torch.allclose(numbers.values(standard), labels)
+
+
+@pytest.mark.parametrize("kind", ["class", "soft", "multi-label", "regression"])
+def test_outputs_of_several_crops_give_the_mean_of_what_they_mean(kind):
+    crops = [torch.randn(4, 3, 1, 2, generator=torch.Generator().manual_seed(seed)) for seed in range(5)]
+    means = {"multi-label": torch.sigmoid, "regression": lambda outputs: outputs}.get(kind, lambda one: one.softmax(1))
+
+    def model(images):
+        return 20 * images[:, :, 0, 0]
+
+    found = outputs_of(model, crops, flip_test=False, task=Task(kind=kind, outputs=3))
+    assert torch.allclose(means(found), torch.stack([means(model(one)) for one in crops]).mean(0), atol=1e-6)
+    flipped = outputs_of(model, crops[:1], flip_test=True, task=Task(kind=kind, outputs=3))
+    assert torch.equal(flipped, (model(crops[0]) + model(crops[0].flip(-1))) / 2)
 
 
 def test_a_run_says_its_target_and_its_scores(trained):

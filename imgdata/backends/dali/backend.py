@@ -36,6 +36,7 @@ from imgdata.errors import ImageError
 from imgdata.recipes.moves import ScaleJitter
 from imgdata.recipes.ops import (
     CenterCrop,
+    FixedCrop,
     HorizontalFlip,
     Normalize,
     PadRandomCrop,
@@ -310,7 +311,7 @@ def _shape(recipe: Recipe) -> Shape:
         radius=2 if recipe.resampling == "bicubic" else 1,
         margins=recipe.find(PadRandomCrop) is not None
         or recipe.find(ScaleJitter) is not None
-        or (recipe.resampling is None and recipe.find(CenterCrop) is not None),
+        or (recipe.resampling is None and any(isinstance(op, CenterCrop | FixedCrop) for op in recipe.ops)),
         mirrored=recipe.mirrors_margins,
     )
 

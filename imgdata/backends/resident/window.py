@@ -10,7 +10,7 @@ from imgdata.augment import crops
 from imgdata.augment.params import BatchParams
 from imgdata.backends.protocol import BackendSetup
 from imgdata.recipes.moves import RandomResize, ScaleJitter
-from imgdata.recipes.ops import CenterCrop, PadRandomCrop, RandomResizedCrop, Resize
+from imgdata.recipes.ops import CenterCrop, FixedCrop, PadRandomCrop, RandomResizedCrop, Resize
 from imgdata.recipes.recipe import Recipe
 from imgdata.recipes.sizes import Ramp, Schedule
 
@@ -43,12 +43,12 @@ def kept(setup: BackendSetup) -> Kept | str:
         if recipe.find(kind) is not None:
             return _refusal(f"{kind.__name__} resizes it by another factor each time")
     resize, pad = recipe.find(Resize), recipe.find(PadRandomCrop)
-    crop = pad or recipe.find(CenterCrop)
+    crop = pad or recipe.find(CenterCrop) or recipe.find(FixedCrop)
     if any(isinstance(op.size, Schedule | Ramp) for op in (resize, crop) if op is not None):
         return _refusal("a size that changes by epoch needs other pixels of each picture")
     if pad is None:
         height, width = recipe.output_size(0)
-        fixed = [op for op in recipe.ops if isinstance(op, Resize | CenterCrop)]
+        fixed = [op for op in recipe.ops if isinstance(op, Resize | CenterCrop | FixedCrop)]
         return Kept(recipe=Recipe(*fixed), height=height, width=width)
     side_M2 = _sides(setup, resize)
     if not len(side_M2) or (side_M2 != side_M2[0]).any():

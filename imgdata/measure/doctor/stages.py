@@ -28,6 +28,7 @@ from imgdata.recipes.ops import (
     CenterCrop,
     CutMix,
     Cutout,
+    FixedCrop,
     HorizontalFlip,
     MixUp,
     MixUpOrCutMix,
@@ -41,7 +42,15 @@ from imgdata.recipes.ops import (
 from imgdata.recipes.recipe import Recipe
 
 _GEOMETRY = (
-    Resize | RandomResize | RandomResizedCrop | CenterCrop | PadRandomCrop | ScaleJitter | HorizontalFlip | VerticalFlip
+    Resize
+    | RandomResize
+    | RandomResizedCrop
+    | CenterCrop
+    | FixedCrop
+    | PadRandomCrop
+    | ScaleJitter
+    | HorizontalFlip
+    | VerticalFlip
 )
 _BEHIND = Normalize | RandomErasing | Cutout | MixUp | CutMix | MixUpOrCutMix | BatchApply
 _SAMPLE_PIXELS = 64_000_000

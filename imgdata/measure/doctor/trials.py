@@ -25,7 +25,7 @@ from imgdata.measure.machine.disk import DiskRates, ReadRate, time_disk
 from imgdata.measure.timing import least_cpu_ms, mean_s
 from imgdata.order.epoch_order import Order
 from imgdata.recipes.moves import ScaleJitter
-from imgdata.recipes.ops import CenterCrop, PadRandomCrop, RandomResizedCrop
+from imgdata.recipes.ops import CenterCrop, FixedCrop, PadRandomCrop, RandomResizedCrop
 from imgdata.shards.job import shard
 from imgdata.shards.options import ShardOptions
 from imgdata.views.view import View
@@ -121,7 +121,7 @@ def try_crop_ready(setup: BackendSetup, position_M: NDArray[np.int64], *, rounds
     plain = jpegs & (index.array("restart_interval")[few_M] == 0) if index.has_crop_ready else jpegs
     recipe = setup.options.recipe
     is_cropped = any(
-        recipe.find(kind) is not None for kind in (RandomResizedCrop, PadRandomCrop, CenterCrop, ScaleJitter)
+        recipe.find(kind) is not None for kind in (RandomResizedCrop, PadRandomCrop, CenterCrop, FixedCrop, ScaleJitter)
     )
     if not native.AVAILABLE or not plain.any() or not is_cropped:
         return None

@@ -14,6 +14,7 @@ from imgdata.recipes.ops import (
     ColorJitter,
     CutMix,
     Cutout,
+    FixedCrop,
     Grayscale,
     HorizontalFlip,
     MixUp,
@@ -62,6 +63,14 @@ def operator_cases(size: int) -> list[Case]:
         ("pad, mirrored", (Resize(size=size), PadRandomCrop(size=size, padding=padding, mode="reflect"))),
         ("flip", (middle, HorizontalFlip(p=1.0))),
         ("vertical flip", (middle, VerticalFlip(p=1.0))),
+        (
+            "fixed crop",
+            (
+                Resize(size=resize),
+                FixedCrop(size=size, place="bottom-right", mirrored=True),
+                HorizontalFlip(p=1.0),
+            ),
+        ),
         ("random resize", (RandomResize(resize, resize + size // 4), middle)),
         ("scale jitter", (ScaleJitter(size=size),)),
         ("turn, nearest", (middle, Rotate(degrees=45.0))),
@@ -104,7 +113,7 @@ def operator_cases(size: int) -> list[Case]:
 
 def recipe_cases(recipe: Recipe) -> list[Case]:
     """Return the recipe's crop alone, then with one operator more each time: it shows where a difference comes in."""
-    first = 1 + any(isinstance(op, CenterCrop | PadRandomCrop) for op in recipe.ops[1:2])
+    first = 1 + any(isinstance(op, CenterCrop | FixedCrop | PadRandomCrop) for op in recipe.ops[1:2])
     crop = ", ".join(type(op).__name__ for op in recipe.ops[:first])
     names = [crop, *(f"+ {type(op).__name__}" for op in recipe.ops[first:])]
     return [Case(operator=name, recipe=Recipe(*recipe.ops[: first + more])) for more, name in enumerate(names)]

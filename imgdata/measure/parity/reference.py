@@ -20,10 +20,12 @@ from imgdata.recipes.choices import AugMix
 from imgdata.recipes.functions import Apply
 from imgdata.recipes.moves import Affine, Perspective, RandomResize, ScaleJitter
 from imgdata.recipes.ops import (
+    PLACES,
     AutoAugment,
     ColorJitter,
     Cutout,
     Fill,
+    FixedCrop,
     Grayscale,
     Normalize,
     PadRandomCrop,
@@ -112,10 +114,25 @@ def _cut(picture: Any, params: BatchParams, row: int, recipe: Recipe) -> Any:
     elif jitter is not None:
         left, top = params.offset_N2[row].tolist()
         picture = functional.crop(picture, top, left, *size)
+    elif (fixed := recipe.find(FixedCrop)) is not None:
+        picture = _fixed(picture, fixed, params, row)
     elif crop is None:
         picture = functional.center_crop(picture, size)
     picture = functional.horizontal_flip(picture) if params.flip_N[row] else picture
     return functional.vertical_flip(picture) if params.vflip_N[row] else picture
+
+
+def _fixed(picture: Any, crop: FixedCrop, params: BatchParams, row: int) -> Any:
+    """Return one of five crops; of those of the mirror image the one that becomes it."""
+    size, (height, width) = [params.height, params.width], functional.get_size(picture)
+    if height < size[0] or width < size[1]:
+        # torchvision has no crops of it.
+        left, top = params.offset_N2[row].tolist()
+        return functional.crop(picture, top, left, *size)
+    number = PLACES.index(crop.place)
+    if not crop.mirrored:
+        return functional.five_crop(picture, size)[number]
+    return functional.horizontal_flip(functional.five_crop(functional.horizontal_flip(picture), size)[number])
 
 
 def _operated(picture: Any, params: BatchParams, row: int, recipe: Recipe) -> Any:
