@@ -202,15 +202,43 @@ def _set_debug(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 
 
 def _refuse_urls(arguments: list[str]) -> None:
-    """Raise `OptionError` for a path that is a URL; pictures for `predict` may come from the web."""
+    """Raise `OptionError` for a path that is a URL; a dataset may be one, pictures for `predict` may be on the web."""
     from imgdata.storage.local_paths import local_path, url_scheme
 
     web = ("http", "https") if arguments[:1] == ["predict"] else ()
-    for argument in arguments:
+    if not any("://" in argument for argument in arguments):
+        return
+    allowed = _dataset_place(arguments)
+    for place, argument in enumerate(arguments):
+        if place == allowed:
+            continue
         # `--out=s3://bucket/run` as well.
         text = argument.partition("=")[2] if argument.startswith("--") and "=" in argument else argument
         if "://" in text and url_scheme(text) not in (None, *web):
             local_path(text)
+
+
+def _dataset_place(arguments: list[str]) -> int | None:
+    """Return where in the arguments the DATASET of a command is; None for a command without one, or for no command."""
+    first = next((place for place, argument in enumerate(arguments) if not argument.startswith("-")), len(arguments))
+    command = _Commands().get_command(click.Context(cli), arguments[first]) if first < len(arguments) else None
+    names = [one.name for one in command.params if isinstance(one, click.Argument)] if command else []
+    if command is None or "dataset" not in names:
+        return None
+    valued = {
+        text
+        for one in command.params
+        if isinstance(one, click.Option) and not (one.is_flag or one.count)
+        for text in one.opts
+    }
+    places, skip = [], False
+    for place, argument in enumerate(arguments[first + 1 :], first + 1):
+        if skip or argument.startswith("-"):
+            skip = not skip and argument in valued
+        else:
+            places.append(place)
+    number = names.index("dataset")
+    return places[number] if number < len(places) else None
 
 
 def _interrupt(*_: Any) -> NoReturn:

@@ -21,6 +21,7 @@ from support import found_cases
 from support.digit_runs import digits  # noqa: F401
 from support.loaders import backend, images  # noqa: F401  fixtures of several files
 from support.places import TESTS
+from support.remote_servers import s3  # noqa: F401
 from support.resident_batches import one_size, resident_cache, spoilt  # noqa: F401
 
 # Programs that tests start find the helpers as well.

@@ -6,11 +6,14 @@ from typing import Any
 
 import click
 
+from imgdata.storage.local_paths import any_path
+
 Command = Callable[..., Any]
 
 
 def watch_reading(ctx: click.Context, _: click.Parameter, dataset: Path | None) -> Path | None:
-    """Show how far the first reading of raw images is, whenever the command opens them."""
+    """Show how far the first reading of raw images is, whenever the command opens them; the dataset may be a URL."""
+    dataset = None if dataset is None else any_path(dataset)
     if (
         dataset is not None
         and not (dataset / "dataset.json").exists()
@@ -27,7 +30,7 @@ def watch_reading(ctx: click.Context, _: click.Parameter, dataset: Path | None) 
 
 
 dataset_argument = click.argument("dataset", metavar="DATASET", type=click.Path(path_type=Path), callback=watch_reading)
-"""The folder of a finished dataset, as `dataset`."""
+"""The folder or URL of a finished dataset, as `dataset`."""
 quiet_option = click.option("--quiet", is_flag=True, help="Print nothing but results and errors.")
 """No progress, no notes, no closing line, as `quiet`."""
 RECIPE_HELP = "imagenet, cifar, classifier, plain, a ready recipe such as imagenet_eval, or a .json file."

@@ -65,10 +65,8 @@ class Samples:
             files = self._files_V[which]
             row_R = np.flatnonzero(view_K == which)
             lease = files.lease(position_K[row_R])
-            for row, position, file in zip(
-                row_R.tolist(), position_K[row_R].tolist(), lease.file_N.tolist(), strict=True
-            ):
-                found[row] = files.read(position, file)
+            for number, row in enumerate(row_R.tolist()):
+                found[row] = files.read(lease, number)
         return found
 
     def array(self, column: str) -> NDArray[np.generic]:

@@ -1,4 +1,4 @@
-"""Positions of a batch -> open files to read them from; bytes at a position."""
+"""Positions of a batch -> open files to read them from, fetched where they are remote; bytes of a sample."""
 
 import errno
 import os
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from imgdata.backends.buffers import Loans
 from imgdata.dataset.dataset import Split
 from imgdata.dataset.files import image_files
+from imgdata.dataset.remote_files import RemoteShards
 from imgdata.errors import ImgdataError, ShardError
 from imgdata.storage.atomic import pread
 from imgdata.views.view import View
@@ -25,9 +26,13 @@ LEAST_FILES = 16
 class Lease:
     """Files that stay open as long as this lives."""
 
-    def __init__(self, file_N: NDArray[np.int64]) -> None:
+    def __init__(self, position_N: NDArray[np.int64], file_N: NDArray[np.int64], shift_N: NDArray[np.int64]) -> None:
+        self.position_N = position_N
+        """The samples."""
         self.file_N = file_N
-        """The descriptor of each sample's shard."""
+        """The descriptor of each sample's file."""
+        self.shift_N = shift_N
+        """Bytes from a sample's offset in its shard, as the index has it, to its place in that file: 0 for a shard."""
 
 
 class ShardFiles:
@@ -47,12 +52,24 @@ class ShardFiles:
         self._open: OrderedDict[int, int] = OrderedDict()
         self._users: Counter[int] = Counter()
         self._loans: Loans[list[int]] = Loans()
+        self._fetched: set[int] = set()
+        """Descriptors of what was fetched for leases, each for one lease."""
         half = max(LEAST_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._limit = half if self._files.keeps_open else LEAST_FILES
         self._lock = threading.Lock()
 
+    @property
+    def fetches(self) -> bool:
+        """Whether a lease waits until its samples have come from a store."""
+        return isinstance(self._files, RemoteShards)
+
     def lease(self, position_N: NDArray[np.int64]) -> Lease:
-        """Open the files of these samples. Raises `ShardError`, and `SourceError` for loose files that have changed."""
+        """Open the files of these samples. Raises `ShardError`, and `SourceError` for loose files that have changed.
+
+        Where the shards are remote, this waits until the samples are on this machine.
+        """
+        if isinstance(self._files, RemoteShards):
+            return self._fetched_lease(self._files, position_N)
         shard_S, place_N = np.unique(self._files.numbers(position_N), return_inverse=True)
         shards = shard_S.tolist()
         with self._lock:
@@ -61,16 +78,28 @@ class ShardFiles:
             # In use from the start: none of them is closed for another.
             for shard in shards:
                 self._users[shard] += 1
-            lease = Lease(np.zeros(len(position_N), np.int64))
+            lease = Lease(position_N, np.zeros(len(position_N), np.int64), np.zeros(len(position_N), np.int64))
             self._loans.lend(shards, lease)
             lease.file_N[:] = np.array([self._file(shard) for shard in shards], np.int64)[place_N]
         return lease
 
-    def read(self, position: int, file: int) -> bytes:
-        """Return the encoded image at `position`, from `file` of a lease. Raises `ShardError`."""
+    def _fetched_lease(self, files: RemoteShards, position_N: NDArray[np.int64]) -> Lease:
+        index = self._index
+        held = files.hold(files.numbers(position_N), index.offset_N[position_N], index.size_N[position_N])
+        lease = Lease(position_N, held.file_N, held.shift_N)
+        with self._lock:
+            for ended in self._loans.fetch():
+                self._end(ended)
+            self._fetched.update(held.descriptors)
+            self._loans.lend(held.descriptors, lease)
+        return lease
+
+    def read(self, lease: Lease, number: int) -> bytes:
+        """Return the encoded image of sample `number` of a lease. Raises `ShardError`."""
+        position, file = int(lease.position_N[number]), int(lease.file_N[number])
         offset, size = int(self._index.offset_N[position]), int(self._index.size_N[position])
         try:
-            data = pread(file, size, offset)
+            data = pread(file, size, offset + int(lease.shift_N[number]))
         except OSError as error:
             raise self.unreadable(position, error) from error
         if len(data) != size:
@@ -100,6 +129,11 @@ class ShardFiles:
 
     def _end(self, shards: list[int]) -> None:
         """Count the users of these files down, and forget files that nobody uses or keeps."""
+        if self.fetches:
+            for fetched in shards:
+                self._fetched.discard(fetched)
+                os.close(fetched)
+            return
         self._users.subtract(shards)
         if self._files.keeps_open:
             return
@@ -132,6 +166,8 @@ class ShardFiles:
         # Leases may live on, but are not read from any more. When the program ends the name `os` may be gone.
         while self._open:
             close(self._open.popitem()[1])
+        while self._fetched:
+            close(self._fetched.pop())
 
 
 def _opened(open_file: Callable[[], int]) -> int:

@@ -18,6 +18,7 @@ from imgdata.dataset.files import ImageFiles, image_files
 from imgdata.dataset.index import Index
 from imgdata.dataset.index_checks import IndexLimits
 from imgdata.dataset.manifest import MANIFEST, Manifest, SplitEntry, dataset_folder, parse_manifest, read_manifest
+from imgdata.dataset.remote_files import RemoteShards
 from imgdata.dataset.target import CLASS_TARGET, NO_TARGET, Target
 from imgdata.dataset.targets import Targets
 from imgdata.errors import OptionError, ShardError
@@ -25,7 +26,10 @@ from imgdata.extras import require_torch
 from imgdata.sample import ClassName, Sample, fields_of
 from imgdata.storage.atomic import FilePool, pread
 from imgdata.storage.folder import DatasetFolder, LooseFolder
+from imgdata.storage.local_paths import url_scheme
 from imgdata.storage.reading import parse_json
+from imgdata.storage.remote import RemoteMissingError
+from imgdata.storage.remote_folder import RemoteFolder
 
 if TYPE_CHECKING:
     import webdataset
@@ -57,10 +61,14 @@ class Split:
         self.name = entry.name
         limits = IndexLimits(num_classes=num_classes, shards=frozenset(shard.file for shard in entry.shards))
         self.is_loose = isinstance(folder, LooseFolder)
-        remedy = f"open {folder} again" if self.is_loose else None
+        remedy = None
+        if self.is_loose:
+            remedy = f"open {folder} again"
+        elif isinstance(folder, RemoteFolder):
+            remedy = f"write {folder} again"
         self.index = Index(folder.local(entry.index), limits, remedy=remedy)
-        self.shards = [] if self.is_loose else [folder.local(shard.file) for shard in entry.shards]
-        """The tars; none where the images lie in the user's own files."""
+        self.shards = [] if self.is_loose else [folder.place(shard.file) for shard in entry.shards]
+        """The tars, paths or URLs; none where the images lie in the user's own files."""
         if len(self.index) != entry.samples:
             raise ShardError(
                 f"{self.index.path}: rows must be {entry.samples} as {MANIFEST} says, got {len(self.index)}; "
@@ -234,13 +242,15 @@ class Split:
             if self.is_loose:
                 raise files.cut_short(number, key, offset + size)
             path = files.path(number)
-            end = path.stat().st_size
+            end = files.size(number) if isinstance(files, RemoteShards) else path.stat().st_size
             raise ShardError(
                 f"{path}: cut short at byte {end}, {key} ends at byte {offset + size}; copy the shard again"
             )
         return data
 
     def _bytes(self, files: ImageFiles, number: int, offset: int, size: int) -> bytes:
+        if isinstance(files, RemoteShards):
+            return files.read(number, offset, size)
         if not files.keeps_open:
             descriptor = files.open(number)
             try:
@@ -339,14 +349,19 @@ class Dataset(Mapping[str, Split]):
 def open(path: str | Path) -> Dataset:
     """Open the dataset in the folder `path` (or the folder of its `dataset.json`), which `imgdata shard` wrote.
 
-    Raises `ShardError` when the folder is no finished dataset, and says what to do.
+    The folder may be a URL, such as `s3://bucket/folder`. Raises `ShardError` when it is no finished dataset, and says
+    what to do.
     """
+    if url_scheme(path) is not None:
+        return reopen(RemoteFolder(os.fspath(path).removesuffix(MANIFEST)))
     folder = dataset_folder(path)
     return Dataset(DatasetFolder(folder), read_manifest(folder))
 
 
 def reopen(folder: DatasetFolder) -> Dataset:
     """Open a dataset again by the folder of one that is open, without another look at loose files."""
+    if isinstance(folder, RemoteFolder):
+        return _open_remote(folder)
     if not isinstance(folder, LooseFolder):
         return open(folder.path)
     path = folder.local(MANIFEST)
@@ -354,6 +369,16 @@ def reopen(folder: DatasetFolder) -> Dataset:
         return Dataset(folder, parse_manifest(folder.read(MANIFEST), path))
     except OSError as error:
         raise ShardError(f"{path}: {error.strerror or error}; open {folder} again") from error
+
+
+def _open_remote(folder: RemoteFolder) -> Dataset:
+    try:
+        return Dataset(folder, parse_manifest(folder.read(MANIFEST), folder.place(MANIFEST)))
+    except RemoteMissingError as error:
+        raise RemoteMissingError(
+            f"{error}. A dataset has its {MANIFEST} there: `imgdata shard SOURCE OUT` makes one; raw images are not "
+            "read from a URL"
+        ) from error
 
 
 def require_shards(folder: DatasetFolder, why: str) -> None:

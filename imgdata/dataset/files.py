@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.dataset.index import Index
+from imgdata.dataset.remote_files import RemoteShards
 from imgdata.errors import ImgdataError, ShardError, SourceError
 from imgdata.storage.file_names import escape_name, unescape_name
 from imgdata.storage.file_state import file_state
 from imgdata.storage.folder import DatasetFolder, LooseFolder
 from imgdata.storage.reading import open_regular
+from imgdata.storage.remote_folder import RemoteFolder
 
 
 class ImageFiles(Protocol):
@@ -136,4 +138,6 @@ class LoosePaths:
 
 def image_files(folder: DatasetFolder, index: Index) -> ImageFiles:
     """Return the files of the split with this index."""
+    if isinstance(folder, RemoteFolder):
+        return RemoteShards(folder, index)
     return LoosePaths(folder, index) if isinstance(folder, LooseFolder) else ShardPaths(folder, index)

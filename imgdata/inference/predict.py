@@ -26,6 +26,7 @@ from imgdata.loader.bad_images import BadImage, BadImageWarning
 from imgdata.loose.opened import open as open_dataset
 from imgdata.order.ranks import rank_and_world
 from imgdata.sample import ClassName
+from imgdata.storage.local_paths import any_path
 from imgdata.training.crops import outputs_of
 from imgdata.training.distributed import Processes
 from imgdata.training.network import exact_products
@@ -286,7 +287,7 @@ def to_predictions(found: Sequence[Predicted]) -> Predictions:
 def run_upright(network: str | Path) -> bool:
     """Return whether a run was trained on upright pictures, see `upright` of `predict`; False for what is no run."""
     folder = RunFolder(Path(network))
-    return folder.config.exists() and made_upright(Path(folder.read_config()["data"]))
+    return folder.config.exists() and made_upright(any_path(folder.read_config()["data"]))
 
 
 def made_upright(dataset: Path | None) -> bool:

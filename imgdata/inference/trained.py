@@ -13,6 +13,7 @@ from imgdata.models import create_model, model_input
 from imgdata.models.catalogue import IMAGENET_CLASSES, OWN, imagenet_classes
 from imgdata.recipes.recipe import Recipe
 from imgdata.sample import ClassName
+from imgdata.storage.local_paths import any_path
 from imgdata.training.checkpoint import load_checkpoint
 from imgdata.training.options import TrainOptions, saved_options
 from imgdata.training.own import build_own, is_own
@@ -177,7 +178,7 @@ def _restored(folder: RunFolder, checkpoint: Which, device: torch.device, own: s
         device=device,
         flip_test=options.flip_test,
         split=options.split,
-        data=Path(config["data"]),
+        data=any_path(config["data"]),
         options=options,
         task=task,
     )

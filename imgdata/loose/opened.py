@@ -7,15 +7,16 @@ from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_shards
 from imgdata.dataset.manifest import MANIFEST, dataset_folder, how_to_shard
 from imgdata.dataset.summary import Summary, summarise
-from imgdata.errors import ShardError, SourceError
+from imgdata.errors import OptionError, ShardError, SourceError
 from imgdata.storage.atomic import JOB_FOLDER
+from imgdata.storage.local_paths import url_scheme
 
 if TYPE_CHECKING:
     from imgdata.sources.options import SourceOptions
 
 
 def open(path: str | Path, read: "SourceOptions | None" = None) -> Dataset:
-    """Open the dataset at `path`: a folder that `imgdata shard` wrote, or raw images where they lie.
+    """Open the dataset at `path`: a folder that `imgdata shard` wrote, or its URL, or raw images where they lie.
 
     Raw images are all that `imgdata shard` takes, and `read` says what their layout leaves open, as for that. Their
     listing and headers are read once and kept in the cache folder; later calls look whether files have changed. Nothing
@@ -25,6 +26,10 @@ def open(path: str | Path, read: "SourceOptions | None" = None) -> Dataset:
     Raises `ShardError` for a damaged dataset and for a path that is neither, `SourceError` for raw images that can't be
     listed, and says what to do.
     """
+    if url_scheme(path) is not None:
+        if read is not None:
+            raise OptionError(f"{path}: raw images are not read from a URL; `imgdata shard` them, or copy them first")
+        return open_shards(path)
     folder = dataset_folder(path)
     try:
         return open_shards(folder)

@@ -14,7 +14,13 @@ _SHARE = 0.1
 """Of the disk, at most, unless `IMGDATA_CACHE_GB` says otherwise."""
 _ABANDONED_S = 3600.0
 """A file that no process has finished for so long belongs to one that was killed."""
-_WHAT = {"audit": "audit", "columns": "columns", "loose": "index of raw images", "resident": "decoded split"}
+_WHAT = {
+    "audit": "audit",
+    "columns": "columns",
+    "loose": "index of raw images",
+    "remote": "file of a remote dataset",
+    "resident": "decoded split",
+}
 """Folder in the cache folder -> what it keeps."""
 _LOCK, _UNFINISHED = ".lock", ".tmp"
 

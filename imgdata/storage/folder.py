@@ -25,7 +25,11 @@ class DatasetFolder:
         return str(self.path)
 
     def local(self, name: str) -> Path:
-        """Return the path of a file. Raises `ShardError` for a name that leads out of the folder."""
+        """Return the path of a file on this machine. Raises `ShardError` for a name that leads out of the folder."""
+        return self.place(name)
+
+    def place(self, name: str) -> Path:
+        """Return where a file is, for messages: its path, or its URL. Raises `ShardError` as `local` does."""
         if not name or "\0" in name or name.startswith("/") or ".." in name.split("/"):
             raise ShardError(f"{self}: a file of a dataset must lie in its folder, got the name {name!r}")
         return self.path / name
@@ -65,9 +69,9 @@ class LooseFolder(DatasetFolder):
     def __repr__(self) -> str:
         return f"LooseFolder({str(self.path)!r})"
 
-    def local(self, name: str) -> Path:
+    def place(self, name: str) -> Path:
         """Return the path of a file that imgdata keeps for the dataset. Raises `ShardError`."""
-        place = super().local(name).relative_to(self.path)
+        place = super().place(name).relative_to(self.path)
         if name == "dataset.json":
             return self.kept / f"{self.key}.json"
         return (self.kept if name.startswith(self.key) else self.own) / place
@@ -78,11 +82,12 @@ class LooseFolder(DatasetFolder):
 
 
 def own_folder(path: Path) -> Path:
-    """Return the folder for what users make for the raw dataset at `path`: views, decisions; it may not exist yet.
-
-    It lies in `$IMGDATA_DATA`, else in `$XDG_DATA_HOME/imgdata`, else in `~/.local/share/imgdata`.
-    """
-    given, common = os.environ.get("IMGDATA_DATA"), os.environ.get("XDG_DATA_HOME")
-    base = (Path(given) if given else Path(common or "~/.local/share") / "imgdata").expanduser()
+    """Return the folder for what users make for the raw dataset at `path`: views, decisions; it may not exist yet."""
     place = os.path.realpath(path)
-    return base / f"{os.path.basename(place) or 'root'}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}"
+    return data_folder() / f"{os.path.basename(place) or 'root'}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}"
+
+
+def data_folder() -> Path:
+    """Return `$IMGDATA_DATA`, else `$XDG_DATA_HOME/imgdata`, else `~/.local/share/imgdata`; it may not exist yet."""
+    given, common = os.environ.get("IMGDATA_DATA"), os.environ.get("XDG_DATA_HOME")
+    return (Path(given) if given else Path(common or "~/.local/share") / "imgdata").expanduser()

@@ -1,8 +1,9 @@
-"""A path from the user -> a path on this machine; URLs are refused before the first byte."""
+"""What a user names -> a path on this machine, or a URL that is passed on like one; else an error."""
 
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PosixPath
+from typing import Any
 
 from imgdata.errors import OptionError
 
@@ -21,7 +22,40 @@ def local_path(path: str | os.PathLike[str], what: str = "") -> Path:
     scheme = url_scheme(path)
     if scheme is not None:
         raise OptionError(
-            f"{what + ': ' if what else ''}{os.fspath(path)} is a URL, and imgdata reads and writes local files only: "
+            f"{what + ': ' if what else ''}{os.fspath(path)} is a URL, where a path on this machine is needed: "
             f"mount or copy what is at {scheme}://, and give a local path"
         )
     return Path(path)
+
+
+class UrlPath(PosixPath):
+    """A URL where code passes paths on: its text is `s3://bucket/folder`, it has a name and parents, and no file."""
+
+    def __str__(self) -> str:
+        scheme, _, rest = super().__str__().partition(":/")
+        slashes = "///" if scheme == "file" else "//"
+        return f"{scheme}:{slashes}{rest.lstrip('/')}"
+
+    def __fspath__(self) -> str:
+        return str(self)
+
+    def as_posix(self) -> str:
+        """Return the URL."""
+        return str(self)
+
+    def absolute(self) -> "UrlPath":
+        """Return the URL itself."""
+        return self
+
+    def resolve(self, strict: bool = False) -> "UrlPath":
+        """Return the URL itself."""
+        return self
+
+    def exists(self, **options: Any) -> bool:
+        """Return False: it is nowhere on this machine."""
+        return False
+
+
+def any_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path of this machine, or the `UrlPath` of a URL."""
+    return Path(path) if url_scheme(path) is None else UrlPath(path)

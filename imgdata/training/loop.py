@@ -11,6 +11,7 @@ from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
 from imgdata.recipes.functions import name_of
 from imgdata.sample import ClassName
+from imgdata.storage.local_paths import any_path
 from imgdata.training.course import Course
 from imgdata.training.distributed import Processes, processes
 from imgdata.training.history import TrainResult, TrainWatcher, Watchers
@@ -76,7 +77,7 @@ def train(
         raise OptionError("resume and overwrite can't be given together: a run is continued, or is replaced")
     if resume and config is not None:
         raise OptionError("resume and config can't be given together: a resumed run has its own settings")
-    folder, path = RunFolder(Path(out)), dataset.path if isinstance(dataset, Dataset) else Path(dataset)
+    folder, path = RunFolder(Path(out)), dataset.path if isinstance(dataset, Dataset) else any_path(dataset)
     given = {**settings_of(options), **settings}
     if model is not None:
         given["model"] = model if isinstance(model, str) else name_of(model)

@@ -12,6 +12,7 @@ import torch
 
 from imgdata.errors import OptionError
 from imgdata.sample import Batch
+from imgdata.storage.local_paths import any_path
 from imgdata.training.defaults import DecidedOptions
 from imgdata.training.distributed import Processes, processes
 from imgdata.training.learner import Learner
@@ -123,7 +124,7 @@ class TimedSteps:
 @contextmanager
 def opened_steps(dataset: str | Path, options: TrainOptions) -> Iterator[TimedSteps]:
     """Yield the steps of a run with these settings. Raises `OptionError`, `ShardError`."""
-    with processes(options.device) as ranks, prepare(Path(dataset), options, ranks) as prepared:
+    with processes(options.device) as ranks, prepare(any_path(dataset), options, ranks) as prepared:
         yield TimedSteps(prepared, ranks)
 
 

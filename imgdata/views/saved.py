@@ -19,6 +19,7 @@ from imgdata.errors import OptionError, OutputError, ShardError
 from imgdata.storage.atomic import write_atomic
 from imgdata.storage.folder import LooseFolder
 from imgdata.storage.reading import read_json
+from imgdata.storage.remote_folder import RemoteFolder
 from imgdata.views.balance import balance_step
 from imgdata.views.filters import exclude_step, where
 from imgdata.views.key_table import is_table, whole_number
@@ -73,7 +74,7 @@ def save_view(view: View, name: str, *, overwrite: bool = False) -> Path:
     if path.exists() and not overwrite:
         raise OutputError(f"{path}: there already; choose another name, or overwrite it")
     try:
-        folder.mkdir(parents=isinstance(view.folder, LooseFolder), exist_ok=True)
+        folder.mkdir(parents=isinstance(view.folder, LooseFolder | RemoteFolder), exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: can't be made: {error.strerror or error}") from error
     steps: list[Step] = []

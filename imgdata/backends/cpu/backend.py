@@ -122,8 +122,13 @@ class CpuBatch:
     def _begin_rows(self, work: BatchRequest, row_N: NDArray[np.int64], begun: "Begun") -> None:
         """Begin the samples of `work`, in the rows `row_N` of the batch."""
         # Sharing out counts as a task of its own, so that the count doesn't reach 0 before all rows have begun.
+        share_out = partial(self._share_out, work, row_N, begun)
+        if self._backend.files.fetches:
+            # It waits for a store. Several batches wait at a time, and the caller does not.
+            self._submit([share_out], self._backend.fetchers())
+            return
         self._expect(1)
-        self._run(partial(self._share_out, work, row_N, begun))
+        self._run(share_out)
 
     def _share_out(self, work: BatchRequest, row_N: NDArray[np.int64], begun: "Begun") -> None:
         lease, native_N, job, windows = begun.of(self)
@@ -145,7 +150,9 @@ class CpuBatch:
         """Let a thread wait for the extension, which has samples `number_M` of `work`."""
         self._job = job
         finish = partial(self._finish_native_rows, job, windows, work, row_N, number_M, lease)
-        if self._backend.operates or self._backend.erases or self._mixer is not None:
+        # Of a batch that is fetched, the one who waits for it may have looked for something left to do already.
+        fetched = self._backend.files.fetches
+        if fetched or self._backend.operates or self._backend.erases or self._mixer is not None:
             self._submit([finish], self._backend.waiter())
             return
         # There is hardly anything left to do: the thread that waits for the batch does it, without another thread.
@@ -199,7 +206,7 @@ class CpuBatch:
     def _make_row(self, work: BatchRequest, number: int, row: int, lease: Lease) -> None:
         """Make row `row` of the batch of sample `number` of `work`; black where the picture is bad."""
         try:
-            pixels_HWC = self._backend.window(work, number, int(lease.file_N[number]))
+            pixels_HWC = self._backend.window(work, number, lease)
         except ImageError as error:
             self._pixels_NCHW[row] = self._backend.black_311
             # The error's traceback would reference the batch, which references the error.
@@ -266,10 +273,13 @@ class Begun:
         """Prepare the rows `row_N` of the batches."""
         self._views, self._row_N, self._backend = views, row_N, backend
         self._made: tuple[Lease, NDArray[np.bool_], NativeJob | None, list[native.Crops]] | None = None
+        # Views of remote samples ask from several threads.
+        self._lock = threading.Lock()
 
     def of(self, batch: CpuBatch) -> tuple[Lease, NDArray[np.bool_], NativeJob | None, NDArray[Any]]:
         """Return open files, which samples the extension makes, its work, and where it puts those of `batch`."""
-        self._made = self._made or self._make()
+        with self._lock:
+            self._made = self._made or self._make()
         lease, native_N, job, crops = self._made
         number = next(number for number, (one, _) in enumerate(self._views) if one is batch)
         return lease, native_N, job, crops[number].images if crops else np.empty(0)
@@ -321,6 +331,10 @@ class CpuBackend:
         """Return the one thread that waits for the extension, in the order of the batches, and that mixes."""
         return self._workers.pool("waiter", 1)
 
+    def fetchers(self) -> Threads:
+        """Return the threads that wait for a store, one for each batch in work."""
+        return self._workers.pool("fetchers", self.setup.options.prefetch + 1)
+
     def by_native(self, work: BatchRequest) -> NDArray[np.bool_]:
         """Return which samples of `work` the extension may make, bool `(N,)`."""
         if self.native is None:
@@ -328,7 +342,7 @@ class CpuBackend:
         native_N: NDArray[np.bool_] = ~work.skip_N & self.native.among(work.position_N)
         return native_N
 
-    def window(self, work: BatchRequest, number: int, file: int) -> NDArray[Any]:
+    def window(self, work: BatchRequest, number: int, lease: Lease) -> NDArray[Any]:
         """Return sample `number` of `work` up to where it is normalised, uint8 `(H, W, C)`. Raises `ImageError`.
 
         A gray picture of 16 bits whose depth is kept is float32, 0 to 255.
@@ -336,7 +350,7 @@ class CpuBackend:
         setup, index = self.setup, self.setup.split.index
         recipe, position = setup.options.recipe, int(work.position_N[number])
         image = crop.cut_image(
-            self.files.read(position, file),
+            self.files.read(lease, number),
             size=(int(index.width_N[position]), int(index.height_N[position])),
             format=index.words("format")[index.array("format")[position]],
             params=work.params,

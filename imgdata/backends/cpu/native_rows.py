@@ -83,7 +83,7 @@ class NativeRows:
             row_M=number_M,
             target_M=row_M,
             file_M=lease.file_N[number_M],
-            byte_M=index.offset_N[position_M],
+            byte_M=index.offset_N[position_M] + lease.shift_N[number_M],
             size_M=index.size_N[position_M],
             source_M2=np.stack([index.width_N[position_M], index.height_N[position_M]], axis=1).astype(np.int64),
         )

@@ -128,7 +128,7 @@ class Part:
     def _read(self, row: int) -> None:
         position = int(self.work.position_N[row])
         assert self._lease is not None
-        self._data[row] = data = self._means.files.read(position, int(self._lease.file_N[row]))
+        self._data[row] = data = self._means.files.read(self._lease, row)
         known, error = self._means.known.at(position, data)
         if error is not None:
             self._fail(row, error)

@@ -213,8 +213,8 @@ def _without_resize(batch: BatchParams) -> BatchParams:
 
 def _read(files: ShardFiles, position_M: NDArray[np.int64]) -> int:
     lease = files.lease(position_M)
-    for position, file in zip(position_M.tolist(), lease.file_N.tolist(), strict=True):
-        files.read(position, file)
+    for number in range(len(position_M)):
+        files.read(lease, number)
     return len(position_M)
 
 
@@ -224,8 +224,7 @@ class _FullDecode:
     def __init__(self, files: ShardFiles, setup: BackendSetup, position_M: NDArray[np.int64]) -> None:
         lease = files.lease(position_M)
         self._setup = setup
-        pairs = zip(position_M.tolist(), lease.file_N.tolist(), strict=True)
-        self._data_M = [files.read(position, file) for position, file in pairs]
+        self._data_M = [files.read(lease, number) for number in range(len(position_M))]
 
     def run(self) -> int:
         """Decode them; how many could be."""

@@ -56,10 +56,7 @@ def time_disk(split: Split, position_M: NDArray[np.int64], threads: int) -> Disk
     taken_M = position_M[np.isin(shard_M, chosen_S)]
     taken_M = taken_M[np.cumsum(split.index.size_N[taken_M]) <= _MOST_BYTES] if len(taken_M) > 1 else taken_M
     lease = files.lease(taken_M)
-    reads = [
-        lambda position=position, file=file: len(files.read(position, file))
-        for position, file in zip(taken_M.tolist(), lease.file_N.tolist(), strict=True)
-    ]
+    reads = [lambda number=number: len(files.read(lease, number)) for number in range(len(taken_M))]
     descriptors = sorted(set(lease.file_N.tolist()))
     fault = drop_cache(descriptors, "files" if split.is_loose else "shards")
     cold = in_order = None

@@ -24,6 +24,7 @@ from imgdata.models import model_input
 from imgdata.recipes import Normalize
 from imgdata.recipes.recipe import Recipe
 from imgdata.sample import ClassName
+from imgdata.storage.local_paths import any_path
 from imgdata.training.distributed import Processes, processes
 from imgdata.training.options import TrainOptions, saved_options
 from imgdata.training.run_folder import RunFolder
@@ -101,10 +102,10 @@ def trace(
     with processes(chosen.device) as ranks:
         if ranks.world_size > 1:
             raise OptionError("a trace needs one process alone, got several; start it without torchrun")
-        there = len(open_data(Path(dataset), chosen, saved=run is not None)[1].train.position_N)
+        there = len(open_data(any_path(dataset), chosen, saved=run is not None)[1].train.position_N)
         if samples > there:
             raise OptionError(f"samples must be at most the {there:,} there are to train on, got {samples:,}")
-        with prepare(Path(dataset), chosen, ranks, saved=run is not None) as prepared:
+        with prepare(any_path(dataset), chosen, ranks, saved=run is not None) as prepared:
             network = _network(prepared, run, ranks)
             # Of a run it is that of augmentation alone: the other draws are made.
             return _follow(prepared, network, ranks, samples, seed=given.seed or chosen.seed)

@@ -1,0 +1,145 @@
+"""The URL of a dataset, the name of a file of it -> bytes by ranges; small files as copies in the cache folder."""
+
+import fnmatch
+import hashlib
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from imgdata.errors import OptionError, OutputError
+from imgdata.storage.atomic import FilePool, output_error
+from imgdata.storage.cache_folder import CacheWarning, cache_folder, make_room
+from imgdata.storage.folder import DatasetFolder, data_folder
+from imgdata.storage.local_paths import UrlPath
+from imgdata.storage.remote import RemoteStore
+
+_OWN = ("views", "reviews")
+"""Folders of a dataset that users write to."""
+_FOLDER = "remote"
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+class RemoteFolder(DatasetFolder):
+    """A dataset in an object store, in which nothing is ever written.
+
+    `local` copies a file into the cache folder, whole, once for each version (ETag). `read` asks the store for a range,
+    and stays with the version that it saw first. What users make, such as saved views, lies in a folder of its own on
+    this machine; the dataset's own views are copied there.
+    """
+
+    path: UrlPath
+
+    def __init__(self, url: str | os.PathLike[str], *, store: RemoteStore | None = None) -> None:
+        """Name the dataset; nothing is read yet."""
+        self.store = store or RemoteStore(os.fspath(url))
+        self.path = UrlPath(self.store.url)
+        self.key = hashlib.sha256(f"{self.store.endpoint or ''} {self.store.url}".encode()).hexdigest()[:16]
+        """Start of the names of its copies."""
+        self.own = data_folder() / f"{_NOT_A_NAME.sub('-', self.path.name) or 'root'}-{self.key[:8]}"
+        self._etags: dict[str, str] = {}
+        """ETag of each file that was read: processes that get a copy of this folder stay with them as well."""
+        self._copies: dict[str, Path] = {}
+
+    def __repr__(self) -> str:
+        return f"RemoteFolder({str(self.path)!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_etags": dict(self._etags), "_copies": dict(self._copies)}
+
+    def place(self, name: str) -> UrlPath:
+        """Return the URL of a file. Raises `ShardError` for a name that leads out of the folder."""
+        return self.path / super().place(name).relative_to(self.path)
+
+    def local(self, name: str) -> Path:
+        """Return the path of a copy of a file on this machine; it is read from the store where there is none yet.
+
+        Views and decisions are in a folder of the user's own, where there may be no such file. Raises `ShardError`,
+        `RemoteMissingError`.
+        """
+        self.place(name)
+        if name.split("/")[0] in _OWN:
+            return self._own(name)
+        copy = self._copies.get(name)
+        if copy is None or not copy.exists():
+            copy = self._copies[name] = self._copied(name)
+        return copy
+
+    def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
+        """Return `size` bytes of a file from `offset` on, or all; fewer where the file ends before.
+
+        Raises `ShardError`, also for a file that has changed since it was first read here.
+        """
+        self.place(name)
+        data, facts = self.store.fetch(name, offset, size, etag=self._etags.get(name))
+        self._etags.setdefault(name, facts.etag)
+        return data
+
+    def list(self, pattern: str = "*") -> list[str]:
+        """Return the names of the files that match `pattern`, sorted; the user's own files are among them."""
+        folder, _, last = pattern.rpartition("/")
+        own = DatasetFolder(self.own).list(pattern)
+        if self.store.scheme in ("http", "https"):
+            return own
+        prefix = f"{folder}/" if folder else ""
+        names = [facts.name for facts in self.store.list(prefix)]
+        found = {name for name in names if "/" not in name.removeprefix(prefix)}
+        return sorted({*own, *(name for name in found if fnmatch.fnmatchcase(name.removeprefix(prefix), last))})
+
+    def pool(self, names: Sequence[str]) -> FilePool:
+        """Return copies of the files as one pool. Raises `ShardError` as `local` does."""
+        return FilePool([self.local(name) for name in names])
+
+    def _own(self, name: str) -> Path:
+        """Return the path of the user's own file or folder, with the dataset's files there that the user has not."""
+        folder = name.split("/")[0]
+        if folder not in self._copies and self.store.scheme not in ("http", "https"):
+            for one in self.store.list(f"{folder}/"):
+                path = self.own / self.place(one.name).relative_to(self.path)
+                if not path.exists():
+                    _write(path, self.read(one.name))
+        self._copies[folder] = self.own / folder
+        return self.own / name
+
+    def _copied(self, name: str) -> Path:
+        facts = self.store.head(name)
+        self._etags.setdefault(name, facts.etag)
+        version = hashlib.sha256(f"{name} {facts.etag} {facts.size}".encode()).hexdigest()[:16]
+        file = f"{self.key}-{version}-{_NOT_A_NAME.sub('-', name)}"
+        path = cache_folder() / _FOLDER / file
+        if path.exists() and path.stat().st_size == facts.size:
+            return path
+        data = self.read(name)
+        try:
+            if not make_room(len(data)):
+                raise OptionError(f"{len(data)} bytes are more than it may hold; raise IMGDATA_CACHE_GB")
+            _write(path, data)
+        except (OptionError, OutputError) as error:
+            path = Path(tempfile.mkdtemp(prefix="imgdata-")) / file
+            warnings.warn(
+                f"the copy of {self.place(name)} can't be kept in the cache folder ({error}): it is {path}, and the "
+                "next process reads it again",
+                CacheWarning,
+                stacklevel=2,
+            )
+            _write(path, data)
+        return path
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a copy, whole or not at all; several processes may do so at a time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
+            try:
+                file.write(data)
+                file.close()
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise output_error(error, path) from error

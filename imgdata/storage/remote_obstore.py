@@ -1,0 +1,153 @@
+"""A URL and the environment -> a client of S3, Google's, Azure's or a plain web server's store, by obstore."""
+
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from imgdata.errors import MissingExtraError, OptionError
+from imgdata.storage.remote_client import PutMode, RemoteFacts, Timing
+from imgdata.storage.remote_profile import profile_settings
+
+SCHEMES = frozenset(("s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https"))
+"""Schemes of URLs that obstore knows."""
+_MAX_BACKOFF = timedelta(seconds=10)
+
+
+class ObstoreClient:
+    """See `Client`."""
+
+    def __init__(self, url: str, endpoint: str | None, timing: Timing) -> None:
+        """Connect to nothing yet."""
+        self._obstore = import_obstore()
+        scheme = url.partition("://")[0].lower()
+        config: dict[str, Any] = {}
+        if scheme in ("s3", "s3a"):
+            config = _s3_settings(endpoint, os.environ)
+        elif endpoint is not None:
+            raise OptionError(f"endpoint must be left out for {scheme}://, got {endpoint!r}; it is for s3://")
+        options = {
+            "allow_http": scheme == "http" or str(config.get("endpoint", "")).startswith("http://"),
+            "connect_timeout": timedelta(seconds=timing.connect_s),
+            "read_timeout": timedelta(seconds=timing.stall_s),
+            "timeout": timedelta(seconds=timing.request_s),
+            "user_agent": "imgdata",
+        }
+        once = {"max_retries": 0, "retry_timeout": timedelta(seconds=timing.request_s)}
+        pauses = {"init_backoff": timedelta(seconds=timing.backoff_s), "max_backoff": timedelta(seconds=10), "base": 2}
+        again = {**once, "max_retries": timing.tries - 1, "backoff": pauses}
+        try:
+            stores = [
+                self._obstore.store.from_url(url, client_options=options, retry_config=retries, **config)
+                for retries in (once, again)
+            ]
+        except (self._obstore.exceptions.BaseError, ValueError) as error:
+            raise OptionError(f"{url}: no URL of a store ({_first_line(error)}); give s3://BUCKET/FOLDER") from error
+        self._store, self._uploads = stores
+
+    def head(self, path: str) -> RemoteFacts:
+        """See `Client`."""
+        return _facts(self._obstore.head(self._store, path))
+
+    def get(self, path: str, start: int, end: int | None, etag: str | None) -> tuple[bytes, RemoteFacts]:
+        """See `Client`."""
+        options: dict[str, Any] = {}
+        if end is not None:
+            options["range"] = (start, end)
+        elif start:
+            options["range"] = {"offset": start}
+        if etag is not None and etag.startswith('"'):
+            options["if_match"] = etag
+        found = self._obstore.get(self._store, path, options=options)
+        facts = _facts(found.meta)
+        return bytes(found.bytes()), facts
+
+    def list(self, prefix: str) -> Iterator[RemoteFacts]:
+        """See `Client`."""
+        for chunk in self._obstore.list(self._store, prefix or None, chunk_size=1000):
+            yield from map(_facts, chunk)
+
+    def put(self, path: str, data: bytes | Path, mode: PutMode, part_bytes: int | None) -> str:
+        """See `Client`."""
+        if part_bytes is not None:
+            put = self._obstore.put(
+                self._uploads, path, data, use_multipart=True, chunk_size=part_bytes, max_concurrency=4
+            )
+        else:
+            condition = mode if mode in ("overwrite", "create") else {"e_tag": mode}
+            put = self._obstore.put(self._store, path, data, use_multipart=False, mode=condition)
+        return put["e_tag"] or ""
+
+    def delete(self, path: str) -> None:
+        """See `Client`."""
+        self._obstore.delete(self._store, path)
+
+
+def _facts(meta: Mapping[str, Any]) -> RemoteFacts:
+    etag = meta["e_tag"] or f"{meta['last_modified'].isoformat()}-{meta['size']}"
+    return RemoteFacts(meta["path"], meta["size"], etag)
+
+
+def _s3_settings(endpoint: str | None, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return what obstore doesn't find by itself: it reads `AWS_*`, and no files."""
+    settings = dict(profile_settings(environment))
+    endpoint = endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    if endpoint is not None:
+        settings["endpoint"] = endpoint
+    if "AWS_REGION" not in environment and "AWS_DEFAULT_REGION" not in environment:
+        settings.setdefault("region", "us-east-1")
+    return settings
+
+
+_FORKED = False
+
+
+def _after_fork() -> None:
+    global _FORKED
+    _FORKED = _FORKED or "obstore._obstore" in sys.modules
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def import_obstore() -> Any:
+    """Return the package obstore, of which a forked process gets a copy of its own. Raises `MissingExtraError`."""
+    global _FORKED
+    if _FORKED:
+        # Its threads have stayed in the parent: what was loaded there waits for ever here.
+        _load_again()
+        _FORKED = False
+    try:
+        import obstore
+        import obstore.exceptions
+        import obstore.store
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("object stores need obstore: pip install 'imgdata[remote]'") from error
+    return obstore
+
+
+def _load_again() -> None:
+    """Load obstore from a copy of its library: the loader of the system gives one file to a process once."""
+    name = "obstore._obstore"
+    path = sys.modules[name].__file__
+    assert path is not None
+    for known in [known for known in sys.modules if known.split(".")[0] == "obstore"]:
+        del sys.modules[known]
+    with tempfile.NamedTemporaryFile(suffix=".so") as copy:
+        copy.write(Path(path).read_bytes())
+        copy.flush()
+        loader = importlib.machinery.ExtensionFileLoader(name, copy.name)
+        spec = importlib.util.spec_from_file_location(name, copy.name, loader=loader)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        loader.exec_module(module)
+    sys.modules[name] = module
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
