@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _SHOWN = {"jpeg": "image/jpeg", "png": "image/png"}
 """Formats that notebooks show as they are."""
 
@@ -34,6 +35,42 @@ class ClassName(NamedTuple):
 def fields_of(value: object) -> dict[str, object]:
     """Return the fields of a `json` member: the object that it is; a list, text or number is the one field `json`."""
     return value if isinstance(value, dict) else {"json": value}
+
+
+def mask_numbers(data: bytes) -> "NDArray[Any]":
+    """Return the whole number of each pixel of an encoded mask, `(H, W)`: uint8, uint16 or int32.
+
+    Of a palette it is the index, of gray the value as written: 0 to 3 for gray of 2 bits. Raises `ImageError` where the
+    bytes can't be decoded, or have several channels.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            return pixel_numbers(opened, data[24] if data[:8] == _PNG else 8)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        # Pillow's decoders raise nearly anything on damaged bytes.
+        reason = "too-large" if isinstance(error, Image.DecompressionBombError) else "corrupt"
+        raise ImageError(reason, str(error)) from error
+
+
+def pixel_numbers(opened: "Image", bits: int) -> "NDArray[Any]":
+    """Return `mask_numbers` of an image that Pillow has opened; a gray PNG has so many `bits`. Raises `ImageError`."""
+    import numpy as np
+
+    mode = opened.mode
+    if mode in ("1", "P"):
+        return np.asarray(opened).astype(np.uint8)
+    if mode == "L":
+        # Pillow stretches gray of 2 and 4 bits to 0 ... 255.
+        return np.asarray(opened) // {2: np.uint8(85), 4: np.uint8(17)}.get(bits, np.uint8(1))
+    if mode.startswith("I;16"):
+        return np.asarray(opened).astype(np.uint16)
+    if mode == "I":
+        return np.asarray(opened).astype(np.int32)
+    raise ImageError("unsupported", f"a mask must be gray, or have a palette, got {mode}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +93,8 @@ class SampleRef:
     """Further columns as one JSON object (`json` member); empty when there are none."""
     state: int = 0
     """Hash of the modification time, size and inode that the sample's file had when it was listed; 0: not known."""
+    members: "tuple[SampleRef, ...]" = ()
+    """Places of the sample's further images, in the order of the listing's; without a name for one that it lacks."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -71,10 +110,13 @@ class Sample:
     """Class index; -1 when the sample has no label."""
     fields: dict[str, object]
     """The `json` member; empty when the shards have none."""
+    members: dict[str, bytes] = field(default_factory=dict)
+    """Further encoded images, such as `mask`, by name; one that the sample lacks is left out."""
 
     def __repr__(self) -> str:
+        members = "".join(f", {name} {len(data):,} bytes" for name, data in self.members.items())
         fields = f", fields={self.fields!r}" if self.fields else ""
-        return f"<Sample {self.key}: {self.format}, {len(self.image):,} bytes, label {self.label}{fields}>"
+        return f"<Sample {self.key}: {self.format}, {len(self.image):,} bytes{members}, label {self.label}{fields}>"
 
     def pil(self) -> "Image":
         """Return the picture, decoded by Pillow to RGB; EXIF orientation is left alone, as by the loader.
@@ -97,6 +139,19 @@ class Sample:
         import numpy as np
 
         return np.asarray(self.pil())
+
+    def array_of(self, name: str) -> "NDArray[Any]":
+        """Return the whole numbers of the mask `name`, `(H, W)`, as `mask_numbers` reads them.
+
+        Raises `KeyError` where the sample has no such member, `ImageError` where that is no mask.
+        """
+        if name not in self.members:
+            there = ", ".join(self.members) or "none"
+            raise KeyError(f"sample {self.key} has no further image {name!r}; there are: {there}")
+        try:
+            return mask_numbers(self.members[name])
+        except ImageError as error:
+            raise ImageError(error.reason, f"{self.key} ({name}): {error.detail}") from error
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """Show the picture in a notebook, where browsers know its format; else the text alone."""

@@ -28,8 +28,17 @@ from ..options.steps import chosen_engine, chosen_step, engine_options, run_plan
 )
 @click.option("--path-column", help="Column of the image paths.")
 @click.option("--label-column", help="Column of the labels; '' for images without labels.")
-@target_option("the label column holds: one class, any number of classes, a share of each, or numbers.")
+@target_option(
+    "the label column holds: one class, any number of classes, a share of each, or numbers; boxes: of COCO and VOC.",
+    more=["boxes"],
+)
 @click.option("--label-separator", metavar="TEXT", help="Between the classes of a text.  [| ; or ,]")
+@click.option(
+    "--masks",
+    type=click.Path(path_type=Path),
+    help="Folder of masks that are called as the images, in a tree as theirs.",
+)
+@click.option("--mask-column", help="Column of the masks: paths in a table, else encoded images.")
 @click.option("--split-column", help="Column of the splits.")
 @click.option("--image-column", help="Column (Parquet, Arrow, MDS) or feature (TFRecord) of the images.")
 @click.option(
@@ -174,6 +183,8 @@ def command(source: str, out: Path, **options: Any) -> None:
         label_separator=options["label_separator"],
         split_column=options["split_column"],
         image_column=options["image_column"],
+        masks=options["masks"],
+        mask_column=options["mask_column"],
         image_ext=options["image_ext"],
         label_from=options["label_from"],
         split_names=_split_names(options["split_names"]),

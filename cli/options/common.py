@@ -1,6 +1,6 @@
 """Arguments and options that mean the same in every command."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,11 @@ def recipe_option(otherwise: str = "") -> Callable[[Command], Command]:
     return click.option("--recipe", metavar="NAME|FILE", help=RECIPE_HELP + (f"  [{otherwise}]" if otherwise else ""))
 
 
-def target_option(what: str) -> Callable[[Command], Command]:
-    """Add `--target`, as `target`: what `what` holds."""
+def target_option(what: str, *, more: Sequence[str] = ()) -> Callable[[Command], Command]:
+    """Add `--target`, as `target`: what `what` holds; `more` are further targets."""
     return click.option(
         "--target",
-        type=click.Choice(["class", "multi-label", "soft", "regression", "none"]),
+        type=click.Choice(["class", "multi-label", "soft", "regression", *more, "none"]),
         help=f"What {what}  [class]",
     )
 

@@ -1,6 +1,5 @@
 """A finished dataset folder -> splits of samples with random access."""
 
-import difflib
 import operator
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 
 from imgdata.dataset.columns import Columns, columns_file, kept_in_cache
@@ -18,7 +16,9 @@ from imgdata.dataset.files import ImageFiles, image_files
 from imgdata.dataset.index import Index
 from imgdata.dataset.index_checks import IndexLimits
 from imgdata.dataset.manifest import MANIFEST, Manifest, SplitEntry, dataset_folder, parse_manifest, read_manifest
-from imgdata.dataset.remote_files import RemoteShards
+from imgdata.dataset.members import Member, member_columns
+from imgdata.dataset.near_keys import near_keys
+from imgdata.dataset.remote_files import RemoteShards, read_remote_manifest
 from imgdata.dataset.target import CLASS_TARGET, NO_TARGET, Target
 from imgdata.dataset.targets import Targets
 from imgdata.errors import OptionError, ShardError
@@ -28,7 +28,6 @@ from imgdata.storage.atomic import FilePool, pread
 from imgdata.storage.folder import DatasetFolder, LooseFolder
 from imgdata.storage.local_paths import url_scheme
 from imgdata.storage.reading import parse_json
-from imgdata.storage.remote import RemoteMissingError
 from imgdata.storage.remote_folder import RemoteFolder
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ _READ_COLUMNS = ("shard", "offset", "size", "label", "format", "key")
 _JSON_COLUMNS = ("json_offset", "json_size")
 _ALSO_IN_INDEX = frozenset({"class_id", "class_name", "label", "width", "height", "source", "key"})
 """Fields of `json` members that `imgdata shard` writes, or that name what the index has."""
-_CLOSE_CANDIDATES = 2_000
 
 
 class Split:
@@ -51,7 +49,13 @@ class Split:
     """
 
     def __init__(
-        self, folder: DatasetFolder, entry: SplitEntry, num_classes: int | None = None, *, columns: Path | None = None
+        self,
+        folder: DatasetFolder,
+        entry: SplitEntry,
+        num_classes: int | None = None,
+        *,
+        columns: Path | None = None,
+        members: tuple[Member, ...] = (),
     ) -> None:
         """Open the index; `num_classes` bounds its labels, `columns` is the file of columns beside it.
 
@@ -74,10 +78,13 @@ class Split:
                 f"{self.index.path}: rows must be {entry.samples} as {MANIFEST} says, got {len(self.index)}; "
                 f"rebuild the index with `imgdata index {folder}`"
             )
+        self.members = members
+        """Further images of the samples, such as masks."""
+        self.index.require_members([one.name for one in members])
         self._files: ImageFiles | None = None
         self._pool: FilePool | None = None
-        members = self._fields_table if self.index.has_json else None
-        self.columns = Columns(self.index, columns, None if columns is not None else members)
+        fields = self._fields_table if self.index.has_json else None
+        self.columns = Columns(self.index, columns, None if columns is not None else fields)
         """The samples' columns: those of the index, and the fields of the `json` members."""
 
     def __getstate__(self) -> dict[str, Any]:
@@ -110,6 +117,7 @@ class Split:
             format=index.words("format")[index.array("format")[i]],
             label=int(index.label_N[i]),
             fields=self.fields(i),
+            members={one.name: data for one in self.members if (data := self.read_member(i, one.name))},
         )
 
     def __iter__(self) -> Iterator[Sample]:
@@ -118,6 +126,17 @@ class Split:
     def read(self, position: SupportsIndex) -> bytes:
         """Return the encoded image at `position`, as stored. Raises `IndexError`, `ShardError`."""
         return self._read(self._row(position), "offset", "size")
+
+    def read_member(self, position: SupportsIndex, name: str) -> bytes:
+        """Return the further image `name` of the sample at `position`, as stored; no bytes where the sample has none.
+
+        Raises `KeyError` where the dataset has no such images, `IndexError`, `ShardError`.
+        """
+        if name not in self.index.members:
+            raise KeyError(f"no further images {name!r} in split {self.name!r}, only {', '.join(self.index.members)}")
+        i = self._row(position)
+        offset, size, *_ = member_columns(name)
+        return self._read(i, offset, size) if self.index.array(size)[i] else b""
 
     def fields(self, position: SupportsIndex) -> dict[str, object]:
         """Return what the sample's `json` member holds, without reading its image; empty where it has none.
@@ -162,20 +181,7 @@ class Split:
 
     def close_keys(self, key: str, count: int = 5) -> list[str]:
         """Return up to `count` keys that look like `key`, the closest first."""
-        column = self.index.column("key")
-        base = key.rsplit("/", 1)[-1].split(".", 1)[0]
-        # Comparing with a million keys one by one takes minutes: narrow down by ever shorter beginnings.
-        candidates: list[str] = []
-        for part in (base, *(base[:length] for length in range(len(base) - 1, 2, -2))):
-            if not part:
-                break
-            found = column.filter(pc.match_substring(column, part, ignore_case=True))
-            candidates = [str(found_key) for found_key in found.slice(0, _CLOSE_CANDIDATES).to_pylist()]
-            if candidates:
-                break
-        if not candidates:
-            candidates = [str(any_key) for any_key in column.slice(0, _CLOSE_CANDIDATES).to_pylist()]
-        return difflib.get_close_matches(key, candidates, count, cutoff=0.5)
+        return near_keys(self.index.column("key"), key, count)
 
     def webdataset(self, **options: Any) -> "webdataset.WebDataset":
         """Return a `webdataset.WebDataset` pipeline over the same shards, in order; `options` are passed to it."""
@@ -187,14 +193,24 @@ class Split:
             len(self), silent=True
         )
 
+    def verified_member(self, position: SupportsIndex, name: str) -> bytes:
+        """Return what `read_member` returns, compared with the hash in the index, or raise `ShardError`."""
+        data = self.read_member(position, name)
+        offset, _, _, xxh64 = member_columns(name)
+        return self._compared(self._row(position), data, offset, xxh64, f" ({name})") if data else data
+
     def verified(self, position: SupportsIndex) -> bytes:
         """Return what `read` returns, compared with the hash in the index. Raises `ShardError` when they differ."""
         i = self._row(position)
         data = self._read(i, "offset", "size")
         # A loose file is compared with what the system said of it when it is opened.
-        if not self.is_loose and xxhash.xxh64_intdigest(data) != int(self.index.xxh64_N[i]):
-            row = self.index.row(i)
-            raise ShardError(f"{self.file(i)}: {row.key} at byte {row.offset} differs from the index; check the copy")
+        return data if self.is_loose else self._compared(i, data, "offset", "xxh64")
+
+    def _compared(self, i: int, data: bytes, offset: str, xxh64: str, what: str = "") -> bytes:
+        """Return `data` where its hash is that in the column `xxh64`. Raises `ShardError`."""
+        if xxhash.xxh64_intdigest(data) != int(self.index.array(xxh64)[i]):
+            key, byte = self.index.column("key")[i].as_py(), int(self.index.array(offset)[i])
+            raise ShardError(f"{self.file(i)}: {key}{what} at byte {byte} differs from the index; check the copy")
         return data
 
     def _fields_table(self) -> pa.Table:
@@ -276,6 +292,7 @@ class Dataset(Mapping[str, Split]):
                 entry,
                 len(manifest.classes),
                 columns=folder.local(files[entry.name]) if files[entry.name] in manifest.files else None,
+                members=manifest.members,
             )
             for entry in manifest.splits
         }
@@ -306,6 +323,11 @@ class Dataset(Mapping[str, Split]):
         if self.manifest.target is not None:
             return self.manifest.target
         return NO_TARGET if self.manifest.label_from == "none" else CLASS_TARGET
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Further images of the samples, such as masks."""
+        return self.manifest.members
 
     def targets(self, split: str) -> Targets | None:
         """Return the targets of a split's samples, where they are in columns; None where the index has labels or none.
@@ -361,7 +383,7 @@ def open(path: str | Path) -> Dataset:
 def reopen(folder: DatasetFolder) -> Dataset:
     """Open a dataset again by the folder of one that is open, without another look at loose files."""
     if isinstance(folder, RemoteFolder):
-        return _open_remote(folder)
+        return Dataset(folder, read_remote_manifest(folder))
     if not isinstance(folder, LooseFolder):
         return open(folder.path)
     path = folder.local(MANIFEST)
@@ -369,16 +391,6 @@ def reopen(folder: DatasetFolder) -> Dataset:
         return Dataset(folder, parse_manifest(folder.read(MANIFEST), path))
     except OSError as error:
         raise ShardError(f"{path}: {error.strerror or error}; open {folder} again") from error
-
-
-def _open_remote(folder: RemoteFolder) -> Dataset:
-    try:
-        return Dataset(folder, parse_manifest(folder.read(MANIFEST), folder.place(MANIFEST)))
-    except RemoteMissingError as error:
-        raise RemoteMissingError(
-            f"{error}. A dataset has its {MANIFEST} there: `imgdata shard SOURCE OUT` makes one; raw images are not "
-            "read from a URL"
-        ) from error
 
 
 def require_shards(folder: DatasetFolder, why: str) -> None:

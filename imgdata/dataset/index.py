@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from imgdata.arrow import number_array, numbers
 from imgdata.dataset.index_checks import NO_LIMITS, IndexLimits, column_fault
+from imgdata.dataset.members import FORMAT, is_member_name, member_columns
 from imgdata.errors import ShardError
 from imgdata.storage.atomic import whole_file
 from imgdata.storage.reading import require_regular
@@ -71,17 +72,42 @@ _DAMAGE = (pa.ArrowException, OSError, KeyError, UnicodeDecodeError)
 """Errors that pyarrow raises while it reads a damaged file; the last one for names of columns and for words."""
 
 
-def index_schema(*, has_json: bool, crop_ready: bool = False, loose: bool = False) -> pa.Schema:
+def member_fields(name: str) -> tuple[pa.Field, ...]:
+    """Return the columns of a further image of the samples: its place, its format and its hash; size 0 for none."""
+    kinds = (pa.int64(), pa.int64(), _WORD, pa.uint64())
+    return tuple(
+        pa.field(column, kind, nullable=False) for column, kind in zip(member_columns(name), kinds, strict=True)
+    )
+
+
+def index_schema(
+    *, has_json: bool, crop_ready: bool = False, loose: bool = False, members: Sequence[str] = ()
+) -> pa.Schema:
     """Return `INDEX_SCHEMA` with `JSON_FIELDS` behind it when samples have a `json` member, and `CROP_READY_FIELDS`.
 
-    Behind all of them are the `LOOSE_FIELDS` of files that were not sharded.
+    Behind them are the columns of each of the `members`, further images of the samples, and behind all of them the
+    `LOOSE_FIELDS` of files that were not sharded.
     """
-    return pa.schema([*INDEX_SCHEMA, *JSON_FIELDS * has_json, *CROP_READY_FIELDS * crop_ready, *LOOSE_FIELDS * loose])
+    of_members = [field for name in members for field in member_fields(name)]
+    return pa.schema(
+        [*INDEX_SCHEMA, *JSON_FIELDS * has_json, *CROP_READY_FIELDS * crop_ready, *of_members, *LOOSE_FIELDS * loose]
+    )
+
+
+def members_in(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the further images that an index with the columns `names` has."""
+    found = (column.removesuffix(FORMAT) for column in names if column.endswith(FORMAT))
+    return tuple(name for name in found if is_member_name(name))
 
 
 def _schema_with(names: Sequence[str]) -> pa.Schema:
     """Return the schema of an index with the columns `names`."""
-    return index_schema(has_json="json_offset" in names, crop_ready="restart_interval" in names, loose="state" in names)
+    return index_schema(
+        has_json="json_offset" in names,
+        crop_ready="restart_interval" in names,
+        loose="state" in names,
+        members=members_in(names),
+    )
 
 
 def write_index(
@@ -160,6 +186,8 @@ class Index:
         names = metadata.schema.to_arrow_schema().names
         self.has_json = "json_offset" in names
         self.has_crop_ready = "restart_interval" in names
+        self.members = members_in(names)
+        """Names of the further images of the samples."""
         self.is_loose = "state" in names
         facts = json.loads((metadata.metadata or {}).get(_LOOSE, b"{}")) if self.is_loose else {}
         self.archives: list[tuple[str, int]] = [(str(name), int(state)) for name, state in facts.get("archives", ())]
@@ -200,10 +228,22 @@ class Index:
     @property
     def names(self) -> list[str]:
         """The columns."""
-        return list(index_schema(has_json=self.has_json, crop_ready=self.has_crop_ready, loose=self.is_loose).names)
+        return list(
+            index_schema(
+                has_json=self.has_json, crop_ready=self.has_crop_ready, loose=self.is_loose, members=self.members
+            ).names
+        )
 
     def _damaged(self, error: Exception) -> ShardError:
         return ShardError(f"{self.path}: damaged index ({error}); {self.remedy}")
+
+    def require_members(self, names: Sequence[str]) -> None:
+        """Raise `ShardError` unless these are the names of the further images."""
+        if sorted(self.members) != sorted(names):
+            raise ShardError(
+                f"{self.path}: further images must be {list(names)} as dataset.json says, got {list(self.members)}; "
+                f"{self.remedy}"
+            )
 
     def load(self, names: Sequence[str]) -> None:
         """Read the columns `names` at once; those already read are left alone."""
@@ -325,11 +365,15 @@ def joined_words(indices: Iterable[Index], column: str) -> tuple[list[str], list
 def index_id(index: Index) -> str:
     """Return the name of a split's contents: 32 hex digits of SHA-256 over its images' hashes, in order, and labels.
 
-    Of loose files names and sizes count instead of bytes, so that a copy of the folder has the same name.
+    Further images count with their hashes as well. Of loose files names and sizes count instead of bytes, so that a
+    copy of the folder has the same name.
     """
-    index.load(("xxh64", "label"))
+    hashes = [member_columns(name)[-1] for name in index.members]
+    index.load(("xxh64", "label", *hashes))
     digest = hashlib.sha256(index.xxh64_N.astype("<u8").tobytes())
     digest.update(index.label_N.astype("<i4").tobytes())
+    for column in hashes:
+        digest.update(column.encode() + index.array(column).astype("<u8").tobytes())
     return digest.hexdigest()[:32]
 
 

@@ -23,10 +23,9 @@ _RANGES = {
     "width": (0, 2**31 - 1),
     "height": (0, 2**31 - 1),
     "orientation": (0, 8),
-    "json_offset": _ANY_BYTE,
-    "json_size": _ANY_SIZE,
 }
-"""Least and greatest value of number columns; the label's depends on the classes."""
+"""Least and greatest value of number columns; the label's depends on the classes. Places of members have those of the
+image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +47,16 @@ def column_fault(name: str, column: "pa.ChunkedArray[Any]", limits: IndexLimits)
         return _shard_fault(column, limits.shards) if name == "shard" else None
     if pa.types.is_string(column.type):
         return _text_fault(name, column)
-    low, high = _RANGES.get(name, (None, None))
+    low, high = _range_of(name)
     if name == "label":
         low, high = -1, (2**31 if limits.num_classes is None else limits.num_classes) - 1
     return None if low is None or high is None else _range_fault(name, column, low, high)
+
+
+def _range_of(name: str) -> tuple[int | None, int | None]:
+    if name.endswith("_offset"):
+        return _ANY_BYTE
+    return _ANY_SIZE if name.endswith("_size") else _RANGES.get(name, (None, None))
 
 
 def _range_fault(name: str, column: "pa.ChunkedArray[Any]", low: int, high: int) -> str | None:

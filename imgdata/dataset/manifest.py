@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from imgdata.checks import is_integer
+from imgdata.dataset.members import Member, members_from_json, members_json
 from imgdata.dataset.target import Target
 from imgdata.errors import OptionError, ShardError
 from imgdata.sample import ClassName
@@ -101,6 +102,8 @@ class Manifest:
     """Samples that were left out, listed in `rejects.jsonl`."""
     target: Target | None = None
     """What a network has to say of the samples; None where it isn't said, as of datasets of one class each."""
+    members: tuple[Member, ...] = ()
+    """Further images of the samples, such as masks."""
     files: Mapping[str, str] = field(default_factory=dict)
     """sha256 of every other file that was written beside the shards and indices, by name."""
     imgdata: str = __version__
@@ -145,6 +148,7 @@ class Manifest:
             "label_from": self.label_from,
             "json": self.has_json,
             **({} if self.target is None else {"target": self.target.to_dict()}),
+            **members_json(self.members),
             "splits": {split.name: _split_json(split) for split in self.splits},
             "classes": [{"index": i, "id": c.id, "name": c.name} for i, c in enumerate(self.classes)],
             "files": dict(self.files),
@@ -246,6 +250,7 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
             label_from=_text(content["label_from"]),
             has_json=bool(content["json"]),
             target=Target.from_dict(content["target"]) if "target" in content else None,
+            members=members_from_json(content.get("members", ())),
             rejected=_count(content["counts"]["rejected"]),
             files={_file_name(name): _text(sha256) for name, sha256 in content.get("files", {}).items()},
             imgdata=_text(content["imgdata"]),

@@ -13,10 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.dataset.index import Index
+from imgdata.dataset.manifest import MANIFEST, Manifest, parse_manifest
 from imgdata.errors import ShardError
 from imgdata.storage.local_paths import UrlPath
-from imgdata.storage.remote import joined_ranges, write_at
+from imgdata.storage.remote import RemoteMissingError, joined_ranges, write_at
 from imgdata.storage.remote_folder import RemoteFolder
+
+
+def read_remote_manifest(folder: RemoteFolder) -> Manifest:
+    """Read `dataset.json` of a remote folder. Raises `ShardError`, and says what to do where there is none."""
+    try:
+        return parse_manifest(folder.read(MANIFEST), folder.place(MANIFEST))
+    except RemoteMissingError as error:
+        raise RemoteMissingError(
+            f"{error}. A dataset has its {MANIFEST} there: `imgdata shard SOURCE OUT` makes one; raw images are not "
+            "read from a URL"
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

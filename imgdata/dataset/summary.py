@@ -84,6 +84,8 @@ class SplitSummary:
     """Imbalance of the classes; None when nothing is labelled."""
     columns: dict[str, str] = field(default_factory=dict)
     """Type of each further column, such as `number` or `text`; empty for datasets without a file of columns."""
+    members: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Samples that have each further image, such as `mask`, by the format of its bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +105,16 @@ class Summary:
     """What a network has to say of a sample: `class`, `multi-label`, `soft`, `regression` or `none`."""
     target_columns: tuple[str, ...] = ()
     """Columns that hold it; none for one class."""
+    members: dict[str, str] = field(default_factory=dict)
+    """Further images of the samples, such as `mask`, with their kind: `mask` or `image`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the summary as values that `json.dumps` takes."""
-        return asdict(self)
+        """Return the summary as values that `json.dumps` takes; `members` is there only where there are any."""
+        values = asdict(self)
+        if not self.members:
+            for part in (values, *values["splits"].values()):
+                del part["members"]
+        return values
 
     def __str__(self) -> str:
         return as_text(summary_parts(self), width=80)
@@ -137,6 +145,7 @@ def summarise(dataset: Dataset) -> Summary:
         source=dict(dataset.manifest.source),
         target=dataset.target.kind,
         target_columns=dataset.target.columns,
+        members={member.name: member.kind for member in dataset.members},
     )
 
 
@@ -170,6 +179,10 @@ def summarise_split(split: Split, num_bytes: int, num_classes: int, targets: Tar
         crop_ready=_restart_intervals(index),
         balance=balance(counts_C.tolist()),
         columns=split.columns.types if split.columns.are_stored else {},
+        members={
+            name: {kind: count for kind, count in _word_counts(index, f"{name}_format").items() if kind}
+            for name in index.members
+        },
     )
 
 
@@ -230,6 +243,9 @@ def summary_parts(summary: Summary, *, all_classes: bool = False) -> "Iterator[R
     yield f"{contents}, {decimal(summary.bytes)}{rejected}\n"
     if summary.target_columns:
         yield f"target: {summary.target}, {', '.join(summary.target_columns)}\n"
+    if summary.members:
+        kinds = (name if name == kind else f"{name} ({kind})" for name, kind in summary.members.items())
+        yield f"further images: {', '.join(kinds)}\n"
     yield _split_table(summary)
     for name, split in summary.splits.items():
         yield Text(f"\n{name}", style="bold")
@@ -273,6 +289,8 @@ def _split_lines(split: SplitSummary) -> Iterator[str]:
         yield f"  crop-ready  {ready:,} of {split.samples:,}; MCUs between restart markers: {intervals}"
     if split.unlabelled:
         yield f"  without a label  {split.unlabelled:,}"
+    for name, formats in split.members.items():
+        yield f"  {name}  {sum(formats.values()):,} of {split.samples:,}: {_counts(formats)}"
     if split.columns:
         yield f"  columns  {', '.join(f'{name} ({kind})' for name, kind in split.columns.items())}"
     if split.balance:

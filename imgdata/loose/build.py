@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,8 @@ from imgdata.arrow import number_array, text_array
 from imgdata.dataset.columns import columns_file, write_columns
 from imgdata.dataset.fields import fields_table
 from imgdata.dataset.index import Index, index_schema, write_index
-from imgdata.dataset.manifest import Manifest, ShardRecord, SplitEntry
-from imgdata.errors import SourceError
+from imgdata.dataset.manifest import Manifest, ShardRecord, SplitEntry, how_to_shard
+from imgdata.errors import OptionError, SourceError
 from imgdata.images.info import UNKNOWN, ImageInfo
 from imgdata.loose.headers import HeaderColumns, Headers, read_headers
 from imgdata.loose.places import OWN, Places, chunks, find_places
@@ -52,7 +52,7 @@ def build(root: Path, read: SourceOptions, kept: Path, place: str, before: Itera
     Headers of files that an index of `before` knows are not read again. Raises `SourceError`, `OptionError`,
     `ShardError` for damaged tars, and `OutputError`.
     """
-    listing = list_source(root, read)
+    listing = _with_pictures_alone(list_source(root, read), root)
     columns = HeaderColumns(len(listing))
     if isinstance(listing.reader, PlainReader):
         places = find_places(listing, root)
@@ -103,6 +103,20 @@ def build(root: Path, read: SourceOptions, kept: Path, place: str, before: Itera
     )
     write_atomic(kept / f"{content}.json", manifest.to_bytes())
     return content
+
+
+def _with_pictures_alone(listing: Listing, root: Path) -> Listing:
+    """Return the listing without further images of samples, which need shards.
+
+    Raises `OptionError` for a dataset of images and masks.
+    """
+    if not listing.members:
+        return listing
+    names = ", ".join(columns.member.name for columns in listing.members)
+    if listing.kind in ("pairs", "voc"):
+        raise OptionError(f"{root}: images with masks can't be read in place; {how_to_shard(root)}")
+    left_out = f"further images ({names}) are left out; {how_to_shard(root)}, which keeps them"
+    return replace(listing, members=(), warnings=(*listing.warnings, left_out))
 
 
 def _digest(listing: Listing, places: Places) -> str:

@@ -16,9 +16,9 @@ from imgdata.shards.plan import Plan, make_plan
 from imgdata.shards.record import ShardReport, read_record
 from imgdata.shards.summary import ShardSummary, Watcher, finished_summary
 from imgdata.sources.listing import Listing
-from imgdata.sources.parquet.source import spool
 from imgdata.sources.readers import PlainReader
 from imgdata.sources.reading import with_states
+from imgdata.sources.spool import spool
 
 SPOOL_BYTES = 1 << 30
 """Packed sources with more image bytes are first copied out in their own order: rows in shuffled order

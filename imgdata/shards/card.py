@@ -93,6 +93,9 @@ def _overview(manifest: Manifest) -> str:
             "",
             f"{counted(manifest.rejected, 'image')} {'was' if manifest.rejected == 1 else 'were'} left out{why}.",
         ]
+    for member in manifest.members:
+        what = "a mask (a whole number for each pixel)" if member.kind == "mask" else "a further image"
+        lines += ["", f"Beside its image a sample has {what}, `{member.name}`, of the same size."]
     warnings = manifest.source.get("warnings", ())
     if warnings:
         lines += ["", *(f"- Note: {_plain(warning)}" for warning in warnings)]
@@ -243,6 +246,7 @@ def _files(manifest: Manifest) -> str:
             f"- {', '.join(_names(split) for split in manifest.splits)}: the shards. Each sample has its image"
             + (", `cls` (class index in ASCII decimal)" if manifest.label_from == "cls" else "")
             + (" and `json`" if manifest.has_json else "")
+            + "".join(f"; `KEY.{member.name}.*` is its {member.name}" for member in manifest.members)
             + ".",
             f"- {indices}: the index, one row per sample (shard, offset, size, label, width, height, hash, source).",
             *_columns_line(manifest),

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from imgdata.dataset.index import Index
+from imgdata.dataset.index import Index, members_in
 from imgdata.dataset.manifest import Manifest
+from imgdata.dataset.members import member_columns
 from imgdata.errors import ImageError, OutputError
 from imgdata.sample import SampleRef
 from imgdata.shards.dataset_files import REJECTS
@@ -24,9 +25,11 @@ from imgdata.shards.options import ShardOptions
 from imgdata.shards.parallel import in_threads
 from imgdata.shards.prepare import read_and_prepare
 from imgdata.shards.record import ShardReport, read_rows
-from imgdata.sources.listing import Listing, Reader
+from imgdata.sources.listing import Listing
 from imgdata.tables import counted
 
+Hashes = tuple[int, ...]
+"""Hash of the picture of a sample, and of each of its further images."""
 _BLOCK = 256
 """Images of one piece of work for a thread."""
 
@@ -38,6 +41,8 @@ class Stored:
     split: str
     source_N: pa.ChunkedArray
     xxh64_N: pa.ChunkedArray
+    members: tuple[pa.ChunkedArray, ...]
+    """Hashes of each further image, 0 for samples without it."""
     rejected: frozenset[str]
 
 
@@ -57,6 +62,7 @@ def stored_in_dataset(folder: Path, manifest: Manifest) -> list[Stored]:
                 split=split.name,
                 source_N=index.column("source"),
                 xxh64_N=index.column("xxh64"),
+                members=tuple(index.column(member_columns(name)[-1]) for name in index.members),
                 rejected=rejected,
             )
         )
@@ -73,6 +79,7 @@ def stored_in_shards(folder: Path, reports: Sequence[ShardReport]) -> list[Store
                 split=report.split,
                 source_N=rows["source"],
                 xxh64_N=rows["xxh64"],
+                members=tuple(rows[member_columns(name)[-1]] for name in members_in(rows.column_names)),
                 rejected=frozenset(reject.source for reject in report.rejects),
             )
         )
@@ -92,15 +99,21 @@ def changed_images(
 
     `extension` is that of the stored images; `advanced(done, total)` is called after every block of images.
     """
-    blocks = [block for part in stored for block in _blocks(listing, part)]
+    blocks = [(part.split, *block) for part in stored for block in _blocks(listing, part)]
+    required = {part.split: listing.required(part.split) for part in stored}
+    members = tuple(columns.member for columns in listing.members)
 
-    def changed(block: tuple[list[int], list[int | None]]) -> list[str]:
-        rows, hashes = block
-        return [
-            ref.name
-            for ref, expected in zip(listing.refs(rows), hashes, strict=True)
-            if _hash(listing.reader, ref, options, extension) != expected
-        ]
+    def hashes(ref: SampleRef, split: str) -> Hashes | None:
+        try:
+            found = read_and_prepare(listing.reader, ref, options, extension, members, required[split])
+        except ImageError:
+            return None
+        of_members = (xxhash.xxh64_intdigest(one.data) if one.data else 0 for one in found.members)
+        return (xxhash.xxh64_intdigest(found.data), *of_members)
+
+    def changed(block: tuple[str, list[int], list[Hashes | None]]) -> list[str]:
+        split, rows, expected = block
+        return [ref.name for ref, one in zip(listing.refs(rows), expected, strict=True) if hashes(ref, split) != one]
 
     return [name for names in in_threads(changed, blocks, workers=workers, progress=advanced) for name in names]
 
@@ -115,21 +128,15 @@ def refuse_changed(out: Path, names: Sequence[str], *, state: str) -> None:
         )
 
 
-def _hash(reader: Reader, ref: SampleRef, options: ShardOptions, extension: str) -> int | None:
-    """Hash of the image as it would be stored; None when it would be left out."""
-    try:
-        stored = read_and_prepare(reader, ref, options, extension)
-    except ImageError:
-        return None
-    return xxhash.xxh64_intdigest(stored.data)
-
-
-def _blocks(listing: Listing, stored: Stored) -> Iterator[tuple[list[int], list[int | None]]]:
-    """Yield rows of the listing, and for each the hash that was stored, or None for an image that was left out."""
+def _blocks(listing: Listing, stored: Stored) -> Iterator[tuple[list[int], list[Hashes | None]]]:
+    """Yield rows of the listing, and for each the hashes that were stored, or None for an image that was left out."""
     row_N = np.flatnonzero(listing.split_N == listing.splits.index(stored.split))
     name_N = listing.name_N.take(pa.array(row_N))
     place_N = pc.index_in(name_N, value_set=pa.array(stored.source_N.to_pylist(), pa.string()))
-    hash_N = stored.xxh64_N.take(place_N.combine_chunks()).to_pylist()
+    at_N = place_N.combine_chunks()
+    there = at_N.is_valid().to_pylist()
+    columns = [column.take(at_N).to_pylist() for column in (stored.xxh64_N, *stored.members)]
+    hash_N = [row if known else None for known, row in zip(there, zip(*columns, strict=True), strict=True)]
     left_out = pa.array(sorted(stored.rejected), pa.string())
     concerned_N = pc.or_(pc.is_valid(place_N), pc.is_in(name_N, value_set=left_out)).to_pylist()
     pairs = [pair for pair, here in zip(zip(row_N.tolist(), hash_N, strict=True), concerned_N, strict=True) if here]

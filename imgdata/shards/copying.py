@@ -27,10 +27,14 @@ _BATCH = 1024
 
 
 def is_copied(task: ShardTask) -> bool:
-    """Return whether the extension can copy the images of a task: nothing but their bytes and headers is wanted."""
+    """Return whether the extension can copy the images of a task: nothing but their bytes and headers is wanted.
+
+    Further images, which are compared with the pictures, are left to Python.
+    """
     return (
         native.AVAILABLE
         and task.json_classes is None
+        and not task.members
         and _keeps_bytes(task.options)
         and isinstance(task.reader, PlainReader)
     )

@@ -115,6 +115,7 @@ def _distribution(manifest: Manifest, split: SplitEntry) -> list[dict[str, Any]]
         "containedIn": [{"@id": shard.file} for shard in split.shards],
         "encodingFormat": types[0] if len(types) == 1 else types,
         "includes": [f"*.{ext}" for ext in extensions] if len(extensions) > 1 else f"*.{extensions[0]}",
+        **({"excludes": [f"*.{member.name}.*" for member in manifest.members]} if manifest.members else {}),
     }
     return [*tars, index, images]
 

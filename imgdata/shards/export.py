@@ -1,4 +1,4 @@
-"""Dataset folder -> class folders with one file per image, bytes as stored."""
+"""Dataset folder -> class folders with one file per image, bytes as stored; masks and the like in folders beside."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import numpy as np
 import xxhash
 
 from imgdata.arrow import number_array
-from imgdata.dataset.dataset import Split
+from imgdata.dataset.dataset import Dataset, Split
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.fields import OWN_FIELDS
 from imgdata.errors import OptionError
@@ -24,6 +24,8 @@ from imgdata.storage.local_paths import local_path
 
 METADATA = "metadata.jsonl"
 """File of the samples' fields in the folder of a split."""
+IMAGES = "images"
+"""Folder of the splits where samples have further images and no labels."""
 UNLABELLED = "unlabelled"
 """Folder of the images without a label."""
 
@@ -56,7 +58,8 @@ def export(
 
     A file has its name in the raw dataset where that is unique in its class, else its key. Where samples have further
     fields, each split gets a `metadata.jsonl` of them, as Hugging Face's image folders have it, with the class as
-    `label`, unless a field has that name. Every image is compared
+    `label`, unless a field has that name. Further images, such as masks, lie in `folder/masks/<split>/...` under the
+    same names; where no sample has a label, images then lie in `folder/images/<split>/<name>`. Every image is compared
     with its hash on the way. `progress(done, total)` is called after every thousandth file and the last. Raises
     `OptionError` for an unknown split or a folder that isn't empty, `ShardError` for a damaged dataset,
     `OutputError` when a file can't be written; then `folder` is as it was before.
@@ -76,23 +79,56 @@ def export(
         for one in splits:
             lines: list[tuple[int, str]] = []
             kept = has_fields(one)
-            for row, name, data in _files(one, dataset.classes, temporary / one.name):
+            top = place_of(dataset, one.name)
+            for row, name, data in _files(one, dataset.classes, temporary / top, labelled=top == Path(one.name)):
                 # Never over another: two class ids may have become one folder.
-                with open(temporary / one.name / name, "xb") as file:
+                with open(temporary / top / name, "xb") as file:
                     file.write(data)
+                num_bytes += _write_members(one, row, temporary, name)
                 if kept:
                     lines.append((row, _line(one, row, name, dataset.classes)))
                 done, num_bytes = done + 1, num_bytes + len(data)
                 if progress is not None and (done % 1000 == 0 or done == total):
                     progress(done, total)
             if lines:
-                (temporary / one.name / METADATA).write_text("".join(line for _, line in sorted(lines)), "utf-8")
+                (temporary / top / METADATA).write_text("".join(line for _, line in sorted(lines)), "utf-8")
         os.replace(temporary, target)
     except OSError as error:
         raise output_error(error, target) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Exported(target, done, num_bytes, any(one.index.has_json and not has_fields(one) for one in splits))
+
+
+def place_of(dataset: Dataset, split: str) -> Path:
+    """Return the folder of the images of a split, below that of the export."""
+    labelled = any(bool((one.index.label_N >= 0).any()) for one in dataset.values())
+    return Path(split) if labelled or not dataset.members else Path(IMAGES, split)
+
+
+def members_folder(member: str) -> str:
+    """Return the folder of a further image: `masks` for `mask`, else as it is called."""
+    return "masks" if member == "mask" else member
+
+
+def _write_members(split: Split, row: int, folder: Path, name: Path) -> int:
+    """Write the further images of a sample, whose image is called `name` in its split; return their bytes."""
+    num_bytes = 0
+    for member in split.members:
+        data = split.verified_member(row, member.name)
+        if not data:
+            continue
+        _, _, format_column, _ = member.columns
+        kind = split.index.words(format_column)[split.index.array(format_column)[row]]
+        path = folder / members_folder(member.name) / split.name / name.with_name(f"{name.stem}.{_extensions(kind)[0]}")
+        if path.exists():
+            # Of `a.jpg` and `a.png` in one class.
+            path = path.with_name(f"{name.name}.{_extensions(kind)[0]}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "xb") as file:
+            file.write(data)
+        num_bytes += len(data)
+    return num_bytes
 
 
 def has_fields(split: Split) -> bool:
@@ -108,7 +144,9 @@ def _line(split: Split, row: int, name: Path, classes: tuple[ClassName, ...]) ->
     return json.dumps({**own, **fields}) + "\n"
 
 
-def _files(split: Split, classes: tuple[ClassName, ...], folder: Path) -> Iterator[tuple[int, Path, bytes]]:
+def _files(
+    split: Split, classes: tuple[ClassName, ...], folder: Path, *, labelled: bool
+) -> Iterator[tuple[int, Path, bytes]]:
     """Yield the row, the path below `folder`, which exists by then, and the bytes of every image.
 
     Images come class by class, so that few names are held in memory.
@@ -118,7 +156,7 @@ def _files(split: Split, classes: tuple[ClassName, ...], folder: Path) -> Iterat
     ends = np.flatnonzero(np.diff(label_N[order_N], append=-2)) + 1
     for rows in np.split(order_N, ends[:-1]) if len(order_N) else ():
         label = int(label_N[rows[0]])
-        of_class = class_folder(classes[label].id) if label >= 0 else Path(UNLABELLED)
+        of_class = class_folder(classes[label].id) if label >= 0 else Path(UNLABELLED if labelled else ".")
         (folder / of_class).mkdir(parents=True, exist_ok=True)
         for row, name in zip(rows.tolist(), file_names(split, rows), strict=True):
             yield row, of_class / name, split.verified(row)

@@ -76,6 +76,7 @@ def finish(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], identity:
         image_extension=plan.extension,
         label_from="cls" if bool((plan.listing.label_N >= 0).any()) else "none",
         has_json=plan.has_json,
+        members=plan.members,
         target=plan.listing.target,
         rejected=len(rejects),
         options=identity["options"],

@@ -10,7 +10,7 @@ import os
 import pickle
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
@@ -20,10 +20,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from imgdata.arrow import number_array, numbers
+from imgdata.dataset.members import Member
 from imgdata.dataset.target import Target
 from imgdata.errors import OutputError
 from imgdata.images.encode import encoder
 from imgdata.sample import ClassName, SampleRef
+from imgdata.shards.frozen_members import frozen_columns, frozen_refs, is_member_column, thawed_columns
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.plan import Plan, ShardTask, SplitPlan, shard_file
 from imgdata.sources.listing import Listing, Reader
@@ -64,6 +66,10 @@ class PlanFacts:
     names: Mapping[str, tuple[str, ...]]
     skipped: Mapping[str, int]
     warnings: tuple[str, ...]
+    members: tuple[Member, ...] = ()
+    """Further images of the samples."""
+    required: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Names of the members that each sample of a split must have, by split."""
 
 
 def freeze(plan: Plan, path: Path, *, source: str, identity: Mapping[str, Any], state: str) -> str:
@@ -97,8 +103,11 @@ def freeze(plan: Plan, path: Path, *, source: str, identity: Mapping[str, Any], 
         names=dict(listing.names),
         skipped=dict(listing.skipped),
         warnings=listing.warnings,
+        members=plan.members,
+        required={split.name: listing.required(split.name) for split in plan.splits},
     )
-    columns = _columns(listing, np.concatenate([split.row_N for split in plan.splits]))
+    row_N = np.concatenate([split.row_N for split in plan.splits])
+    columns = {**_columns(listing, row_N), **frozen_columns(listing, row_N)}
     schema = pa.schema([(name, column.type) for name, column in columns.items()], {_FACTS: _packed(facts)})
     table = pa.table(columns, schema=schema)
     with whole_file(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
@@ -159,6 +168,7 @@ class FrozenPlan:
         batch = self._batches.get_batch(number)
         columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
         filled = {"fields": [""] * len(batch), "state": [0] * len(batch)} | columns
+        filled["members"] = frozen_refs(columns, facts.members) or [()] * len(batch)
         refs = map(SampleRef, *(filled[name] for name in SampleRef.__match_args__))
         return ShardTask(
             folder=folder,
@@ -170,6 +180,8 @@ class FrozenPlan:
             extension=facts.extension,
             json_classes=facts.classes if facts.options.json_members or facts.has_fields else None,
             inodes=False,
+            members=facts.members,
+            required=facts.required.get(self._splits[number], frozenset()),
         )
 
     @cached_property
@@ -190,7 +202,11 @@ class FrozenPlan:
             split_N[first : first + samples] = number
             first += samples
         texts = {name: table[name].cast(pa.string()) for name in _TEXTS if name in table.column_names}
-        values = {name: numbers(table[name]) for name in table.column_names if name not in _TEXTS}
+        values = {
+            name: numbers(table[name])
+            for name in table.column_names
+            if name not in _TEXTS and not is_member_column(name)
+        }
         listing = Listing(
             title=facts.title,
             kind=facts.kind,
@@ -206,6 +222,7 @@ class FrozenPlan:
             key_N=texts["key"],
             fields_N=texts.get("fields"),
             state_N=values.get("state"),
+            members=thawed_columns(table, facts.members),
             skipped=facts.skipped,
             warnings=facts.warnings,
             target=facts.target,

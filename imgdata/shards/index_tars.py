@@ -21,6 +21,7 @@ from imgdata.dataset.target import Target, TargetKind
 from imgdata.errors import OptionError, ShardError
 from imgdata.sample import ClassName
 from imgdata.shards.dataset_files import REJECTS, REPAIRS
+from imgdata.shards.index_members import extensions_of, members_of, with_members
 from imgdata.shards.index_targets import classes_of, target_of
 from imgdata.shards.kept_sources import keep_sources, with_column
 from imgdata.shards.parallel import in_threads
@@ -32,6 +33,7 @@ from imgdata.shards.sidecars import (
 )
 from imgdata.sources.listing import clean_title
 from imgdata.sources.parts import missing_parts
+from imgdata.sources.tar_members import other_images
 from imgdata.sources.tars import TarSet, expand, tar_set
 from imgdata.storage.atomic import JOB_FOLDER
 from imgdata.storage.local_paths import local_path
@@ -159,7 +161,9 @@ def _write(
     crop_ready = any(pc.any(pc.greater(table["restart_interval"], 0)).as_py() for table in tables)
     if manifest is not None and _is_own(manifest):
         crop_ready = crop_ready or bool(manifest.options.get("crop_ready"))
-    names = index_schema(has_json=has_json, crop_ready=crop_ready).names
+    members = members_of(scans, manifest)
+    tables = [with_members(table, members) for table in tables]
+    names = index_schema(has_json=has_json, crop_ready=crop_ready, members=[one.name for one in members]).names
     splits = []
     for split in dict.fromkeys(found.splits):
         of_split = [i for i, name_of_tar in enumerate(found.splits) if name_of_tar == split]
@@ -187,7 +191,7 @@ def _write(
             "fingerprint": xxhash.xxh3_128_hexdigest(hashes.encode()),
             "skipped": skipped,
             "warnings": [
-                *_warnings(scans, splits),
+                *_warnings(scans, splits, extensions_of(scans, members)),
                 *missing_parts(scan.record.file for scan in scans),
                 *contents_notes([(scan.record.file, scan.contents) for scan in scans]),
                 *(
@@ -208,6 +212,7 @@ def _write(
         image_extension=";".join(sorted(extensions, key=lambda ext: (-extensions[ext], ext))),
         label_from=label_source,
         has_json=has_json,
+        members=members,
         rejected=rejected,
         options=options,
         source=source,
@@ -245,8 +250,8 @@ def _merge_labels(
     return merged, tables, classes
 
 
-def _warnings(scans: Sequence[TarScan], splits: Sequence[SplitRecord]) -> list[str]:
-    warnings = several_images_warning(sum((scan.several for scan in scans), Counter()))
+def _warnings(scans: Sequence[TarScan], splits: Sequence[SplitRecord], further: set[str]) -> list[str]:
+    warnings = several_images_warning(other_images(sum((scan.several for scan in scans), Counter()), further))
     bad = sum(scan.bad for scan in scans)
     if bad:
         first = next(scan for scan in scans if scan.bad)

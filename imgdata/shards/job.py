@@ -190,6 +190,7 @@ def _spooled(dataset: object, job: JobFolder, title: str, names: Sequence[Any] |
                     split=item.split,
                     key=item.key,
                     fields={**kept, **(item.fields or {})} or None,
+                    members=item.members,
                     at=f"item {number}" + (f" of {split}" if split else ""),
                 )
         listing = spool_file.listing(title)

@@ -56,9 +56,11 @@ class ShardKeywords(WriterKeywords, total=False):
     path_column: str | None
     label_column: str | None
     split_column: str | None
-    target: Literal["class", "multi-label", "soft", "regression", "none"] | None
+    target: Literal["class", "multi-label", "soft", "regression", "boxes", "none"] | None
     label_separator: str | None
     image_column: str | None
+    masks: str | Path | None
+    mask_column: str | None
     image_ext: str | Sequence[str]
     label_from: str
     split_names: Mapping[str, str] | None
@@ -107,7 +109,7 @@ def with_keywords(
     for name in ("classes", "exclude", "image_ext", "views"):
         if name in values:
             values[name] = tuple(values[name])
-    for name in ("devkit", "table"):
+    for name in ("devkit", "table", "masks"):
         if isinstance(values.get(name), str):
             values[name] = Path(values[name])
     encoding = {field.name: values.pop(field.name) for field in dataclasses.fields(Encoding) if field.name in values}

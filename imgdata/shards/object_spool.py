@@ -13,10 +13,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import xxhash
 
+from imgdata.dataset.members import is_member_name
 from imgdata.errors import SourceError
 from imgdata.sample import ClassName, SampleRef
-from imgdata.shards.objects import class_list, encoded, fields_text, label_of
+from imgdata.shards.objects import class_list, encoded, encoded_member, fields_text, label_of
 from imgdata.sources.listing import Listing, ListingBuilder
+from imgdata.sources.member_columns import Place
 from imgdata.sources.readers import RangeReader
 from imgdata.sources.splits import split_name
 from imgdata.tar.keys import clean_key
@@ -57,14 +59,25 @@ class ObjectSpool:
         split: str = "train",
         key: str | None = None,
         fields: Mapping[str, Any] | None = None,
+        members: Mapping[str, Any] | None = None,
         at: str = "",
     ) -> None:
-        """Append one sample. Raises `SourceError`, which says `at`, for a wrong type or a key given twice."""
+        """Append one sample, with further images by name.
+
+        Raises `SourceError`, which says `at`, for a wrong type or a key given twice.
+        """
         at = at or f"sample {len(self)}"
         name = split_name(split) if isinstance(split, str) else ""
         if not name:
             raise SourceError(f"{at}: a split must be a word such as train or val, got {split!r}")
         data = encoded(image, at)
+        further = {one: encoded_member(value, one, at) for one, value in (members or {}).items() if value is not None}
+        wrong = next((one for one in further if not is_member_name(one)), None)
+        if wrong is not None:
+            raise SourceError(
+                f"{at}: a further image must be called by a word of lower-case letters, digits and '_', such as mask "
+                f"or depth, got {wrong!r}"
+            )
         number = self._label(label_of(label, at), at)
         text = fields_text(fields, at)
         key = self._key(key, at)
@@ -76,10 +89,12 @@ class ObjectSpool:
             size=len(data),
             offset=self._file.tell(),
             fields=text,
+            members=self._places(f"{name}/{key}", self._file.tell() + len(data), further),
         )
         self._given_splits = self._given_splits or name != "train"
-        self._content.update(data)
-        self._file.write(data)
+        for part in (data, *further.values()):
+            self._content.update(part)
+            self._file.write(part)
 
     def listing(self, title: str) -> Listing:
         """Return what was added. Raises `SourceError` when nothing was, or when labels are names and numbers."""
@@ -106,6 +121,14 @@ class ObjectSpool:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _places(self, name: str, start: int, further: Mapping[str, bytes]) -> dict[str, Place]:
+        """Return where the further images of the sample `name` lie, one behind the other from `start` on."""
+        places = {}
+        for one, data in further.items():
+            places[one] = Place(f"{name}.{one}", len(data), 0, start)
+            start += len(data)
+        return places
 
     def _all_classes(self) -> tuple[ClassName, ...]:
         if self._classes is not None:

@@ -69,15 +69,20 @@ class Writer:
         split: str = "train",
         key: str | None = None,
         json: Mapping[str, Any] | None = None,
+        mask: Any = None,
+        members: Mapping[str, Any] | None = None,
     ) -> None:
         """Add a sample: encoded bytes, a PIL image, or a uint8 array `(H, W)` or `(H, W, C)`, with its label.
 
         `label` is a class index or a name; `key` must differ over all splits and is a number by default; `json` are
-        further columns. Raises `SourceError` for values of other types and for a key that was given before.
+        further columns. `mask` is an array of whole numbers `(H, W)`, a PIL image or an encoded one; `members` are
+        further images by name, such as `depth`. Raises `SourceError` for values of other types and for a key that was
+        given before.
         """
         if self._spool is None:
             raise OptionError("write inside the block: `with imgdata.Writer(out) as writer: writer.write(...)`")
-        self._spool.add(image, label, split=split, key=key, fields=json)
+        members = {**({} if mask is None else {"mask": mask}), **(members or {})}
+        self._spool.add(image, label, split=split, key=key, fields=json, members=members)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

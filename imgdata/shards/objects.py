@@ -2,7 +2,7 @@
 
 An item is a mapping (`{"image": ..., "label": ...}`), a pair `(image, label)`, a `Sample`, or an image alone. An image
 is encoded bytes, a PIL image, or a uint8 array `(H, W)` or `(H, W, C)`. So datasets of torchvision and Hugging Face,
-lists and generators all do.
+lists and generators all do. Further images of a mapping, such as `mask` or `depth`, are kept as such.
 """
 
 import io
@@ -15,7 +15,9 @@ import numpy as np
 from PIL import Image
 
 from imgdata.checks import is_integer
-from imgdata.errors import SourceError
+from imgdata.dataset.members import is_member_name, kind_of
+from imgdata.errors import ImageError, SourceError
+from imgdata.images.masks import write_numbers
 from imgdata.images.png import encode_png
 from imgdata.sample import ClassName, Sample
 
@@ -35,6 +37,8 @@ class Item:
     split: str = "train"
     key: str | None = None
     fields: Mapping[str, Any] | None = None
+    members: Mapping[str, Any] | None = None
+    """Further images by name, such as a mask."""
 
 
 def splits_of(dataset: Any) -> Iterator[tuple[str | None, Iterable[Any]]]:
@@ -89,6 +93,36 @@ def encoded(image: Any, at: str) -> bytes:
     )
 
 
+def encoded_member(image: Any, name: str, at: str) -> bytes:
+    """Return a further image as encoded bytes: those that it is, else PNG.
+
+    A mask is an array of whole numbers `(H, W)`, or a PIL image of mode 1, L, P, I or I;16; depth is one, too. Raises
+    `SourceError` for anything else, at `at`.
+    """
+    at = f"{at}: {name}"
+    is_mask = kind_of(name) == "mask"
+    if isinstance(image, np.ndarray) and (is_mask or image.dtype == np.uint16):
+        return _numbers(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image, at)
+    if isinstance(image, Image.Image) and image.mode in ("I", "I;16", "I;16B", "I;16L"):
+        return _numbers(np.asarray(image), at)
+    if isinstance(image, Image.Image) and is_mask and image.mode not in ("1", "L", "P"):
+        raise SourceError(
+            f"{at} must be a PIL image of mode 1, L, P, I or I;16, or an array of whole numbers, got mode {image.mode}"
+        )
+    return encoded(image, at)
+
+
+def _numbers(array: np.ndarray[Any, Any], at: str) -> bytes:
+    if array.ndim != 2 or array.dtype.kind not in "bui" or not array.size:
+        raise SourceError(
+            f"{at} must be an array of whole numbers of shape (H, W), got {array.dtype} of shape {array.shape}"
+        )
+    try:
+        return write_numbers(array)
+    except ImageError as error:
+        raise SourceError(f"{at}: {error.detail}") from error
+
+
 def fields_text(fields: Mapping[str, Any] | None, at: str) -> str:
     """Return the further columns as one JSON object; empty when there are none. Raises `SourceError`."""
     if not fields:
@@ -141,15 +175,24 @@ def _undecoded(part: Any) -> Any:
 def _item(value: Any, split: str | None, at: str) -> Item:
     if isinstance(value, Sample):
         return Item(
-            image=value.image, label=value.label, split=split or "train", key=value.key, fields=value.fields or None
+            image=value.image,
+            label=value.label,
+            split=split or "train",
+            key=value.key,
+            fields=value.fields or None,
+            members=value.members or None,
         )
     if isinstance(value, Mapping) and not isinstance(value.get("bytes"), bytes):
-        image, label, key = (next((name for name in names if name in value), None) for names in (_IMAGE, _LABEL, _KEY))
+        image, key = (next((name for name in names if name in value), None) for names in (_IMAGE, _KEY))
+        images = {name: one for name, one in value.items() if name != image and _is_further_image(name, one)}
+        label = next((name for name in _LABEL if name in value and name not in images), None)
+        # Datasets for segmentation call a mask the label.
+        members = {"mask" if name in _LABEL else name: one for name, one in images.items()}
         if image is None:
             raise SourceError(
                 f"{at}: has no image: a mapping needs {', '.join(_IMAGE[:4])} ..., got {', '.join(value)}"
             )
-        taken = {image, label, key, "json", *(() if split else ("split",))}
+        taken = {image, label, key, "json", *images, *(() if split else ("split",))}
         fields = {name: one for name, one in value.items() if name not in taken} | dict(value.get("json") or {})
         return Item(
             image=value[image],
@@ -157,12 +200,26 @@ def _item(value: Any, split: str | None, at: str) -> Item:
             split=split or value.get("split", "train"),
             key=None if key is None else value[key],
             fields=fields or None,
+            members=members or None,
         )
     if isinstance(value, tuple | list):
         if len(value) != 2:
             raise SourceError(f"{at}: must be a mapping or a pair (image, label), got {len(value)} values")
+        if _is_further_image("label", value[1]):
+            return Item(image=value[0], split=split or "train", members={"mask": value[1]})
         return Item(image=value[0], label=value[1], split=split or "train")
     return Item(image=value, split=split or "train")
+
+
+def _is_further_image(name: object, value: Any) -> bool:
+    """Return whether an entry of a mapping is an image: encoded, a PIL image, or an array where the name says so."""
+    if not isinstance(name, str) or not (is_member_name(name) or name in _LABEL):
+        return False
+    if isinstance(value, np.ndarray):
+        of_pixels = kind_of(name) == "mask" or name == "depth" or name in _LABEL
+        return of_pixels and value.ndim in (2, 3) and value.dtype.kind in "bui"
+    is_encoded = isinstance(value, bytes) or (isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes))
+    return is_encoded or isinstance(value, Image.Image)
 
 
 def _picture(array: np.ndarray[Any, Any], at: str) -> Image.Image:

@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from imgdata.dataset.members import Member
 from imgdata.errors import ImageError
 from imgdata.images.encode import STORED_FORMATS, extension_of
 from imgdata.images.probe import probe
@@ -45,6 +46,10 @@ class ShardTask:
     """Classes to name in the `json` member of each sample; None when samples have no such member."""
     inodes: bool = True
     """Whether the states of `refs` count inodes, where those are steady."""
+    members: tuple[Member, ...] = ()
+    """Further images of the samples, in the order of `SampleRef.members`."""
+    required: frozenset[str] = frozenset()
+    """Names of the members that each sample of the split must have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,11 @@ class Plan:
         """Whether samples have a `json` member."""
         return self.options.json_members or self.listing.has_fields
 
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Further images of the samples, such as masks."""
+        return tuple(columns.member for columns in self.listing.members)
+
     def shard_file(self, split: SplitPlan, shard: int) -> str:
         """Return the file name of a shard: `NAME-SPLIT-000000.tar`."""
         return shard_file(self.name, split.name, shard)
@@ -111,6 +121,7 @@ class Plan:
         """Yield the tasks in order, without those of the files in `skip`; one at a time, to save memory."""
         json_classes = self.listing.classes if self.has_json else None
         for split in self.splits:
+            required = self.listing.required(split.name)
             for shard in range(len(split.start_K)):
                 file = self.shard_file(split, shard)
                 if file in skip:
@@ -124,6 +135,8 @@ class Plan:
                     options=self.options,
                     extension=self.extension,
                     json_classes=json_classes,
+                    members=self.members,
+                    required=required,
                 )
 
 
@@ -138,6 +151,8 @@ def make_plan(listing: Listing, options: ShardOptions) -> Plan:
     has_json = options.json_members or listing.has_fields
     image_N = listing.size_N if mean_bytes is None else np.full(len(listing), mean_bytes, np.int64)
     sample_N = _sample_bytes(image_N, listing.label_N, has_json)
+    for columns in listing.members:
+        sample_N = sample_N + np.where(columns.there_N, BLOCK + -(-columns.size_N // BLOCK) * BLOCK, 0)
     splits = []
     for number, name in enumerate(listing.splits):
         row_N = np.flatnonzero(listing.split_N == number)
@@ -146,7 +161,8 @@ def make_plan(listing: Listing, options: ShardOptions) -> Plan:
         start_K = cut(sample_N[row_N], options)
         total = int(sample_N[row_N].sum()) + len(start_K) * len(END_OF_ARCHIVE)
         splits.append(SplitPlan(name, row_N, start_K, total))
-    return Plan(options.name or listing.title, listing, options, extension, tuple(splits), mean_bytes is None)
+    is_exact = mean_bytes is None and not listing.members
+    return Plan(options.name or listing.title, listing, options, extension, tuple(splits), is_exact)
 
 
 def _survey(listing: Listing, options: ShardOptions) -> tuple[str, int | None]:

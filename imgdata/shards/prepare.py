@@ -1,9 +1,12 @@
 """Raw image bytes + options -> the bytes to store with what is to be noted of them, or why the image is bad."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import xxhash
 
+from imgdata.dataset.members import Member
 from imgdata.errors import ImageError
 from imgdata.images.crop_ready import make_crop_ready, why_not
 from imgdata.images.decode import check, has_bytes_behind, refuse_large
@@ -14,6 +17,7 @@ from imgdata.images.probe import probe
 from imgdata.native import crop_interval
 from imgdata.sample import SampleRef
 from imgdata.shards.options import ShardOptions
+from imgdata.shards.prepare_members import PictureFacts, StoredMember, prepare_members
 from imgdata.sources.listing import Reader
 from imgdata.sources.reading import read_sample, retried
 
@@ -31,16 +35,33 @@ class Prepared(NamedTuple):
     """MCUs between restart markers of a crop-ready JPEG; 0 for others."""
     original_xxh64: int | None = None
     """Hash of the raw bytes, where the options ask for crop-ready images."""
+    members: tuple[StoredMember, ...] = ()
+    """Further images of the sample, in the order of the dataset's."""
 
 
-def read_and_prepare(reader: Reader, ref: SampleRef, options: ShardOptions, extension: str) -> Prepared:
-    """Return `prepare` of the bytes of `ref`.
+def read_and_prepare(
+    reader: Reader,
+    ref: SampleRef,
+    options: ShardOptions,
+    extension: str,
+    members: Sequence[Member] = (),
+    required: frozenset[str] = frozenset(),
+) -> Prepared:
+    """Return `prepare` of the bytes of `ref`, and what is stored of its further images, the `members`.
 
-    Raises `ImageError` for a fault of the bytes, and `SourceError` for one of the system that stays: a file that can't
-    be read, or no memory.
+    Those that are `required` must be there. Raises `ImageError` for a fault of the bytes, and `SourceError` for one of
+    the system that stays: a file that can't be read, or no memory.
     """
     data = read_sample(reader, ref)
-    return retried(lambda: prepare(data, options, extension), ref.name)
+    prepared = retried(lambda: prepare(data, options, extension), ref.name)
+    if not members:
+        return prepared
+    before = prepared.info
+    # Where headers aren't checked they may be damaged.
+    with suppress(ImageError):
+        before = probe(data)
+    picture = PictureFacts(before, prepared.info)
+    return prepared._replace(members=prepare_members(reader, ref, members, required, picture, options))
 
 
 def prepare(data: bytes, options: ShardOptions, extension: str) -> Prepared:

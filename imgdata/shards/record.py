@@ -11,12 +11,18 @@ import pyarrow as pa
 from imgdata.arrow import column_array
 from imgdata.dataset.index import index_schema
 from imgdata.dataset.manifest import HashKind
+from imgdata.dataset.members import member_columns
 from imgdata.errors import ShardError
 from imgdata.images.info import ImageInfo
 from imgdata.sample import SampleRef
 from imgdata.storage.atomic import JOB_FOLDER, write_atomic
 
 _RECORD_VERSION = 1
+
+MemberRow = tuple[int, int, str, int]
+"""Offset, size, format and xxh64 of a further image."""
+NO_MEMBER: MemberRow = (0, 0, "", 0)
+"""What the index has of a sample without the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,10 @@ class ShardRows:
 
     crop_ready: list[tuple[int, int]] = field(default_factory=list)
     """Restart interval and hash of the raw bytes of each sample; empty where images are not made crop-ready."""
+    member_names: tuple[str, ...] = ()
+    """Names of the further images of the samples."""
+    members: list[list[MemberRow]] = field(default_factory=list)
+    """Rows of the further images of each sample, in the order of their names; empty where there are none."""
 
     def __len__(self) -> int:
         return len(self.refs)
@@ -123,7 +133,11 @@ class ShardRows:
                 columns[name] = [member[number] for member in self.json]
         if self.crop_ready:
             columns["restart_interval"], columns["original_xxh64"] = zip(*self.crop_ready, strict=True)
-        schema = index_schema(has_json=bool(self.json), crop_ready=bool(self.crop_ready))
+        names = self.member_names if self.members else ()
+        for number, name in enumerate(names):
+            of_name = [row[number] for row in self.members]
+            columns |= zip(member_columns(name), zip(*of_name, strict=True), strict=True)
+        schema = index_schema(has_json=bool(self.json), crop_ready=bool(self.crop_ready), members=names)
         return pa.table([column_array(columns[column.name], column.type) for column in schema], schema=schema)
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,18 +14,21 @@ from imgdata.arrow import column_array
 from imgdata.dataset.fields import fields_table
 from imgdata.dataset.index import index_schema
 from imgdata.dataset.manifest import HashKind
+from imgdata.dataset.members import MemberKind, member_columns
 from imgdata.errors import ImageError, ShardError
 from imgdata.images.info import UNKNOWN
 from imgdata.images.probe import probe
 from imgdata.sample import fields_of
 from imgdata.shards.hashing import file_hash
 from imgdata.shards.parallel import end_if_stopped
+from imgdata.shards.record import NO_MEMBER, MemberRow
 from imgdata.shards.sidecars import DaliMember, ShardRecord, dali_index_path, write_dali_index
+from imgdata.sources.tar_members import kind_in_tar
 from imgdata.storage.file_names import escape_name
 from imgdata.storage.reading import parse_json
 from imgdata.tar.archive import open_tar, read_member
 from imgdata.tar.labels import MAX_TEXT_BYTES, LabelReader
-from imgdata.tar.samples import TarContents, TarSample, is_image, tar_contents
+from imgdata.tar.samples import TarContents, TarSample, is_image, named_images, tar_contents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +37,14 @@ class TarScan:
 
     record: ShardRecord
     table: pa.Table
-    """Rows of the index, with `JSON_FIELDS` and `CROP_READY_FIELDS`; labels as `labels` numbers them."""
+    """Rows of the index, with `JSON_FIELDS`, `CROP_READY_FIELDS` and the columns of `members`; labels as `labels`
+    numbers them."""
     labels: LabelReader
     extensions: Counter[str]
     several: Counter[tuple[str, ...]]
     """Extensions of the images of samples that have several."""
+    members: dict[str, tuple[str, MemberKind | None]]
+    """Further images by name: the extension of the first, and what it is; None for one that is none."""
     columns: pa.Table
     """The samples' fields, of `json` and `txt` members."""
     bad_json: int
@@ -58,6 +65,8 @@ class _Rows:
         default_factory=lambda: {name: [] for name in index_schema(has_json=True, crop_ready=True).names}
     )
     members: list[list[DaliMember]] = field(default_factory=list)
+    further: dict[str, tuple[str, MemberKind | None]] = field(default_factory=dict)
+    further_rows: dict[str, list[MemberRow]] = field(default_factory=dict)
     extensions: Counter[str] = field(default_factory=Counter)
     several: Counter[tuple[str, ...]] = field(default_factory=Counter)
     fields: list[dict[str, object]] = field(default_factory=list)
@@ -99,12 +108,29 @@ class _Rows:
         )
         for column, value in zip(self.columns.values(), row, strict=True):
             column.append(value)
+        self._add_further(sample, extension, data, descriptor)
         self.fields.append(self._fields(sample, fields, descriptor))
         self.members.append([(ext, member.offset, member.size, member.name) for ext, member in sample.members.items()])
         self.extensions[extension] += 1
         images = tuple(ext for ext in sample.members if is_image(ext))
         if len(images) > 1:
             self.several[images] += 1
+
+    def _add_further(self, sample: TarSample, extension: str, picture: bytes, descriptor: int) -> None:
+        """Append the rows of the sample's further images; it comes behind the samples of `members`."""
+        count = len(self.members)
+        for name, other in named_images(sample, extension).items():
+            member = sample.members[other]
+            data = read_member(descriptor, member, self.tar)
+            if name not in self.further:
+                self.further[name] = other, kind_in_tar(name, picture, data)
+            try:
+                kind = probe(data).format
+            except ImageError:
+                kind = UNKNOWN.format
+            rows = self.further_rows.setdefault(name, [])
+            rows += [NO_MEMBER] * (count - len(rows))
+            rows.append((member.offset, member.size, kind, xxhash.xxh64_intdigest(data)))
 
     def _fields(self, sample: TarSample, data: bytes, descriptor: int) -> dict[str, object]:
         """Return the fields of a sample's `json` member, and its `txt` member as `txt`."""
@@ -120,8 +146,14 @@ class _Rows:
 
     def table(self) -> pa.Table:
         """Return the columns as a table of `index_schema`."""
-        schema = index_schema(has_json=True, crop_ready=True)
-        return pa.table([column_array(self.columns[column.name], column.type) for column in schema], schema=schema)
+        columns: dict[str, Sequence[object]] = dict(self.columns)
+        count = len(self.members)
+        names = [name for name, (_, kind) in self.further.items() if kind is not None]
+        for name in names:
+            rows = self.further_rows[name] + [NO_MEMBER] * (count - len(self.further_rows[name]))
+            columns |= zip(member_columns(name), zip(*rows, strict=True), strict=True)
+        schema = index_schema(has_json=True, crop_ready=True, members=names)
+        return pa.table([column_array(columns[column.name], column.type) for column in schema], schema=schema)
 
 
 def scan_tar(tar: Path, image_ext: tuple[str, ...], source: str, hash: HashKind) -> TarScan:
@@ -145,6 +177,7 @@ def scan_tar(tar: Path, image_ext: tuple[str, ...], source: str, hash: HashKind)
         table=rows.table(),
         labels=rows.labels,
         extensions=rows.extensions,
+        members=rows.further,
         several=Counter() if image_ext else rows.several,
         columns=fields_table(rows.fields),
         bad_json=rows.bad_json,

@@ -72,6 +72,7 @@ def select_rows(listing: Listing, kept_N: NDArray[np.bool_], what: str) -> Listi
         name_N=listing.name_N.take(row),
         key_N=listing.key_N.take(row),
         fields_N=None if listing.fields_N is None else listing.fields_N.take(row),
+        members=tuple(columns.take(row_N) for columns in listing.members),
         split_N=new_split[listing.split_N[row_N]],
         splits=tuple(listing.splits[split] for split in used),
         skipped={**listing.skipped, **({what: listing.skipped.get(what, 0) + dropped} if dropped else {})},

@@ -51,7 +51,7 @@ def verify(
     faults = _check_manifest(folder) + _check_files(folder, manifest) + _check_extra(folder, manifest)
     jobs: list[tuple[ShardRecord, ShardRows | None]] = []
     for split in manifest.splits:
-        index, index_faults = _open_index(folder, split, len(manifest.classes))
+        index, index_faults = _open_index(folder, split, manifest)
         faults += index_faults
         start = 0
         for shard in split.shards:
@@ -90,13 +90,14 @@ def _check(folder: Path, shard: ShardRecord, rows: ShardRows | None, manifest: M
     return faults
 
 
-def _open_index(folder: Path, split: SplitEntry, num_classes: int) -> tuple[Index | None, list[Fault]]:
+def _open_index(folder: Path, split: SplitEntry, manifest: Manifest) -> tuple[Index | None, list[Fault]]:
     """Open the index and return it with its faults; None for a damaged index, whose rows can't be trusted."""
     path = folder / split.index
     try:
         sha256 = file_sha256(path)
         if sha256 != split.index_sha256:
             return None, [Fault(split.index, "", -1, f"sha256 is {sha256}, must be {split.index_sha256}; {_REBUILD}")]
+        num_classes = len(manifest.classes)
         index = Index(path, IndexLimits(num_classes=num_classes, shards=frozenset(one.file for one in split.shards)))
         index.load(index.names)
     except FileNotFoundError:
@@ -105,6 +106,10 @@ def _open_index(folder: Path, split: SplitEntry, num_classes: int) -> tuple[Inde
         return None, [Fault(split.index, "", -1, str(error).removeprefix(f"{path}: "))]
     except OSError as error:
         return None, [Fault(split.index, "", -1, f"can't be read: {error.strerror or error}")]
+    named = {member.name for member in manifest.members}
+    if set(index.members) != named:
+        what = f"further images are {sorted(index.members)}, must be {sorted(named)}; {_REBUILD}"
+        return None, [Fault(split.index, "", -1, what)]
     if len(index) == split.samples:
         return index, []
     return index, [Fault(split.index, "", -1, f"{len(index)} rows, must be {split.samples}; {_REBUILD}")]

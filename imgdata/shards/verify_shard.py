@@ -5,17 +5,20 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from imgdata import native
 from imgdata.dataset.index import Index
 from imgdata.dataset.manifest import Manifest
+from imgdata.dataset.members import member_columns
 from imgdata.errors import ImageError, ShardError
 from imgdata.images.decode import check, refuse_large
 from imgdata.images.probe import probe
-from imgdata.sample import ClassName
+from imgdata.sample import ClassName, mask_numbers
 from imgdata.shards.parallel import end_if_stopped
 from imgdata.shards.sidecars import DaliMember, dali_index, dali_index_path
 from imgdata.storage.atomic import pread
@@ -60,12 +63,19 @@ class ShardRows:
         self.size_N = index.size_N[start:end]
         self.label_N = index.label_N[start:end]
         self.xxh64_N = index.xxh64_N[start:end]
+        self.width_N = index.width_N[start:end]
+        self.height_N = index.height_N[start:end]
         self.interval_N = index.array("restart_interval")[start:end] if index.has_crop_ready else None
         self.json = (
             [index.array(name)[start:end] for name in ("json_offset", "json_size", "json_xxh64")]
             if index.has_json
             else None
         )
+        self.members = {
+            name: [index.array(column)[start:end] for column in (offset, size, xxh64)]
+            for name in index.members
+            for offset, size, _, xxh64 in [member_columns(name)]
+        }
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -98,7 +108,17 @@ def check_shard(path: Path, rows: ShardRows, manifest: Manifest, *, deep: bool, 
         walk = _walk(path, descriptor, size, rows, LabelReader(manifest.label_from), manifest.classes)
         faults = walk.faults + _check_images(path.name, descriptor, size, rows, manifest.max_pixels if deep else None)
         if rows.json is not None:
-            faults += _check_json(path.name, descriptor, size, rows)
+            faults += _check_side(path.name, descriptor, size, rows, "json member", rows.json)
+        for member in manifest.members:
+            faults += _check_member(
+                path.name,
+                descriptor,
+                size,
+                rows,
+                member.name,
+                is_mask=member.kind == "mask",
+                max_pixels=manifest.max_pixels if deep else None,
+            )
         if not intact and not faults:
             faults += _search_padding(path.name, descriptor, size, walk.members, own)
     finally:
@@ -254,13 +274,48 @@ def _check_images(file: str, descriptor: int, size: int, rows: ShardRows, max_pi
     return faults
 
 
-def _check_json(file: str, descriptor: int, size: int, rows: ShardRows) -> list[Fault]:
-    assert rows.json is not None
+def _check_side(
+    file: str, descriptor: int, size: int, rows: ShardRows, what: str, columns: Sequence[NDArray[Any]]
+) -> list[Fault]:
+    """Compare the member called `what` of each sample with its hash; `columns` are offsets, sizes and hashes."""
     return [
-        Fault(file, key, offset, "json member differs from the one indexed")
-        for key, offset, length, expected in zip(rows.keys, *(column.tolist() for column in rows.json), strict=True)
+        Fault(file, key, offset, f"{what} differs from the one indexed")
+        for key, offset, length, expected in zip(rows.keys, *(column.tolist() for column in columns), strict=True)
         if length and offset + length <= size and xxhash.xxh64_intdigest(pread(descriptor, length, offset)) != expected
     ]
+
+
+def _check_member(
+    file: str, descriptor: int, size: int, rows: ShardRows, name: str, *, is_mask: bool, max_pixels: int | None
+) -> list[Fault]:
+    """Compare a further image of each sample with its hash, and with `max_pixels` decode those that are as indexed.
+
+    A mask must have numbers. One of another size than its picture is a fault as well.
+    """
+    columns = rows.members[name]
+    faults = _check_side(file, descriptor, size, rows, name, columns)
+    if max_pixels is None:
+        return faults
+    differing = {fault.byte for fault in faults}
+    for row, (offset, length) in enumerate(zip(columns[0].tolist(), columns[1].tolist(), strict=True)):
+        end_if_stopped()
+        if not length or offset in differing or offset + length > size:
+            continue
+        data = pread(descriptor, length, offset)
+        picture = (int(rows.width_N[row]), int(rows.height_N[row]))
+        try:
+            info = probe(data)
+            refuse_large(info, max_pixels)
+            check(data, info)
+            if is_mask:
+                mask_numbers(data)
+        except ImageError as error:
+            faults.append(Fault(file, rows.keys[row], offset, f"{name} can't be decoded: {error}"))
+            continue
+        if (info.width, info.height) != picture:
+            what = f"{name} has {info.width} x {info.height} pixels, the picture {picture[0]} x {picture[1]}"
+            faults.append(Fault(file, rows.keys[row], offset, what))
+    return faults
 
 
 def _search_padding(file: str, descriptor: int, size: int, found: Sequence[Member], own: bool) -> list[Fault]:

@@ -19,7 +19,7 @@ from imgdata.sample import ClassName, SampleRef
 from imgdata.shards.copying import copy_samples, is_copied
 from imgdata.shards.plan import ShardTask
 from imgdata.shards.prepare import Prepared, read_and_prepare
-from imgdata.shards.record import Note, Reject, Repair, ShardReport, ShardRows, job_folder, write_record
+from imgdata.shards.record import NO_MEMBER, Note, Reject, Repair, ShardReport, ShardRows, job_folder, write_record
 from imgdata.shards.sidecars import DaliMember, dali_index_of, dali_index_path, dali_line
 from imgdata.shards.tar_file import TarFile
 from imgdata.storage.atomic import output_error, sync_folder, write_atomic
@@ -95,7 +95,7 @@ class _Shard:
     def __init__(self, task: ShardTask, tar: TarFile) -> None:
         self._task = task
         self._tar = tar
-        self.rows = ShardRows()
+        self.rows = ShardRows(member_names=tuple(member.name for member in task.members))
         self.rejects: list[Reject] = []
         self.repairs: list[Repair] = []
         self.notes: dict[str, Note] = {}
@@ -111,7 +111,8 @@ class _Shard:
 
     def _prepared(self, ref: SampleRef) -> Prepared | ImageError:
         try:
-            return read_and_prepare(self._task.reader, ref, self._task.options, self._task.extension)
+            task = self._task
+            return read_and_prepare(task.reader, ref, task.options, task.extension, task.members, task.required)
         except ImageError as error:
             return error
 
@@ -156,11 +157,14 @@ def _add(tar: TarFile, rows: ShardRows, task: ShardTask, ref: SampleRef, prepare
         parts.insert(0, ("cls", b"%d" % ref.label))
     if task.json_classes is not None:
         parts.append(("json", _json_member(task.json_classes, ref, info)))
-        parts.sort()
+    parts += [(member.extension, member.data) for member in prepared.members if member.data]
+    parts.sort()
+    offsets: dict[str, int] = {}
     written: list[DaliMember] = []
     for extension, part in parts:
         name = f"{ref.key}.{extension}"
         offset = tar.add(name.encode("ascii"), part)
+        offsets[extension] = offset
         written.append((extension, offset, len(part), name))
         if extension == task.extension:
             rows.add(ref, info, offset, len(part), xxhash.xxh64_intdigest(part))
@@ -169,6 +173,15 @@ def _add(tar: TarFile, rows: ShardRows, task: ShardTask, ref: SampleRef, prepare
         elif extension == "json":
             rows.json.append((offset, len(part), xxhash.xxh64_intdigest(part)))
         rows.places.extend((offset, len(part)))
+    if prepared.members:
+        rows.members.append(
+            [
+                (offsets.get(one.extension, 0), len(one.data), one.format, xxhash.xxh64_intdigest(one.data))
+                if one.data
+                else NO_MEMBER
+                for one in prepared.members
+            ]
+        )
     rows.names.append("".join(f"{name}\0" for *_, name in written))
     rows.dali.append(dali_line(written))
 

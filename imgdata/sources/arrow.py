@@ -3,7 +3,7 @@
 photos/dataset_dict.json  photos/train/state.json  photos/train/data-00000-of-00002.arrow ...  photos/validation/...
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from imgdata.dataset.members import MemberKind
 from imgdata.errors import SourceError
 from imgdata.sources.classes import some
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
-from imgdata.sources.parquet.layout import ParquetLayout, layout_of
+from imgdata.sources.parquet.layout import ParquetLayout, layout_of, member_kinds
 from imgdata.sources.readers import RangeReader
 from imgdata.sources.records import Record, RecordFile, list_records, read_stated
 from imgdata.sources.splits import split_in_path, split_name
@@ -68,6 +69,8 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
     for part, layout in zip(parts, layouts, strict=True):
         if layout[:3] != first[:3] or (layout.label and layout[3:5] != first[3:5]):
             raise SourceError(f"{part.path}: columns or class names differ from those of {parts[0].name}")
+    kinds = _kinds(parts[0].path, first, options)
+    further = [(one, column) for one, column in first.members if one in kinds]
     named = first.path is not None and _all_differ(
         name for part in parts for batch in _batches(part.path) for name in _leaf(batch, first.path).to_pylist()
     )
@@ -79,7 +82,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
                 split=part.split,
                 label_column=layout.label,
                 split_column=layout.split,
-                records=_records(part.path, layout, named),
+                records=_records(part.path, layout, named, further),
             )
             for part, layout in zip(parts, layouts, strict=True)
         ],
@@ -90,7 +93,11 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
         class_names=first.names,
         names=dict(first.list_names),
         skipped=skipped,
-        warnings=[f"column {column} holds bytes and is left out" for column in first.left_out],
+        member_kinds=kinds,
+        warnings=[
+            f"column {column} holds bytes and is left out"
+            for column in (*first.left_out, *(one for one, _ in first.members if one not in kinds))
+        ],
     )
 
 
@@ -177,10 +184,21 @@ def _batches(file: Path) -> Iterator[pa.RecordBatch]:
             yield batch
 
 
-def _records(file: Path, layout: ParquetLayout, named: bool) -> Iterator[Record]:
+def _kinds(file: Path, layout: ParquetLayout, options: SourceOptions) -> dict[str, MemberKind]:
+    """Return what the further images of a file are: by its first row that has all, or as a user named them."""
+    first = (
+        (_leaf(batch, layout.image)[row].as_py(), [_leaf(batch, path)[row].as_py() for _, path in layout.members])
+        for batch in _batches(file)
+        for row in range(len(batch))
+    )
+    return member_kinds(layout, options, first)
+
+
+def _records(file: Path, layout: ParquetLayout, named: bool, further: Sequence[tuple[str, str]]) -> Iterator[Record]:
     with _opened(file) as (stream, memory):
         for whole in stream:
             whole.validate(full=True)
+            places = [(one, *_places(_leaf(whole, path), memory, file)) for one, path in further]
             images = _leaf(whole, layout.image)
             offset_N, size_N = _places(images, memory, file)
             for start in range(0, len(whole), _ROWS):
@@ -194,6 +212,10 @@ def _records(file: Path, layout: ParquetLayout, named: bool) -> Iterator[Record]
                     batch.column(layout.label).to_pylist() if layout.label else repeat(None, rows),
                     batch.column(layout.split).to_pylist() if layout.split else repeat(None, rows),
                     batch.select(list(layout.others)).to_pylist() if layout.others else repeat({}, rows),
+                    [
+                        tuple((one, int(at_N[row]), int(bytes_N[row])) for one, at_N, bytes_N in places if bytes_N[row])
+                        for row in range(start, start + rows)
+                    ],
                 )
 
 

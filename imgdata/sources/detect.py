@@ -13,8 +13,9 @@ from typing import Protocol, cast
 
 from imgdata.errors import OptionError, ShardError, SourceError
 from imgdata.sources.classes import some
-from imgdata.sources.folder_names import is_hidden
+from imgdata.sources.folder_names import is_hidden, mask_folders
 from imgdata.sources.listing import Listing
+from imgdata.sources.mask_files import with_masks
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.seen import PACKED, not_understood
 from imgdata.sources.table.columns import unreadable_tables
@@ -44,6 +45,8 @@ _LAYOUTS = {
     "imagenet": "ImageNet: train/<wnid>/, the official ILSVRC2012 tars, Kaggle's ILSVRC/, a tar for each class",
     "arrays": "arrays: MNIST's train-images-idx3-ubyte(.gz), x_train and y_train in an .npz or .npy",
     "coco": "COCO: annotations/captions_train2017.json or instances_train2017.json beside train2017/",
+    "voc": "Pascal VOC: JPEGImages/ with SegmentationClass/ or Annotations/, lists in ImageSets/",
+    "pairs": "images and masks: images/1.jpg with masks/1.png, images/train with masks/train; ADE20K, Cityscapes",
     "tars": "WebDataset: tars of image and cls members, a folder or a pattern of them",
     "parquet": "Parquet with image bytes: data/train-*.parquet",
     "table": "a table of files and labels (.csv, .tsv, .jsonl, .parquet) beside or above the images",
@@ -64,15 +67,17 @@ _MODULES = {kind: f"{kind}.source" for kind in ("cifar", "imagenet", "parquet", 
 """Modules of the sources that are packages."""
 _STORES = frozenset({"arrow", "hdf5", "litdata", "mds", "tfrecord", "zip"})
 """Formats of other loaders: where such a file lies beside another layout, the other layout is read."""
-_GENERAL = frozenset({"tars", "parquet", "table", "folder"}) | _STORES
+_GENERAL = frozenset({"tars", "parquet", "table", "pairs", "folder"}) | _STORES
 _BEATS: dict[str, frozenset[str]] = {
     "cifar": _GENERAL,
     "imagenet": _GENERAL,
     "coco": _GENERAL,
+    "voc": _GENERAL,
     "arrays": _STORES,
     "tars": _STORES | {"table"},
     "parquet": _STORES,
-    "table": _STORES | {"folder"},
+    "table": _STORES | {"folder", "pairs"},
+    "pairs": _STORES | {"folder"},
     "folder": _STORES,
 }
 _WITHOUT_PATH = ("synthetic", "tars")
@@ -87,6 +92,8 @@ def list_source(path: str | os.PathLike[str], options: SourceOptions) -> Listing
     try:
         with remembered():
             listing = detect(path, options).list_samples(Path(path), without_labels(options))
+            if options.masks is not None and listing.kind != "pairs":
+                listing = with_masks(listing, Path(path), options.masks)
     except RecursionError:
         raise SourceError(f"{path}: folders are nested too deeply; give a folder nearer to the images") from None
     return with_target(listing, options)
@@ -102,6 +109,8 @@ def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
     path = Path(path)
     if path.is_dir() and (options.table is not None or options.path_column is not None):
         return source("table")
+    if options.masks is not None and _lies_unnamed_in(options.masks, path):
+        return source("pairs")
     asked = KINDS if path.exists() else _WITHOUT_PATH
     reasons: dict[str, str] = {}
     faults: list[tuple[str, str]] = []
@@ -145,6 +154,12 @@ def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
         raise SourceError(f"{path}: several layouts fit, choose one with --source ({found})")
     # A Parquet file is tried as a table too, with the same message.
     raise SourceError(_nothing_fits(path, list(dict.fromkeys(fault.rstrip(".") for _, fault in faults))))
+
+
+def _lies_unnamed_in(masks: Path, path: Path) -> bool:
+    """Return whether a folder of masks is one of a dataset's own folders, and is not called like one of masks."""
+    inside = path.is_dir() and path.resolve() in masks.resolve().parents
+    return inside and not mask_folders([masks.name], images_beside=True)
 
 
 def source(kind: str) -> Source:

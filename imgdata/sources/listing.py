@@ -4,7 +4,7 @@ import fnmatch
 import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,10 +17,12 @@ from imgdata.arrow import number_array, text_array
 from imgdata.dataset.target import Target
 from imgdata.errors import OptionError, SourceError
 from imgdata.sample import ClassName, SampleRef
+from imgdata.sources.member_columns import MemberBuilder, MemberColumns, Place, splits_with
 from imgdata.storage.file_names import escape_name
 from imgdata.tar.keys import clean_key, duplicate_positions, numbered_key
 
 _FLUSH_ROWS = 65_536
+_NO_MEMBERS: Mapping[str, Place] = {}
 MAX_SPLITS = 255
 """Most splits of a dataset: `Listing.split_N` is uint8."""
 
@@ -80,6 +82,8 @@ class Listing:
     """Entries passed over while listing, by reason, with counts: `hidden files`, `not images (.txt)`, ..."""
     warnings: tuple[str, ...] = ()
     """Sentences to read before training on the dataset: a class that only val has, ..."""
+    members: tuple[MemberColumns, ...] = ()
+    """Further images of the samples, such as masks."""
     target: Target | None = None
     """Target that columns hold; None for one class each, or nothing."""
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -97,20 +101,31 @@ class Listing:
 
     def refs(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> Iterator[SampleRef]:
         """Return the references at `rows`, in that order."""
-        rows = np.asarray(rows, np.int64)
-        row = number_array(rows)
-        no_fields = [""] * len(rows)
+        row_K: NDArray[np.int64] = np.asarray(rows, np.int64)
+        row = number_array(row_K)
+        no_fields = [""] * len(row_K)
         columns = (
             self.name_N.take(row).to_pylist(),
             self.key_N.take(row).to_pylist(),
-            self.label_N[rows].tolist(),
-            self.size_N[rows].tolist(),
-            self.container_N[rows].tolist(),
-            self.offset_N[rows].tolist(),
+            self.label_N[row_K].tolist(),
+            self.size_N[row_K].tolist(),
+            self.container_N[row_K].tolist(),
+            self.offset_N[row_K].tolist(),
             no_fields if self.fields_N is None else self.fields_N.take(row).to_pylist(),
-            [0] * len(rows) if self.state_N is None else self.state_N[rows].tolist(),
+            [0] * len(row_K) if self.state_N is None else self.state_N[row_K].tolist(),
+            *([zip(*(columns.refs(row_K) for columns in self.members), strict=True)] if self.members else []),
         )
         return map(SampleRef, *columns)
+
+    def required(self, split: str) -> frozenset[str]:
+        """Return the further images that every sample of a split must have: those that any of them has."""
+        return frozenset(
+            columns.member.name for columns in self.members if split in splits_with(columns, self.splits, self.split_N)
+        )
+
+    def with_fields(self, texts: Sequence[str]) -> "Listing":
+        """Return the listing with other further columns: a JSON object for each sample, or an empty text."""
+        return replace(self, fields_N=pa.chunked_array([text_array(texts)], pa.string()))
 
     def fingerprint(self) -> str:
         """Return a hash of all that decides the shards: names, keys, labels, splits, sizes, classes, fields.
@@ -128,6 +143,8 @@ class Listing:
             for chunk in text.chunks if text is not None else ():
                 # Chunks differ with how a listing was built; the text in them does not.
                 digest.update("\0".join(chunk.to_pylist()).encode("utf-8", "surrogateescape") + b"\0")
+        for member in self.members:
+            member.update(digest)
         return digest.hexdigest()
 
 
@@ -151,6 +168,7 @@ class ListingBuilder:
         self._pending: dict[str, list[str]] = {"name": [], "key": [], "fields": []}
         self._any_fields = False
         self.skipped: dict[str, int] = {}
+        self.members = MemberBuilder()
 
     def __len__(self) -> int:
         return len(self._label)
@@ -166,14 +184,18 @@ class ListingBuilder:
         container: int = 0,
         offset: int = 0,
         fields: str = "",
+        members: Mapping[str, Place] = _NO_MEMBERS,
     ) -> None:
         """Append one sample; `key` may be any path without its extension, and is cleaned here.
 
-        Raises `SourceError` when there are more splits than a dataset can have.
+        `members` are the places of its further images, by name. Raises `SourceError` when there are more
+        splits than a dataset can have.
         """
         number = self._splits.setdefault(split, len(self._splits))
         if number >= MAX_SPLITS:
             raise too_many_splits(name, list(self._splits))
+        if members:
+            self.members.add(len(self), members)
         self._split.append(number)
         self._label.append(label)
         self._size.append(size)
@@ -244,6 +266,7 @@ class ListingBuilder:
             name_N=pa.chunked_array(self._texts["name"], pa.string()),
             key_N=unique_keys(pa.chunked_array(self._texts["key"], pa.string())),
             fields_N=pa.chunked_array(self._texts["fields"], pa.string()) if self._any_fields else None,
+            members=self.members.build(len(self)),
             exact_sizes=exact_sizes,
             given_splits=given_splits,
             skipped=dict(sorted(self.skipped.items())),

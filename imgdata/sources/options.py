@@ -23,10 +23,11 @@ class SourceOptions:
     """CSV, TSV, JSON-lines or Parquet file with one row per image."""
     path_column: str | None = None
     label_column: str | None = None
-    target: Literal["class", "multi-label", "soft", "regression", "none"] | None = None
+    target: Literal["class", "multi-label", "soft", "regression", "boxes", "none"] | None = None
     """What a network has to say of an image: one class (None, too), any number of classes, a share of each, a number or
-    several, or nothing. All but `class` and `none` are in `label_column`: one of lists (classes as text with
-    `label_separator` between them), or several, with commas between their names, or patterns with `*`."""
+    several, boxes, or nothing. Boxes are fields of COCO and Pascal VOC. The others but `class` and `none` are in
+    `label_column`: one of lists (classes as text with `label_separator` between them), or several, with commas between
+    their names, or patterns with `*`."""
     label_separator: str | None = None
     """What stands between the classes in a text; None: the first of `|`, `;` and `,` that occurs in the column."""
     split_column: str | None = None
@@ -34,6 +35,10 @@ class SourceOptions:
     `split_column`: no splits."""
     image_column: str | None = None
     """Column of encoded images in Parquet, Arrow and MDS, or feature of a TFRecord."""
+    masks: Path | None = None
+    """Folder of masks, which have the names of the images and another extension, in a tree of the same shape."""
+    mask_column: str | None = None
+    """Column of the masks' paths in a table, or of encoded masks in Parquet and Arrow."""
     image_ext: tuple[str, ...] = ()
     """Extension of the image among a tar sample's members; empty: the first known image extension."""
     label_from: str = "auto"
@@ -48,8 +53,10 @@ class SourceOptions:
 
     def __post_init__(self) -> None:
         """Check all fields; raises `OptionError`."""
-        if self.target not in (None, "class", "multi-label", "soft", "regression", "none"):
-            raise OptionError(f"target must be class, multi-label, soft, regression or none, got {self.target!r}")
+        if self.target not in (None, "class", "multi-label", "soft", "regression", "boxes", "none"):
+            raise OptionError(
+                f"target must be class, multi-label, soft, regression, boxes or none, got {self.target!r}"
+            )
         if self.label_separator == "":
             raise OptionError("label_separator must be a text of at least one character, got none")
         if self.class_order not in ("auto", "number", "text"):

@@ -10,12 +10,13 @@ import functools
 import os
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from imgdata import native
 from imgdata.errors import SourceError
@@ -74,19 +75,36 @@ def with_states(listing: Listing, *, inodes: bool = True) -> tuple[Listing, str]
     copy for example. The hash is empty for sources without files. Without `inodes` a file has the same state on all
     machines that read it, over a network too. Raises `SourceError` for a file that is gone.
     """
-    reader = listing.reader
-    state_N = np.zeros(len(listing), np.int64)
     digest = xxhash.xxh3_128()
-    for start in range(0, len(listing), _STATS_KEPT):
-        row_N = np.arange(start, min(start + _STATS_KEPT, len(listing)))
-        refs = list(listing.refs(row_N))
-        paths = [os.fspath(place) for ref in refs if (place := reader.file(ref)) is not None]
+    state_N = _states(listing, listing.refs, np.arange(len(listing)), digest, inodes)
+    if state_N is None:
+        return listing, ""
+    members = []
+    for columns in listing.members:
+        state_of_N = _states(listing, columns.refs, np.flatnonzero(columns.there_N), digest, inodes)
+        members.append(replace(columns, state_N=state_of_N))
+    return replace(listing, state_N=state_N, members=tuple(members)), digest.hexdigest()
+
+
+def _states(
+    listing: Listing,
+    refs_of: Callable[[NDArray[np.int64]], Iterable[SampleRef]],
+    row_N: NDArray[np.int64],
+    digest: "xxhash.xxh3_128",
+    inodes: bool,
+) -> NDArray[np.int64] | None:
+    """Return the states of the files of the rows `row_N`, 0 for other rows; None for a source without files."""
+    state_N = np.zeros(len(listing), np.int64)
+    for start in range(0, len(row_N), _STATS_KEPT):
+        row_K = row_N[start : start + _STATS_KEPT]
+        refs = list(refs_of(row_K))
+        paths = [os.fspath(place) for ref in refs if (place := listing.reader.file(ref)) is not None]
         if len(paths) < len(refs):
-            return listing, ""
+            return None
         states, facts = _quick_facts(paths, inodes) or _all_facts(paths, refs, inodes)
-        state_N[row_N] = states
+        state_N[row_K] = states
         digest.update(facts)
-    return replace(listing, state_N=state_N), digest.hexdigest()
+    return state_N
 
 
 def _quick_facts(paths: Sequence[str], inodes: bool) -> tuple[list[int], bytes] | None:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from imgdata.dataset.members import MemberKind
 from imgdata.errors import SourceError
 from imgdata.sample import ClassName
 from imgdata.sources.classes import with_sorted_classes, with_usual_splits
 from imgdata.sources.label_column import Labels
 from imgdata.sources.listing import Listing, ListingBuilder, Reader, title_of
+from imgdata.sources.member_columns import Place
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.parts import missing_parts
 from imgdata.sources.splits import Splits
@@ -36,6 +38,8 @@ class Record(NamedTuple):
     """Cell of the column of splits."""
     others: Row
     """Further values, kept as fields."""
+    members: tuple[tuple[str, int, int], ...] = ()
+    """Further images that the record has: name, where the reader finds the image, bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +67,7 @@ def list_records(
     names: Mapping[str, tuple[str, ...]] | None = None,
     skipped: Mapping[str, int] | None = None,
     used: Collection[Path] | None = None,
+    member_kinds: Mapping[str, MemberKind] | None = None,
     warnings: Sequence[str] = (),
     exact_sizes: bool = True,
 ) -> Listing:
@@ -74,6 +79,7 @@ def list_records(
     """
     given = any(file.split or file.split_column for file in files)
     builder = ListingBuilder(options.exclude)
+    builder.members.kinds |= member_kinds or {}
     labels = Labels(class_names)
     other_columns: dict[str, None] = {}
     for container, file in enumerate(files):
@@ -100,6 +106,9 @@ def list_records(
                 container=container,
                 offset=record.offset,
                 fields=fields_json(record.others, frozenset()),
+                members={
+                    one: Place(f"{name}.{one}", num_bytes, container, place) for one, place, num_bytes in record.members
+                },
             )
     for what, count in (skipped or {}).items():
         builder.skip(what, count)
@@ -124,7 +133,7 @@ def list_records(
             *(labels.warnings() if labelled else [no_label_warning([tuple(other_columns)])]),
         ],
     )
-    labels.check(has_fields=listing.has_fields)
+    labels.check(has_fields=listing.has_fields or bool(listing.members))
     if not listing.size_N.any():
         raise SourceError(f"{files[0].path}: all images are empty; write their bytes into the records")
     listing = replace(listing, names=dict(names or {}))

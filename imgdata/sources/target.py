@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from imgdata.arrow import text_array
 from imgdata.checks import is_number
-from imgdata.dataset.target import Target
+from imgdata.dataset.target import Target, TargetKind
 from imgdata.errors import OptionError, SourceError
 from imgdata.sample import ClassName
 from imgdata.sources.classes import some
@@ -47,6 +47,10 @@ def with_target(listing: Listing, options: SourceOptions) -> Listing:
     Cells become what they mean: texts lists of classes, texts of truths truths. Raises `OptionError` where there is no
     such column, `SourceError` for a cell that is no such target.
     """
+    if options.target == "boxes" and '"boxes":' not in _first_fields(listing):
+        raise OptionError(
+            f"target 'boxes' needs samples with boxes, such as those of COCO or Pascal VOC, got {listing.title} without"
+        )
     if not has_target(options):
         return listing
     if listing.fields_N is None:
@@ -73,15 +77,22 @@ def with_target(listing: Listing, options: SourceOptions) -> Listing:
             raise SourceError(f"{cells.at(0)}: must be lists of {len(names)} shares, got {width}")
     if ids or options.target != "regression":
         _check_classes(ids, listing)
+    kind: TargetKind = "none" if options.target is None or options.target == "boxes" else options.target
     texts = [json.dumps(row, separators=(",", ":")) if row else "" for row in rows]
     return replace(
         listing,
         classes=tuple(ClassName(escape_name(one), escape_name(one)) for one in ids),
         label_N=np.full(len(listing), -1, np.int32),
         fields_N=pa.chunked_array([text_array(texts)]),
-        target=Target(kind=options.target or "none", columns=columns),
+        target=Target(kind=kind, columns=columns),
         warnings=(*(text for text in listing.warnings if not _is_of_labels(text)), *cells.warnings),
     )
+
+
+def _first_fields(listing: Listing) -> str:
+    """Return the further columns of the first sample that has any, as JSON; empty for none."""
+    chunks = listing.fields_N.chunks if listing.fields_N is not None else ()
+    return next((str(text) for chunk in chunks for text in chunk.to_pylist() if text), "")
 
 
 def _is_of_labels(warning: str) -> bool:

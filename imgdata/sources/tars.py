@@ -20,11 +20,13 @@ from imgdata.errors import ShardError, SourceError
 from imgdata.sample import ClassName
 from imgdata.sources.classes import some, with_usual_splits
 from imgdata.sources.listing import Listing, ListingBuilder
+from imgdata.sources.member_columns import Place
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.parts import missing_parts
 from imgdata.sources.plausible import check_classes
 from imgdata.sources.readers import RangeReader
 from imgdata.sources.splits import in_usual_order, split_in_path, split_of_word
+from imgdata.sources.tar_members import TarMembers, other_images
 from imgdata.sources.walk import scan
 from imgdata.storage.atomic import JOB_FOLDER
 from imgdata.tar.archive import Member, members, open_tar
@@ -299,6 +301,7 @@ def _listed(path: Path, options: SourceOptions, label_from: str | None) -> tuple
     wanted = label_from or wanted
     several: Counter[tuple[str, ...]] = Counter()
     provisional = array("i")
+    further_images = TarMembers(tars.manifest)
     for container, (tar, split) in enumerate(zip(tars.tars, tars.splits, strict=True)):
         with open_tar(tar) as file:
             contents = tar_contents(tar, options.image_ext)
@@ -317,6 +320,7 @@ def _listed(path: Path, options: SourceOptions, label_from: str | None) -> tuple
                 if labels is None:
                     labels = LabelReader(choose_label_source(sample, file.fileno(), tar, wanted), options.class_order)
                 image = sample.members[extension]
+                further = further_images.of(sample, extension, file.fileno(), tar)
                 label = labels.read(sample, file.fileno(), tar)
                 provisional.append(label)
                 fields, unkept = read_fields(sample, file.fileno(), tar, labels.source)
@@ -332,8 +336,13 @@ def _listed(path: Path, options: SourceOptions, label_from: str | None) -> tuple
                     container=container,
                     offset=image.offset,
                     fields=fields,
+                    members={
+                        own: Place(f"{name.removesuffix(image.name)}{one.name}", one.size, container, one.offset)
+                        for own, one in further.items()
+                    },
                 )
     labels = labels or LabelReader("none")
+    builder.members.kinds |= further_images.kinds
     if wanted == "auto" and labels.hold_captions(len(builder)):
         return builder.build(title=tars.title, kind=NAME, reader=reader, classes=()), len(labels.texts)
     if options.label_from != "auto":
@@ -351,7 +360,7 @@ def _listed(path: Path, options: SourceOptions, label_from: str | None) -> tuple
             *_left_out(path),
             *missing_parts(os.path.relpath(os.path.abspath(tar), tars.root) for tar in tars.tars),
             *contents_notes(all_contents),
-            *several_images_warning(several),
+            *several_images_warning(other_images(several, further_images.extensions)),
             *labels.warnings(),
         ),
     )

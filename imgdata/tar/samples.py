@@ -208,6 +208,22 @@ def image_member(sample: TarSample, image_ext: Sequence[str] = ()) -> str | None
     return plain or next((ext for ext in sample.members if is_image(ext)), None)
 
 
+_NAMED = re.compile(r"([a-z][a-z0-9_]*)\.([a-z0-9]+)")
+
+
+def named_images(sample: TarSample, extension: str) -> dict[str, str]:
+    """Return the extensions of the further images of a sample whose picture is the member `extension`, by name.
+
+    A further image has its name before its extension: `mask` of `KEY.mask.png`. Of two with one name the first counts.
+    """
+    found: dict[str, str] = {}
+    for other in sample.members:
+        match = _NAMED.fullmatch(other)
+        if other != extension and match is not None and is_image(other):
+            found.setdefault(match[1], other)
+    return found
+
+
 def is_image(extension: str) -> bool:
     """Return whether a member with this extension is an image."""
     return extension.rsplit(".", 1)[-1] in IMAGE_EXTENSIONS

@@ -143,7 +143,7 @@ def test_cells_that_are_no_target_are_one_error(tmp_path, target, cells, message
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": "several"}, r"target must be class, multi-label, soft, regression or none, got 'several'"),
+        ({"target": "several"}, r"target must be class, multi-label, soft, regression, boxes or none, got 'several'"),
         ({"target": "soft", "label_column": "z"}, r"no column 'z' \(--label-column\); there are tags, age"),
         ({"target": "soft"}, r"name its column with --label-column, or several with commas or \*; there are tags"),
     ],

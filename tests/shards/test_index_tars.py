@@ -258,7 +258,8 @@ def test_one_of_several_images_is_indexed(tmp_path):
     left, right = encoded(5), encoded(6, format="PNG")
     write_tar(tmp_path / "a.tar", [("k.jpg", left), ("k.seg.png", right), ("k.cls", b"0")])
     assert imgdata.index(tmp_path)["train"].read(0) == left
-    assert "1 samples have several images" in imgdata.open(tmp_path).manifest.source["warnings"][0]
+    assert imgdata.open(tmp_path)["train"][0].members == {"seg": right}
+    assert imgdata.open(tmp_path).manifest.source["warnings"] == []
     chosen = imgdata.index(tmp_path, image_ext=["SEG.png"])
     assert chosen["train"].read(0) == right
     assert chosen.manifest.image_extension == "seg.png"

@@ -151,7 +151,6 @@ def test_lists_of_names_beside_the_images_are_their_splits(tmp_path: Path) -> No
     ("files", "message"),
     [
         (["images/a.jpg", "images/b.jpg"], r"no labels: all images lie in images/.*--label-from none.*--source folder"),
-        (["JPEGImages/a.jpg", "SegmentationClass/a.png", "Annotations/a.xml"], "all images lie in JPEGImages/"),
         (["train2017/1.jpg", "val2017/2.jpg", "annotations/x.json"], r"train2017: no labels: 1\.jpg"),
         (["train_images/1.jpg", "test_images/2.jpg"], r"train_images: no labels: 1\.jpg"),
         (

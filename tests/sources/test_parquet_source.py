@@ -19,6 +19,7 @@ from imgdata.sources.detect import list_source
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.parquet import source as parquet
+from imgdata.sources.spool import spool
 
 IMAGES = [bytes([number]) * (number + 1) for number in range(10)]
 
@@ -244,7 +245,7 @@ def test_a_spool_keeps_everything_but_the_place(tmp_path: Path) -> None:
     for number in range(2):
         write(tmp_path / "data" / f"train-{number}.parquet", images=[*IMAGES, None], extra=list(range(11)))
     listing = listed(tmp_path / "data")
-    spooled = parquet.spool(listing, tmp_path / "blob")
+    spooled = spool(listing, tmp_path / "blob")
     for row, (ref, other) in enumerate(zip(listing.refs(range(22)), spooled.refs(range(22)), strict=True)):
         assert (ref.name, ref.key, ref.label, ref.size, ref.fields) == (
             other.name, other.key, other.label, other.size, other.fields
@@ -256,17 +257,17 @@ def test_a_spool_keeps_everything_but_the_place(tmp_path: Path) -> None:
 
 def test_a_spool_of_any_rows_is_written_in_the_order_of_the_files(tmp_path: Path) -> None:
     listing = listed(write(tmp_path / "train.parquet"))
-    assert np.all(np.diff(parquet.spool(listing, tmp_path / "blob").offset_N) > 0)
+    assert np.all(np.diff(spool(listing, tmp_path / "blob").offset_N) > 0)
     assert (tmp_path / "blob").read_bytes() == b"".join(IMAGES)
 
 
 def test_a_spool_that_fails_leaves_nothing(tmp_path: Path) -> None:
     listing = listed(write(tmp_path / "train.parquet"))
     with pytest.raises(OutputError, match="can't copy the images there: No such file or directory"):
-        parquet.spool(listing, tmp_path / "nowhere" / "blob")
+        spool(listing, tmp_path / "nowhere" / "blob")
     write(tmp_path / "train.parquet", images=[b"?"] * 10)
     with pytest.raises(SourceError, match="it has changed"):
-        parquet.spool(listed_again(listing), tmp_path / "blob")
+        spool(listed_again(listing), tmp_path / "blob")
     assert [path.name for path in tmp_path.iterdir()] == ["train.parquet"]
 
 

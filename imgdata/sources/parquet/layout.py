@@ -1,16 +1,21 @@
 """A Parquet file with images -> which of its columns hold bytes, paths, labels and splits."""
 
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from imgdata.dataset.members import MemberKind, is_member_name, kind_of
 from imgdata.errors import SourceError
 from imgdata.sources.label_column import LABEL_NAMES
+from imgdata.sources.member_columns import MASK
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.splits import SPLIT_NAMES
 from imgdata.sources.table.columns import find_usual
 from imgdata.sources.table.rows import holds_bytes, open_parquet
+from imgdata.sources.tar_members import kind_in_tar
 from imgdata.storage.reading import parse_json
 
 _IMAGE_NAMES = ("image", "img", "bytes", "image_bytes", "image_data", "data", "content", "jpg", "png")
@@ -36,10 +41,12 @@ class ParquetLayout(NamedTuple):
     """Further columns that hold bytes."""
     list_names: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Further columns for which the metadata state class names, with these."""
+    members: tuple[tuple[str, str], ...] = ()
+    """Names of further images, such as masks, each with the column path of its bytes."""
 
 
-def image_column(schema: pa.Schema, given: str | None) -> str | None:
-    """Return the column path of the encoded images; None when no column is clearly the one."""
+def _bytes_columns(schema: pa.Schema) -> dict[str, str]:
+    """Return the columns that hold bytes, each with the column path of these."""
     paths = {}
     for column in schema:
         if pa.types.is_struct(column.type):
@@ -48,6 +55,12 @@ def image_column(schema: pa.Schema, given: str | None) -> str | None:
                 paths[column.name] = f"{column.name}.bytes"
         elif _is_bytes(column.type):
             paths[column.name] = column.name
+    return paths
+
+
+def image_column(schema: pa.Schema, given: str | None) -> str | None:
+    """Return the column path of the encoded images; None when no column is clearly the one."""
+    paths = _bytes_columns(schema)
     if given is not None:
         return paths.get(given)
     usual = next((name for name in _IMAGE_NAMES if name in paths), None)
@@ -108,7 +121,9 @@ def layout_of(schema: pa.Schema, file: Path, options: SourceOptions) -> ParquetL
     names = _stated(features, label).get("names") if label else None
     if names is not None and not isinstance(names, list):
         raise SourceError(f"{file}: the metadata `huggingface` in its schema are damaged: names must be a list")
-    others = [name for name in schema.names if name not in (top, label, split)]
+    members = _members(schema, top, options.mask_column, file)
+    further = {path.removesuffix(".bytes") if path not in schema.names else path for _, path in members}
+    others = [name for name in schema.names if name not in (top, label, split) and name not in further]
     return ParquetLayout(
         top=top,
         image=image,
@@ -119,7 +134,49 @@ def layout_of(schema: pa.Schema, file: Path, options: SourceOptions) -> ParquetL
         others=tuple(name for name in others if not holds_bytes(schema.field(name).type)),
         left_out=tuple(name for name in others if holds_bytes(schema.field(name).type)),
         list_names=tuple((name, names) for name in others if (names := _class_names(features.get(name)))),
+        members=members,
     )
+
+
+def _members(schema: pa.Schema, top: str, mask: str | None, file: Path) -> tuple[tuple[str, str], ...]:
+    """Return the columns of further images: the one that is called `mask`, structs of bytes, and bytes called as masks.
+
+    Raises `SourceError` where a named column holds no bytes.
+    """
+    paths = _bytes_columns(schema)
+    if mask is not None and (mask not in paths or mask == top):
+        raise SourceError(f"{file}: no column {mask!r} of encoded masks (--mask-column); there are {', '.join(paths)}")
+    found: dict[str, str] = {}
+    for column, path in paths.items():
+        name = re.sub("[^a-z0-9_]+", "_", column.lower()).strip("_")
+        # Datasets for segmentation call a mask the label.
+        name = MASK if column == mask or name in ("label", "labels") else name
+        is_image = column == mask or path != column or kind_of(name) == "mask"
+        if column != top and is_image and is_member_name(name):
+            found.setdefault(name, path)
+    return tuple(sorted(found.items()))
+
+
+def member_kinds(
+    layout: ParquetLayout, options: SourceOptions, rows: Iterable[tuple[bytes | None, Sequence[bytes | None]]]
+) -> dict[str, MemberKind]:
+    """Return what the further images are, by the first of `rows` that has all: none for those of another size.
+
+    `rows` are images, each with its further ones. The column that a user named holds masks.
+    """
+    mask = options.mask_column
+    named = {one for one, path in layout.members if mask is not None and mask in (path, path.removesuffix(".bytes"))}
+    kinds: dict[str, MemberKind] = {one: "mask" for one in named}
+    if len(named) == len(layout.members):
+        return kinds
+    for image, others in rows:
+        if image and all(others):
+            for (one, _), data in zip(layout.members, others, strict=True):
+                kind = kind_in_tar(one, image, data or b"")
+                if kind is not None and one not in named:
+                    kinds[one] = kind
+            break
+    return kinds
 
 
 def _class_names(feature: Any) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""Parquet files with encoded images in them -> Listing, a reader by row, and a spool of the bytes in one file.
+"""Parquet files with encoded images in them -> Listing and a reader by row.
 
 Known columns: a struct with `bytes` (and `path`), as Hugging Face stores images, or plain bytes. Splits come from a
 column of them, as in a table, else from the names of files and folders (`data/train-00000-of-00002.parquet`); class
@@ -25,16 +25,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from imgdata.errors import ImageError, OutputError, SourceError
+from imgdata.dataset.members import MemberKind
+from imgdata.errors import ImageError, SourceError
 from imgdata.sample import ClassName, SampleRef
 from imgdata.sources.classes import some, with_sorted_classes, with_usual_splits
 from imgdata.sources.label_column import Labels
 from imgdata.sources.listing import Listing, ListingBuilder, title_of
+from imgdata.sources.member_columns import Place
 from imgdata.sources.options import SourceOptions
-from imgdata.sources.parquet.layout import ParquetLayout, find_layout, holds_images, without_images
+from imgdata.sources.parquet.layout import ParquetLayout, find_layout, holds_images, member_kinds, without_images
 from imgdata.sources.parts import missing_parts
-from imgdata.sources.readers import RangeReader
-from imgdata.sources.reading import read_sample
 from imgdata.sources.splits import Splits, split_in_path, split_of_word
 from imgdata.sources.table.columns import no_label_warning
 from imgdata.sources.table.rows import Row, fields_json, open_parquet
@@ -45,7 +45,6 @@ CACHE_BYTES = 256 * 2**20
 """Bytes of row groups that one reader keeps; a single row group larger than that is kept alone."""
 _BATCH_ROWS = 256
 _MAX_DEPTH = 3
-_SPOOL_ROWS = 4096
 _MUCH_BYTES = 256 * 2**20
 _LEAST_ROWS = 4
 _MAX_REPEATS = 20
@@ -58,29 +57,32 @@ class ParquetReader:
     """Reader of samples that are rows of `files`: row `ref.offset`, counted from 0 over all row groups.
 
     Whole row groups are read, and the last used ones are kept: fast in the order of the rows, slow in random order
-    (use `spool` for that).
+    (`sources.spool` is for that).
     """
 
     files: tuple[Path, ...]
     column: str
     """Column path of the bytes: `image.bytes`, or `image`."""
+    further: tuple[str, ...] = ()
+    """Column paths of further images: those of the first begin at the container behind all files, and so on."""
     cache_bytes: int = CACHE_BYTES
     _open: dict[int, tuple[pq.ParquetFile, list[int]]] = field(default_factory=dict, repr=False, compare=False)
-    _groups: "OrderedDict[tuple[int, int], pa.ChunkedArray[Any]]" = field(
+    _groups: "OrderedDict[tuple[int, int, str], pa.ChunkedArray[Any]]" = field(
         default_factory=OrderedDict, repr=False, compare=False
     )
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, object]:
         """Return the settings alone: open files and kept row groups stay in their process."""
-        return {"files": self.files, "column": self.column, "cache_bytes": self.cache_bytes}
+        settings = {"files": self.files, "column": self.column, "further": self.further}
+        return {**settings, "cache_bytes": self.cache_bytes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
     def file(self, ref: SampleRef) -> Path:
         """Return the path of the Parquet file that holds `ref`."""
-        return self.files[ref.container]
+        return self.files[ref.container % len(self.files)]
 
     def read(self, ref: SampleRef) -> bytes:
         """Return the encoded image.
@@ -91,17 +93,19 @@ class ParquetReader:
             return self._read(ref)
 
     def _read(self, ref: SampleRef) -> bytes:
-        path = self.files[ref.container]
+        of_column, container = divmod(ref.container, len(self.files))
+        path = self.files[container]
+        column = (self.column, *self.further)[of_column]
         try:
-            if ref.container not in self._open:
+            if container not in self._open:
                 file = open_parquet(path)
                 groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-                self._open[ref.container] = file, [0, *np.cumsum(groups).tolist()]
-            file, starts = self._open[ref.container]
+                self._open[container] = file, [0, *np.cumsum(groups).tolist()]
+            file, starts = self._open[container]
             group = bisect_right(starts, ref.offset) - 1
             if group >= file.num_row_groups:
                 raise SourceError(f"{path}: has {starts[-1]} rows, row {ref.offset} was listed; the file has changed")
-            data: bytes | None = self._group(ref.container, group)[ref.offset - starts[group]].as_py()
+            data: bytes | None = self._group(container, group, column)[ref.offset - starts[group]].as_py()
         except pa.ArrowMemoryError as error:
             raise MemoryError(str(error)) from error
         except (pa.ArrowException, OSError) as error:
@@ -115,16 +119,17 @@ class ParquetReader:
             raise SourceError(f"{path}: row {ref.offset} has {len(data)} bytes, {ref.size} were listed; it has changed")
         return data
 
-    def _group(self, container: int, group: int) -> "pa.ChunkedArray[Any]":
+    def _group(self, container: int, group: int, path: str) -> "pa.ChunkedArray[Any]":
         kept = self._groups
-        if (container, group) not in kept:
-            table = self._open[container][0].read_row_group(group, columns=[self.column])
-            column = _leaf(table.column(0), self.column)
+        place = (container, group, path)
+        if place not in kept:
+            table = self._open[container][0].read_row_group(group, columns=[path])
+            column = _leaf(table.column(0), path)
             while kept and sum(other.nbytes for other in kept.values()) + column.nbytes > self.cache_bytes:
                 kept.popitem(last=False)
-            kept[container, group] = column
-        kept.move_to_end((container, group))
-        return kept[container, group]
+            kept[place] = column
+        kept.move_to_end(place)
+        return kept[place]
 
 
 class _Row(NamedTuple):
@@ -133,6 +138,8 @@ class _Row(NamedTuple):
     label: Any
     split: Any
     others: Row
+    members: dict[str, int]
+    """Bytes of each further image that the row has."""
 
 
 def recognise(path: Path) -> str | None:
@@ -166,21 +173,24 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
         if layout[:3] != first[:3] or (layout.label and layout[3:5] != first[3:5]):
             other = files[layouts.index(first)].name
             raise SourceError(f"{file}: columns or class names differ from those of {other}; give one at a time")
-    if not any(layout.label or layout.others for layout in layouts):
+    if not any(layout.label or layout.others or layout.members for layout in layouts):
         raise SourceError(
             f"{files[0]}: no labels: no column 'label', nor another but {first.top!r}; name it with --label-column"
         )
     splits = [split_in_path(name) for name in relative]
     given = any(splits) or any(layout.split for layout in layouts)
     named = _all_named_differently(files, first)
+    kinds = _kinds(files[0], first, options)
+    further = [(one, column) for one, column in first.members if one in kinds]
     builder = ListingBuilder(options.exclude)
+    builder.members.kinds |= kinds
     labels = Labels(first.names)
     for container, (file, name, split, layout) in enumerate(zip(files, relative, splits, layouts, strict=True)):
         if given and split is None and layout.split is None:
             builder.skip("Parquet files without a split in their name")
             continue
         cells = Splits(layout.split) if layout.split else None
-        for number, (size, own_name, value, cell, others) in enumerate(_rows(file, layout)):
+        for number, (size, own_name, value, cell, others, members) in enumerate(_rows(file, layout, further)):
             at = f"{file}: row {number}"
             row_name = own_name if named else f"{name}[{number}]"
             if builder.excluded(row_name):
@@ -197,20 +207,28 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
                 container=container,
                 offset=number,
                 fields=fields_json(others, frozenset()),
+                members={
+                    one: Place(f"{row_name}.{one}", num_bytes, (place + 1) * len(files) + container, number)
+                    for place, (one, num_bytes) in enumerate(members.items())
+                    if num_bytes
+                },
             )
     listing = builder.build(
         title=title_of(path),
         kind=NAME,
-        reader=ParquetReader(tuple(files), first.image),
+        reader=ParquetReader(tuple(files), first.image, tuple(column for _, column in further)),
         classes=[ClassName(class_name, class_name) for class_name in first.names or ()],
         given_splits=given,
         warnings=[
-            *(f"column {column} holds bytes and is left out" for column in first.left_out),
+            *(
+                f"column {column} holds bytes and is left out"
+                for column in (*first.left_out, *(one for one, _ in first.members if one not in kinds))
+            ),
             *missing_parts(relative),
             *(labels.warnings() if first.label else [no_label_warning(layout.others for layout in layouts)]),
         ],
     )
-    labels.check(has_fields=listing.has_fields)
+    labels.check(has_fields=listing.has_fields or bool(listing.members))
     listing = dataclasses.replace(listing, names=dict(first.list_names))
     if not listing.size_N.any():
         raise without_images(files[0], first.image, "all rows are empty")
@@ -221,37 +239,17 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
     )
 
 
-def spool(listing: Listing, path: Path) -> Listing:
-    """Copy all images of `listing` into one file at `path`, row group by row group, for fast random access.
-
-    Returns the listing with a `RangeReader` on that file. Samples keep rows, names, keys, labels and sizes; offsets
-    change, and they count in `Listing.fingerprint`: a caller that compares fingerprints makes them before
-    spooling. The file appears at `path` only when it is complete. Raises `OutputError` when it can't be written.
-    """
-    order_N = np.lexsort((listing.offset_N, listing.container_N))
-    offset_N = np.zeros(len(listing), np.int64)
-    partial = path.with_name(path.name + ".part")
-    try:
-        with open(partial, "wb") as blob:
-            for start in range(0, len(order_N), _SPOOL_ROWS):
-                row_N = order_N[start : start + _SPOOL_ROWS]
-                for row, ref in zip(row_N.tolist(), listing.refs(row_N), strict=True):
-                    offset_N[row] = blob.tell()
-                    # A row without an image keeps size 0, and is rejected when it is read.
-                    blob.write(read_sample(listing.reader, ref) if ref.size else b"")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: can't copy the images there: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return dataclasses.replace(
-        listing,
-        reader=RangeReader((path,)),
-        container_N=np.zeros(len(listing), np.int32),
-        offset_N=offset_N,
-        # The states were those of the Parquet files.
-        state_N=None,
+def _kinds(file: Path, layout: ParquetLayout, options: SourceOptions) -> dict[str, MemberKind]:
+    """Return what the further images of a file are: by its first row that has all, or as a user named them."""
+    paths = [path for _, path in layout.members]
+    first = (
+        (image, others)
+        for batch in _batches(file, [layout.image, *paths])
+        for image, *others in zip(
+            *(_leaf(batch.column(path.split(".")[0]), path).to_pylist() for path in (layout.image, *paths)), strict=True
+        )
     )
+    return member_kinds(layout, options, first)
 
 
 def _files(path: Path, depth: int = _MAX_DEPTH) -> list[Path]:
@@ -344,8 +342,9 @@ def _leaf(column: Any, path: str) -> Any:
     return pc.struct_field(column, path.rpartition(".")[2]) if pa.types.is_struct(column.type) else column
 
 
-def _rows(file: Path, layout: ParquetLayout) -> Iterator[_Row]:
+def _rows(file: Path, layout: ParquetLayout, further: Sequence[tuple[str, str]]) -> Iterator[_Row]:
     columns = [layout.image, *filter(None, (layout.path, layout.label, layout.split)), *layout.others]
+    columns += [path for _, path in further]
     for batch in _batches(file, columns):
         images = batch.column(layout.top)
         sizes = pc.binary_length(_leaf(images, layout.image)).fill_null(0).to_pylist()
@@ -355,7 +354,13 @@ def _rows(file: Path, layout: ParquetLayout) -> Iterator[_Row]:
             for column in (layout.label, layout.split)
         )
         others = batch.select(list(layout.others)).to_pylist() if layout.others else [{}] * len(sizes)
-        yield from map(_Row, sizes, paths, labels, splits, others)
+        members = [
+            pc.binary_length(_leaf(batch.column(path.split(".")[0]), path)).fill_null(0).to_pylist()
+            for _, path in further
+        ]
+        names = [one for one, _ in further]
+        of_rows = [dict(zip(names, row, strict=True)) for row in zip(*members, strict=True)] or [{}] * len(sizes)
+        yield from map(_Row, sizes, paths, labels, splits, others, of_rows)
 
 
 def _all_named_differently(files: Sequence[Path], layout: ParquetLayout) -> bool:

@@ -34,11 +34,13 @@ class TableColumns(NamedTuple):
     split: str | None
     others: tuple[str, ...]
     """Further columns, kept as fields."""
+    mask: str | None = None
+    """Column of the masks' paths."""
 
     @property
     def used(self) -> frozenset[str]:
         """The columns that are not kept as fields."""
-        return frozenset(name for name in (self.path, self.label, self.split) if name is not None)
+        return frozenset(name for name in (self.path, self.label, self.split, self.mask) if name is not None)
 
 
 def choose_columns(table: Path, options: SourceOptions) -> TableColumns:
@@ -65,7 +67,9 @@ def choose_columns(table: Path, options: SourceOptions) -> TableColumns:
         )
     label = None if options.label_column == "" else find("--label-column", options.label_column, LABEL_NAMES)
     split = None if options.split_column == "" else find("--split-column", options.split_column, SPLIT_NAMES)
-    return TableColumns(path, label, split, tuple(name for name in there if name not in (path, label, split)))
+    mask = find("--mask-column", options.mask_column, ())
+    taken = (path, label, split, mask)
+    return TableColumns(path, label, split, tuple(name for name in there if name not in taken), mask)
 
 
 def find_usual(there: Iterable[str], usual: Sequence[str]) -> str | None:
@@ -128,7 +132,7 @@ def why_no_table(folder: Path, options: SourceOptions) -> str:
         except SourceError as error:
             faults.append(str(error))
             continue
-        if chosen.label is None and not chosen.others:
+        if chosen.label is None and chosen.mask is None and not chosen.others:
             faults.append(str(no_labels(folder / name, chosen)))
     more = f" (and {len(faults) - _SHOWN_FAULTS} more tables)" if len(faults) > _SHOWN_FAULTS else ""
     return "; ".join(faults[:_SHOWN_FAULTS]) + more

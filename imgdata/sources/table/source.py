@@ -29,6 +29,7 @@ from imgdata.sources.classes import some, with_sorted_classes
 from imgdata.sources.folder_layout import has_class_folders
 from imgdata.sources.label_column import Labels
 from imgdata.sources.listing import Listing, ListingBuilder, title_of
+from imgdata.sources.member_columns import MASK, Place
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.plausible import check_classes
 from imgdata.sources.readers import LEADS_NOWHERE, FileReader
@@ -41,7 +42,7 @@ from imgdata.sources.table.columns import (
     tables_in,
     why_no_table,
 )
-from imgdata.sources.table.rows import TABLE_EXTENSIONS, fields_json, rows
+from imgdata.sources.table.rows import TABLE_EXTENSIONS, Row, fields_json, rows
 from imgdata.sources.walk import extension, image_files, visible
 
 NAME = "table"
@@ -95,11 +96,12 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
     labels = Labels()
     hashes = array("Q")
     missing: list[str] = []
-    num_missing = num_rows = 0
+    num_missing = num_rows = num_masks = 0
     for part, chosen in zip(parts, columns, strict=True):
         splits = Splits(chosen.split) if chosen.split is not None else None
         guess_numbers = extension(part.table.name) not in (".jsonl", ".ndjson", ".parquet")
         finder: _Finder | None = None
+        masks = _Masks(root, part, chosen.mask)
         for where, row in rows(part.table):
             at = f"{part.table}: {where}"
             text = _path_text(row.get(chosen.path), chosen.path, root, part.base, at)
@@ -123,15 +125,17 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
                 else labels.none(split=split, at=f"{at}: there is no label column"),
                 size=size,
                 fields=fields_json(row, chosen.used, guess_numbers=guess_numbers),
+                members=masks.of(row, at),
             )
             hashes.append(xxhash.xxh3_64_intdigest(os.fsencode(name)))
+        num_masks += masks.found
     absent = f"{num_missing} of the files {'is' if num_missing == 1 else 'are'} not in {root}, such as {some(missing)}"
     if 2 * num_missing > num_rows:
         raise SourceError(
             f"{some([str(part.table) for part in parts])}: {absent}; paths count from there (column {chosen.path!r}, "
             "another one with --path-column)"
         )
-    _count_unlisted(root, parts, builder, num_missing)
+    _count_unlisted(root, parts, builder, num_missing - num_masks)
     others = [chosen.others for chosen in columns]
     listing = builder.build(
         title=title_of(root if path.is_dir() else path),
@@ -140,11 +144,11 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
         classes=(),
         given_splits=any(chosen.split or part.split for part, chosen in zip(parts, columns, strict=True)),
         warnings=[
-            *(labels.warnings() if any(chosen.label for chosen in columns) else [no_label_warning(others)]),
+            *(labels.warnings() if any(chosen.label for chosen in columns) else [_no_label(others)]),
             *([f"{absent}: rejected as missing (with --on-bad reject)"] if num_missing else []),
         ],
     )
-    labels.check(has_fields=listing.has_fields or options.label_column == "")
+    labels.check(has_fields=listing.has_fields or bool(listing.members) or options.label_column == "")
     if options.label_column is None and options.kind is None:
         labels.refuse_quantities(len(listing))
     listing = with_sorted_classes(listing, labels.ids, order=options.class_order)
@@ -153,9 +157,13 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
     return listing
 
 
+def _no_label(others: Sequence[tuple[str, ...]]) -> str:
+    return no_label_warning(others) if any(others) else "no labels: images have masks alone"
+
+
 def _require_labels(tables: Sequence[Path], columns: Sequence[TableColumns], *, allowed: bool = False) -> None:
     """Refuse tables that have neither a label column nor further ones to keep, unless that is `allowed`."""
-    if not allowed and not any(chosen.label is not None or chosen.others for chosen in columns):
+    if not allowed and not any(chosen.label is not None or chosen.mask or chosen.others for chosen in columns):
         raise no_labels(tables[0], columns[0])
 
 
@@ -192,6 +200,28 @@ class _Finder:
             # Other errors don't mean that the file is missing: taking it for missing would lose the image.
             raise SourceError(f"{self._root}/{name}: can't be read: {error.strerror or error}") from error
         return info.st_size if stat.S_ISREG(info.st_mode) else None
+
+
+class _Masks:
+    """Finder of the masks that a column of a table names."""
+
+    def __init__(self, root: Path, part: _Part, column: str | None) -> None:
+        self._root, self._part, self._column = root, part, column
+        self._finder: _Finder | None = None
+        self.found = 0
+        """Masks that are there."""
+
+    def of(self, row: Row, at: str) -> dict[str, Place]:
+        """Return the place of a row's mask, with size 0 for a file that is not there; none for an empty cell."""
+        value = row.get(self._column) if self._column is not None else None
+        if self._column is None or value in (None, ""):
+            return {}
+        text = _path_text(value, self._column, self._root, self._part.base, at)
+        self._finder = self._finder or _Finder(self._root, _base(self._root, self._part, text))
+        found = self._finder.find(text)
+        self.found += found is not None
+        name, size = found or (self._finder.base + text, 0)
+        return {MASK: Place(name, size)}
 
 
 def _parts(path: Path, options: SourceOptions) -> tuple[Path, list[_Part]]:
@@ -298,7 +328,7 @@ def _key(name: str, split: str) -> str:
 
 
 def _count_unlisted(root: Path, parts: list[_Part], builder: ListingBuilder, num_missing: int) -> None:
-    """Count images that no table names, and all other files; `num_missing` rows name no file."""
+    """Count images that no table names, and all other files; so many fewer are named than there are rows."""
     others = ListingBuilder()
     num_images = sum(1 for _ in image_files(root, others))
     for part in parts:
