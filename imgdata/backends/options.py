@@ -14,12 +14,15 @@ from imgdata.recipes.moves import Affine, Perspective
 from imgdata.recipes.ops import CutMix, Cutout, MixUp, MixUpOrCutMix, Normalize, RandomErasing, Rotate
 from imgdata.recipes.recipe import Recipe
 from imgdata.recipes.several import any_recipe, views_of
+from imgdata.recipes.tones import AutoContrast, Equalize, GaussianBlur, Invert, Posterize, Sharpness, Solarize
 
 BackendName = str
 """The name of a backend kind (see `imgdata.backends.registry`), or `auto`."""
 DType = Literal["uint8", "uint16", "float16", "bfloat16", "float32"]
 OnBad = Literal["replace", "skip", "raise"]
 
+_ON_GRAY = (AutoContrast, Equalize, Invert, Posterize, Sharpness, Solarize)
+"""Operators on each channel by itself, which Pillow has for gray too."""
 MAX_THREADS = 4096
 _OPEN: Any = None
 """Stands for a value that the other settings decide."""
@@ -195,10 +198,12 @@ def _check_op(op: object, options: LoaderOptions) -> None:
     elif isinstance(op, Rotate | Affine | Perspective):
         if options.channels == 1 and isinstance(op.fill, tuple):
             raise OptionError(f"{type(op).__name__}.fill must be one number where channels=1, got {op.fill!r}")
-    elif not isinstance(op, Apply):
+    elif isinstance(op, GaussianBlur):
+        return
+    elif not isinstance(op, Apply) and not (isinstance(op, _ON_GRAY) and options.channels == 1):
         raise OptionError(f"{type(op).__name__} works on red, green and blue, got channels={options.channels}")
     elif options.deep:
-        raise OptionError("Apply gets pictures of 8 bits, got channels=1 without dtype='uint8'")
+        raise OptionError(f"{type(op).__name__} gets pictures of 8 bits, got channels=1 without dtype='uint8'")
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -65,21 +65,17 @@ def write(
 
 
 def erase(out_CHW: NDArray[Any], params: BatchParams, row: int, recipe: Recipe, *, seed: int, epoch: int) -> None:
-    """Paint over the rectangle of sample `row` in its finished pixels `(3, H, W)`, if it has one."""
+    """Paint over the rectangle of sample `row` in its finished pixels `(C, H, W)`, if it has one."""
     left, top, width, height = params.erase_N4[row].tolist()
     if width and height:
-        in_bytes = out_CHW.dtype == np.uint8
-        if len(out_CHW) == 3:
-            value_CHW = erase_value(params, row, recipe, seed=seed, epoch=epoch, in_bytes=in_bytes)
-        else:
-            # The loader has checked that all channels have one value.
-            value_CHW = np.full((len(out_CHW), 1, 1), _erasing(recipe).value, np.float32)
-            value_CHW = as_bytes(value_CHW, recipe) if in_bytes else value_CHW
+        value_CHW = erase_value(
+            params, row, recipe, seed=seed, epoch=epoch, in_bytes=out_CHW.dtype == np.uint8, channels=len(out_CHW)
+        )
         out_CHW[:, top : top + height, left : left + width] = value_CHW
 
 
 def erase_batch(batch_NCHW: NDArray[Any], params: BatchParams, recipe: Recipe, *, seed: int, epoch: int) -> None:
-    """Do `erase` for every sample of `(N, 3, H, W)`: a value that all have is worked out once.
+    """Do `erase` for every sample of `(N, C, H, W)`: a value that all have is worked out once.
 
     A loop, since a picture's rectangle takes 0.6 us, and a mask of the whole batch more.
     """
@@ -91,7 +87,9 @@ def erase_batch(batch_NCHW: NDArray[Any], params: BatchParams, recipe: Recipe, *
             erase(batch_NCHW[row], params, row, recipe, seed=seed, epoch=epoch)
         return
     in_bytes = batch_NCHW.dtype == np.uint8
-    value_311 = erase_value(params, 0, recipe, seed=seed, epoch=epoch, in_bytes=in_bytes).astype(batch_NCHW.dtype)
+    channels = batch_NCHW.shape[1]
+    value_311 = erase_value(params, 0, recipe, seed=seed, epoch=epoch, in_bytes=in_bytes, channels=channels)
+    value_311 = value_311.astype(batch_NCHW.dtype)
     # NumPy fills with one number in half the time.
     value: Any = value_311[0, 0, 0] if (value_311 == value_311[0]).all() else value_311
     for row, (left, top, width, height) in zip(row_R.tolist(), params.erase_N4[row_R].tolist(), strict=True):
@@ -110,9 +108,9 @@ def erases_noise(recipe: Recipe) -> bool:
 
 
 def erase_value(
-    params: BatchParams, row: int, recipe: Recipe, *, seed: int, epoch: int, in_bytes: bool
+    params: BatchParams, row: int, recipe: Recipe, *, seed: int, epoch: int, in_bytes: bool, channels: int = 3
 ) -> NDArray[np.float32]:
-    """Return what the rectangle of sample `row` becomes, float32 `(3, 1, 1)`, or `(3, height, width)` of noise.
+    """Return what the rectangle of sample `row` becomes, float32 `(C, 1, 1)`, or `(3, height, width)` of noise.
 
     Values are in the units of the batch: after `Normalize`, or 0 to 1 without it; 0 to 255 in a uint8 batch. Only
     where the recipe normalises, but the batch is `in_bytes`, it gets what becomes that value when it is normalised.
@@ -122,7 +120,8 @@ def erase_value(
         _, _, width, height = params.erase_N4[row].tolist()
         value_CHW = erasing_noise(seed, epoch, int(params.position_N[row]), height, width)
     else:
-        value_CHW = np.broadcast_to(np.array(value, np.float32), 3)[:, None, None]
+        # The loader has checked that there is one value where channels are not three.
+        value_CHW = np.broadcast_to(np.array(value, np.float32), channels)[:, None, None]
     return as_bytes(value_CHW, recipe) if in_bytes else value_CHW
 
 

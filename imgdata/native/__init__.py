@@ -274,6 +274,7 @@ class Crops(NamedTuple):
     bicubic: bool = False
     mirrored_margins: bool = False
     scale_3: NDArray[np.float32] | None = None
+    """Factor of each channel; one for all where `images` has one."""
     shift_3: NDArray[np.float32] | None = None
 
 
@@ -336,7 +337,8 @@ class Pool:
         arrays from `box_N4` on, as `imgdata.augment.params.BatchParams` explains them. Files are read by `pread` and
         have to stay open until the end. Arrays are C-contiguous and have exactly these types.
 
-        `images` is uint8, float16 or float32, `(B, 3, H, W)` when `planar`, else `(B, H, W, 3)`. Floats become
+        `images` is uint8, float16 or float32, `(B, C, H, W)` when `planar`, else `(B, H, W, C)`. C is 3 for red, green
+        and blue, or 1 for luma: then chroma is read, and no samples are made of it. Floats become
         `value * scale + shift`. Margins are black, or mirrored. Resizes are antialiased, `bicubic` or bilinear.
 
         `more`: further crops of the same pictures, up to 63. Each file is read once, and decoded once for all crops
@@ -371,11 +373,12 @@ class Pool:
 def _said(crops: Crops, places: tuple[NDArray[np.int64], ...], simd: int) -> tuple[Any, ...]:
     """Return what the compiled pool is given for one crop of each picture."""
     images, planar, scale_3, shift_3 = crops.images, crops.planar, crops.scale_3, crops.shift_3
-    scale_23 = np.array([[1.0] * 3 if scale_3 is None else scale_3, [0.0] * 3 if shift_3 is None else shift_3])
+    scale_23 = np.empty((2, 3), np.float32)
+    scale_23[0], scale_23[1] = 1.0 if scale_3 is None else scale_3, 0.0 if shift_3 is None else shift_3
     geometry = (crops.box_N4, crops.resized_N2, crops.offset_N2, crops.flip_N, crops.vflip_N)
     return (
-        (*places, *geometry, scale_23.astype(np.float32), images),
-        images.shape[2:] if planar else images.shape[1:3],
+        (*places, *geometry, scale_23, images),
+        (*images.shape[2:], images.shape[1]) if planar else images.shape[1:],
         _KINDS[images.dtype.name],
         planar,
         crops.bicubic,

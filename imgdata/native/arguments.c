@@ -7,17 +7,19 @@ static const size_t ROW_BYTES[IMAGES] = {8, 8, 8, 8, 8, 16, 32, 16, 16, 1, 1, 12
 
 int parse_arguments(PyObject *args, PyObject **tuple, Options *options)
 {
-    return PyArg_ParseTuple(args, "O!(ii)ipppi", &PyTuple_Type, tuple, &options->height, &options->width, &options->kind,
-                            &options->planar, &options->cubic, &options->mirrored, &options->simd);
+    return PyArg_ParseTuple(args, "O!(iii)ipppi", &PyTuple_Type, tuple, &options->height, &options->width,
+                            &options->channels, &options->kind, &options->planar, &options->cubic,
+                            &options->mirrored, &options->simd);
 }
 
 int check_options(PyObject *tuple, const Options *options)
 {
     if (PyTuple_Size(tuple) == ARRAYS && options->height >= 1 && options->width >= 1 &&
         options->height <= JPEG_MAX_DIMENSION && options->width <= JPEG_MAX_DIMENSION && options->kind >= BYTES &&
-        options->kind <= FLOATS && options->simd >= SCALAR && options->simd <= (int)best_simd())
+        options->kind <= FLOATS && (options->channels == 1 || options->channels == 3) && options->simd >= SCALAR &&
+        options->simd <= (int)best_simd())
         return 1;
-    PyErr_SetString(PyExc_ValueError, "arrays, height, width, kind or simd is out of range");
+    PyErr_SetString(PyExc_ValueError, "arrays, height, width, channels, kind or simd is out of range");
     return 0;
 }
 

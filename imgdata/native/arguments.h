@@ -41,7 +41,7 @@ typedef struct {
 } Task;
 
 typedef struct {
-    int height, width, kind, planar, cubic, mirrored, simd;
+    int height, width, channels, kind, planar, cubic, mirrored, simd;
 } Options;
 
 /* The tuple and the options of a crop; 0 with an exception set. */

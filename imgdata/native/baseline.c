@@ -15,26 +15,29 @@
 
 /* --- Coefficients ---------------------------------------------------------------------------------------------- */
 
-/* `count` MCUs; their coefficients go to `scan->coefficients` if `stored`. 0 for what is no code. */
-INLINE int read_mcus_inline(Scan *scan, int count, int stored)
+/* `count` MCUs; their coefficients go to `scan->coefficients` if `stored`, of luma alone if `luma_only`. 0 for what is no
+ * code. */
+INLINE int read_mcus_inline(Scan *scan, int count, int stored, int luma_only)
 {
     const uint8_t *end = scan->start + scan->length + 8;
     int16_t *block = scan->coefficients + 64 * scan->held * scan->blocks;
+    int16_t *unused = scan->coefficients + 64 * MOST_BLOCKS;
     uint8_t *counts = scan->counts + scan->held * scan->blocks;
     Reader reader = scan->reader;
 
     for (int i = 0; i < count; i++)
         for (int c = 0; c < scan->header.components; c++) {
             Component *component = &scan->components[c];
-            int has_ac = stored && component->side > 1;
+            int kept = stored && !(luma_only && c > 0), has_ac = kept && component->side > 1;
             for (int b = 0; b < component->across * component->down; b++) {
                 int value, found;
                 if (reader.next > end || !read_dc(&reader, component->dc, &value))
                     return 0;
                 component->last_dc += value;
                 found = !has_ac && component->ac->has_skips ? skip_block(&reader, component->ac)
-                                                            : read_block(&reader, component->ac, block);
-                if (stored) {
+                                                            : read_block(&reader, component->ac,
+                                                                         luma_only && c > 0 ? unused : block);
+                if (kept) {
                     *block = (int16_t)component->last_dc;
                     block += 64;
                     *counts++ = (uint8_t)found;
@@ -47,16 +50,23 @@ INLINE int read_mcus_inline(Scan *scan, int count, int stored)
     return 1;
 }
 
+INLINE int read_mcus_of(Scan *scan, int count, int stored)
+{
+    if (!stored)
+        return read_mcus_inline(scan, count, 0, 0);
+    return scan->planes->luma_only ? read_mcus_inline(scan, count, 1, 1) : read_mcus_inline(scan, count, 1, 0);
+}
+
 static int read_mcus_any(Scan *scan, int count, int stored)
 {
-    return stored ? read_mcus_inline(scan, count, 1) : read_mcus_inline(scan, count, 0);
+    return read_mcus_of(scan, count, stored);
 }
 
 #ifdef HAVE_X86
 /* Shifts by any register, without a flag: a sixth of the time. */
 __attribute__((target("avx2,bmi,bmi2"))) static int read_mcus_avx2(Scan *scan, int count, int stored)
 {
-    return stored ? read_mcus_inline(scan, count, 1) : read_mcus_inline(scan, count, 0);
+    return read_mcus_of(scan, count, stored);
 }
 #endif
 
@@ -77,7 +87,7 @@ static void transform_mcus(Scan *scan, int row, int column)
     Block blocks[MOST_BLOCKS];
     int first = 0;
 
-    for (int c = 0; c < scan->header.components; c++) {
+    for (int c = 0; c < scan->planes->count; c++) {
         const Component *component = &scan->components[c];
         const Plane *plane = &scan->planes->plane[c];
         for (int y = 0; y < component->down; y++) {
@@ -147,7 +157,7 @@ static int is_used_up(const Scan *scan)
 
 Outcome alloc_scan(Scan *scan, Scratch *scratch)
 {
-    scan->coefficients = scratch_take(scratch, MOST_BLOCKS + 1, 64 * sizeof *scan->coefficients);
+    scan->coefficients = scratch_take(scratch, MOST_BLOCKS + 2, 64 * sizeof *scan->coefficients);
     scan->counts = scratch_take(scratch, MOST_BLOCKS, 1);
     return scan->coefficients == NULL || scan->counts == NULL ? NO_MEMORY : DONE;
 }
@@ -233,6 +243,8 @@ static Outcome set_component(Scan *scan, int c, int shrink, Chroma chroma, Table
     component->across = c == 0 ? header->across : 1;
     component->down = c == 0 ? header->down : 1;
     component->side = c > 0 && chroma == AS_LIBJPEG ? chroma_side(header, side) : side;
+    if (c >= scan->planes->count)
+        return DONE;
     set_quant(component->quant, header->quant[number], header->quant_bytes[number]);
     across = component->across * component->side;
     down = component->down * component->side;
@@ -252,11 +264,12 @@ static void add_skips(const Scan *scan, Tables *tables, const Segments *segments
 {
     const Range *wanted = &scan->wanted;
     int64_t stored = (int64_t)(wanted->right - wanted->left) * (wanted->bottom - wanted->top);
+    int blocks = scan->header.components == 1 ? 1 : scan->header.across * scan->header.down + 2;
     int64_t read = segments != NULL ? (int64_t)(segments->right - segments->left) * scan->header.interval *
                                           (segments->bottom - segments->top)
                                     : (int64_t)scan->columns * wanted->bottom;
 
-    if ((read - stored) * scan->blocks < BLOCKS_TO_SKIP && scan->components[0].side > 1)
+    if (read * blocks - stored * scan->blocks < BLOCKS_TO_SKIP && scan->components[0].side > 1)
         return;
     for (int i = 0; i < 2; i++)
         if (tables->ac[i].codes.is_set)
@@ -273,7 +286,7 @@ static Outcome decode(Scan *scan, const uint8_t *data, size_t size, int shrink, 
 
     scan->columns = units(header->width, header->mcu_width);
     scan->rows = units(header->height, header->mcu_height);
-    scan->blocks = header->components == 1 ? 1 : header->across * header->down + 2;
+    scan->blocks = header->components == 1 ? 1 : header->across * header->down + scan->planes->count - 1;
     scan->wanted = range_of(part, shrink, (Side){header->width, header->mcu_width, header->across > 1},
                             (Side){header->height, header->mcu_height, header->down > 1});
     for (int c = 0; c < header->components; c++) {
@@ -311,7 +324,7 @@ Outcome decode_baseline(const uint8_t *data, size_t size, int width, int height,
     tables = tables_take();
     if (tables == NULL)
         return NO_MEMORY;
-    planes->count = scan.header.components;
+    planes->count = planes->luma_only ? 1 : scan.header.components;
     planes->width = width;
     planes->height = height;
     outcome = decode(&scan, data, size, shrink, part, chroma, tables, scratch);

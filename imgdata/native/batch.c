@@ -218,28 +218,29 @@ static int job_fill(JobObject *self, int number, const Py_buffer arrays[], const
     Output *output = &self->outputs[number];
     Py_ssize_t count = arrays[ROWS].len / 8;
 
-    output->bytes = (size_t)options->height * (size_t)options->width * 3 *
+    output->bytes = (size_t)options->height * (size_t)options->width * (size_t)options->channels *
                     (options->kind == BYTES ? 1 : options->kind == HALVES ? 2 : 4);
     if (!check_arrays(arrays, output->bytes))
         return 0;
     if (number == 0) {
         self->count = count;
+        output->picture.channels = options->channels;
         self->tasks = malloc(((size_t)count * (size_t)self->crops + 1) * sizeof *self->tasks);
     }
     if (self->tasks == NULL) {
         PyErr_NoMemory();
         return 0;
     }
-    if (count != self->count) {
-        PyErr_SetString(PyExc_ValueError, "all crops must be of the same pictures");
+    if (count != self->count || options->channels != self->outputs->picture.channels) {
+        PyErr_SetString(PyExc_ValueError, "all crops must be of the same pictures, with as many channels");
         return 0;
     }
     for (Py_ssize_t i = 0; i < count; i++)
         self->tasks[i * self->crops + number] =
             task_of(arrays, i, options->cubic ? CUBIC : TRIANGLE, options->mirrored);
     memcpy(output->scales, arrays[SCALES].buf, sizeof output->scales);
-    output->picture = (Picture){arrays[IMAGES].buf, (Kind)options->kind, options->planar, options->height,
-                                options->width, output->scales, output->scales + 3};
+    output->picture = (Picture){arrays[IMAGES].buf, (Kind)options->kind, options->planar, options->channels,
+                                options->height, options->width, output->scales, output->scales + 3};
     self->simd = (Simd)options->simd;
     return 1;
 }

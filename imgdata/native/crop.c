@@ -182,8 +182,11 @@ static Outcome draw(const Column columns[3], int count, const Window *x, const W
         if (y[row].count > 0) {
             for (int i = 0; i < count; i++)
                 column_row(&columns[i], row, picture->width, kernels);
-            row_to_rgb(columns[0].fine, count == 3 ? columns[1].fine : NULL, columns[2].fine, &rows, picture->width,
-                       simd);
+            if (picture->channels == 1)
+                row_to_gray(columns[0].fine, &rows, picture->width);
+            else
+                row_to_rgb(columns[0].fine, count == 3 ? columns[1].fine : NULL, columns[2].fine, &rows, picture->width,
+                           simd);
         } else {
             for (int c = 0; c < 3; c++)
                 memset(rows.rgb[c], 0, (size_t)picture->width);
@@ -266,7 +269,7 @@ Outcome crop_jpeg(const uint8_t *data, size_t size, const Crop *crops, const Pic
     for (int i = 0; i < count && outcome == DONE; i++)
         outcome = need_of(&needs[i], &crops[i], &pictures[i], scratch);
     for (int shrink = 1; shrink <= 8 && outcome == DONE; shrink *= 2) {
-        Planes planes = {0};
+        Planes planes = {.luma_only = pictures->channels == 1};
         Part part;
         if (!part_of_all(needs, count, shrink, &part))
             continue;

@@ -19,8 +19,8 @@ typedef struct {
     int mirrored; /* what lies outside the resized part: 0: black; 1: mirrored at its edge, which is not repeated */
 } Crop;
 
-/* `count` crops of one JPEG. Those that the DCT shrinks alike are made of the same planes, which hold the smallest part with
- * all of them: each picture is what it would be alone.
+/* `count` crops of one JPEG, all of one channel or all of three. Those that the DCT shrinks alike are made of the same
+ * planes, which hold the smallest part with all of them: each picture is what it would be alone.
  *
  * UNFIT as in `decode_planes`, and for a box that is not in the image: no picture is defined then. Nothing is said of bytes
  * behind the crops. */

@@ -114,7 +114,7 @@ static void leave_columns_out(struct jpeg_decompress_struct *cinfo, Blocks *bloc
 /* Before columns are left out: libjpeg changes the widths of components with them. */
 static void set_sizes(const struct jpeg_decompress_struct *cinfo, Planes *planes)
 {
-    planes->count = cinfo->num_components;
+    planes->count = planes->luma_only ? 1 : cinfo->num_components;
     planes->width = (int)cinfo->image_width;
     planes->height = (int)cinfo->image_height;
     for (int i = 0; i < planes->count; i++) {
@@ -136,7 +136,7 @@ static Outcome alloc_planes(const struct jpeg_decompress_struct *cinfo, const Bl
         const jpeg_component_info *c = &cinfo->comp_info[i];
         Plane *plane = &planes->plane[i];
         /* libjpeg writes whole blocks, and whole rows of iMCUs. */
-        size_t across = (size_t)(planes->count == 1 ? 1 : c->h_samp_factor) * (size_t)SCALED_SIZE(c);
+        size_t across = (size_t)(cinfo->num_components == 1 ? 1 : c->h_samp_factor) * (size_t)SCALED_SIZE(c);
         size_t down = (size_t)c->v_samp_factor * (size_t)SCALED_SIZE(c);
         outcome = plane_alloc(plane, plane->width, plane->height, (blocks->right - blocks->left + 1) * across,
                               (blocks->bottom - blocks->top) * down, scratch);
@@ -162,6 +162,8 @@ static void read_planes(struct jpeg_decompress_struct *cinfo, const Blocks *bloc
             /* Rows above the part are only parsed. */
             c->component_needed = row >= blocks->top;
         }
+        for (int i = planes->count; i < cinfo->num_components; i++)
+            cinfo->comp_info[i].component_needed = FALSE;
         /* At 1/1 the component with the highest sampling has this many rows; one call reads one row of iMCUs. */
         jpeg_read_raw_data(cinfo, image, MAX_SAMP_FACTOR * DCTSIZE);
     }

@@ -209,6 +209,12 @@ void row_to_rgb(const int16_t *y, const int16_t *cb, const int16_t *cr, const Ro
     rgb_loop(y, cb, cr, rows->rgb[0], rows->rgb[1], rows->rgb[2], width);
 }
 
+void row_to_gray(const int16_t *y, const Rows *rows, int width)
+{
+    for (int x = 0; x < width; x++)
+        rows->rgb[0][x] = to_byte(y[x]);
+}
+
 /* The row of one colour, in the picture's type. */
 static void to_type(const uint8_t *from, void *to, const Picture *picture, int c, Simd simd)
 {
@@ -246,8 +252,9 @@ void row_store(const Rows *rows, const Picture *picture, int y, Simd simd)
     size_t row = (size_t)y * (size_t)picture->width, plane = (size_t)picture->height * (size_t)picture->width;
     uint8_t *pixels = picture->pixels;
 
-    if (picture->planar) {
-        for (size_t c = 0; c < 3; c++)
+    /* One channel has the same order of memory either way. */
+    if (picture->planar || picture->channels == 1) {
+        for (size_t c = 0; c < (size_t)picture->channels; c++)
             to_type(rows->rgb[c], pixels + (c * plane + row) * size, picture, (int)c, simd);
     } else if (picture->kind == BYTES) {
         interleave(rows, pixels + 3 * row, picture->width, simd);

@@ -22,6 +22,7 @@ typedef struct {
 
 typedef struct {
     int count; /* 1: gray; 3: Y, Cb, Cr */
+    int luma_only; /* set before decoding: of Y, Cb, Cr only Y is made, and `count` is 1 */
     Plane plane[3];
     int width, height; /* pixels of the image */
 } Planes;

@@ -25,7 +25,7 @@ typedef struct {
     Header header;
     Component components[3];
     int columns, rows; /* MCUs */
-    int blocks;        /* of an MCU */
+    int blocks;        /* of an MCU, of planes that are made */
     Range wanted;      /* MCUs */
     Reader reader;
     const uint8_t *start; /* coded bytes of a segment, without stuffed ones */
@@ -33,7 +33,7 @@ typedef struct {
     Planes *planes;
     Simd simd;
     int held;              /* MCUs that are read, but not transformed */
-    int16_t *coefficients; /* theirs: MOST_BLOCKS, and one that is not used */
+    int16_t *coefficients; /* theirs: MOST_BLOCKS, and two that are not used */
     uint8_t *counts;       /* coefficients of each block */
 } Scan;
 

@@ -119,7 +119,8 @@ static void crop(const uint8_t *data, size_t size, const uint8_t *tail, int widt
     Shape shape = tail[10] & 1 ? CUBIC : TRIANGLE;
     Crop crops[2] = {{width, height, axis_from(tail, width), axis_from(tail + 5, height), shape, tail[10] >> 1 & 1},
                      {width, height, axis_from(tail + 5, width), axis_from(tail, height), shape, tail[10] >> 1 & 1}};
-    Picture picture = {NULL, (Kind)(tail[11] % 3), tail[10] >> 2 & 1, 1 + tail[12] % 64, 1 + tail[13] % 64, SCALE, SHIFT};
+    Picture picture = {NULL,  (Kind)(tail[11] % 3), tail[10] >> 2 & 1, tail[10] >> 4 & 1 ? 1 : 3, 1 + tail[12] % 64,
+                       1 + tail[13] % 64, SCALE, SHIFT};
     Picture pictures[2] = {picture, picture};
     size_t bytes = (size_t)picture.height * (size_t)picture.width * 3 * sizeof(float);
 

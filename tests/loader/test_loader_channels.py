@@ -6,28 +6,36 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 import imgdata
 from imgdata import OptionError
 from imgdata.recipes import (
     Affine,
     Apply,
+    AutoContrast,
     CenterCrop,
     ColorJitter,
     CutMix,
     Cutout,
+    Equalize,
+    GaussianBlur,
     Grayscale,
     HorizontalFlip,
+    Invert,
     MixUp,
     Normalize,
+    PadRandomCrop,
+    Posterize,
     RandomApply,
     RandomErasing,
     RandomResizedCrop,
     Recipe,
     Resize,
     Rotate,
+    Solarize,
 )
-from support.loaders import take
+from support.loaders import recipe_for, take
 
 SIDE = 24
 WHOLE = Recipe(CenterCrop(SIDE))
@@ -170,10 +178,13 @@ def test_a_gray_jpeg_loads_as_its_luma(tmp_path):
         ({"channels": 1}, [RandomErasing(value="random")], "RandomErasing.value must be one number where channels=1"),
         ({"channels": 1, "dtype": "uint16"}, [CutMix()], "CutMix must have a dtype other than uint16"),
         ({"channels": 1, "dtype": "float32"}, [Apply(lambda pixels, _: pixels)], "Apply gets pictures of 8 bits"),
+        ({"channels": 1, "dtype": "float32"}, [Solarize(128)], "Solarize gets pictures of 8 bits"),
+        ({"channels": 4}, [Invert()], "Invert works on red, green and blue, got channels=4"),
+        ({"channels": 1, "dtype": "uint16", "backend": "resident"}, [], "'resident' keeps 8 bits .* got dtype uint16"),
         (
-            {"channels": 1, "backend": "resident"},
+            {"channels": 1, "dtype": "float32", "backend": "resident"},
             [],
-            "backend 'resident' makes 3 channels, got channels=1; use backend",
+            "'resident' keeps 8 bits of each value, got pictures of 16 bits and channels=1; use dtype='uint8' or",
         ),
         ({"channels": 4, "backend": "dali"}, [], "backend 'dali' makes 3 channels, got channels=4; use backend='cpu'"),
     ],
@@ -183,7 +194,62 @@ def test_what_has_no_meaning_for_these_channels_is_refused(shards, options, more
         imgdata.Loader(shards, split="train", batch_size=2, recipe=Recipe(*WHOLE.ops, *more), **options)
 
 
+def test_gray_and_transparent_batches_of_kept_pixels_are_those_of_the_processor(shards):
+    recipe = Recipe(Resize(size=(20, 22)), PadRandomCrop(16, padding=2), HorizontalFlip(), GaussianBlur(5))
+    for channels, dtype, planar in (1, "uint8", False), (4, "uint8", True), (4, "float32", False):
+        options = {"dtype": dtype, "channels_last": not planar, "shuffle": "global", "seed": 3}
+        mean = Normalize(mean=(0.5,) * channels, std=(0.25,) * channels)
+        erasing = RandomErasing(p=0.5, value=0.25)
+        made = Recipe(*recipe.ops, mean, erasing) if dtype == "float32" else recipe
+        kept, made_anew = (shown(shards, channels, made, backend=backend, **options) for backend in ("resident", "cpu"))
+        assert np.allclose(kept, made_anew, atol=1e-6)
+
+
+def test_gray_of_jpegs_is_that_of_pillow_within_rounding(images, backend):
+    if backend == "dali":
+        pytest.skip("makes three channels")
+    recipe = recipe_for(backend, Normalize(mean=(0.5,), std=(0.25,)))
+    for dtype in "uint8", "float32":
+        options = {"batch_size": 8, "split": "train", "channels": 1, "dtype": dtype, "threads": 2, "recipe": recipe}
+        with imgdata.Loader(images, **options) as loader:
+            made = [batch.images.float() for batch in loader]
+        with imgdata.Loader(images, **options, backend="cpu", exact=True) as loader:
+            exact = [batch.images.float() for batch in loader]
+        step = 1 if dtype == "uint8" else 1 / (255 * 0.25)
+        for one, other in zip(made, exact, strict=True):
+            assert one.shape == (8, 1, 16, 16)
+            assert (one - other).abs().mean() < step
+            assert (backend != "pillow") or torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "op", [Solarize(100, p=1.0), Posterize(3, p=1.0), Equalize(1.0), AutoContrast(1.0), Invert(1.0)]
+)
+def test_operators_on_one_channel_are_torchvisions_on_gray_pictures(shards, raw, op):
+    functions = {
+        "Solarize": lambda picture: v2.functional.solarize(picture, 100),
+        "Posterize": lambda picture: v2.functional.posterize(picture, 3),
+        "Equalize": v2.functional.equalize,
+        "AutoContrast": v2.functional.autocontrast,
+        "Invert": v2.functional.invert,
+    }
+    gray = shown(shards, 1, Recipe(*WHOLE.ops, op))[1]
+    assert np.array_equal(gray[0], np.asarray(functions[type(op).__name__](Image.fromarray(raw["1gray"]))))
+
+
+def test_a_blur_keeps_the_depth_of_16_bits(shards, raw):
+    recipe = Recipe(*WHOLE.ops, GaussianBlur(7, sigma=(1.5, 1.5)))
+    deep, gray, *_ = shown(shards, 1, recipe, dtype="float32")
+    for made, pixels, most in (deep, raw["0deep"], 65535), (gray, raw["1gray"], 255):
+        wanted = v2.functional.gaussian_blur(
+            torch.from_numpy(pixels.astype(np.float32) / most)[None], [7, 7], [1.5, 1.5]
+        )
+        np.testing.assert_allclose(made, wanted, atol=2e-3 if most == 255 else 1e-5)
+
+
 def test_a_loader_says_why_pillow_does_the_work(shards):
-    with imgdata.Loader(shards, split="train", batch_size=2, recipe=WHOLE, channels=1) as loader:
-        assert "got channels=1" in loader.backend_description or "reads JPEG" in loader.backend_description
-        assert next(iter(loader)).images.shape == torch.Size([2, 1, SIDE, SIDE])
+    settings = {"split": "train", "batch_size": 2, "recipe": WHOLE, "backend": "cpu"}
+    for options, why in ({"channels": 4}, "makes 1 or 3 channels, got 4"), ({"dtype": "uint16"}, "got uint16"):
+        with imgdata.Loader(shards, **settings, **{"channels": 1, **options}) as loader:
+            assert why in loader.backend_description
+            assert next(iter(loader)).images.shape == torch.Size([2, options.get("channels", 1), SIDE, SIDE])

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -138,6 +139,63 @@ def test_channels_keep_their_places(pool: native.Pool) -> None:
             pool, encode(Image.fromarray(pixels), "4:2:0", 98), Geometry(box=(5, 7, 50, 40), resized=(33, 33))
         )
         assert own.mean((0, 1)).argmax() == channel
+
+
+@pytest.mark.parametrize("simd", native.SIMD)
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("sampling", [*SAMPLINGS, "gray"])
+def test_one_channel_is_the_luma_that_a_file_stores(
+    pool: native.Pool, sampling: str, progressive: bool, simd: str
+) -> None:
+    image = gentle(161, 123, seed=4)
+    data = encode(image.convert("L") if sampling == "gray" else image, sampling, 90, progressive=progressive)
+    luma = simplejpeg.decode_jpeg(data, "GRAY", fastdct=False)
+    for left, top, width, height in (0, 0, 161, 123), (40, 31, 33, 50), (120, 100, 41, 23):
+        geometry = Geometry(box=(left, top, width, height), resized=(width, height))
+        own = cropped(pool, data, geometry, channels=1, simd=simd)
+        assert np.array_equal(own, luma[top : top + height, left : left + width])
+    geometry = Geometry(box=(3, 5, 150, 110), resized=(90, 70), offset=(7, 9), output=(64, 48), flip=True, bicubic=True)
+    own, expected = cropped(pool, data, geometry, channels=1, simd=simd), by_pillow(luma.repeat(3, axis=2), geometry)
+    assert difference(own, expected[..., :1]).max() <= 1
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("crop_ready", [False, True])
+def test_of_a_gray_picture_in_colour_one_channel_is_any_of_three(
+    pool: native.Pool, sampling: str, crop_ready: bool
+) -> None:
+    data = encode(gentle(401, 303, seed=5).convert("L").convert("RGB"), sampling, 85)
+    if crop_ready:
+        ready = native.make_crop_ready(data)
+        assert ready is not None
+        data = ready[0]
+    for size in (200, 50, 20, 9):
+        geometry = Geometry(box=(31, 20, 340, 260), resized=(size, size), offset=(-1, 1), output=(size, size))
+        three = cropped(pool, data, geometry)
+        assert np.array_equal(cropped(pool, data, geometry, channels=1), three[..., :1])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("planar", [False, True])
+def test_luma_is_scaled_and_shifted(pool: native.Pool, planar: bool, dtype: str) -> None:
+    geometry = Geometry(box=(10, 10, 100, 90), resized=(64, 48), offset=(-2, -2), output=(70, 50))
+    scale, shift = np.float32([0.0171]), np.float32([-2.1])
+    expected = (cropped(pool, jpeg(), geometry, channels=1) * scale + shift).astype(dtype)
+    images = np.zeros((1, 1, 50, 70) if planar else (1, 50, 70, 1), dtype)
+    with Files([jpeg()]) as files:
+        submit(pool, files, [(160, 120)], geometry, images, planar=planar, scale_3=scale, shift_3=shift).wait()
+    assert np.allclose(images.reshape(50, 70, 1), expected, atol=1e-6)
+
+
+def test_crops_of_one_picture_have_as_many_channels(pool: native.Pool) -> None:
+    geometry = Geometry(box=(10, 10, 100, 90), resized=(64, 48))
+    one, three = np.zeros((1, 48, 64, 1), np.uint8), np.zeros((1, 48, 64, 3), np.uint8)
+    arrays = (np.array([geometry.box]), np.array([geometry.resized]), np.array([geometry.offset]))
+    more = [native.Crops(three, False, *arrays, np.array([False]), np.array([False]))]
+    with Files([jpeg()]) as files, pytest.raises(ValueError, match=r"all crops must be .* with as many channels"):
+        submit(pool, files, [(160, 120)], geometry, one, more=more)
+    with Files([jpeg()]) as files, pytest.raises(ValueError, match="channels, kind or simd is out of range"):
+        submit(pool, files, [(160, 120)], geometry, np.zeros((1, 48, 64, 4), np.uint8))
 
 
 def test_fine_patterns_become_gray_instead_of_moire(pool: native.Pool) -> None:

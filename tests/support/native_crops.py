@@ -86,10 +86,12 @@ def submit(
     return pool.submit(images, **{**settings, **options})
 
 
-def cropped(pool: native.Pool, data: bytes, geometry: Geometry, **options: Any) -> NDArray[np.uint8]:
-    """uint8 `(H, W, 3)`, from a JPEG that the pool has to take."""
+def cropped(
+    pool: native.Pool, data: bytes, geometry: Geometry, *, channels: int = 3, **options: Any
+) -> NDArray[np.uint8]:
+    """uint8 `(H, W, C)`, from a JPEG that the pool has to take."""
     width, height = geometry.size
-    images = np.full((1, height, width, 3), 77, np.uint8)
+    images = np.full((1, height, width, channels), 77, np.uint8)
     with Files([data]) as files:
         assert submit(pool, files, [size_of(data)], geometry, images, **options).wait().tolist() == [native.DONE]
     return images[0]

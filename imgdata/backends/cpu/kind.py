@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import PIL
 
 from imgdata import native
-from imgdata.backends.cpu.native_rows import needs_windows
+from imgdata.backends.cpu.native_rows import CHANNELS, needs_windows
 from imgdata.backends.pillow import operators
 from imgdata.backends.protocol import (
     Backend,
@@ -67,8 +67,10 @@ def _means(setup: BackendSetup) -> str:
     threads = threads_text(setup.options.threads)
     if setup.options.exact:
         return f"cpu: {pillow}, {threads}; exact pixels were asked for, and the native extension rounds differently"
-    if setup.options.channels != 3:
-        return f"cpu: {pillow}, {threads}; the native extension makes 3 channels, got channels={setup.options.channels}"
+    if setup.options.channels not in CHANNELS:
+        return f"cpu: {pillow}, {threads}; the native extension makes 1 or 3 channels, got {setup.options.channels}"
+    if setup.options.dtype == "uint16":
+        return f"cpu: {pillow}, {threads}; the native extension makes 8 bits and floats, got uint16"
     if not native.AVAILABLE:
         return (
             f"cpu: {pillow}, {threads}; the native extension was not built: install gcc and the headers of "

@@ -14,10 +14,14 @@ from imgdata.backends.protocol import BackendSetup, BatchRequest
 from imgdata.backends.shard_files import Lease, ShardFiles
 from imgdata.recipes.recipe import Recipe
 
+CHANNELS = (1, 3)
+"""Channels of the batches that the extension makes."""
+
 
 def uses_native(setup: BackendSetup) -> bool:
-    """Return whether the compiled extension decodes: it was built, its rounding is fine, channels are three."""
-    return native.AVAILABLE and not setup.options.exact and setup.options.channels == 3
+    """Return whether the compiled extension decodes: it was built, its rounding is fine, it makes such batches."""
+    options = setup.options
+    return native.AVAILABLE and not options.exact and options.channels in CHANNELS and options.dtype != "uint16"
 
 
 def needs_windows(setup: BackendSetup) -> bool:
@@ -30,8 +34,8 @@ def needs_windows(setup: BackendSetup) -> bool:
 
 
 def crops_of(recipe: Recipe, images: NDArray[np.generic], params: BatchParams, *, planar: bool) -> native.Crops:
-    """Return what the extension is told of one view, whose `images` are `(N, 3, H, W)` if `planar`."""
-    scale_3, shift_3 = scale_shift(recipe)
+    """Return what the extension is told of one view, whose `images` are `(N, C, H, W)` if `planar`."""
+    scale_3, shift_3 = scale_shift(recipe, images.shape[1 if planar else 3])
     return native.Crops(
         images,
         planar,

@@ -4,6 +4,8 @@ torchvision multiplies by a kernel of two axes at once; what is summed in anothe
 float32, and so a value in some ten thousand is one step off. `backends.torch_ops.blur` sums in the order of this one.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,8 +27,11 @@ def kernels(sigma_R: NDArray[np.float64], size: int) -> NDArray[np.float32]:
     return half_RK.astype(np.float32)
 
 
-def blurred(pixels_HWC: NDArray[np.uint8], sigma: float, size: int) -> NDArray[np.uint8]:
-    """Return uint8 `(H, W, C)` blurred by a kernel of `size` pixels; half of it must be less than a side."""
+def blurred(pixels_HWC: NDArray[Any], sigma: float, size: int) -> NDArray[Any]:
+    """Return `(H, W, C)` blurred by a kernel of `size` pixels; half of it must be less than a side.
+
+    uint8 is rounded; float32, as pictures of 16 bits are, is not.
+    """
     weight_K = [float(weight) for weight in kernels(np.array([sigma]), size)[0] if weight]
     reach = len(weight_K) - 1
     height, width, channels = pixels_HWC.shape
@@ -37,6 +42,8 @@ def blurred(pixels_HWC: NDArray[np.uint8], sigma: float, size: int) -> NDArray[n
     # Along the width by views of one long line: its steps are those of a pixel.
     across_WV = np.ascontiguousarray(wide_HWC.transpose(1, 0, 2)).reshape(width + 2 * reach, -1)
     value_HWC = _summed(across_WV, weight_K).reshape(width, height, channels).transpose(1, 0, 2)
+    if pixels_HWC.dtype != np.uint8:
+        return value_HWC
     return np.rint(value_HWC, order="C").astype(np.uint8)
 
 

@@ -45,17 +45,18 @@ def works_on_pixels(recipe: Recipe) -> bool:
 
 
 def apply(pixels_HWC: NDArray[np.uint8], params: BatchParams, row: int, recipe: Recipe) -> NDArray[np.uint8]:
-    """Apply the operators between flips and `Normalize` to sample `row`, uint8 `(H, W, 3)`.
+    """Apply the operators between flips and `Normalize` to sample `row`, uint8 `(H, W, C)` with 1, 3 or 4 channels.
 
     The array itself where nothing is to be done; otherwise a new one, read-only.
     """
     if not _changes(params, row):
         return pixels_HWC
-    return np.asarray(apply_image(Image.fromarray(pixels_HWC), params, row, recipe))
+    made = np.asarray(apply_image(_image(pixels_HWC), params, row, recipe))
+    return made if made.ndim == 3 else made[:, :, None]
 
 
 def apply_image(image: Image.Image, params: BatchParams, row: int, recipe: Recipe) -> Image.Image:
-    """Do what `apply` does to Pillow's image in RGB; return another image, or the same one."""
+    """Do what `apply` does to Pillow's image in RGB, L, F or RGBA; return another image, or the same one."""
     plan = layout(recipe)
     for op, further in zip(plan.ops, plan.steps, strict=True):
         if isinstance(op, WITH_FIELDS):
@@ -81,7 +82,12 @@ def _applied(image: Image.Image, op: Apply, value_2: NDArray[np.float64], positi
         raise FunctionError(raised(name, error), position) from error
     if not (isinstance(made, np.ndarray) and made.dtype == np.uint8 and made.shape == pixels_HWC.shape):
         raise FunctionError(f"{name} must return {_form(pixels_HWC)}, got {_form(made)}", position)
-    return Image.fromarray(np.ascontiguousarray(made if made.shape[2] > 1 else made[:, :, 0]))
+    return _image(made)
+
+
+def _image(pixels_HWC: NDArray[Any]) -> Image.Image:
+    """Return Pillow's image of the pixels: in L or F where there is one channel."""
+    return Image.fromarray(np.ascontiguousarray(pixels_HWC if pixels_HWC.shape[2] > 1 else pixels_HWC[:, :, 0]))
 
 
 def raised(name: str, error: BaseException) -> str:
@@ -226,7 +232,8 @@ def _held_policy(image: Image.Image, op: RandAugment | TrivialAugment | AutoAugm
 
 
 def _blur(image: Image.Image, op: GaussianBlur, value_1: Values) -> Image.Image:
-    return Image.fromarray(blurred(np.asarray(image), float(value_1[0]), op.kernel_size))
+    pixels_HWC = np.asarray(image).reshape(image.height, image.width, -1)
+    return _image(blurred(pixels_HWC, float(value_1[0]), op.kernel_size))
 
 
 def _augmix(image: Image.Image, op: AugMix, value_V: Values) -> Image.Image:

@@ -17,7 +17,7 @@ from imgdata.errors import ImageError
 Bad = dict[int, ImageError]
 """Position in the split -> why the picture can't be used."""
 Put = Callable[[int, NDArray[np.uint8]], None]
-"""Takes a position and the pixels of the pictures from there on, uint8 `(M, height, width, 3)`."""
+"""Takes a position and the pixels of the pictures from there on, uint8 `(M, height, width, C)`."""
 
 PART_BYTES = 2**24
 """Pixels that are made, read or written at a time."""
@@ -47,7 +47,7 @@ def decode(setup: BackendSetup, window: Kept, put: Put) -> Bad:
 
 def parts(count: int, window: Kept) -> Iterator[tuple[int, int]]:
     """Begin and end of each part of `count` pictures that is done at a time."""
-    step = max(1, min(1024, PART_BYTES // (window.height * window.width * 3)))
+    step = max(1, min(1024, PART_BYTES // (window.height * window.width * window.channels)))
     return ((first, min(first + step, count)) for first in range(0, count, step))
 
 

@@ -14,7 +14,7 @@ from imgdata.backends.torch_ops.batched import upload
 
 
 class DeviceStore:
-    """The rows of all pictures in one tensor, uint8 `(N * H, W, 3)`; where margins are black, one more row and column.
+    """The rows of all pictures in one tensor, uint8 `(N * H, W, C)`; where margins are black, one more row and column.
 
     Each batch is one gather of pixels, whose places the host works out: on a GPU small batches take as long as their
     operations take to begin. Works on any device; safe in threads once filled.
@@ -28,14 +28,14 @@ class DeviceStore:
         # What lies outside of a picture is there, black.
         self._outside_row, self._outside_column = len(setup.split) * window.height, window.width
         black = int(window.padding > 0 and not window.mirrored)
-        shape = (self._outside_row + black, self._outside_column + black, 3)
+        shape = (self._outside_row + black, self._outside_column + black, window.channels)
         self._pixels_RWC = torch.zeros(shape, dtype=torch.uint8, device=self._device)
         # Here, and not for each batch.
         self._scale_3, self._shift_3, self._black_311 = (
             torch.from_numpy(values).to(self._device)
             for values in (
-                *postprocess.scale_shift(setup.options.recipe),
-                postprocess.black(setup.options.recipe, setup.options.dtype),
+                *postprocess.scale_shift(setup.options.recipe, window.channels),
+                postprocess.black(setup.options.recipe, setup.options.dtype, window.channels),
             )
         )
         self._black_311 = self._black_311.to(self._dtype)
@@ -44,7 +44,7 @@ class DeviceStore:
         """Keep the pictures from position `first` on."""
         height, width = self._window.height, self._window.width
         rows = self._pixels_RWC[first * height : (first + len(pixels_NHWC)) * height, :width]
-        rows.copy_(torch.from_numpy(pixels_NHWC.reshape(-1, width, 3)))
+        rows.copy_(torch.from_numpy(pixels_NHWC.reshape(-1, width, self._window.channels)))
 
     def make(self, work: BatchRequest) -> torch.Tensor:
         """Return the batch `(N, C, H, W)`, all but mixed; rows to skip are black."""
@@ -58,7 +58,7 @@ class DeviceStore:
         return images
 
     def _windows(self, work: BatchRequest) -> torch.Tensor:
-        """Return the flipped windows, uint8 `(N, 3, H, W)`, in memory N, H, W, C."""
+        """Return the flipped windows, uint8 `(N, C, H, W)`, in memory N, H, W, C."""
         params, window = work.params, self._window
         row_NH, left_N = places(params, window)
         place_NW = left_N[:, None] - window.padding + np.arange(params.width)

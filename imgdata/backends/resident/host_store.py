@@ -34,16 +34,16 @@ class HostStore:
         """Take the memory; `put` fills it."""
         self._options, self._window = setup.options, window
         self._planar = not setup.options.channels_last
-        self._planes = 3 if self._planar else 1
-        self._pixel_bytes = 1 if self._planar else 3
+        self._planes = window.channels if self._planar else 1
+        self._pixel_bytes = 1 if self._planar else window.channels
         self._width = window.width + 2 * window.padding
         self._rows = len(setup.split) * self._planes * window.height
-        # One picture's row, or one of its three planes', and at the end a black one.
+        # One picture's row, or one of its planes', and at the end a black one.
         self._row_RB = np.zeros((self._rows + 1, self._width * self._pixel_bytes), np.uint8)
         self._operates = operators.works_on_pixels(setup.options.recipe)
         self._buffers, self._windows_of = Buffers(keep=setup.buffers), Buffers(keep=setup.buffers)
-        self._scale_3, self._shift_3 = postprocess.scale_shift(setup.options.recipe)
-        self._black_311 = postprocess.black(setup.options.recipe, setup.options.dtype)
+        self._scale_3, self._shift_3 = postprocess.scale_shift(setup.options.recipe, window.channels)
+        self._black_311 = postprocess.black(setup.options.recipe, setup.options.dtype, window.channels)
 
     def put(self, first: int, pixels_NHWC: NDArray[np.uint8]) -> None:
         """Keep the pictures from position `first` on."""
@@ -73,7 +73,7 @@ class HostStore:
         return torch.from_numpy(pixels) if self._planar else torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     def _windows(self, work: BatchRequest) -> NDArray[np.uint8]:
-        """Return the flipped windows, uint8 `(N, 3, H, W)` or `(N, H, W, 3)`."""
+        """Return the flipped windows, uint8 `(N, C, H, W)` or `(N, H, W, C)`."""
         params = work.params
         height, width = params.height, params.width
         row_NH, left_N = places(params, self._window)
@@ -87,7 +87,8 @@ class HostStore:
         piece_P: NDArray[Any] = np.ndarray(
             (begins,), dtype=f"V{piece}", buffer=self._row_RB, strides=(self._pixel_bytes,)
         )
-        shape = (len(params), 3, height, width) if self._planar else (len(params), height, width, 3)
+        channels = self._window.channels
+        shape = (len(params), channels, height, width) if self._planar else (len(params), height, width, channels)
         pixels = (self._buffers if self._options.dtype == "uint8" else self._windows_of).take(shape, "uint8")
         begin_P = (row_NPH * self._width + left_N[:, None, None]).reshape(-1)
         pixels.reshape(-1).view(f"V{piece}")[...] = piece_P[begin_P]
@@ -122,7 +123,7 @@ class HostStore:
                 to_NHW[...] = table_V[from_NHW]
             return batch
         # A picture as one line of numbers, each with the factor of its channel: loops of three are slow.
-        layout = (3, 1, 1) if self._planar else (1, 1, 3)
+        layout = (-1, 1, 1) if self._planar else (1, 1, -1)
         scale_V, shift_V = (
             np.broadcast_to(values.reshape(layout), pixels.shape[1:]).reshape(-1)
             for values in (self._scale_3, self._shift_3)
@@ -138,9 +139,9 @@ class HostStore:
 
 
 def _mirrored(pixels: NDArray[np.uint8], *, planar: bool) -> NDArray[np.uint8]:
-    """Return the pictures mirrored left to right; three bytes are moved as one element."""
+    """Return the pictures mirrored left to right; the bytes of a pixel are moved as one element."""
     if planar:
         return pixels[..., ::-1]
-    count, height, width, _ = pixels.shape
-    pixel_NHW = pixels.view("V3").reshape(count, height, width)
+    count, height, width, channels = pixels.shape
+    pixel_NHW = pixels.view(f"V{channels}").reshape(count, height, width)
     return np.ascontiguousarray(pixel_NHW[:, :, ::-1]).view(np.uint8).reshape(pixels.shape)

@@ -5,7 +5,6 @@ from imgdata.backends.protocol import (
     BackendKind,
     BackendSetup,
     batch_bytes,
-    refuses_channels,
     refuses_functions,
     threads_text,
 )
@@ -24,7 +23,7 @@ class ResidentKind(BackendKind):
         """Return why no window of the pictures can be kept, or why pixels would not be exact; None if they can."""
         if setup.options.exact:
             return f"exact needs the backend cpu, got {self.name!r}: others decode in other ways"
-        if (refused := refuses_channels(setup, self.name)) is not None:
+        if (refused := _refuses_channels(setup, self.name)) is not None:
             return refused
         if setup.options.device != "cpu" and (reason := refuses_functions(setup, self.name)) is not None:
             return reason
@@ -33,7 +32,7 @@ class ResidentKind(BackendKind):
 
     def prefers(self, setup: BackendSetup) -> bool:
         """Return whether all that would be kept is at most `BUDGET` bytes."""
-        if setup.options.exact or setup.options.channels != 3:
+        if setup.options.exact:
             return False
         window = kept(setup)
         return isinstance(window, Kept) and num_bytes(setup, window) <= BUDGET
@@ -61,3 +60,22 @@ class ResidentKind(BackendKind):
         from imgdata.backends.resident.backend import ResidentBackend
 
         return ResidentBackend(setup)
+
+
+def _refuses_channels(setup: BackendSetup, name: str) -> str | None:
+    """Return why pixels of 8 bits, or operators on a device, are not those for so many channels; None if they are."""
+    options = setup.options
+    if options.dtype == "uint16":
+        return f"backend {name!r} keeps 8 bits of each value, got dtype uint16; use backend='cpu'"
+    if options.deep and any(mode[:1] in ("I", "F") or "16" in mode for mode in setup.split.index.words("mode")):
+        return (
+            f"backend {name!r} keeps 8 bits of each value, got pictures of 16 bits and channels=1; use "
+            "dtype='uint8' or backend='cpu'"
+        )
+    if options.channels != 3 and options.device != "cpu" and options.recipe.pixel_ops:
+        op = type(options.recipe.pixel_ops[0]).__name__
+        return (
+            f"backend {name!r} has no {op} of {options.channels} channels on {options.device}; use backend='cpu', or "
+            "leave it out"
+        )
+    return None

@@ -1,6 +1,6 @@
 """A split and what is kept of each picture -> its pixels, from a file of an earlier run, or decoded and put into one.
 
-`KEY.npy` is an array of NumPy's, uint8 `(N, height, width, 3)`; `KEY.json` has its checksum and the pictures that are
+`KEY.npy` is an array of NumPy's, uint8 `(N, height, width, C)`; `KEY.json` has its checksum and the pictures that are
 bad. Either is whole or not there, and the pixels come last: who finds them finds both, and needs no lock. One process
 makes them while others wait.
 """
@@ -54,7 +54,16 @@ def cache_file(setup: BackendSetup, window: Kept) -> Path:
     index = setup.split.index
     # An index may say what is not so, and then the picture is bad.
     sizes = hashlib.sha256(np.stack([index.width_N, index.height_N]).astype("<i4").tobytes()).hexdigest()
-    content = [FORMAT_VERSION, content_id(index), sizes, window.recipe.to_dict(), setup.max_pixels, decoders]
+    content: list[object] = [
+        FORMAT_VERSION,
+        content_id(index),
+        sizes,
+        window.recipe.to_dict(),
+        setup.max_pixels,
+        decoders,
+    ]
+    if window.channels != 3:
+        content.append(window.channels)
     return resident_folder() / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}.npy"
 
 
@@ -134,7 +143,7 @@ def _read(path: Path, count: int, window: Kept, put: Put) -> Bad | None:
             if file.read(len(header)) != header:
                 return None
             for first, last in parts(count, window):
-                pixels = np.empty((last - first, window.height, window.width, 3), np.uint8)
+                pixels = np.empty((last - first, window.height, window.width, window.channels), np.uint8)
                 if file.readinto(pixels.data.cast("B")) != pixels.nbytes:
                     return None
                 crc32 = zlib.crc32(pixels.data, crc32)
@@ -148,7 +157,7 @@ def _read(path: Path, count: int, window: Kept, put: Put) -> Bad | None:
 def _header(count: int, window: Kept) -> bytes:
     """Return the header of such an array in a file."""
     file = io.BytesIO()
-    shape = (count, window.height, window.width, 3)
+    shape = (count, window.height, window.width, window.channels)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return file.getvalue()
 

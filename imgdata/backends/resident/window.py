@@ -30,6 +30,7 @@ class Kept:
     """Margins all round from which windows may be cut, in pixels."""
     mirrored: bool = False
     """The margins are the picture mirrored; otherwise they are black."""
+    channels: int = 3
     moves: bool = False
     """Windows are cut at random places; otherwise what is kept is the window."""
 
@@ -49,7 +50,7 @@ def kept(setup: BackendSetup) -> Kept | str:
     if pad is None:
         height, width = recipe.output_size(0)
         fixed = [op for op in recipe.ops if isinstance(op, Resize | CenterCrop | FixedCrop)]
-        return Kept(recipe=Recipe(*fixed), height=height, width=width)
+        return Kept(recipe=Recipe(*fixed), height=height, width=width, channels=setup.options.channels)
     side_M2 = _sides(setup, resize)
     if not len(side_M2) or (side_M2 != side_M2[0]).any():
         # Of a million pictures this takes most of a second: only for the message.
@@ -67,13 +68,14 @@ def kept(setup: BackendSetup) -> Kept | str:
         width=width,
         padding=pad.padding,
         mirrored=recipe.mirrors_margins,
+        channels=setup.options.channels,
         moves=True,
     )
 
 
 def num_bytes(setup: BackendSetup, window: Kept) -> int:
     """Return the bytes of all that is kept of a split, with the margins at both sides."""
-    return len(setup.split) * window.height * (window.width + 2 * window.padding) * 3
+    return len(setup.split) * window.height * (window.width + 2 * window.padding) * window.channels
 
 
 def num_threads(setup: BackendSetup) -> int:

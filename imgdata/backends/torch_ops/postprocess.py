@@ -40,7 +40,7 @@ def normalise(
 
 
 def erase(images: torch.Tensor, params: BatchParams, recipe: Recipe, seed: int, epoch: int) -> torch.Tensor:
-    """Paint over the rectangles of finished pixels `(N, 3, H, W)` of any type, in place; also returned.
+    """Paint over the rectangles of finished pixels `(N, C, H, W)` of any type, in place; also returned.
 
     Values are those of `imgdata.backends.postprocess.erase_value`. Noise is made by the host.
     """
@@ -49,7 +49,7 @@ def erase(images: torch.Tensor, params: BatchParams, recipe: Recipe, seed: int, 
         return images
     in_bytes, noise = images.dtype == torch.uint8, erases_noise(recipe)
     values = [
-        erase_value(params, row, recipe, seed=seed, epoch=epoch, in_bytes=in_bytes)
+        erase_value(params, row, recipe, seed=seed, epoch=epoch, in_bytes=in_bytes, channels=images.shape[1])
         for row in (row_R if noise else row_R[:1]).tolist()
     ]
     if _one_by_one(images.device):
