@@ -178,61 +178,6 @@ def same_coefficients(left: bytes, right: bytes) -> bool:
     return _compiled.same_coefficients(left, right)
 
 
-TAR_BLOCK = 512
-_MOST_INT64 = 2**63 - 1
-GO_ON, LEFT, FULL = range(3)
-"""Outcomes of `copy_samples`: all done or time is up; a sample is left to Python; the next one has no room."""
-PICTURE_KINDS = (
-    *(("jpeg", mode) for mode in ("L", "RGB", "CMYK", "YCCK")),
-    *(("png", mode) for mode in ("L", "LA", "P", "PA", "RGB", "RGBA")),
-    *(("webp", mode) for mode in ("RGB", "RGBA")),
-)
-"""Format and mode of a picture by the number that `copy_samples` gives."""
-
-
-class SamplesToCopy(NamedTuple):
-    """N samples for `copy_samples`."""
-
-    paths: bytes
-    """Paths of the files, a zero behind each."""
-    keys: bytes
-    """Keys, a zero behind each: ASCII, with `.` and the extension at most 100 bytes."""
-    wanted_N6: NDArray[np.int64]
-    """Where path and key begin, size, first byte in the file (-1: the file is nothing else), label (-1: none), state
-    (`SampleRef.state`; 0: not known)."""
-    extension: str
-    """Extension of the image's member."""
-    steady_devices: NDArray[np.uint64]
-    """Devices whose inode numbers count for the state, at most some dozens."""
-
-
-def copy_samples(
-    samples: SamplesToCopy,
-    found_N6: NDArray[np.int64],
-    *,
-    first: int,
-    block: memoryview,
-    used: int,
-    block_at: int,
-    max_pixels: int,
-) -> tuple[int, int, int]:
-    """Put the samples from `first` on into `block`, from `used` on; the GIL is free for the whole work.
-
-    Each becomes its `cls` member, where it has a label, and its image, as `imgdata.shards.writer` writes them; `block`
-    is the part of the tar from its byte `block_at` on. `found_N6` gets its offset in the tar, xxh64 (bits of a uint64),
-    width, height, number in `PICTURE_KINDS` and orientation.
-
-    Returns the first sample that is not done, the bytes used, and why it stopped: `GO_ON` (after 0.05 s at the latest),
-    `FULL`, or `LEFT`: the sample does not fit into an empty block, can't be read, is not as it was listed, has more
-    than `max_pixels`, or its header is bad or unusual. Nothing is known of such a sample then.
-    """
-    paths, keys, wanted_N6, extension, steady = samples
-    limit = min(max_pixels, _MOST_INT64)
-    return _compiled.copy_samples(
-        paths, keys, wanted_N6, found_N6, block, first, used, extension, block_at, limit, steady
-    )
-
-
 def is_tar_of(descriptor: int, names: bytes, place_M2: NDArray[np.int64]) -> bool:
     """Return whether an open file is a tar of exactly M regular files, one behind the other, and an end marker.
 

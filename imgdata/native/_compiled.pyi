@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 LIBJPEG_TURBO: str
+TAR_HASH_BYTES: int
+SHA256_IS_FAST: int
 SIMD: tuple[str, ...]
 
 def resize_jpeg(
@@ -26,12 +28,17 @@ def copy_samples(
     block: memoryview,
     first: int,
     used: int,
-    extension: str,
     block_at: int,
+    tar: int,
+    kind: int,
+    hash: NDArray[np.uint64],
+    extension: str,
     max_pixels: int,
     steady: NDArray[np.uint64],
     /,
-) -> tuple[int, int, int]: ...
+) -> tuple[int, int, int, int, int]: ...
+def tar_hash_update(kind: int, hash: NDArray[np.uint64], data: bytes | bytearray | memoryview, /) -> None: ...
+def tar_hash_digest(kind: int, hash: NDArray[np.uint64], /) -> bytes: ...
 def is_tar_of(descriptor: int, names: bytes, places: NDArray[np.int64], /) -> bool: ...
 def stat_files(paths: bytes, facts: NDArray[np.int64], /) -> None: ...
 def nearest(

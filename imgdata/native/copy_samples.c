@@ -7,7 +7,9 @@ Python, which reads that one sample again and says what is wrong. So nothing her
 #include "nanoseconds.h"
 #include "probe_header.h"
 #include "read_all.h"
+#include "tar_hash.h"
 #include "ustar.h"
+#include "write_all.h"
 #include "xxhash.h"
 
 #include <errno.h>
@@ -21,7 +23,7 @@ Python, which reads that one sample again and says what is wrong. So nothing her
 enum { LABEL_BYTES = 12, AHEAD = 16 };
 static const int64_t LONGEST_NS = 50000000; /* a caller hears of progress, and can stop, so often */
 
-/* Columns of the arrays, int64; the order is that of imgdata.native.copy_samples. */
+/* Columns of the arrays, int64; the order is that of imgdata.native.copying.copy_samples. */
 enum { PATH_AT, KEY_AT, SIZE, OFFSET, LABEL, STATE, WANTED_COLUMNS };
 enum { IMAGE_AT, HASH, WIDTH, HEIGHT, KIND, ORIENTATION, FOUND_COLUMNS };
 
@@ -32,10 +34,24 @@ typedef struct {
     Py_ssize_t count;
     uint8_t *block;
     size_t capacity;
-    int64_t block_at, max_pixels;
+    int64_t max_pixels;
+    int tar; /* descriptor that full blocks are written to; -1 where the caller writes them */
+    HashKind kind;
+    TarHash *hash; /* of what is written here */
     const uint64_t *steady;
     Py_ssize_t steady_count;
 } Copying;
+
+/* Why the copying stopped; the order is that of imgdata.native.copying.GO_ON. */
+typedef enum { GO_ON, LEFT, FULL, NOT_WRITTEN } Reason;
+
+typedef struct {
+    Py_ssize_t row;
+    size_t used;      /* bytes of the block */
+    int64_t block_at; /* its place in the tar */
+    Reason reason;
+    int error; /* the errno of NOT_WRITTEN */
+} Stand;
 
 /* An open file; `path` is NULL where there is none. */
 typedef struct {
@@ -48,7 +64,7 @@ typedef struct {
 typedef struct {
     Open open[AHEAD];
     Py_ssize_t next;
-    size_t room; /* bytes of the block that no sample up to `next` takes */
+    size_t room; /* bytes that may be opened ahead: those of the block that no sample up to `next` takes */
 } Files;
 
 static void close_file(Open *file)
@@ -73,7 +89,7 @@ static size_t bytes_of(const int64_t *wanted)
     return padded((size_t)wanted[SIZE]) + (wanted[LABEL] >= 0 ? 3 : 1) * BLOCK;
 }
 
-/* Opens what comes next, as far as the block has room for it. */
+/* Opens what comes next, as far as there is room for it. */
 static void open_ahead(const Copying *copying, Files *files, Py_ssize_t row)
 {
     for (; files->next < copying->count && files->next < row + AHEAD; files->next++) {
@@ -124,24 +140,21 @@ static int read_sample(const Copying *copying, const int64_t *wanted, const Open
     int whole = wanted[OFFSET] < 0;
     struct stat info;
 
-    if (file->path == NULL || fstat(file->descriptor, &info) != 0 || !S_ISREG(info.st_mode) ||
-        (whole && info.st_size != wanted[SIZE]) ||
-        read_all(file->descriptor, to, (size_t)wanted[SIZE], whole ? 0 : (off_t)wanted[OFFSET]) != 0)
-        return 0;
-    if (wanted[STATE] == 0)
-        return 1;
-    /* After the read: a file that was written to during the read has another time of modification by now. */
-    return fstat(file->descriptor, &info) == 0 && state_of(&info, copying) == wanted[STATE];
+    /* The state after the read: a file that was written to during the read has another time of modification by now. */
+    return file->path != NULL &&
+           read_all(file->descriptor, to, (size_t)wanted[SIZE], whole ? 0 : (off_t)wanted[OFFSET]) == 0 &&
+           fstat(file->descriptor, &info) == 0 && S_ISREG(info.st_mode) && (!whole || info.st_size == wanted[SIZE]) &&
+           (wanted[STATE] == 0 || state_of(&info, copying) == wanted[STATE]);
 }
 
 /* The members of one sample into the block from `used` on. Returns their bytes; 0 when Python has to see the sample. */
-static size_t copy_sample(const Copying *copying, Py_ssize_t row, size_t used, const Open *file)
+static size_t copy_sample(const Copying *copying, Py_ssize_t row, const Stand *stand, const Open *file)
 {
     const int64_t *wanted = copying->wanted + row * WANTED_COLUMNS;
     int64_t *found = copying->found + row * FOUND_COLUMNS;
     const char *key = copying->keys + wanted[KEY_AT];
     size_t size = (size_t)wanted[SIZE], start = wanted[LABEL] >= 0 ? 2 * BLOCK : 0;
-    uint8_t *to = copying->block + used, *image = to + start + BLOCK;
+    uint8_t *to = copying->block + stand->used, *image = to + start + BLOCK;
     Probed header;
 
     if (!read_sample(copying, wanted, file, image) || !probe_header(image, size, &header) ||
@@ -156,7 +169,7 @@ static size_t copy_sample(const Copying *copying, Py_ssize_t row, size_t used, c
     }
     write_header(to + start, key, copying->extension, size);
     memset(image + size, 0, padded(size) - size);
-    found[IMAGE_AT] = copying->block_at + (int64_t)(used + start + BLOCK);
+    found[IMAGE_AT] = stand->block_at + (int64_t)(stand->used + start + BLOCK);
     found[HASH] = (int64_t)xxh64(image, size);
     found[WIDTH] = header.width;
     found[HEIGHT] = header.height;
@@ -164,15 +177,6 @@ static size_t copy_sample(const Copying *copying, Py_ssize_t row, size_t used, c
     found[ORIENTATION] = header.orientation;
     return start + BLOCK + padded(size);
 }
-
-/* Why the copying stopped. */
-typedef enum { GO_ON, LEFT, FULL } Reason;
-
-typedef struct {
-    Py_ssize_t row;
-    size_t used;
-    Reason reason;
-} Stand;
 
 static int64_t now_ns(void)
 {
@@ -182,22 +186,43 @@ static int64_t now_ns(void)
     return nanoseconds(time);
 }
 
+/* 1 with an empty block, whose bytes are hashed and written. */
+static int write_block(const Copying *copying, Stand *stand)
+{
+    tar_hash_update(copying->kind, copying->hash, copying->block, stand->used);
+    stand->error = write_all(copying->tar, copying->block, stand->used);
+    stand->block_at += (int64_t)stand->used;
+    stand->used = 0;
+    return stand->error == 0;
+}
+
+/* Whether the sample fits into the block, which is written where it is full. */
+static int has_room(const Copying *copying, Stand *stand)
+{
+    size_t size = bytes_of(copying->wanted + stand->row * WANTED_COLUMNS);
+
+    if (size <= copying->capacity - stand->used)
+        return 1;
+    stand->reason = size > copying->capacity ? LEFT : FULL;
+    if (stand->reason == LEFT || copying->tar < 0)
+        return 0;
+    stand->reason = write_block(copying, stand) ? GO_ON : NOT_WRITTEN;
+    return stand->reason == GO_ON;
+}
+
 static void copy_samples(const Copying *copying, Stand *stand)
 {
-    Files files = {.next = stand->row, .room = copying->capacity - stand->used};
+    Files files = {.next = stand->row, .room = copying->tar < 0 ? copying->capacity - stand->used : SIZE_MAX};
     int64_t end = now_ns() + LONGEST_NS;
 
     while (stand->row < copying->count) {
-        const int64_t *wanted = copying->wanted + stand->row * WANTED_COLUMNS;
         Open *file = &files.open[stand->row % AHEAD];
         size_t done;
 
-        open_ahead(copying, &files, stand->row);
-        if (files.next == stand->row) {
-            stand->reason = bytes_of(wanted) > copying->capacity ? LEFT : FULL;
+        if (!has_room(copying, stand))
             break;
-        }
-        done = copy_sample(copying, stand->row, stand->used, file);
+        open_ahead(copying, &files, stand->row);
+        done = copy_sample(copying, stand->row, stand, file);
         close_file(file);
         if (done == 0) {
             stand->reason = LEFT;
@@ -233,17 +258,18 @@ static int is_within(const Copying *copying, Py_ssize_t paths_size, Py_ssize_t k
 
 static PyObject *copy_samples_(PyObject *module, PyObject *args)
 {
-    Py_buffer paths, keys, wanted, found, block, steady;
+    Py_buffer paths, keys, wanted, found, block, hash, steady;
     Copying copying;
     Stand stand = {0};
     Py_ssize_t used;
+    int tar, kind;
     long long block_at, max_pixels;
     const char *extension;
     PyObject *result = NULL;
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "y*y*y*w*w*nnsLLy*", &paths, &keys, &wanted, &found, &block, &stand.row, &used,
-                          &extension, &block_at, &max_pixels, &steady))
+    if (!PyArg_ParseTuple(args, "y*y*y*w*w*nnLiiw*sLy*", &paths, &keys, &wanted, &found, &block, &stand.row, &used,
+                          &block_at, &tar, &kind, &hash, &extension, &max_pixels, &steady))
         return NULL;
     copying = (Copying){.paths = paths.buf,
                         .keys = keys.buf,
@@ -253,13 +279,16 @@ static PyObject *copy_samples_(PyObject *module, PyObject *args)
                         .count = wanted.len / (8 * WANTED_COLUMNS),
                         .block = block.buf,
                         .capacity = (size_t)block.len,
-                        .block_at = block_at,
+                        .tar = tar,
+                        .kind = (HashKind)kind,
+                        .hash = hash.buf,
                         .max_pixels = max_pixels,
                         .steady = steady.buf,
                         .steady_count = steady.len / 8};
     stand.used = (size_t)used;
+    stand.block_at = block_at;
     if (wanted.len % (8 * WANTED_COLUMNS) != 0 || found.len != copying.count * 8 * FOUND_COLUMNS || stand.row < 0 ||
-        stand.row > copying.count || used < 0 || used > block.len || block_at < 0 ||
+        stand.row > copying.count || used < 0 || used > block.len || block_at < 0 || (tar >= 0 && !is_tar_hash(kind, &hash)) ||
         !is_within(&copying, paths.len, keys.len)) {
         PyErr_SetString(PyExc_ValueError, "samples, names or the block are out of range");
         goto end;
@@ -269,13 +298,15 @@ static PyObject *copy_samples_(PyObject *module, PyObject *args)
     copy_samples(&copying, &stand);
     Py_END_ALLOW_THREADS
 
-    result = Py_BuildValue("nni", stand.row, (Py_ssize_t)stand.used, (int)stand.reason);
+    result = Py_BuildValue("nnLii", stand.row, (Py_ssize_t)stand.used, (long long)stand.block_at, (int)stand.reason,
+                           stand.error);
 end:
     PyBuffer_Release(&paths);
     PyBuffer_Release(&keys);
     PyBuffer_Release(&wanted);
     PyBuffer_Release(&found);
     PyBuffer_Release(&block);
+    PyBuffer_Release(&hash);
     PyBuffer_Release(&steady);
     return result;
 }

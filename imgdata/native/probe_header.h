@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Format and mode of a picture with 8 bits; the order is that of imgdata.native.PICTURE_KINDS. */
+/* Format and mode of a picture with 8 bits; the order is that of imgdata.native.copying.PICTURE_KINDS. */
 typedef enum {
     JPEG_L,
     JPEG_RGB,

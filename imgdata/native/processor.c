@@ -10,13 +10,15 @@
 static int find_features(void)
 {
     const unsigned wanted = bit_AVX2 | bit_BMI | bit_BMI2;
-    unsigned a, b, c, d, low, high;
+    unsigned a, b, c, d, e, low, high;
     int found = 0;
 
     if (!__get_cpuid(1, &a, &b, &c, &d))
         return 0;
     if (c & bit_POPCNT)
         found |= HAS_POPCNT;
+    if (c & bit_SSE4_1 && c & bit_SSSE3 && __get_cpuid_count(7, 0, &a, &b, &e, &d) && b & bit_SHA)
+        found |= HAS_SHA;
     if (!(c & bit_OSXSAVE) || !(c & bit_F16C))
         return found;
     /* Bits 1 and 2: the system keeps the registers of SSE and AVX for each thread. */

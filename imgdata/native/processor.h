@@ -9,6 +9,7 @@
 typedef enum {
     HAS_POPCNT = 1,
     HAS_AVX2 = 2, /* with F16C, BMI and BMI2, which all such processors have, but not all virtual machines */
+    HAS_SHA = 4, /* with SSE4.1 and SSSE3 */
 } Feature;
 
 /* Whether the processor, and the system for AVX2's registers, have it. */

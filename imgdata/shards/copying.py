@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from imgdata import native
 from imgdata.images.info import ImageInfo
+from imgdata.native.copying import PICTURE_KINDS, TAR_BLOCK, SamplesToCopy
 from imgdata.sample import SampleRef
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.plan import ShardTask
@@ -52,27 +53,19 @@ def copy_samples(task: ShardTask, tar: TarFile, rows: ShardRows, take: Callable[
     for start in range(0, len(task.refs), _BATCH):
         refs = task.refs[start : start + _BATCH]
         batch = _Batch.of(task, refs)
-        done = 0
+        done = added = 0
         while done < len(refs):
-            if batch is None:
-                outcome = native.LEFT
-            else:
-                first = done
-                done, tar.used, outcome = native.copy_samples(
-                    batch.wanted,
-                    batch.found_N6,
-                    first=first,
-                    block=tar.block,
-                    used=tar.used,
-                    block_at=tar.block_at,
-                    max_pixels=task.options.max_pixels,
-                )
-                _add_rows(rows, task, refs[first:done], batch.found_N6[first:done])
-            if outcome == native.FULL:
-                tar.flush()
-            elif outcome == native.LEFT:
+            is_left = True
+            if batch is not None:
+                done, is_left = tar.copy(batch.wanted, batch.found_N6, first=done, max_pixels=task.options.max_pixels)
+                # Many rows at once take less time.
+                if is_left or done == len(refs):
+                    _add_rows(rows, task, refs[added:done], batch.found_N6[added:done])
+                    added = done
+            if is_left:
                 take(refs[done])
                 done += 1
+                added = done
             yield start + done
 
 
@@ -80,7 +73,7 @@ def copy_samples(task: ShardTask, tar: TarFile, rows: ShardRows, take: Callable[
 class _Batch:
     """Samples as the extension wants them, and room for what it finds."""
 
-    wanted: native.SamplesToCopy
+    wanted: SamplesToCopy
     found_N6: NDArray[np.int64] = field(repr=False)
 
     @classmethod
@@ -103,7 +96,7 @@ class _Batch:
         wanted_N6[:, 3] = [-1 if start is None else start for start in starts]
         wanted_N6[:, 4] = [ref.label for ref in refs]
         wanted_N6[:, 5] = [ref.state for ref in refs]
-        wanted = native.SamplesToCopy(
+        wanted = SamplesToCopy(
             paths=paths,
             keys=keys,
             wanted_N6=wanted_N6,
@@ -120,26 +113,29 @@ def _starts(names: bytes) -> NDArray[np.int64]:
 
 
 def _add_rows(rows: ShardRows, task: ShardTask, refs: Sequence[SampleRef], found_N6: NDArray[np.int64]) -> None:
-    hashes = found_N6[:, 1].view(np.uint64).tolist()
     extension = task.extension
-    for ref, xxh64, (offset, _, *facts) in zip(refs, hashes, found_N6.tolist(), strict=True):
-        rows.add(ref, _info(*facts), offset, ref.size, xxh64)
+    offset_N = found_N6[:, 0]
+    rows.refs.extend(refs)
+    rows.infos.extend(map(_info, *found_N6[:, 2:].T.tolist()))
+    rows.offset.frombytes(offset_N.tobytes())
+    rows.size.extend([ref.size for ref in refs])
+    rows.xxh64.frombytes(found_N6[:, 1].tobytes())
+    for ref, offset in zip(refs, offset_N.tolist(), strict=True):
         size, key = ref.size, ref.key
-        image = f"{extension} {offset} {size} {key}.{extension}"
         if ref.label >= 0:
             # The label stands before the image: a header, and one block of data.
-            label_at, digits = offset - 2 * native.TAR_BLOCK, len(str(ref.label))
+            label_at, digits = offset - 2 * TAR_BLOCK, len(str(ref.label))
             rows.names.append(f"{key}.cls\0{key}.{extension}\0")
             rows.places.extend((label_at, digits, offset, size))
-            rows.dali.append(f"cls {label_at} {digits} {key}.cls {image}")
+            rows.dali.append(f"cls {label_at} {digits} {key}.cls {extension} {offset} {size} {key}.{extension}")
         else:
             rows.names.append(f"{key}.{extension}\0")
             rows.places.extend((offset, size))
-            rows.dali.append(image)
+            rows.dali.append(f"{extension} {offset} {size} {key}.{extension}")
 
 
 @functools.lru_cache(1 << 14)
 def _info(width: int, height: int, kind: int, orientation: int) -> ImageInfo:
     """Return the facts of a picture; many have the same."""
-    format, mode = native.PICTURE_KINDS[kind]
+    format, mode = PICTURE_KINDS[kind]
     return ImageInfo(format, width, height, mode, 8, orientation)

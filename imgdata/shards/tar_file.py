@@ -1,10 +1,15 @@
 """Members -> a USTAR archive on the disk, and the hash of its bytes."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from imgdata.dataset.manifest import HashKind
+from imgdata.native.copying import FULL, LEFT, NOT_WRITTEN, Block, SamplesToCopy, TarHash, copy_samples, makes_tar_hash
 from imgdata.shards.hashing import new_hash
 from imgdata.tar.archive import BLOCK, END_OF_ARCHIVE, ustar_header
 
@@ -18,19 +23,28 @@ _PADDING = bytes(BLOCK)
 class TarFile:
     """A USTAR archive written from start to end, through two blocks of memory that are used again and again.
 
-    While one is filled, threads hash and write the other, in calls long enough that Python's lock is no matter. Whoever
-    fills `block` from `used` on, in place of `add`, sets `used` behind the last byte.
+    Where there is a spare core, threads hash and write one block while the other is filled; elsewhere whoever fills a
+    block also hashes and writes it, while it is in the processor's cache.
     """
 
-    def __init__(self, path: Path, hash: HashKind, *, block_bytes: int = BLOCK_BYTES) -> None:
-        self.used = 0
-        """Bytes of `block` that are filled."""
-        self.block = memoryview(bytearray(block_bytes))
+    def __init__(
+        self,
+        path: Path,
+        hash: HashKind,
+        *,
+        has_spare_core: Callable[[], bool] = lambda: True,
+        block_bytes: int = BLOCK_BYTES,
+    ) -> None:
+        self._used = 0
+        """Bytes of `_block` that are filled."""
+        size = max(block_bytes - block_bytes % BLOCK, BLOCK)
+        self._block = memoryview(bytearray(size))
         """Next bytes of the archive."""
-        self.block_at = 0
-        """Position of `block` in the archive."""
-        self._other = memoryview(bytearray(block_bytes))
-        self._hash = new_hash(hash)
+        self._block_at = 0
+        """Position of `_block` in the archive."""
+        self._other = memoryview(bytearray(size))
+        self._has_spare_core = has_spare_core
+        self._hash = TarHash(hash) if makes_tar_hash(hash) else new_hash(hash)
         # sha256 takes twice as long as writing: it has a thread of its own. What is fast is done while in the cache.
         self._apart = hash == "sha256"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -47,7 +61,7 @@ class TarFile:
     @property
     def position(self) -> int:
         """Bytes of the archive so far."""
-        return self.block_at + self.used
+        return self._block_at + self._used
 
     def add(self, name: bytes, data: bytes) -> int:
         """Append a member; returns the position of its first data byte."""
@@ -57,36 +71,61 @@ class TarFile:
         self._append(_PADDING[: -len(data) % BLOCK])
         return offset
 
+    def copy(
+        self, samples: SamplesToCopy, found_N6: NDArray[np.int64], *, first: int, max_pixels: int
+    ) -> tuple[int, bool]:
+        """Append samples from `first` on by `imgdata.native.copying`, as many as it takes at once.
+
+        Returns the first that is not done, and whether that one is left to Python. Raises `OSError`.
+        """
+        hash, tar = self._hash, -1
+        if not isinstance(hash, TarHash):
+            hash = TarHash("none")
+        elif not self._has_spare_core():
+            self._wait()
+            tar = self._descriptor
+        block = Block(self._block, self._used, self._block_at, hash, tar)
+        copied = copy_samples(samples, found_N6, first=first, block=block, max_pixels=max_pixels)
+        self._used, self._block_at = copied.used, copied.position
+        if copied.outcome == NOT_WRITTEN:
+            raise OSError(copied.error, os.strerror(copied.error))
+        if copied.outcome == FULL:
+            self._flush()
+        return copied.done, copied.outcome == LEFT
+
     def finish(self) -> str:
         """Write the end marker, sync the file; returns the hash of all its bytes in hexadecimal."""
         self._append(END_OF_ARCHIVE)
-        self.flush()
+        self._flush()
         self._wait()
         os.fsync(self._descriptor)
         return self._hash.hexdigest()
 
-    def flush(self) -> None:
-        """Hand `block` to the threads, and take the other one when they have done with it."""
+    def _flush(self) -> None:
+        """Hash and write the block, or let threads do it while the other one is filled."""
         self._wait()
-        full = self.block[: self.used]
+        full = self._block[: self._used]
+        self._block_at += self._used
+        self._used = 0
+        if not self._has_spare_core():
+            self._hash_and_write(full)
+            return
         if self._apart:
             self._working = [self._threads.submit(self._hash.update, full), self._threads.submit(self._write, full)]
         else:
             self._working = [self._threads.submit(self._hash_and_write, full)]
-        self.block, self._other = self._other, self.block
-        self.block_at += self.used
-        self.used = 0
+        self._block, self._other = self._other, self._block
 
     def _append(self, data: bytes | bytearray) -> None:
         left = memoryview(data)
         while left:
-            room = len(self.block) - self.used
+            room = len(self._block) - self._used
             part = left[:room]
-            self.block[self.used : self.used + len(part)] = part
-            self.used += len(part)
+            self._block[self._used : self._used + len(part)] = part
+            self._used += len(part)
             left = left[len(part) :]
-            if self.used == len(self.block):
-                self.flush()
+            if self._used == len(self._block):
+                self._flush()
 
     def _wait(self) -> None:
         working, self._working = self._working, []

@@ -39,18 +39,24 @@ def _unheard(samples: int, num_bytes: int, rejects: int) -> None:
     """Drop the progress of a shard that nobody watches."""
 
 
-def write_shard(task: ShardTask, progress: Progress = _unheard, *, threads: int = 1) -> ShardReport:
+def write_shard(
+    task: ShardTask,
+    progress: Progress = _unheard,
+    *,
+    threads: int = 1,
+    has_spare_core: Callable[[], bool] = lambda: True,
+) -> ShardReport:
     """Write the shard under a temporary name, sync it, check it, and only then give it its name.
 
     `progress(samples, bytes, rejects)` is called with what was done since the last call. `threads` prepare
-    images at the same time; they change nothing in the result. Raises `ImageError` for the first bad image
-    when the options say so, `OutputError` when the disk is full. A shard of which nothing is left, because
-    every image was bad, gets a record but no tar.
+    images at the same time, and while there is a spare core others hash and write; they change nothing in the result.
+    Raises `ImageError` for the first bad image when the options say so, `OutputError` when the disk is full. A shard of
+    which nothing is left, because every image was bad, gets a record but no tar.
     """
     temporary = job_folder(task.folder) / f"{task.file}.{os.getpid()}.tmp"
     final = task.folder / task.file
     try:
-        with TarFile(temporary, task.options.hash) as tar:
+        with TarFile(temporary, task.options.hash, has_spare_core=has_spare_core) as tar:
             shard = _Shard(task, tar)
             rows, rejects = shard.rows, shard.rejects
             told, told_at = (0, 0, 0), time.monotonic()

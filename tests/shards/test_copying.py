@@ -10,7 +10,6 @@ import signal
 import struct
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -21,7 +20,10 @@ import imgdata
 from imgdata import ShardOptions, native
 from imgdata.errors import ImageError, SourceError
 from imgdata.images.probe import probe
+from imgdata.native.copying import GO_ON, LEFT, Block, SamplesToCopy, TarHash, copy_samples, makes_tar_hash
 from imgdata.shards import copying, tar_file, writer
+from imgdata.shards.engines import local
+from imgdata.shards.hashing import new_hash
 from imgdata.sources.detect import list_source
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.reading import with_states
@@ -132,7 +134,9 @@ def both_ways(raw, tmp_path, monkeypatch, options, read=None):
 
 @pytest.mark.parametrize("check", ["header", "none"])
 @pytest.mark.parametrize("hash", ["sha256", "xxh128", "none"])
-def test_a_zoo_of_files_gives_the_same_folder_both_ways(raw, tmp_path, monkeypatch, check, hash):
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_zoo_of_files_gives_the_same_folder_both_ways(raw, tmp_path, monkeypatch, check, hash, cores):
+    monkeypatch.setattr(local, "own_cores", lambda: [0] * cores)
     options = ShardOptions(name="zoo", check=check, hash=hash, shard_samples=7)
     compiled, python, left = both_ways(raw, tmp_path, monkeypatch, options)
     assert compiled == python
@@ -141,7 +145,9 @@ def test_a_zoo_of_files_gives_the_same_folder_both_ways(raw, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("block_bytes", [4096, 10_000, 1 << 20])
-def test_blocks_of_every_size_give_the_same_tar(raw, tmp_path, monkeypatch, block_bytes):
+@pytest.mark.parametrize("cores", [1, 2])
+def test_blocks_of_every_size_give_the_same_tar(raw, tmp_path, monkeypatch, block_bytes, cores):
+    monkeypatch.setattr(local, "own_cores", lambda: [0] * cores)
     monkeypatch.setitem(tar_file.TarFile.__init__.__kwdefaults__, "block_bytes", block_bytes)
     options = ShardOptions(name="zoo", check="header")
     compiled, python, left = both_ways(raw, tmp_path, monkeypatch, options)
@@ -199,7 +205,7 @@ def test_a_limit_of_pixels_may_be_any_number(tmp_path, monkeypatch):
     "options", [{"check": "decode"}, {"on_bad": "repair"}, {"json_members": True}, {"crop_ready": True}]
 )
 def test_what_needs_more_than_a_copy_is_not_copied(tmp_path, monkeypatch, options):
-    monkeypatch.setattr(copying.native, "copy_samples", None)
+    monkeypatch.setattr(tar_file, "copy_samples", None)
     raw = class_folders(tmp_path / "raw", {"": 2})
     summary = imgdata.shard(raw, tmp_path / "out", ShardOptions(**{"check": "header", **options}), workers=1)
     assert summary.samples_written == 6
@@ -288,10 +294,10 @@ def test_the_states_of_files_are_the_same_both_ways(tmp_path, monkeypatch):
 
 
 def copied(data, tmp_path, max_pixels=10**9):
-    """What `native.copy_samples` finds in `data`: its facts, or None where it leaves the file to Python."""
+    """What `copy_samples` finds in `data`: its facts, or None where it leaves the file to Python."""
     path = tmp_path / "one"
     path.write_bytes(data)
-    samples = native.SamplesToCopy(
+    samples = SamplesToCopy(
         paths=native.zero_ended([str(path)]),
         keys=b"key\0",
         wanted_N6=np.array([[0, 0, len(data), -1, -1, 0]], np.int64),
@@ -300,13 +306,12 @@ def copied(data, tmp_path, max_pixels=10**9):
     )
     found_N6 = np.zeros((1, 6), np.int64)
     block = memoryview(bytearray(1 << 20))
-    done, used, outcome = native.copy_samples(
-        samples, found_N6, first=0, block=block, used=0, block_at=0, max_pixels=max_pixels
-    )
-    if outcome == native.LEFT:
+    room = Block(block, 0, 0, TarHash("none"))
+    done, used, position, outcome, _ = copy_samples(samples, found_N6, first=0, block=room, max_pixels=max_pixels)
+    if outcome == LEFT:
         assert (done, used) == (0, 0)
         return None
-    assert (done, outcome) == (1, native.GO_ON)
+    assert (done, position, outcome) == (1, 0, GO_ON)
     assert bytes(block[:used]) == bytes(ustar_header(b"key.jpg", len(data))) + data + bytes(-len(data) % 512)
     offset, xxh64, *facts = found_N6[0].tolist()
     assert offset == 512
@@ -362,6 +367,21 @@ def test_hashes_are_those_of_xxhash_for_every_length(tmp_path, size):
     assert copied(data, tmp_path) is not None
 
 
+@pytest.mark.parametrize("kind", ["xxh128", "sha256", "none"])
+@pytest.mark.parametrize("piece", [64, 1024, 10_240, 1 << 20])
+def test_hashes_of_tars_are_those_of_other_programs(kind, piece):
+    if not makes_tar_hash(kind):
+        pytest.skip(f"this processor has no instructions for {kind}")
+    for blocks in (1, 2, 3, 15, 16, 17, 33, 1000):
+        data = random.Random(blocks).randbytes(512 * blocks)
+        ours, theirs = TarHash(kind), new_hash(kind)
+        for start in range(0, len(data), piece):
+            ours.update(data[start : start + piece])
+            ours.update(b"")
+        theirs.update(data)
+        assert ours.hexdigest() == theirs.hexdigest(), blocks
+
+
 def test_arguments_out_of_range_are_refused(tmp_path):
     path = tmp_path / "one"
     path.write_bytes(encoded(1))
@@ -369,10 +389,14 @@ def test_arguments_out_of_range_are_refused(tmp_path):
     good = np.array([[0, 0, path.stat().st_size, -1, 3, 0]], np.int64)
     block = memoryview(bytearray(1 << 16))
 
-    def call(wanted=good, keys=b"key\0", found=None, first=0, used=0, paths=name):
-        samples = native.SamplesToCopy(paths, keys, wanted, "jpg", np.zeros(0, np.uint64))
+    def call(wanted=good, keys=b"key\0", found=None, first=0, used=0, paths=name, hash=None, tar=-1):
+        samples = SamplesToCopy(paths, keys, wanted, "jpg", np.zeros(0, np.uint64))
         found = np.zeros((len(wanted), 6), np.int64) if found is None else found
-        return native.copy_samples(samples, found, first=first, block=block, used=used, block_at=0, max_pixels=10**9)
+        room = Block(block, used, 0, hash or TarHash("none"), tar)
+        return copy_samples(samples, found, first=first, block=room, max_pixels=10**9)
+
+    other = TarHash("xxh128")
+    other.state = np.zeros(3, np.uint64)
 
     assert call()[0] == 1
     for column, value in ((0, 500), (0, -1), (1, 4), (2, -1), (2, 2**62), (4, 2**31)):
@@ -389,9 +413,13 @@ def test_arguments_out_of_range_are_refused(tmp_path):
         {"first": -1},
         {"used": -1},
         {"used": (1 << 16) + 1},
+        {"hash": other, "tar": 0},
     ):
         with pytest.raises(ValueError, match="out of range"):
             call(**wrong)
+    for call_hash in (lambda: other.update(bytes(64)), other.hexdigest, lambda: TarHash("none").update(bytes(63))):
+        with pytest.raises(ValueError, match=r"no state of one|in blocks"):
+            call_hash()
     with pytest.raises(ValueError, match="a row of facts"):
         native._compiled.stat_files(b"/\0", np.zeros((2, 7), np.int64))
     with pytest.raises(ValueError, match="pairs"):
@@ -451,9 +479,9 @@ def test_ctrl_c_ends_a_run_of_copies_at_once_and_it_can_be_resumed(tmp_path):
     options = ["--check", "header", "--hash", "none", "--shard-samples", "500", "--workers", "2", "--quiet"]
     script = "import imgdata_cli.main as m; m.main()"
     slow = (
-        "import time; from imgdata.shards import tar_file as t; write = t.TarFile._write\n"
-        "def slowly(self, block): time.sleep(0.3); write(self, block)\n"
-        "t.TarFile._write = slowly\n"
+        "import time; from imgdata.shards import tar_file as t; copy = t.TarFile.copy\n"
+        "def slowly(self, *what, **more): time.sleep(0.3); return copy(self, *what, **more)\n"
+        "t.TarFile.copy = slowly\n"
     )
     out = tmp_path / "out"
     command = [sys.executable, "-c", slow + script, "shard", str(raw), str(out), *options]
@@ -470,19 +498,20 @@ def test_ctrl_c_ends_a_run_of_copies_at_once_and_it_can_be_resumed(tmp_path):
 
 
 @pytest.mark.parametrize("hash", ["sha256", "none"])
-def test_a_disk_that_is_full_in_the_middle_is_said_once(tmp_path, monkeypatch, hash):
-    write, written = os.write, [0]
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_disk_that_is_full_is_said_once(tmp_path, monkeypatch, hash, cores):
+    open_file = os.open
 
-    def full(descriptor, data):
-        written[0] += 1
-        if written[0] > 2 and threading.current_thread() is not threading.main_thread():
-            raise OSError(28, os.strerror(28))
-        return write(descriptor, data)
+    def full(path, flags, *mode, **options):
+        # The tar alone: its bytes go to a device that has no room for any.
+        is_tar = ".tar." in str(path) and flags & os.O_WRONLY
+        return open_file("/dev/full" if is_tar else path, flags, *mode, **options)
 
+    monkeypatch.setattr(local, "own_cores", lambda: [0] * cores)
     monkeypatch.setitem(tar_file.TarFile.__init__.__kwdefaults__, "block_bytes", 8192)
     raw = class_folders(tmp_path / "raw", {"": 20})
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
+        patch.setattr(os, "open", full)
         with pytest.raises(imgdata.OutputError, match="no space left on the disk"):
             imgdata.shard(raw, tmp_path / "out", ShardOptions(check="header", hash=hash), workers=1)
     assert not list((tmp_path / "out").glob("*.tar"))

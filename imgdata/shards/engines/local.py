@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import IO
 
+from imgdata.devices import own_cores
 from imgdata.errors import ShardError
 from imgdata.shards.plan import ShardTask
 from imgdata.shards.record import ShardReport
@@ -49,6 +50,9 @@ class LocalEngine:
         self._tasks: queue.SimpleQueue[ShardTask | None] = queue.SimpleQueue()
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._stopped = threading.Event()
+        self._cores = len(own_cores())
+        self._writing: set[int] = set()
+        """Threads of this process that write a shard now."""
 
     def __enter__(self) -> "LocalEngine":
         try:
@@ -120,22 +124,30 @@ class LocalEngine:
             self._events.put(done)  # type: ignore[arg-type]
 
         while (task := self._tasks.get()) is not None:
+            self._writing.add(threading.get_ident())
             try:
-                self._events.put(write_shard(task, tell, threads=threads))
+                self._events.put(write_shard(task, tell, threads=threads, has_spare_core=self._has_spare_core))
             except _StoppedError:
                 return
             except BaseException as error:
                 # Raised again by `run`, in the thread that waits for the reports.
                 self._events.put(error)
                 return
+            finally:
+                self._writing.discard(threading.get_ident())
+
+    def _has_spare_core(self) -> bool:
+        """Return whether a core of this process has no shard to write, now."""
+        return len(self._writing) < self._cores
 
     def _attend(self, process: "subprocess.Popen[bytes]", threads: int) -> None:
         """Hand tasks to a worker process and read its answers; the main function of a thread."""
         assert process.stdin is not None
         assert process.stdout is not None
+        spare = self._workers < self._cores
         while (task := self._tasks.get()) is not None:
             try:
-                pickle.dump((task, threads), process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
+                pickle.dump((task, threads, spare), process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
                 process.stdin.flush()
                 while True:
                     event = pickle.load(process.stdout)
@@ -189,7 +201,7 @@ def serve() -> None:
     with contextlib.suppress(BrokenPipeError):
         while True:
             try:
-                task, threads = pickle.load(sys.stdin.buffer)
+                task, threads, spare = pickle.load(sys.stdin.buffer)
             except EOFError:
                 return
             # What a reader keeps in memory serves all tasks.
@@ -197,7 +209,7 @@ def serve() -> None:
                 task = dataclasses.replace(task, reader=reader)
             reader = task.reader
             try:
-                send(write_shard(task, lambda *done: send(done), threads=threads))
+                send(write_shard(task, lambda *done: send(done), threads=threads, has_spare_core=partial(bool, spare)))
             except BrokenPipeError:
                 raise
             except Exception as error:
