@@ -11,6 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+_MOST_BYTES = 2**31 - 1024
+"""Most bytes of an array of texts, whose offsets are int32."""
+
 
 def text_array(texts: Sequence[str]) -> pa.StringArray:
     """Return the strings as one Arrow array; together below 2 GiB."""
@@ -23,6 +26,22 @@ def text_array(texts: Sequence[str]) -> pa.StringArray:
     offset_N = np.zeros(len(texts) + 1, np.int32)
     np.cumsum(np.fromiter(lengths, np.int64, len(texts)), out=offset_N[1:])
     return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offset_N), pa.py_buffer(data))
+
+
+def one_chunk(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the texts in one chunk, where Arrow can hold them in one: below 2 GiB."""
+    if column.num_chunks < 2 or column.nbytes > _MOST_BYTES:
+        return column
+    return pa.chunked_array([column.combine_chunks()])
+
+
+def texts_at(column: pa.ChunkedArray, rows: pa.Array) -> list[Any]:
+    """Return the values of some rows of a column, in that order.
+
+    A column of several chunks, or one, is copied whole by its own `take`: 0.1 s for a million names.
+    """
+    found: list[Any] = (column.chunk(0) if column.num_chunks == 1 else column).take(rows).to_pylist()
+    return found
 
 
 def number_array(values_N: NDArray[Any]) -> pa.Array:

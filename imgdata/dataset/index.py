@@ -1,8 +1,9 @@
 """The index: one Parquet file per split, one row per sample -> columns as NumPy and Arrow arrays."""
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -111,19 +112,24 @@ def _schema_with(names: Sequence[str]) -> pa.Schema:
 
 
 def write_index(
-    path: Path, table: pa.Table, *, archives: Sequence[tuple[str, int]] = (), has_fields: bool = False
+    path: Path,
+    tables: pa.Table | Iterable[pa.Table],
+    *,
+    archives: Sequence[tuple[str, int]] = (),
+    has_fields: bool = False,
 ) -> None:
-    """Write `table` to `path`, whole or not at all: the same bytes for the same rows, however they are chunked.
+    """Write the rows of `tables` to `path`, whole or not at all: the same bytes for the same rows.
 
     Of loose files, `archives` are names and states of those that the column `file` counts, and `has_fields` says
     whether the column `fields` has any.
 
-    Takes memory for `_ROW_GROUP` rows, whatever the table's length. Raises `ShardError` when the columns are
-    not those of `index_schema`, `OutputError` when the file can't be written.
+    Each table is asked for when the one before it was written, and takes no memory afterwards: `_ROW_GROUP` rows are in
+    memory at once. Raises `ShardError` when the columns are not those of `index_schema`, `OutputError` when the file
+    can't be written.
     """
-    schema = _schema_with(table.column_names)
-    if table.column_names != schema.names:
-        raise ShardError(f"columns of an index must be {schema.names}, got {table.column_names}")
+    rest = iter([tables] if isinstance(tables, pa.Table) else tables)
+    first = next(rest)
+    schema = _schema_with(first.column_names)
     words = [field.name for field in schema if field.type == _WORD]
     with (
         whole_file(path) as temporary,
@@ -135,11 +141,33 @@ def write_index(
             write_statistics=["label", "width", "height"],
         ) as writer,
     ):
-        for start in range(0, max(len(table), 1), _ROW_GROUP):
-            writer.write_table(_row_group(table.slice(start, _ROW_GROUP), schema))
+        for rows in _cut(itertools.chain([first], rest), schema):
+            writer.write_table(_row_group(rows, schema))
+            # Not kept while the next ones come together.
+            del rows
         if "state" in schema.names:
             facts = {"archives": list(archives), "has_fields": has_fields}
             writer.add_key_value_metadata({_LOOSE: json.dumps(facts).encode()})
+
+
+def _cut(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the rows of the tables as tables of `_ROW_GROUP` rows; at least one table, which may be empty."""
+    waiting: list[pa.Table] = []
+    count = written = 0
+    for table in tables:
+        if table.column_names != schema.names:
+            raise ShardError(f"columns of an index must be {schema.names}, got {table.column_names}")
+        waiting.append(table)
+        count += len(table)
+        while count >= _ROW_GROUP:
+            rows = pa.concat_tables(waiting)
+            waiting = [rows.slice(_ROW_GROUP)]
+            yield rows.slice(0, _ROW_GROUP)
+            del rows
+            written += 1
+            count -= _ROW_GROUP
+    if count or not written:
+        yield pa.concat_tables(waiting)
 
 
 def _row_group(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -1,9 +1,11 @@
 """Finished shards + their records -> the sidecars that make them a dataset."""
 
+import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from imgdata.shards.plan import Plan, shard_file
 from imgdata.shards.record import Reject, Repair, ShardReport, read_rows
 from imgdata.shards.sidecars import ShardRecord, SplitRecord, write_sidecars
 from imgdata.shards.summary import ShardSummary, reasons, split_totals
+from imgdata.sources.classes import distinct
 from imgdata.sources.listing import Listing
 from imgdata.storage.atomic import output_error, sync_folder, write_atomic
 from imgdata.tar.archive import members
@@ -40,6 +43,7 @@ def finish(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], identity:
     """
     out = job.folder
     splits = []
+    figures = {}
     for split in plan.splits:
         of_split = [report for report in reports if report.split == split.name]
         accounted = sum(report.samples + len(report.rejects) for report in of_split)
@@ -52,7 +56,8 @@ def finish(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], identity:
                 f"(the first: {first.source}: {first.detail}); mend them and start afresh with --overwrite"
             )
         files = _close_gaps(job, plan.name, split.name, kept)
-        tables = [_rows(out, report.file, file) for report, file in zip(kept, files, strict=True)]
+        tables = _Records(out, [report.file for report in kept], files)
+        figures[split.name] = _figures(tables)
         splits.append(
             SplitRecord(
                 name=split.name,
@@ -61,7 +66,7 @@ def finish(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], identity:
                     ShardRecord(file, report.samples, report.bytes, report.digest, report.hash)
                     for report, file in zip(kept, files, strict=True)
                 ),
-                table=pa.concat_tables(tables).unify_dictionaries(),
+                tables=tables,
                 columns=_columns(plan.listing, split.row_N, tables),
             )
         )
@@ -69,7 +74,7 @@ def finish(job: JobFolder, plan: Plan, reports: Sequence[ShardReport], identity:
     repairs = [repair for report in reports for repair in report.repairs]
     _write_lines(out / REJECTS, rejects)
     _write_lines(out / REPAIRS, repairs)
-    warnings = (*plan.listing.warnings, *_warnings(plan, splits), *_notes(reports))
+    warnings = (*plan.listing.warnings, *_warnings(plan, figures), *_notes(reports))
     facts = Manifest(
         name=plan.name,
         classes=plan.listing.classes,
@@ -155,6 +160,32 @@ def _first_row_key(out: Path, file: str) -> str:
     return str(read_rows(out, file)["key"][0].as_py())
 
 
+@dataclass(frozen=True)
+class _Records:
+    """The index rows of shards, read one after the other, so that few of them are in memory."""
+
+    out: Path
+    recorded: Sequence[str]
+    """Names of the shards when they were written."""
+    files: Sequence[str]
+    """Names of the shards now."""
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return map(_rows, itertools.repeat(self.out), self.recorded, self.files)
+
+
+_COUNTED = ("format", "mode", "orientation", "label")
+
+
+def _figures(tables: Iterable[pa.Table]) -> dict[str, Counter[Any]]:
+    """Return how often each value of the columns `_COUNTED` occurs."""
+    figures: dict[str, Counter[Any]] = {name: Counter() for name in _COUNTED}
+    for table in tables:
+        for name, counter in figures.items():
+            counter.update(_counts(table[name]))
+    return figures
+
+
 def _rows(out: Path, recorded: str, file: str) -> pa.Table:
     table = read_rows(out, recorded)
     if recorded == file:
@@ -164,7 +195,7 @@ def _rows(out: Path, recorded: str, file: str) -> pa.Table:
     return table.set_column(position, table.schema.field(position), column)
 
 
-def _columns(listing: Listing, row_N: NDArray[np.int64], tables: Sequence[pa.Table]) -> pa.Table | None:
+def _columns(listing: Listing, row_N: NDArray[np.int64], tables: Iterable[pa.Table]) -> pa.Table | None:
     """Return the fields of a split's samples, in the order of its index; `row_N` are its rows in the listing."""
     if listing.fields_N is None:
         return None
@@ -183,11 +214,14 @@ def _write_lines(path: Path, rows: Iterable[Reject | Repair]) -> None:
         write_atomic(path, ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"))
 
 
-def _warnings(plan: Plan, splits: Sequence[SplitRecord]) -> list[str]:
-    """Return the warnings: properties of the finished images that cause trouble in training."""
-    table = pa.concat_tables([split.table for split in splits])
-    formats = _counts(table["format"])
-    modes = _counts(table["mode"])
+def _warnings(plan: Plan, figures: Mapping[str, Mapping[str, Counter[Any]]]) -> list[str]:
+    """Return the warnings: properties of the finished images that cause trouble in training.
+
+    `figures` are the `_figures` of each split.
+    """
+    formats, modes, orientations = (
+        sum((of_split[name] for of_split in figures.values()), Counter()) for name in ("format", "mode", "orientation")
+    )
     misnamed = {name: count for name, count in formats.items() if extension_of(name) != plan.extension}
     warnings = []
     if misnamed:
@@ -199,7 +233,7 @@ def _warnings(plan: Plan, splits: Sequence[SplitRecord]) -> list[str]:
     odd = {
         "CMYK": modes.get("CMYK", 0) + modes.get("YCCK", 0),
         "16-bit": sum(count for mode, count in modes.items() if "16" in mode),
-        "EXIF-rotated": sum(count for turn, count in _counts(table["orientation"]).items() if turn > 1),
+        "EXIF-rotated": sum(count for turn, count in orientations.items() if turn > 1),
     }
     gray = modes.get("I;16", 0)
     if gray:
@@ -210,13 +244,11 @@ def _warnings(plan: Plan, splits: Sequence[SplitRecord]) -> list[str]:
     if any(odd.values()):
         what = ", ".join(f"{count} {name}" for name, count in odd.items() if count)
         warnings.append(f"{what} images were kept as they are; --on-bad repair makes them upright 8-bit RGB")
-    for split in splits:
-        number = plan.listing.splits.index(split.name)
-        listed = np.unique(plan.listing.label_N[(plan.listing.split_N == number) & (plan.listing.label_N >= 0)])
-        lost = np.setdiff1d(listed, list(_counts(split.table["label"])))
-        warnings += [
-            f"class {plan.listing.classes[label].id} has no usable image left in {split.name}" for label in lost
-        ]
+    for split, of_split in figures.items():
+        number = plan.listing.splits.index(split)
+        listed = distinct(plan.listing.label_N[(plan.listing.split_N == number) & (plan.listing.label_N >= 0)])
+        lost = [label for label in listed.tolist() if label not in of_split["label"]]
+        warnings += [f"class {plan.listing.classes[label].id} has no usable image left in {split}" for label in lost]
     return warnings
 
 

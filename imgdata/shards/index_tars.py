@@ -172,7 +172,7 @@ def _write(
                 name=split,
                 index_file=f"{name}-{split}.index.parquet",
                 shards=tuple(scans[i].record for i in of_split),
-                table=pa.concat_tables([tables[i].select(names) for i in of_split]),
+                tables=[tables[i].select(names) for i in of_split],
                 columns=_columns([scans[i] for i in of_split], label_source),
             )
         )
@@ -265,7 +265,7 @@ def _warnings(scans: Sequence[TarScan], splits: Sequence[SplitRecord], further: 
             f"{bad_json} json members are no JSON, and their samples have no columns; `imgdata verify` them"
         )
     for split in splits:
-        keys = [str(key) for key in split.table["key"].to_pylist()]
+        keys = [str(key) for table in split.tables for key in table["key"].to_pylist()]
         repeated = duplicate_positions(keys)
         if repeated:
             warnings.append(f"{len(repeated)} keys of split {split.name} occur twice, the first is {keys[repeated[0]]}")

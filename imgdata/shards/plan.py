@@ -170,7 +170,7 @@ def _survey(listing: Listing, options: ShardOptions) -> tuple[str, int | None]:
     encoding = options.encoding
     found: list[tuple[str, bytes]] = []
     formats: Counter[str] = Counter()
-    for ref in listing.refs(np.unique(np.linspace(0, len(listing) - 1, SURVEY_SAMPLES).astype(np.int64))):
+    for ref in listing.refs(sorted(set(np.linspace(0, len(listing) - 1, SURVEY_SAMPLES).astype(int).tolist()))):
         # Bad images are dealt with, one by one, when the shards are written.
         with contextlib.suppress(ImageError):
             data = read_sample(listing.reader, ref)

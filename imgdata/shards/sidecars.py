@@ -5,7 +5,7 @@ Each file is a function of the manifest alone: no times, no places, the same byt
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +44,8 @@ class SplitRecord:
     name: str
     index_file: str
     shards: tuple[ShardRecord, ...]
-    table: pa.Table
-    """The rows of the index, in the order of the shards."""
+    tables: Iterable[pa.Table]
+    """The rows of the index, in the order of the shards; each table is asked for when the one before it was written."""
     columns: pa.Table | None = None
     """The samples' fields, as `fields_table` makes it, in the same order; None for no fields."""
 
@@ -69,10 +69,8 @@ def write_sidecars(
     lists = list(lists)
     for split in splits:
         expected = sum(shard.samples for shard in split.shards)
-        if len(split.table) != expected:
-            raise ShardError(f"split {split.name}: index must have {expected} rows, got {len(split.table)}")
         path = folder / split.index_file
-        write_index(path, split.table)
+        write_index(path, _counted(split, expected))
         if split.columns is not None and split.columns.num_columns:
             if len(split.columns) != expected:
                 raise ShardError(f"split {split.name}: columns must have {expected} rows, got {len(split.columns)}")
@@ -95,6 +93,17 @@ def write_sidecars(
     manifest = dataclasses.replace(manifest, files=dict(sorted({**manifest.files, **hashes}.items())))
     write_atomic(folder / MANIFEST, manifest.to_bytes())
     return manifest
+
+
+def _counted(split: SplitRecord, expected: int) -> Iterator[pa.Table]:
+    """Yield the tables of a split. Raises `ShardError` behind the last one when they have more or fewer rows."""
+    found = 0
+    for table in split.tables:
+        found += len(table)
+        yield table
+        del table
+    if found != expected:
+        raise ShardError(f"split {split.name}: index must have {expected} rows, got {found}")
 
 
 def sidecar_files(manifest: Manifest) -> dict[str, bytes]:

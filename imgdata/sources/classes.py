@@ -50,7 +50,7 @@ def warn_of_classes(
     """Yield one sentence for each split with classes that the split `train` lacks."""
     if "train" not in splits:
         return
-    seen = [set(np.unique(label_N[split_N == place]).tolist()) for place in range(len(splits))]
+    seen = [set(distinct(label_N[split_N == place]).tolist()) for place in range(len(splits))]
     for split, labels in zip(splits, seen, strict=True):
         extra = sorted(labels - seen[splits.index("train")] - {-1})
         if extra:
@@ -58,6 +58,11 @@ def warn_of_classes(
                 f"{len(extra)} of the classes in {split} are not in train: "
                 f"{some([classes[label].id for label in extra])}"
             )
+
+
+def distinct(label_N: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return the labels that occur, sorted. `np.unique` imports masked arrays first: a fiftieth of a short run."""
+    return np.flatnonzero(np.bincount(label_N + 1)) - 1
 
 
 def some(names: Sequence[str]) -> str:

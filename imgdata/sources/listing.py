@@ -13,16 +13,17 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from imgdata.arrow import number_array, text_array
+from imgdata.arrow import number_array, one_chunk, text_array, texts_at
 from imgdata.dataset.target import Target
 from imgdata.errors import OptionError, SourceError
 from imgdata.sample import ClassName, SampleRef
 from imgdata.sources.member_columns import MemberBuilder, MemberColumns, Place, splits_with
 from imgdata.storage.file_names import escape_name
-from imgdata.tar.keys import clean_key, duplicate_positions, numbered_key
+from imgdata.tar.keys import clean_key, equal_before, key_hashes, numbered_key
 
-_FLUSH_ROWS = 65_536
 _NO_MEMBERS: Mapping[str, Place] = {}
+_PART_ROWS = 8192
+"""Rows that are Python objects at once; a million of them would take 100 MB."""
 MAX_SPLITS = 255
 """Most splits of a dataset: `Listing.split_N` is uint8."""
 
@@ -91,6 +92,13 @@ class Listing:
     excluded: Mapping[str, int] = field(default_factory=dict)
     """Patterns of `SourceOptions.exclude` that left samples out, with counts."""
 
+    def __post_init__(self) -> None:
+        """Join the chunks of each column of texts: rows of one chunk are found without a search or a copy."""
+        for name in ("name_N", "key_N", "fields_N"):
+            column = getattr(self, name)
+            if column is not None:
+                object.__setattr__(self, name, one_chunk(column))
+
     def __len__(self) -> int:
         return len(self.label_N)
 
@@ -105,13 +113,13 @@ class Listing:
         row = number_array(row_K)
         no_fields = [""] * len(row_K)
         columns = (
-            self.name_N.take(row).to_pylist(),
-            self.key_N.take(row).to_pylist(),
+            texts_at(self.name_N, row),
+            texts_at(self.key_N, row),
             self.label_N[row_K].tolist(),
             self.size_N[row_K].tolist(),
             self.container_N[row_K].tolist(),
             self.offset_N[row_K].tolist(),
-            no_fields if self.fields_N is None else self.fields_N.take(row).to_pylist(),
+            no_fields if self.fields_N is None else texts_at(self.fields_N, row),
             [0] * len(row_K) if self.state_N is None else self.state_N[row_K].tolist(),
             *([zip(*(columns.refs(row_K) for columns in self.members), strict=True)] if self.members else []),
         )
@@ -140,9 +148,9 @@ class Listing:
         for column in (self.split_N, self.label_N, self.size_N, self.offset_N):
             digest.update(np.ascontiguousarray(column).tobytes())
         for text in (self.name_N, self.key_N, self.fields_N):
-            for chunk in text.chunks if text is not None else ():
-                # Chunks differ with how a listing was built; the text in them does not.
-                digest.update("\0".join(chunk.to_pylist()).encode("utf-8", "surrogateescape") + b"\0")
+            for texts in _parts(text) if text is not None else ():
+                # Parts differ with how a listing was built; the text in them does not.
+                digest.update("\0".join(texts).encode("utf-8", "surrogateescape") + b"\0")
         for member in self.members:
             member.update(digest)
         return digest.hexdigest()
@@ -207,7 +215,7 @@ class ListingBuilder:
         pending["key"].append(clean_key(key))
         pending["fields"].append(fields)
         self._any_fields = self._any_fields or bool(fields)
-        if len(pending["name"]) >= _FLUSH_ROWS:
+        if len(pending["name"]) >= _PART_ROWS:
             self._flush()
 
     def see(self, count: int = 1) -> None:
@@ -295,15 +303,22 @@ def clean_title(title: str) -> str:
     return re.sub(r"[^a-z0-9_]+", "-", title.lower()).strip("-") or "dataset"
 
 
+def _parts(column: pa.ChunkedArray) -> Iterator[list[Any]]:
+    """Yield the values of a column as lists that take little memory."""
+    for chunk in column.chunks:
+        for start in range(0, len(chunk), _PART_ROWS):
+            yield chunk.slice(start, _PART_ROWS).to_pylist()
+
+
 def unique_keys(key_N: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return the keys, with `-1`, `-2`, ... appended to those that occurred before, in the same split or another.
 
     Some readers, such as Energon, refuse a key that occurs in two splits.
     """
-    keys: list[str] = key_N.to_pylist()
-    repeated = duplicate_positions(keys)
+    repeated = equal_before(np.concatenate([key_hashes(part) for part in _parts(key_N)] or [np.empty(0, np.uint64)]))
     if not repeated:
         return key_N
+    keys: list[str] = key_N.to_pylist()
     taken = set(keys)
     counts: dict[str, int] = {}
     for row in repeated:

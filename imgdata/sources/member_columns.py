@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
-from imgdata.arrow import number_array, text_array
+from imgdata.arrow import number_array, text_array, texts_at
 from imgdata.dataset.members import Member, MemberKind, kind_of
 from imgdata.sample import SampleRef
 from imgdata.storage.file_names import escape_name
@@ -49,7 +49,7 @@ class MemberColumns:
         return [
             SampleRef(name, "", -1, size, container, offset, "", state)
             for name, size, container, offset, state in zip(
-                self.name_N.take(number_array(row_N)).to_pylist(),
+                texts_at(self.name_N, number_array(row_N)),
                 self.size_N[row_N].tolist(),
                 self.container_N[row_N].tolist(),
                 self.offset_N[row_N].tolist(),

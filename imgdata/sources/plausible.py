@@ -9,10 +9,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from imgdata.errors import SourceError
-from imgdata.sources.classes import some
+from imgdata.sources.classes import distinct, some
 from imgdata.sources.folder_names import holds_images_of_any_class, split_of_folder
 from imgdata.sources.listing import Listing
 
@@ -49,7 +47,7 @@ def _faults(listing: Listing) -> Iterator[str]:
 
 def _notes(listing: Listing) -> Iterator[str]:
     labelled = int((listing.label_N >= 0).sum())
-    used = len(np.unique(listing.label_N[listing.label_N >= 0]))
+    used = len(distinct(listing.label_N[listing.label_N >= 0]))
     if used >= _MANY_CLASSES and 2 * used > labelled:
         yield (
             f"{used} classes for {labelled} images, hardly more than one image each: are these labels? If not, choose "

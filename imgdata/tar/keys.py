@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 MAX_KEY_CHARS = 88
 """A USTAR name field holds 100 bytes: the key, a dot and an extension of up to 11 characters."""
@@ -49,7 +50,16 @@ def clean_key(raw: str) -> str:
 
 def duplicate_positions(keys: Sequence[str]) -> list[int]:
     """Return the positions of keys that came before in `keys`, in order; takes 8 bytes of memory a key."""
-    hash_N = np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys), np.uint64, len(keys))
+    return equal_before(key_hashes(keys))
+
+
+def key_hashes(keys: Sequence[str]) -> NDArray[np.uint64]:
+    """Return a hash of each key, uint64 `(N,)`."""
+    return np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys), np.uint64, len(keys))
+
+
+def equal_before(hash_N: NDArray[np.uint64]) -> list[int]:
+    """Return the positions of hashes that came before, in order."""
     order_N = np.argsort(hash_N, kind="stable")
     repeated = hash_N[order_N[1:]] == hash_N[order_N[:-1]]
     return sorted(order_N[1:][repeated].tolist())

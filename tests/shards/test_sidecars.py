@@ -179,7 +179,7 @@ def test_tables_that_do_not_fit_the_shards_are_refused(tmp_path, folder):
     import pyarrow.parquet as pq
 
     table = pq.read_table(folder / "demo-val.index.parquet")
-    split = SplitRecord("val", "x-val.index.parquet", (ShardRecord("x.tar", 4, 1, ""),), table)
+    split = SplitRecord("val", "x-val.index.parquet", (ShardRecord("x.tar", 4, 1, ""),), [table])
     with pytest.raises(ShardError, match="split val: index must have 4 rows, got 5"):
         write_sidecars(tmp_path, manifest(), [split])
     assert list(tmp_path.iterdir()) == []
