@@ -18,7 +18,7 @@ from imgdata.sources.table.rows import holds_bytes, open_parquet
 from imgdata.sources.tar_members import kind_in_tar
 from imgdata.storage.reading import parse_json
 
-_IMAGE_NAMES = ("image", "img", "bytes", "image_bytes", "image_data", "data", "content", "jpg", "png")
+_IMAGE_NAMES = ("image", "img", "bytes", "image_bytes", "image_data", "data", "content", "jpg", "png", "pixel_values")
 
 
 class ParquetLayout(NamedTuple):
