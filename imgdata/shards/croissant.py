@@ -108,16 +108,28 @@ def _distribution(manifest: Manifest, split: SplitEntry) -> list[dict[str, Any]]
     }
     extensions = manifest.image_extension.split(";")
     types = list(dict.fromkeys(_IMAGE_TYPES.get(ext, f"image/{ext.rsplit('.', 1)[-1]}") for ext in extensions))
+    patterns = [pattern for ext in extensions for pattern in _patterns(ext, manifest)]
     images = {
         "@type": "cr:FileSet",
         "@id": _image_set(split),
         "name": _image_set(split),
         "containedIn": [{"@id": shard.file} for shard in split.shards],
         "encodingFormat": types[0] if len(types) == 1 else types,
-        "includes": [f"*.{ext}" for ext in extensions] if len(extensions) > 1 else f"*.{extensions[0]}",
-        **({"excludes": [f"*.{member.name}.*" for member in manifest.members]} if manifest.members else {}),
+        "includes": patterns if len(patterns) > 1 else patterns[0],
     }
     return [*tars, index, images]
+
+
+def _patterns(extension: str, manifest: Manifest) -> list[str]:
+    """Return the patterns of the pictures' names: further images have a dot and their name before the extension.
+
+    Readers pass over Croissant's `excludes`, so the patterns say where there is no dot.
+    """
+    longest = max((len(member.name) for member in manifest.members), default=0)
+    if not longest:
+        return [f"*.{extension}"]
+    short = [f"{'[!.]' * count}.{extension}" for count in range(1, longest + 1)]
+    return [*short, f"*{'[!.]' * (longest + 1)}.{extension}"]
 
 
 def _image_set(split: SplitEntry) -> str:

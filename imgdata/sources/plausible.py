@@ -40,8 +40,8 @@ def _faults(listing: Listing) -> Iterator[str]:
     if branches and any(map(holds_images_of_any_class, (part for one in branches for part in one.split("/")))):
         yield (
             f"folders {some(branches)} hold files of the same names: one seems to hold masks or other versions of the "
-            f"images in the other; leave it out with --exclude '{branches[-1]}/*', or take both for classes with "
-            f"--source {listing.kind}"
+            f"images in the other; name the folder of masks with --masks, leave it out with --exclude "
+            f"'{branches[-1]}/*', or take both for classes with --source {listing.kind}"
         )
 
 

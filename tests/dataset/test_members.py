@@ -4,6 +4,8 @@ import json
 import pickle
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import imgdata
@@ -146,3 +148,34 @@ def test_a_dataset_without_masks_has_the_manifest_that_it_had(tmp_path):
         writer.write(encoded(1), 0)
     before = (tmp_path / "plain" / "dataset.json").read_bytes()
     assert read_manifest(tmp_path / "plain").to_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("mask_offset", -1, "mask_offset in row 1 must be an integer from 0 to"),
+        ("mask_size", 2**40, "mask_size in row 1 must be an integer from 0 to"),
+    ],
+)
+def test_places_that_cannot_be_are_one_error(tmp_path, column, value, message):
+    write_dataset(tmp_path / "out", 3)
+    path = tmp_path / "out" / "out-train.index.parquet"
+    table = pq.read_table(path)
+    at = table.schema.get_field_index(column)
+    values = table[column].to_pylist()
+    values[1] = value
+    pq.write_table(table.set_column(at, table.schema.field(at), pa.array(values, pa.int64())), path)
+    with pytest.raises(imgdata.ShardError, match=message):
+        imgdata.open(tmp_path / "out")["train"].read_member(0, "mask")
+    assert any(message in str(fault) or "sha256" in str(fault) for fault in imgdata.verify(tmp_path / "out"))
+
+
+def test_a_shard_that_is_cut_short_inside_a_mask_is_one_error(tmp_path):
+    write_dataset(tmp_path / "out", 3)
+    split = imgdata.open(tmp_path / "out")["train"]
+    end = int(split.index.array("mask_offset")[1]) + 5
+    with open(split.shards[0], "r+b") as file:
+        file.truncate(end)
+    with pytest.raises(imgdata.ShardError, match=f"cut short at byte {end}, 00000001 ends at byte"):
+        imgdata.open(tmp_path / "out")["train"].read_member(1, "mask")
+    assert len(imgdata.verify(tmp_path / "out")) > 0

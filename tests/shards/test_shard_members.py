@@ -4,8 +4,10 @@ import io
 import json
 import re
 import struct
+import warnings
 import zlib
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -269,9 +271,25 @@ def test_the_card_says_what_the_masks_are(tmp_path):
     text = (tmp_path / "out" / "README.md").read_text()
     assert "`mask`, of the same size" in text
     assert "`KEY.mask.*` is its mask" in text
-    croissant = json.loads((tmp_path / "out" / "croissant.json").read_bytes())
-    images = next(one for one in croissant["distribution"] if one["@id"] == "train-images")
-    assert images["excludes"] == ["*.mask.*"]
+
+
+def test_other_readers_find_pictures_and_masks(tmp_path, monkeypatch):
+    mlcroissant = pytest.importorskip("mlcroissant")
+    epath = pytest.importorskip("etils.epath")
+    with imgdata.Writer(tmp_path / "out", shuffle=False) as writer:
+        for number, key in enumerate(("a", "ab/c", "deep/er/0001")):
+            writer.write(encoded(number, format="PNG"), number, key=key, mask=numbers(number))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        monkeypatch.setattr(
+            "mlcroissant._src.operation_graph.operations.extract.EXTRACT_PATH", epath.Path(tmp_path / "extracted")
+        )
+        records = list(mlcroissant.Dataset(jsonld=str(tmp_path / "out" / "croissant.json")).records("train"))
+        assert [record["train/key"].decode() for record in records] == ["a", "ab/c", "deep/er/0001"]
+        datasets.disable_progress_bars()
+        files = {"train": str(tmp_path / "out" / "out-train-*.tar")}
+        found = datasets.load_dataset("webdataset", data_files=files, cache_dir=str(tmp_path / "cache"))["train"]
+    assert [np.asarray(row["mask.png"]).tolist() for row in found] == [numbers(number).tolist() for number in range(3)]
 
 
 def test_parts_on_several_machines_write_the_same_bytes(tmp_path):
