@@ -7,10 +7,12 @@ from typing import Any
 import click
 
 from ..options.common import dataset_argument, json_option, quiet_option
+from ..options.source import raw_options
 
 
 @click.command(short_help="Find wrong labels, duplicates, leaks, poor pictures, bias.")
 @dataset_argument
+@raw_options
 @click.option(
     "-o",
     "--output",

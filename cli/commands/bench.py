@@ -8,10 +8,12 @@ import click
 
 from ..options.backend import BackendType
 from ..options.common import RECIPE_HELP, dataset_argument, json_option, quiet_option
+from ..options.source import raw_options
 
 
 @click.command(short_help="Measure images/s of the loader, beside others.")
 @dataset_argument
+@raw_options
 @click.option("--split", default="train", show_default=True, metavar="NAME", help="Split that is read.")
 @click.option(
     "--recipe",

@@ -8,11 +8,13 @@ import click
 
 from ..options.backend import BackendType
 from ..options.common import json_option, quiet_option, recipe_option, watch_reading
+from ..options.source import raw_options
 from ..options.train import given
 
 
 @click.command(short_help="Find what slows loading down on this machine.")
 @click.argument("dataset", metavar="[DATASET]", required=False, type=click.Path(path_type=Path), callback=watch_reading)
+@raw_options
 @click.option("--split", metavar="NAME", help="Split that is read.  [train]")
 @recipe_option("by picture size")
 @click.option("--size", type=click.IntRange(min=8), help="Side of the output in pixels.")

@@ -8,6 +8,7 @@ import click
 
 from ..options.common import dataset_argument, quiet_option
 from ..options.network import crops_option, left_out, network_options
+from ..options.source import raw_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +27,7 @@ _NAME_WIDTH = 32
 @click.command(short_help="Measure how good a trained network is on a split.")
 @click.argument("network", metavar="NETWORK")
 @dataset_argument
+@raw_options
 @click.option(
     "--split", metavar="NAME", help="Split to measure.  [what the run was validated with; else val, test or the like]"
 )

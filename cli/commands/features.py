@@ -8,11 +8,13 @@ import click
 
 from ..options.common import dataset_argument, quiet_option
 from ..options.network import left_out, network_options
+from ..options.source import raw_options
 
 
 @click.command(short_help="Write the feature vector of each image to a file.")
 @click.argument("network", metavar="NETWORK")
 @dataset_argument
+@raw_options
 @click.option(
     "-o",
     "--output",

@@ -7,6 +7,7 @@ import click
 
 from ..display.view import print_view
 from ..options.common import RECIPE_HELP, dataset_argument, json_option
+from ..options.source import raw_options
 
 _FEW = 5
 """Keys like the one that was given, at most."""
@@ -14,6 +15,7 @@ _FEW = 5
 
 @click.command(short_help="Show splits, classes, sizes, views and pictures.")
 @dataset_argument
+@raw_options
 @click.option("--split", metavar="NAME", help="Split of --sample, --sheet and --view.  [the first]")
 @click.option("--all-classes", is_flag=True, help="List every class.")
 @click.option("--sample", "key", metavar="KEY", help="Print the facts of this sample.")

@@ -6,10 +6,12 @@ from pathlib import Path
 import click
 
 from ..options.common import dataset_argument, json_option, quiet_option
+from ..options.source import raw_options
 
 
 @click.command(short_help="Save a choice of samples under a name.")
 @dataset_argument
+@raw_options
 @click.argument("name", metavar="NAME")
 @click.argument("steps", metavar="STEPS")
 @click.option("--split", default="train", show_default=True, metavar="NAME", help="Split that the view is of.")

@@ -7,59 +7,15 @@ from typing import Any
 
 import click
 
-from ..options.common import byte_size, hash_option, quiet_option, target_option
+from ..options.common import byte_size, hash_option, quiet_option
+from ..options.source import source_options, taken
 from ..options.steps import chosen_engine, chosen_step, engine_options, run_plan, run_step, step_options
 
 
 @click.command(short_help="Turn an image dataset into verified, indexed shards.")
 @click.argument("source")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--source", "kind", help="Which layout SOURCE has, when several fit: cifar, imagenet, folder, table, ...")
-@click.option(
-    "--labels", type=click.Choice(["fine", "coarse"]), default="fine", show_default=True, help="Labels of CIFAR-100."
-)
-@click.option(
-    "--devkit",
-    type=click.Path(path_type=Path, exists=True),
-    help="ImageNet's devkit or LOC_val_solution.csv, when not inside SOURCE.",
-)
-@click.option(
-    "--table", type=click.Path(path_type=Path), help="CSV, TSV, JSON-lines or Parquet file of paths and labels."
-)
-@click.option("--path-column", help="Column of the image paths.")
-@click.option("--label-column", help="Column of the labels; '' for images without labels.")
-@target_option(
-    "the label column holds: one class, any number of classes, a share of each, or numbers; boxes: of COCO and VOC.",
-    more=["boxes"],
-)
-@click.option("--label-separator", metavar="TEXT", help="Between the classes of a text.  [| ; or ,]")
-@click.option(
-    "--masks",
-    type=click.Path(path_type=Path),
-    help="Folder of masks that are called as the images, in a tree as theirs.",
-)
-@click.option("--mask-column", help="Column of the masks: paths in a table, else encoded images.")
-@click.option("--split-column", help="Column of the splits.")
-@click.option("--image-column", help="Column (Parquet, Arrow, MDS) or feature (TFRecord) of the images.")
-@click.option(
-    "--split-names",
-    metavar="FOLDER=SPLIT,...",
-    help="Folders that are splits, such as train2017=train,val2017=val; the others are classes. '' for no splits.",
-)
-@click.option(
-    "--class-order",
-    type=click.Choice(["auto", "number", "text"]),
-    default="auto",
-    show_default=True,
-    help="Which class is 0, 1, ...: auto is by number where all are numbers, as text elsewhere.",
-)
-@click.option("--image-ext", multiple=True, help="Extension of the image in existing tars; may be repeated.")
-@click.option(
-    "--label-from",
-    default="auto",
-    show_default=True,
-    help="Labels of existing tars: cls, txt, json:FIELD, folder; none: images without labels.",
-)
+@source_options
 @click.option(
     "--split", "fractions", help="Cut a source without splits: train=0.9,val=0.1 (stratified by class, seeded)."
 )
@@ -154,6 +110,9 @@ def command(source: str, out: Path, **options: Any) -> None:
       imgdata shard cifar-10-python.tar.gz out/
       imgdata shard imagenet/ out/ --engine ray --address auto
 
+    Other commands that read a dataset, such as inspect and train, take the options that say how SOURCE is read as well,
+    for raw images.
+
     The same command resumes a run that was interrupted. An old dataset in OUT is replaced only with --overwrite, once
     the new one is complete.
 
@@ -162,7 +121,6 @@ def command(source: str, out: Path, **options: Any) -> None:
     from imgdata.images.encode import Encoding
     from imgdata.shards.job import plan_shards, shard
     from imgdata.shards.options import ShardOptions
-    from imgdata.sources.options import SourceOptions
     from imgdata.stratify import parse_fractions
 
     from ..display.shard import ShardDisplay, print_plan, print_summary
@@ -172,24 +130,7 @@ def command(source: str, out: Path, **options: Any) -> None:
     if step in ("part", "finish"):
         run_step(source, out, options)
         return
-    read = SourceOptions(
-        kind=options["kind"],
-        labels=options["labels"],
-        devkit=options["devkit"],
-        table=options["table"],
-        path_column=options["path_column"],
-        label_column=options["label_column"],
-        target=options["target"],
-        label_separator=options["label_separator"],
-        split_column=options["split_column"],
-        image_column=options["image_column"],
-        masks=options["masks"],
-        mask_column=options["mask_column"],
-        image_ext=options["image_ext"],
-        label_from=options["label_from"],
-        split_names=_split_names(options["split_names"]),
-        class_order=options["class_order"],
-    )
+    read = taken(options)
     write = ShardOptions(
         name=options["name"],
         shard_bytes=options["shard_size"],
@@ -245,19 +186,6 @@ def command(source: str, out: Path, **options: Any) -> None:
         print_summary(summary)
     if as_json:
         click.echo(json.dumps(summary.to_dict()))
-
-
-def _split_names(text: str | None) -> dict[str, str] | None:
-    """Return the folders of `--split-names` with their splits. Raises `OptionError`."""
-    from imgdata.errors import OptionError
-
-    if text is None:
-        return None
-    pairs = [part.strip() for part in text.split(",") if part.strip()]
-    wrong = next((part for part in pairs if not all(part.rpartition("=")[::2])), None)
-    if wrong is not None:
-        raise OptionError(f"split-names must be FOLDER=SPLIT with commas between, got {wrong!r}")
-    return {part.rpartition("=")[0]: part.rpartition("=")[2] for part in pairs}
 
 
 _LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list", ".names")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..options.common import dataset_argument, json_option
+from ..options.source import raw_options
 from ..options.train import given
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ _WIDE = 96
 
 @click.command(short_help="Follow real samples through every stage.")
 @dataset_argument
+@raw_options
 @click.option("--split", metavar="NAME", help="Split that is trained on.  [train]")
 @click.option("--model", metavar="NAME", help="Network: cnn, resnet9, or any of timm's.")
 @click.option(

@@ -9,11 +9,13 @@ from typing import Any
 import click
 
 from ..options.common import dataset_argument, quiet_option
+from ..options.source import raw_options
 from ..options.train import SectionedCommand, given
 
 
 @click.command(cls=SectionedCommand, short_help="Train a network on a dataset.")
 @dataset_argument
+@raw_options
 @click.option(
     "--out", "run", metavar="RUN", required=True, type=click.Path(path_type=Path), help="Folder of the run, a new one."
 )

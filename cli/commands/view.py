@@ -6,12 +6,14 @@ from typing import Any
 import click
 
 from ..options.common import dataset_argument
+from ..options.source import raw_options
 
 LOCAL = "127.0.0.1"
 
 
 @click.command(short_help="Look at samples in the browser, and review labels.")
 @dataset_argument
+@raw_options
 @click.option(
     "--findings", type=click.Path(path_type=Path), metavar="REPORT", help="Report of `imgdata audit`, as a queue."
 )

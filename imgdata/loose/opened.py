@@ -8,6 +8,7 @@ from imgdata.dataset.dataset import open as open_shards
 from imgdata.dataset.manifest import MANIFEST, dataset_folder, how_to_shard
 from imgdata.dataset.summary import Summary, summarise
 from imgdata.errors import OptionError, ShardError, SourceError
+from imgdata.loose.asked import asked_for
 from imgdata.storage.atomic import JOB_FOLDER
 from imgdata.storage.local_paths import url_scheme
 
@@ -27,16 +28,17 @@ def open(path: str | Path, read: "SourceOptions | None" = None) -> Dataset:
     listed, and says what to do.
     """
     if url_scheme(path) is not None:
-        if read is not None:
+        if read is not None or asked_for(path):
             raise OptionError(f"{path}: raw images are not read from a URL; `imgdata shard` them, or copy them first")
         return open_shards(path)
     folder = dataset_folder(path)
+    asked = {} if read is not None else asked_for(folder)
     try:
         return open_shards(folder)
     except ShardError as error:
         # Not where shards are damaged, unfinished or missing.
         begun = (folder / MANIFEST).exists() or (folder / JOB_FOLDER).exists()
-        if begun or not (folder.exists() or read is not None):
+        if begun or not (folder.exists() or read is not None or asked):
             raise
         why = error
     # Sources take a while to import, and readers of shards don't need them.
@@ -44,9 +46,9 @@ def open(path: str | Path, read: "SourceOptions | None" = None) -> Dataset:
     from imgdata.sources.options import SourceOptions
 
     try:
-        return open_raw(folder, read or SourceOptions())
+        return open_raw(folder, SourceOptions.from_dict(asked) if read is None else read)
     except SourceError as error:
-        if read is not None:
+        if read is not None or asked:
             raise
         # Sharding it would fail for the same reason.
         reason = str(why).removesuffix(f"; {how_to_shard(folder)}")

@@ -43,19 +43,19 @@ def open_raw(root: Path, read: SourceOptions) -> Dataset:
     # The ranks of a run open it at once: one lists it, the others wait.
     with locked(kept / f"{place}.lock", wait_s=math.inf, mode=0o666):
         content = read_stamp(stamp)
-        dataset = None if content is None else _kept(kept, root, content)
+        dataset = None if content is None else _kept(kept, root, content, read)
         if dataset is not None and all(is_unchanged(split.index, root) for split in dataset.values()):
             return dataset
         around = look_around(root, read)
         content = build(root, read, kept, place, _indices(kept, place))
         write_stamp(stamp, around, content)
-        return reopen(LooseFolder(root, kept=kept, key=content))
+        return reopen(LooseFolder(root, kept=kept, key=content, read=read.to_dict()))
 
 
-def _kept(kept: Path, root: Path, content: str) -> Dataset | None:
+def _kept(kept: Path, root: Path, content: str, read: SourceOptions | None = None) -> Dataset | None:
     """Return the dataset whose files begin with `content`; None where a file of it is missing or damaged."""
     with contextlib.suppress(ShardError):
-        dataset = reopen(LooseFolder(root, kept=kept, key=content))
+        dataset = reopen(LooseFolder(root, kept=kept, key=content, read={} if read is None else read.to_dict()))
         for split in dataset.values():
             if split.columns.are_stored:
                 # What of its columns is damaged is said by their types already.

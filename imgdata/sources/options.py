@@ -1,10 +1,11 @@
 """How to read a raw dataset, where its layout leaves a choice."""
 
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from imgdata.errors import OptionError
 
@@ -50,6 +51,30 @@ class SourceOptions:
     """Order of the classes: by number, as text, or by number where all ids are numbers and as text elsewhere."""
     exclude: tuple[str, ...] = ()
     """Patterns of names that are left out before anything is checked."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what differs from the defaults as plain values, for JSON; paths are absolute."""
+        plain: dict[str, Any] = {}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value == one.default:
+                continue
+            if isinstance(value, Path):
+                value = os.path.abspath(value)
+            elif isinstance(value, Mapping):
+                value = dict(value)
+            plain[one.name] = list(value) if isinstance(value, tuple) else value
+        return plain
+
+    @staticmethod
+    def from_dict(content: Mapping[str, Any]) -> "SourceOptions":
+        """Return the settings that `to_dict` gave. Raises `OptionError`."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+        }
+        for name in {"devkit", "table", "masks"} & set(values):
+            values[name] = Path(values[name])
+        return SourceOptions(**values)
 
     def __post_init__(self) -> None:
         """Check all fields; raises `OptionError`."""

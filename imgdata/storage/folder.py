@@ -2,8 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from imgdata.errors import ShardError
 from imgdata.storage.atomic import FilePool
@@ -59,11 +60,15 @@ class LooseFolder(DatasetFolder):
     Its index is in the cache folder, and what users make, such as saved views, in a folder of its own.
     """
 
-    def __init__(self, path: str | Path, *, kept: Path, key: str) -> None:
-        """Name the raw dataset, the folder that keeps its index, and the start of the names of the files there."""
+    def __init__(self, path: str | Path, *, kept: Path, key: str, read: Mapping[str, Any] | None = None) -> None:
+        """Name the raw dataset, the folder that keeps its index, and the start of the names of the files there.
+
+        `read` says how the dataset was read, where its layout left a choice: plain values.
+        """
         super().__init__(path)
         self.kept = kept
         self.key = key
+        self.read_as = dict(read or {})
         self.own = own_folder(self.path)
 
     def __repr__(self) -> str:

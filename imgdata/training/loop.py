@@ -9,8 +9,10 @@ from torch import nn
 
 from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
+from imgdata.loose.asked import asked_for, reading_as
 from imgdata.recipes.functions import name_of
 from imgdata.sample import ClassName
+from imgdata.storage.folder import LooseFolder
 from imgdata.storage.local_paths import any_path
 from imgdata.training.course import Course
 from imgdata.training.distributed import Processes, processes
@@ -93,6 +95,7 @@ def train(
     if chosen.tensorboard:
         load_writer()
     with ExitStack() as stack:
+        stack.enter_context(reading_as(path, _read_as(dataset, before)))
         ranks = stack.enter_context(processes(chosen.device))
         if before is None and ranks.first:
             folder.check(overwrite=overwrite)
@@ -106,6 +109,13 @@ def train(
         stop = stack.enter_context(stopping())
         stack.enter_context(fitting_threads(ranks.device, watchers.noted))
         return Course(prepared, folder, ranks, stop, watchers).go(resume)
+
+
+def _read_as(dataset: str | Path | Dataset, before: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return how raw images are read: as the dataset was opened, else as the command or the run before says."""
+    if isinstance(dataset, Dataset):
+        return dataset.folder.read_as if isinstance(dataset.folder, LooseFolder) else {}
+    return asked_for(dataset) or (before or {}).get("read", {})
 
 
 def _sequence(watcher: TrainWatcher | Sequence[TrainWatcher] | None) -> Sequence[TrainWatcher]:

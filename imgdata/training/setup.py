@@ -19,6 +19,7 @@ from imgdata.loose.opened import open as open_dataset
 from imgdata.models import ModelInput, model_input
 from imgdata.recipes.recipe import Recipe
 from imgdata.sample import ClassName
+from imgdata.storage.folder import LooseFolder
 from imgdata.training.data import (
     Views,
     choose_validation,
@@ -78,6 +79,7 @@ class Prepared:
         """Return what `config.json` holds."""
         return {
             "data": str(self.dataset.resolve()),
+            **_read_as(self.train.view),
             "options": self.options.to_dict(),
             "size": self.size,
             "classes": [list(one) for one in self.classes],
@@ -168,6 +170,12 @@ def open_data(dataset: Path, options: TrainOptions, *, saved: bool = False) -> t
 def read_classes(config: Mapping[str, Any]) -> tuple[ClassName, ...]:
     """Return the classes in `config.json`."""
     return tuple(ClassName(*one) for one in config["classes"])
+
+
+def _read_as(view: View) -> dict[str, Any]:
+    """Return how raw images were read, where their layout left a choice."""
+    read = view.folder.read_as if isinstance(view.folder, LooseFolder) else {}
+    return {"read": read} if read else {}
 
 
 def _shown(view: View) -> dict[str, str]:

@@ -44,6 +44,53 @@ def test_inspect_counts_the_images_and_no_shards(raw):
     assert found["bytes"] == sum(len(data) for data in files_below(raw).values())
 
 
+@pytest.fixture(scope="module")
+def listed(raw, tmp_path_factory):
+    """Images, and a table whose columns have names of its own: two classes of it that folders don't tell."""
+    table = tmp_path_factory.mktemp("table") / "list.csv"
+    names = sorted(path.relative_to(raw).as_posix() for path in raw.rglob("*.jpg"))
+    rows = [f"{name},{'odd' if number % 2 else 'even'},{number}" for number, name in enumerate(names)]
+    table.write_text("\n".join(["where,parity,number", *rows]))
+    return ["--table", table, "--path-column", "where", "--label-column", "parity"]
+
+
+def test_commands_read_raw_images_as_their_options_say(raw, listed, tmp_path):
+    found = json.loads(command("inspect", raw, *listed, "--json"))
+    assert (found["source"]["kind"], found["classes"]) == ("table", [["even", "even"], ["odd", "odd"]])
+    assert json.loads(command("inspect", raw, "--json"))["source"]["kind"] == "folder", "the index is another one"
+    run = tmp_path / "run"
+    command("train", raw, *listed, "--out", run, "--model", "cnn", "--epochs", 1, "--batch-size", 8, "--hold-out", 8)
+    assert [one[0] for one in json.loads((run / "config.json").read_text())["classes"]] == ["even", "odd"]
+    assert json.loads(command("evaluate", run, raw, *listed, "--quiet", "--json"))["total"] == 8
+    command("train", raw, "--out", run, "--resume", "--epochs", 2)
+    assert json.loads((run / "summary.json").read_text())["epochs"] == 2
+
+
+def test_a_dataset_that_was_opened_with_options_is_trained_on_as_it_is(raw, listed, tmp_path):
+    read = imgdata.SourceOptions(table=listed[1], path_column="where", label_column="number", target="regression")
+    result = imgdata.train(
+        imgdata.open(raw, read=read), tmp_path / "run", model="cnn", epochs=1, batch_size=8, hold_out=8
+    )
+    assert "r2" in result.best.metrics
+
+
+def test_a_benchmark_reads_raw_images_as_its_options_say(raw, listed):
+    words = ["--recipe", "cifar_train", "--seconds", 0.1, "--rounds", 1, "--batch-size", 8, "--threads", 1]
+    found = json.loads(command("bench", raw, *listed, *words, "--quiet", "--json"))
+    assert found["dataset"]["samples"] == 49, "all rows are one split"
+
+
+@pytest.mark.parametrize(
+    "name", ["inspect", "bench", "doctor", "audit", "train", "view", "evaluate", "features", "trace"]
+)
+def test_options_of_raw_images_are_refused_for_shards(name, raw, tmp_path):
+    imgdata.shard(raw, tmp_path / "out", workers=1)
+    words = {"evaluate": ["run"], "features": ["run"]}.get(name, [])
+    more = {"train": ["--out", tmp_path / "run"], "features": ["-o", tmp_path / "x.npz"]}.get(name, [])
+    with pytest.raises(ImgdataError, match=r"--label-column is for raw images, and .*out is sharded already; leave it"):
+        command(name, *words, tmp_path / "out", "--label-column", "x", *more)
+
+
 def test_inspect_has_a_column_of_shards_for_shards_alone(raw, tmp_path):
     imgdata.shard(raw, tmp_path / "out", workers=1)
     assert "shards" in command("inspect", tmp_path / "out")

@@ -1,8 +1,9 @@
 """The job of a measuring process, and its result: both as JSON, from process to process."""
 
 import json
-from dataclasses import asdict, dataclass, fields
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, NamedTuple
 
 from imgdata.backends.options import LoaderOptions
 from imgdata.backends.protocol import BackendKind
@@ -25,6 +26,8 @@ class Job:
     rank: int
     world_size: int
     seconds: float
+    read: Mapping[str, Any] = field(default_factory=dict)
+    """How raw images are read, where their layout leaves a choice."""
 
     def to_json(self) -> str:
         """Return the job in one line."""

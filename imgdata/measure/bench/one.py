@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from imgdata.errors import ImgdataError
+from imgdata.loose.asked import reading_as
 from imgdata.measure.bench.job import OURS, Job, Measured
 from imgdata.measure.bench.opened import Opened
 from imgdata.measure.bench.peers import PEERS
@@ -50,7 +51,8 @@ def main() -> None:
         return bool(select.select([0], [], [], 0)[0])
 
     try:
-        answer = measure(job, ready, may_begin).to_json()
+        with reading_as(job.dataset, job.read):
+            answer = measure(job, ready, may_begin).to_json()
     except ImgdataError as error:
         answer = json.dumps({"error": type(error).__name__, "message": str(error)})
     except BaseException:

@@ -8,6 +8,7 @@ from imgdata.backends.options import LoaderOptions, or_default
 from imgdata.dataset.dataset import Dataset
 from imgdata.devices import own_cores
 from imgdata.errors import ImgdataError, OptionError
+from imgdata.loose.asked import asked_for
 from imgdata.loose.opened import open as open_dataset
 from imgdata.measure.bench.job import OURS, Job, Measured
 from imgdata.measure.bench.notes import notes
@@ -133,6 +134,7 @@ def _job(dataset: str | Path, options: BenchOptions, batch_size: int, recipe: Re
         rank=0,
         world_size=len(devices) if options.all_gpus else options.ranks,
         seconds=options.seconds,
+        read=asked_for(dataset),
     )
 
 

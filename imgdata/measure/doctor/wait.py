@@ -75,10 +75,12 @@ def advice_for_run(config: Mapping[str, Any], data_wait: float, *, waited_s: flo
         return None
     import numpy as np
 
+    from imgdata.loose.asked import reading_as
     from imgdata.loose.opened import open as open_dataset
 
     options = config["options"]
-    index = open_dataset(config["data"])[options["split"]].index
+    with reading_as(config["data"], config.get("read", {})):
+        index = open_dataset(config["data"])[options["split"]].index
     index.load(("width", "height"))
     cores = look_at_cpu().usable
     return advice_for_wait(
