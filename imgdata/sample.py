@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from imgdata.errors import ImageError
+from imgdata.errors import ImageError, MissingExtraError, OptionError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -176,10 +176,16 @@ class Batch:
     """Positions in the split, int64 `(N,)`, in the processor's memory."""
     valid: "torch.Tensor"
     """Mask of valid samples, not padding or skipped images: bool `(N,)`, in the processor's memory."""
-    columns: "Mapping[str, torch.Tensor | list[Any]]" = field(default_factory=dict)
+    columns: "Mapping[str, torch.Tensor | list[Any] | tuple[Any, ...]]" = field(default_factory=dict)
     """The columns that the loader was asked for, by name. On the loader's device: whole numbers int64 `(N,)`, numbers
     float32 `(N,)`, truths bool `(N,)`, lists of one length `(N, D)`. In the processor's memory: a list of texts, of
-    tensors for lists of several lengths, of lists of texts, or of JSON values."""
+    tensors for lists of several lengths, of lists of texts, or of JSON values.
+
+    What moves with the pictures, on the loader's device: masks uint8 or int32 `(N, H, W)`, further images
+    `(N, C, H, W)`, `boxes` a list of N tensors float32 `(M, 4)`, `keypoints` of `(M, K, 3)`; where there are several
+    views a tuple with one of these for each view."""
+    joint: "Mapping[str, str]" = field(default_factory=dict)
+    """What each of the columns that moves with the pictures is: `mask`, `image`, `boxes`, `keypoints` or `field`."""
     read_keys: "Callable[[NDArray[np.int64]], list[str]] | None" = None
     """What `keys` asks for the keys at positions; None for batches without any."""
 
@@ -223,7 +229,54 @@ class Batch:
             images=moved if isinstance(self.images, tuple) else moved[0],
             labels=self.labels.to(device, non_blocking=non_blocking),
             columns={
-                name: column if isinstance(column, list) else column.to(device, non_blocking=non_blocking)
+                name: _moved(column, device, non_blocking, lists=name in self.joint)
                 for name, column in self.columns.items()
             },
         )
+
+    def tv_tensors(self) -> "list[dict[str, Any]]":
+        """Return a dict for each sample, as torchvision's operators (version 2) and detectors take it.
+
+        `image` is a `tv_tensors.Image`, masks are `Mask`, boxes `BoundingBoxes` in XYXY, keypoints `KeyPoints`, all of
+        the picture's size; `labels` are the classes of boxes, or the label of the sample where there are no boxes. Of
+        keypoints `visibility` is apart. Raises `OptionError` for several views, `MissingExtraError` without
+        torchvision.
+        """
+        if isinstance(self.images, tuple):
+            raise OptionError(f"tv_tensors must be asked of batches of one view, got {len(self.views)} views")
+        try:
+            from torchvision import tv_tensors
+        except ImportError as error:
+            raise MissingExtraError("tv_tensors needs torchvision: pip install 'imgdata[train]'") from error
+        made: list[dict[str, Any]] = []
+        for row in range(len(self)):
+            image, size = self.images[row], tuple(self.images.shape[-2:])
+            sample: dict[str, Any] = {"image": tv_tensors.Image(image), "labels": self.labels[row]}
+            for name, kind in self.joint.items():
+                value = self.columns[name][row]
+                if kind == "mask":
+                    sample[name] = tv_tensors.Mask(value)
+                elif kind == "image":
+                    sample[name] = tv_tensors.Image(value)
+                elif kind == "boxes":
+                    sample[name] = tv_tensors.BoundingBoxes(value, format="XYXY", canvas_size=size)
+                elif kind == "keypoints":
+                    if not hasattr(tv_tensors, "KeyPoints"):
+                        raise MissingExtraError(
+                            "keypoints need torchvision 0.23 or later, which has KeyPoints: upgrade it"
+                        )
+                    sample[name] = tv_tensors.KeyPoints(value[..., :2], canvas_size=size)
+                    sample["visibility"] = value[..., 2]
+                else:
+                    sample["labels" if name == "box_labels" else name] = value
+            made.append(sample)
+        return made
+
+
+def _moved(column: Any, device: "str | torch.device", non_blocking: bool, *, lists: bool) -> Any:
+    """Return a column of a batch on a device; of lists only those that move with the pictures (`lists`)."""
+    if isinstance(column, list) and not lists:
+        return column
+    if isinstance(column, list | tuple):
+        return type(column)(_moved(one, device, non_blocking, lists=lists) for one in column)
+    return column.to(device, non_blocking=non_blocking)

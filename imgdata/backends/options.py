@@ -73,6 +73,10 @@ class LoaderOptions:
     """Channels of the images, C: 3 for red, green and blue, 1 for gray, 4 with transparency."""
     columns: tuple[str, ...] = ()
     """Columns of the dataset that each batch brings along."""
+    joint: tuple[str, ...] = ()
+    """Further images, boxes and keypoints of the samples that are moved as the pictures are."""
+    ignore_index: int = 255
+    """What masks have where they show nothing of the sample."""
     dali_options: Mapping[str, object] = field(default_factory=dict, hash=False)
     """Settings of NVIDIA DALI: see `imgdata.backends.dali.options`."""
 
@@ -98,7 +102,9 @@ class LoaderOptions:
             raise OptionError(f"drop_last must be True, False or None, got {self.drop_last!r}")
         if not isinstance(self.exact, bool):
             raise OptionError(f"exact must be True or False, got {self.exact!r}")
-        object.__setattr__(self, "columns", _names(self.columns))
+        object.__setattr__(self, "columns", _names("columns", self.columns, "columns, such as ['caption', 'weight']"))
+        object.__setattr__(self, "joint", _names("joint", self.joint, "what moves along, such as ['mask', 'boxes']"))
+        checks.integer("ignore_index", self.ignore_index, -(2**31), 2**31 - 1)
         for name, choices in (("dtype", DType), ("on_bad", OnBad), ("shuffle", Shuffle)):
             _check_choice(name, getattr(self, name), get_args(choices))
         for recipe in views_of(self.recipe):
@@ -156,13 +162,13 @@ class LoaderOptions:
         return LoaderOptions(**{**content, "recipe": any_recipe(content["recipe"])})
 
 
-def _names(columns: object) -> tuple[str, ...]:
-    """Return the names of columns, each once."""
-    if isinstance(columns, str):
-        columns = (columns,)
-    if not isinstance(columns, list | tuple) or not all(isinstance(name, str) for name in columns):
-        raise OptionError(f"columns must be names of columns, such as ['caption', 'weight'], got {columns!r}")
-    return tuple(dict.fromkeys(columns))
+def _names(option: str, names: object, meant: str) -> tuple[str, ...]:
+    """Return the names that an option lists, each once."""
+    if isinstance(names, str):
+        names = (names,)
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise OptionError(f"{option} must be names of {meant}, got {names!r}")
+    return tuple(dict.fromkeys(names))
 
 
 def _check_channels(options: LoaderOptions, recipe: Recipe) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from imgdata.backends.buffers import Loans
 from imgdata.dataset.dataset import Split
 from imgdata.dataset.files import image_files
+from imgdata.dataset.members import member_columns
 from imgdata.dataset.remote_files import RemoteShards
 from imgdata.errors import ImgdataError, ShardError
 from imgdata.storage.atomic import pread
@@ -26,13 +27,21 @@ LEAST_FILES = 16
 class Lease:
     """Files that stay open as long as this lives."""
 
-    def __init__(self, position_N: NDArray[np.int64], file_N: NDArray[np.int64], shift_N: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        position_N: NDArray[np.int64],
+        file_N: NDArray[np.int64],
+        shift_N: NDArray[np.int64],
+        member: str = "",
+    ) -> None:
         self.position_N = position_N
         """The samples."""
         self.file_N = file_N
         """The descriptor of each sample's file."""
         self.shift_N = shift_N
         """Bytes from a sample's offset in its shard, as the index has it, to its place in that file: 0 for a shard."""
+        self.member = member
+        """The further image of the samples that is read; empty for their pictures."""
 
 
 class ShardFiles:
@@ -63,13 +72,14 @@ class ShardFiles:
         """Whether a lease waits until its samples have come from a store."""
         return isinstance(self._files, RemoteShards)
 
-    def lease(self, position_N: NDArray[np.int64]) -> Lease:
+    def lease(self, position_N: NDArray[np.int64], member: str = "") -> Lease:
         """Open the files of these samples. Raises `ShardError`, and `SourceError` for loose files that have changed.
 
-        Where the shards are remote, this waits until the samples are on this machine.
+        With the name of a `member` that further image of the samples is read. Where the shards are remote, this waits
+        until the images are on this machine.
         """
         if isinstance(self._files, RemoteShards):
-            return self._fetched_lease(self._files, position_N)
+            return self._fetched_lease(self._files, position_N, member)
         shard_S, place_N = np.unique(self._files.numbers(position_N), return_inverse=True)
         shards = shard_S.tolist()
         with self._lock:
@@ -78,15 +88,16 @@ class ShardFiles:
             # In use from the start: none of them is closed for another.
             for shard in shards:
                 self._users[shard] += 1
-            lease = Lease(position_N, np.zeros(len(position_N), np.int64), np.zeros(len(position_N), np.int64))
+            file_N, shift_N = np.zeros((2, len(position_N)), np.int64)
+            lease = Lease(position_N, file_N, shift_N, member)
             self._loans.lend(shards, lease)
             lease.file_N[:] = np.array([self._file(shard) for shard in shards], np.int64)[place_N]
         return lease
 
-    def _fetched_lease(self, files: RemoteShards, position_N: NDArray[np.int64]) -> Lease:
-        index = self._index
-        held = files.hold(files.numbers(position_N), index.offset_N[position_N], index.size_N[position_N])
-        lease = Lease(position_N, held.file_N, held.shift_N)
+    def _fetched_lease(self, files: RemoteShards, position_N: NDArray[np.int64], member: str) -> Lease:
+        offset_N, size_N = (self._index.array(column)[position_N] for column in _place_columns(member))
+        held = files.hold(files.numbers(position_N), offset_N, size_N)
+        lease = Lease(position_N, held.file_N, held.shift_N, member)
         with self._lock:
             for ended in self._loans.fetch():
                 self._end(ended)
@@ -97,24 +108,28 @@ class ShardFiles:
     def read(self, lease: Lease, number: int) -> bytes:
         """Return the encoded image of sample `number` of a lease. Raises `ShardError`."""
         position, file = int(lease.position_N[number]), int(lease.file_N[number])
-        offset, size = int(self._index.offset_N[position]), int(self._index.size_N[position])
+        offset, size = self._place(position, lease.member)
         try:
             data = pread(file, size, offset + int(lease.shift_N[number]))
         except OSError as error:
             raise self.unreadable(position, error) from error
         if len(data) != size:
-            raise self.cut_short(position)
+            raise self.cut_short(position, lease.member)
         return data
 
     def unreadable(self, position: int, error: OSError) -> ImgdataError:
         """Return what to raise where the system can't read a sample's file."""
         return self._unreadable(self._number(position), error)
 
-    def cut_short(self, position: int) -> ImgdataError:
-        """Return what to raise where a file ends before a sample does."""
+    def cut_short(self, position: int, member: str = "") -> ImgdataError:
+        """Return what to raise where a file ends before a sample, or a member of it, does."""
         key = self._index.column("key")[position].as_py()
-        end = int(self._index.offset_N[position]) + int(self._index.size_N[position])
-        return self._files.cut_short(self._number(position), key, end)
+        return self._files.cut_short(self._number(position), key, sum(self._place(position, member)))
+
+    def _place(self, position: int, member: str) -> tuple[int, int]:
+        """Return the first byte and the number of bytes of an image."""
+        offset, size = _place_columns(member)
+        return int(self._index.array(offset)[position]), int(self._index.array(size)[position])
 
     def _number(self, position: int) -> int:
         return int(self._files.numbers(np.array([position]))[0])
@@ -168,6 +183,12 @@ class ShardFiles:
             close(self._open.popitem()[1])
         while self._fetched:
             close(self._fetched.pop())
+
+
+def _place_columns(member: str) -> tuple[str, str]:
+    """Return the columns of the index that say where an image begins, and how many bytes it has."""
+    offset, size, *_ = member_columns(member) if member else ("offset", "size")
+    return offset, size
 
 
 def _opened(open_file: Callable[[], int]) -> int:

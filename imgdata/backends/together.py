@@ -41,7 +41,7 @@ class PendingViews:
         """Return the pixels of each view, `(N, C, H, W)`; rows that failed in one view are black in all."""
         views = tuple(batch.images() for batch in self._batches)
         for images, setup in zip(views, self._setups, strict=True):
-            _blacken(images, sorted(self._bad), setup)
+            blacken(images, sorted(self._bad), setup)
         return views
 
     def cancel(self) -> None:
@@ -50,7 +50,8 @@ class PendingViews:
             batch.cancel()
 
 
-def _blacken(images: "torch.Tensor", rows: list[int], setup: BackendSetup) -> None:
+def blacken(images: "torch.Tensor", rows: list[int], setup: BackendSetup) -> None:
+    """Make some pictures of a batch what the backend of `setup` makes of black ones."""
     if not rows:
         return
     import torch

@@ -2,12 +2,14 @@
 
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.dataset.dataset import Split
+from imgdata.dataset.members import member_columns
 from imgdata.errors import ImageError
 
 
@@ -32,7 +34,8 @@ class BadImage:
 class BadImages:
     """The bad images of a split that this process has found."""
 
-    def __init__(self, split: Split, max_pixels: int) -> None:
+    def __init__(self, split: Split, max_pixels: int, members: Sequence[str] = ()) -> None:
+        """Note which samples are bad by the index: those without a size or one of `members`, or too large."""
         self._split = split
         self._found: dict[int, BadImage] = {}
         index = split.index
@@ -40,6 +43,9 @@ class BadImages:
         self._max_pixels = max_pixels
         self._unusable_N = (index.width_N < 1) | (index.height_N < 1)
         self._unusable_N |= index.width_N.astype(np.int64) * index.height_N > max_pixels
+        self._members = tuple(members)
+        for name in self._members:
+            self._unusable_N |= self._size_of(name) == 0
 
     @property
     def records(self) -> tuple[BadImage, ...]:
@@ -68,6 +74,8 @@ class BadImages:
             width, height = int(index.width_N[position]), int(index.height_N[position])
             if width < 1 or height < 1:
                 error = ImageError("not-an-image", "the index has no size of it: its header could not be read")
+            elif lacking := [name for name in self._members if not self._size_of(name)[position]]:
+                error = ImageError("missing", f"it has no {lacking[0]}, which moves with the pictures (joint)")
             else:
                 large = f"{width} x {height} pixels, the limit is {self._max_pixels} (max_pixels)"
                 error = ImageError("too-large", large)
@@ -90,6 +98,11 @@ class BadImages:
                 BadImageWarning,
                 stacklevel=6,
             )
+
+    def _size_of(self, member: str) -> NDArray[np.int64]:
+        """Return the bytes of a further image of each sample."""
+        size_N: NDArray[np.int64] = self._split.index.array(member_columns(member)[1])
+        return size_N
 
     def key(self, position: int) -> str:
         """Return the key of a sample."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from imgdata.backends.joint.batch import PendingJoint
 from imgdata.backends.options import OnBad
 from imgdata.backends.postprocess import mixed_targets, soft_labels
 from imgdata.backends.protocol import PendingBatch
@@ -17,7 +18,7 @@ from imgdata.backends.together import PendingViews
 from imgdata.errors import FunctionError, ImageError, ImgdataError
 from imgdata.loader.bad_images import BadImages
 from imgdata.loader.batch_functions import applied, named
-from imgdata.loader.columns import BatchColumns
+from imgdata.loader.columns import BatchColumns, joint_columns
 from imgdata.loader.delivery import Engine
 from imgdata.loader.planner import ATTEMPTS, Draft, Planner
 from imgdata.recipes.functions import BatchApply
@@ -44,23 +45,25 @@ class Lane(NamedTuple):
     planner: Planner
     engine: Engine
 
-    def start(self, draft: Draft) -> PendingBatch | PendingViews:
+    def start(self, draft: Draft) -> PendingBatch | PendingViews | PendingJoint:
         """Begin the batch."""
         return self.engine.start(self.planner.works(draft))
 
     def redo(
-        self, pending: PendingBatch | PendingViews, rows: NDArray[np.int64], draft: Draft
+        self, pending: PendingBatch | PendingViews | PendingJoint, rows: NDArray[np.int64], draft: Draft
     ) -> Mapping[int, ImageError]:
         """Put what the draft now has for `rows` into these rows of the batch; return those that failed again."""
         works = self.planner.works(draft, rows)
-        return pending.redo(rows, works) if isinstance(pending, PendingViews) else pending.redo(rows, works[0])
+        if isinstance(pending, PendingViews | PendingJoint):
+            return pending.redo(rows, works)
+        return pending.redo(rows, works[0])
 
 
 class _Ahead(NamedTuple):
     number: int
     """Number of the batch in the iterator, from 0."""
     draft: Draft
-    pending: PendingBatch | PendingViews
+    pending: PendingBatch | PendingViews | PendingJoint
     lane: Lane
 
 
@@ -188,23 +191,28 @@ class Batches(Iterator[Batch]):
             failed = ahead.lane.redo(ahead.pending, rows, draft)
         for position in draft.left_out:
             self._bad.note_known(position, draft.epoch)
-        made: torch.Tensor | tuple[torch.Tensor, ...]
-        if isinstance(ahead.pending, PendingViews):
-            made, labels = ahead.lane.engine.deliver_views(ahead.pending.images(), self._labels(draft))
+        pending, engine = ahead.pending, ahead.lane.engine
+        made: torch.Tensor | tuple[torch.Tensor, ...] = pending.images()
+        if isinstance(made, tuple):
+            made, labels = engine.deliver_views(made, self._labels(draft))
         else:
-            made, labels = ahead.lane.engine.deliver(ahead.pending.images(), self._labels(draft))
+            made, labels = engine.deliver(made, self._labels(draft))
         # The type says what nearly all loaders give; `Batch.views` is right for both.
         images = cast("torch.Tensor", made)
         if self._function is not None:
             order, ranks = self._planner.order, self._planner
             place = draft.offset + ranks.rank * (order.global_batch // ranks.world_size)
             images = applied(self._function, images, seed=order.seed, epoch=draft.epoch, place=place)
+        moving = {}
+        if isinstance(pending, PendingJoint):
+            moving = joint_columns(pending.parts(), engine, several=isinstance(made, tuple))
         return Batch(
             images=images,
             labels=labels,
             positions=torch.from_numpy(draft.position_N),
             valid=torch.from_numpy(draft.valid_N),
-            columns=self._columns.of(draft.position_N),
+            columns=self._columns.of(draft.position_N) | moving,
+            joint={} if engine.joint is None else engine.joint.kinds,
             read_keys=self._planner.index.keys,
         )
 

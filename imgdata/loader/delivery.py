@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from imgdata.backends.joint.batch import JointMaker, PendingJoint
+from imgdata.backends.joint.parts import joint_of
 from imgdata.backends.options import LoaderOptions
 from imgdata.backends.protocol import Backend, BackendKind, BackendSetup, BatchRequest, PendingBatch
 from imgdata.backends.registry import choose
@@ -26,6 +28,7 @@ class _Own:
 
     def __init__(self) -> None:
         self.backends: tuple[Backend, ...] = ()
+        self.joint: JointMaker | None = None
         self.device: ToDevice | None = None
         # Reentrant: a handler of signals may close the loader anywhere.
         self.lock = threading.RLock()
@@ -66,6 +69,8 @@ class Engine:
             setup = replace(setup, options=replace(options, dtype="float32"))
         self.setup = setup
         """The setup that the backend gets."""
+        self.joint = joint_of(opened.split, options)
+        """What moves with the pictures; None where nothing does."""
         self._own_of: dict[int, _Own] = {}
         self._closed = False
 
@@ -101,13 +106,29 @@ class Engine:
                 own.backends = self.kind.make_together(setups) if setups else (self.kind.make(self.setup),)
             return own.backends
 
-    def start(self, works: Sequence[BatchRequest]) -> PendingBatch | PendingViews:
-        """Begin the batch of a request for each view."""
+    def start(self, works: Sequence[BatchRequest]) -> PendingBatch | PendingViews | PendingJoint:
+        """Begin the batch of a request for each view, and what moves with its pictures."""
         backends = self.backends()
-        if not self._views:
-            return backends[0].start(works[0])
-        batches = self.kind.start_together(backends, works)
-        return PendingViews(batches, [view.setup for view in self._views])
+        maker = self._joint_maker()
+        joint = None if maker is None else maker.start(works)
+        setups = [view.setup for view in self._views]
+        pictures: PendingBatch | PendingViews
+        if setups:
+            pictures = PendingViews(self.kind.start_together(backends, works), setups)
+        else:
+            pictures = backends[0].start(works[0])
+        return pictures if joint is None else PendingJoint(pictures, joint, setups or [self.setup])
+
+    def _joint_maker(self) -> JointMaker | None:
+        """Return what makes masks and the like in this process; None where nothing moves with the pictures."""
+        if self.joint is None:
+            return None
+        own = self._own()
+        with own.lock:
+            self.check_open()
+            if own.joint is None:
+                own.joint = JointMaker(self.setup, self.joint, keeps=self.kind.decodes_once)
+            return own.joint
 
     def deliver_views(
         self, views: "Sequence[torch.Tensor]", labels: "torch.Tensor"
@@ -166,6 +187,9 @@ class Engine:
         with own.lock:
             self._closed = True
             backends, own.backends, own.device = own.backends, (), None
+            joint, own.joint = own.joint, None
+        if joint is not None:
+            joint.close()
         for view in self._views:
             view.close()
         for backend in backends:

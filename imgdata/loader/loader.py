@@ -78,6 +78,8 @@ class Loader:
         exact: bool = False,
         channels: int = 3,
         columns: Sequence[str] = (),
+        joint: Sequence[str] = (),
+        ignore_index: int = 255,
         buckets: Buckets | Sequence[tuple[int, int]] | None = None,
         dali_options: Mapping[str, object] | None = None,
     ) -> None:
@@ -115,6 +117,10 @@ class Loader:
                 pictures of 16 bits keep their depth: uint16 is 0 to 65535, floats are 0 to 1 before `Normalize`.
             columns: Names of columns of the dataset, such as `["caption", "weight"]`, for `batch.columns`: fields of
                 the `json` members, and the index's `key`, `source`, `width`, `height` and others.
+            joint: Names of what moves with the pictures, such as `["mask", "boxes", "keypoints"]`, for
+                `batch.columns`: further images of the samples, and the fields `boxes` and `keypoints`. Crops, flips and
+                all other moves are those of the picture.
+            ignore_index: What masks have where they show nothing of the sample: in margins, and outside of a rotation.
             buckets: Shapes of batches, for pictures of several aspect ratios: `Buckets(area=224 * 224)`, or a list of
                 (height, width). Each batch has one shape, the same on all ranks.
             dali_options: For the DALI backend: `hw_decoder_load`, `depth`, `crop_decode`, `preallocate`.
@@ -136,6 +142,8 @@ class Loader:
             exact=exact,
             channels=channels,
             columns=columns,  # type: ignore[arg-type]
+            joint=joint,  # type: ignore[arg-type]
+            ignore_index=ignore_index,
             dali_options=dali_options or {},
         )
         self._open(source, options, split=split, view=view, rank=rank, world_size=world_size, buckets=buckets)
@@ -199,7 +207,6 @@ class Loader:
             check_shuffle(opened.view, order)
         opened.split.columns.check(options.columns)
         self._columns = opened.split.columns
-        self._bad = BadImages(opened.split, opened.max_pixels)
         self._buckets = shapes
         self._lanes = tuple(
             Lane(replace(self._planner, recipe=recipe), Engine(opened, replace(options, recipe=recipe)))
@@ -208,6 +215,8 @@ class Loader:
             )
         )
         self._engine = self._lanes[0].engine
+        further = () if self._engine.joint is None else self._engine.joint.members
+        self._bad = BadImages(opened.split, opened.max_pixels, [member.name for member in further])
         # Where the next iterator begins: set or loaded, or None when the newest one decides.
         self._start: Cursor | None = Cursor(epoch=0, samples=0)
         self._newest = self._start
@@ -260,6 +269,7 @@ class Loader:
             *([] if self._buckets is None else [f"  shapes: {len(self._buckets.sizes)} buckets, loader.buckets"]),
             f"  backend {self._engine.description}",
             f"  images: {views}{options.dtype}, {layout}, on {options.device}; buffers {memory:.1f} MB",
+            *([] if self._engine.joint is None else [f"  moved with them: {', '.join(self._engine.joint.kinds)}"]),
             f"  bad images: {self._bad.summary or 'none yet'} (on_bad={options.on_bad!r})>",
         ]
         return "\n".join(lines)
