@@ -223,7 +223,8 @@ def _dataset_place(arguments: list[str]) -> int | None:
     first = next((place for place, argument in enumerate(arguments) if not argument.startswith("-")), len(arguments))
     command = _Commands().get_command(click.Context(cli), arguments[first]) if first < len(arguments) else None
     names = [one.name for one in command.params if isinstance(one, click.Argument)] if command else []
-    if command is None or "dataset" not in names:
+    wanted = "images" if "images" in names else "dataset"
+    if command is None or wanted not in names:
         return None
     valued = {
         text
@@ -237,7 +238,7 @@ def _dataset_place(arguments: list[str]) -> int | None:
             skip = not skip and argument in valued
         else:
             places.append(place)
-    number = names.index("dataset")
+    number = names.index(wanted)
     return places[number] if number < len(places) else None
 
 

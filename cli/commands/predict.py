@@ -115,6 +115,10 @@ def command(
 
 
 def _is_dataset(name: str) -> bool:
+    from imgdata.storage.local_paths import url_scheme
+
+    if url_scheme(name) not in (None, "http", "https"):
+        return True
     return Path(name).name == "dataset.json" or (Path(name) / "dataset.json").is_file()
 
 

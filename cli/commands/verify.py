@@ -28,7 +28,7 @@ def command(ctx: click.Context, dataset: Path, deep: bool, workers: int | None, 
       imgdata verify out/
       imgdata verify out/ --deep --json
     """  # noqa: D301
-    from imgdata.dataset.manifest import dataset_folder, read_manifest
+    from imgdata.dataset.remote_manifest import manifest_of
     from imgdata.shards.verify import verify
 
     from ..display.console import BAD, GOOD, Counting, note, say, tell
@@ -36,7 +36,7 @@ def command(ctx: click.Context, dataset: Path, deep: bool, workers: int | None, 
     with Counting("verifying", "shards", quiet=quiet or as_json) as counting:
         faults = verify(dataset, deep=deep, workers=workers, progress=counting.progress)
     serious = [fault for fault in faults if fault.serious]
-    shards = [shard for split in read_manifest(dataset_folder(dataset)).splits for shard in split.shards]
+    shards = [shard for split in manifest_of(dataset).splits for shard in split.shards]
     unhashed = sum(shard.hash == "none" for shard in shards)
     if as_json:
         found = {"out": str(dataset), "deep": deep, "faults": [asdict(fault) for fault in faults]}

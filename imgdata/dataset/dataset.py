@@ -18,7 +18,8 @@ from imgdata.dataset.index_checks import IndexLimits
 from imgdata.dataset.manifest import MANIFEST, Manifest, SplitEntry, dataset_folder, parse_manifest, read_manifest
 from imgdata.dataset.members import Member, member_columns
 from imgdata.dataset.near_keys import near_keys
-from imgdata.dataset.remote_files import RemoteShards, read_remote_manifest
+from imgdata.dataset.remote_files import RemoteShards
+from imgdata.dataset.remote_manifest import manifest_at, remote_folder
 from imgdata.dataset.target import CLASS_TARGET, NO_TARGET, Target
 from imgdata.dataset.targets import Targets
 from imgdata.errors import OptionError, ShardError
@@ -65,12 +66,7 @@ class Split:
         self.name = entry.name
         limits = IndexLimits(num_classes=num_classes, shards=frozenset(shard.file for shard in entry.shards))
         self.is_loose = isinstance(folder, LooseFolder)
-        remedy = None
-        if self.is_loose:
-            remedy = f"open {folder} again"
-        elif isinstance(folder, RemoteFolder):
-            remedy = f"write {folder} again"
-        self.index = Index(folder.local(entry.index), limits, remedy=remedy)
+        self.index = Index(folder.local(entry.index), limits, remedy=folder.remedy)
         self.shards = [] if self.is_loose else [folder.place(shard.file) for shard in entry.shards]
         """The tars, paths or URLs; none where the images lie in the user's own files."""
         if len(self.index) != entry.samples:
@@ -375,7 +371,7 @@ def open(path: str | Path) -> Dataset:
     what to do.
     """
     if url_scheme(path) is not None:
-        return reopen(RemoteFolder(os.fspath(path).removesuffix(MANIFEST)))
+        return reopen(remote_folder(path))
     folder = dataset_folder(path)
     return Dataset(DatasetFolder(folder), read_manifest(folder))
 
@@ -383,7 +379,7 @@ def open(path: str | Path) -> Dataset:
 def reopen(folder: DatasetFolder) -> Dataset:
     """Open a dataset again by the folder of one that is open, without another look at loose files."""
     if isinstance(folder, RemoteFolder):
-        return Dataset(folder, read_remote_manifest(folder))
+        return Dataset(folder, manifest_at(folder))
     if not isinstance(folder, LooseFolder):
         return open(folder.path)
     path = folder.local(MANIFEST)

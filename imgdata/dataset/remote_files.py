@@ -13,22 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.dataset.index import Index
-from imgdata.dataset.manifest import MANIFEST, Manifest, parse_manifest
 from imgdata.errors import ShardError
+from imgdata.storage.atomic import pread
 from imgdata.storage.local_paths import UrlPath
-from imgdata.storage.remote import RemoteMissingError, joined_ranges, write_at
+from imgdata.storage.remote import joined_ranges, write_at
 from imgdata.storage.remote_folder import RemoteFolder
-
-
-def read_remote_manifest(folder: RemoteFolder) -> Manifest:
-    """Read `dataset.json` of a remote folder. Raises `ShardError`, and says what to do where there is none."""
-    try:
-        return parse_manifest(folder.read(MANIFEST), folder.place(MANIFEST))
-    except RemoteMissingError as error:
-        raise RemoteMissingError(
-            f"{error}. A dataset has its {MANIFEST} there: `imgdata shard SOURCE OUT` makes one; raw images are not "
-            "read from a URL"
-        ) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +98,18 @@ class RemoteShards:
             os.close(file)
             raise
         return Held(file_N=np.full(len(number_N), file, np.int64), shift_N=shift_N, descriptors=[file])
+
+    def read_all(
+        self, number_N: NDArray[np.int64], offset_N: NDArray[np.int64], size_N: NDArray[np.int64]
+    ) -> list[bytes]:
+        """Return `size_N` bytes at `offset_N` of the shards `number_N`, fetched together. Raises `ShardError`."""
+        held = self.hold(number_N, offset_N, size_N)
+        try:
+            rows = zip(held.file_N.tolist(), size_N.tolist(), (offset_N + held.shift_N).tolist(), strict=True)
+            return [pread(file, size, place) for file, size, place in rows]
+        finally:
+            for descriptor in held.descriptors:
+                os.close(descriptor)
 
     def unreadable(self, number: int, error: OSError) -> ShardError:
         """See `ImageFiles`."""

@@ -1,6 +1,5 @@
 """A trained network, images or a dataset -> the classes that it sees in each image, with probabilities."""
 
-import json
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,8 +13,8 @@ from torch import nn
 
 from imgdata.backends.options import BackendName
 from imgdata.dataset.dataset import Dataset
-from imgdata.dataset.manifest import MANIFEST
-from imgdata.errors import ImageError, OptionError
+from imgdata.dataset.remote_manifest import manifest_of
+from imgdata.errors import ImageError, OptionError, ShardError
 from imgdata.inference.explain import Explainer
 from imgdata.inference.image_files import FileBatch, file_batches, find_images
 from imgdata.inference.predictions import Collector, Predictions
@@ -295,9 +294,9 @@ def made_upright(dataset: Path | None) -> bool:
     if dataset is None:
         return False
     try:
-        options = json.loads((dataset / MANIFEST).read_bytes())["options"]
+        options = manifest_of(dataset).options
         return options["resize"] is not None or options["format"] != "keep"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ShardError, KeyError):
         return False
 
 

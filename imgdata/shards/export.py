@@ -15,6 +15,7 @@ import xxhash
 from imgdata.arrow import number_array
 from imgdata.dataset.dataset import Dataset, Split
 from imgdata.dataset.dataset import open as open_dataset
+from imgdata.dataset.each_verified import each_verified
 from imgdata.dataset.fields import OWN_FIELDS
 from imgdata.errors import OptionError
 from imgdata.sample import ClassName
@@ -158,8 +159,9 @@ def _files(
         label = int(label_N[rows[0]])
         of_class = class_folder(classes[label].id) if label >= 0 else Path(UNLABELLED if labelled else ".")
         (folder / of_class).mkdir(parents=True, exist_ok=True)
-        for row, name in zip(rows.tolist(), file_names(split, rows), strict=True):
-            yield row, of_class / name, split.verified(row)
+        names = file_names(split, rows)
+        for row, name, data in zip(rows.tolist(), names, each_verified(split, rows.tolist()), strict=True):
+            yield row, of_class / name, data
 
 
 def class_folder(class_id: str) -> Path:

@@ -12,15 +12,14 @@ from imgdata.dataset.manifest import (
     Manifest,
     ShardRecord,
     SplitEntry,
-    dataset_folder,
     is_as_written,
-    read_manifest,
 )
 from imgdata.errors import ShardError
 from imgdata.shards.card import CARD
 from imgdata.shards.dataset_files import REJECTS, REPAIRS
 from imgdata.shards.hashing import file_hash
 from imgdata.shards.parallel import in_threads
+from imgdata.shards.remote_copy import Shard, on_this_machine
 from imgdata.shards.sidecars import dali_index_path, file_sha256, sidecar_files
 from imgdata.shards.verify_shard import Fault, ShardRows, check_shard, first_difference
 from imgdata.storage.reading import MAX_JSON_BYTES, read_file
@@ -35,7 +34,7 @@ def verify(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Fault]:
-    """Check the dataset in the folder `out` (or that of its `dataset.json`).
+    """Check the dataset in the folder `out` (or that of its `dataset.json`), or at a URL: each shard is copied for it.
 
     An empty list means that every byte of every file imgdata wrote is as it was written; a fault that is not
     `serious` means a `README.md` that was edited since. `deep` decodes every image as well. `progress(done, total)`
@@ -46,8 +45,18 @@ def verify(
     their hashes in the index, labels with the index, and headers and padding with what imgdata writes: for tars of its
     own that is every byte as well; in tars from elsewhere times and owners are in no hash.
     """
-    folder = dataset_folder(out)
-    manifest = read_manifest(folder)
+    with on_this_machine(out) as (folder, manifest, shard):
+        return _faults(folder, manifest, shard, deep, workers, progress)
+
+
+def _faults(
+    folder: Path,
+    manifest: Manifest,
+    here: Shard,
+    deep: bool,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> list[Fault]:
     faults = _check_manifest(folder) + _check_files(folder, manifest) + _check_extra(folder, manifest)
     jobs: list[tuple[ShardRecord, ShardRows | None]] = []
     for split in manifest.splits:
@@ -62,7 +71,12 @@ def verify(
                     Fault(split.index, "", -1, f"rows of {shard.file} are not where they must be; {_REBUILD}")
                 )
             jobs.append((shard, rows))
-    for found in in_threads(lambda job: _check(folder, *job, manifest, deep), jobs, workers=workers, progress=progress):
+
+    def check(job: tuple[ShardRecord, ShardRows | None]) -> list[Fault]:
+        with here(job[0].file):
+            return _check(folder, *job, manifest, deep)
+
+    for found in in_threads(check, jobs, workers=workers, progress=progress):
         faults += found
     return faults
 

@@ -16,6 +16,9 @@ class DatasetFolder:
     A name is one that `dataset.json` or an index says: it must lie in the folder.
     """
 
+    remedy: str | None = None
+    """How a damaged index is made again; None for what all datasets have in common, `imgdata index`."""
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
@@ -70,6 +73,7 @@ class LooseFolder(DatasetFolder):
         self.key = key
         self.read_as = dict(read or {})
         self.own = own_folder(self.path)
+        self.remedy = f"open {self} again"
 
     def __repr__(self) -> str:
         return f"LooseFolder({str(self.path)!r})"

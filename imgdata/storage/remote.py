@@ -20,6 +20,9 @@ from imgdata.storage.remote_client import Client, PutMode, RemoteFacts, Timing
 from imgdata.storage.remote_errors import meaning, reason_of
 from imgdata.storage.remote_obstore import SCHEMES, ObstoreClient
 
+WEB = frozenset(("http", "https"))
+"""Schemes of plain web servers, which read and write files by name, and don't list them."""
+
 T = TypeVar("T")
 _CREDENTIALS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; "
@@ -186,7 +189,7 @@ class RemoteStore:
 
         Raises `ShardError`, also for web servers, which can't list.
         """
-        if self.scheme in ("http", "https"):
+        if self.scheme in WEB:
             raise ShardError(f"{self.url}: a web server does not list its files; give an s3://, gs:// or az:// URL")
         found = self._tried(prefix, lambda: list(self._connected().list(prefix)))
         return sorted(found, key=lambda one: one.name)

@@ -15,7 +15,7 @@ from imgdata.storage.atomic import FilePool, output_error
 from imgdata.storage.cache_folder import CacheWarning, cache_folder, make_room
 from imgdata.storage.folder import DatasetFolder, data_folder
 from imgdata.storage.local_paths import UrlPath
-from imgdata.storage.remote import RemoteStore
+from imgdata.storage.remote import WEB, RemoteStore
 
 _OWN = ("views", "reviews")
 """Folders of a dataset that users write to."""
@@ -40,6 +40,7 @@ class RemoteFolder(DatasetFolder):
         self.key = hashlib.sha256(f"{self.store.endpoint or ''} {self.store.url}".encode()).hexdigest()[:16]
         """Start of the names of its copies."""
         self.own = data_folder() / f"{_NOT_A_NAME.sub('-', self.path.name) or 'root'}-{self.key[:8]}"
+        self.remedy = f"write {self} again"
         self._etags: dict[str, str] = {}
         """ETag of each file that was read: processes that get a copy of this folder stay with them as well."""
         self._copies: dict[str, Path] = {}
@@ -49,6 +50,11 @@ class RemoteFolder(DatasetFolder):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_etags": dict(self._etags), "_copies": dict(self._copies)}
+
+    @property
+    def lists(self) -> bool:
+        """Whether the store can list files: a plain web server can't."""
+        return self.store.scheme not in WEB
 
     def place(self, name: str) -> UrlPath:
         """Return the URL of a file. Raises `ShardError` for a name that leads out of the folder."""
@@ -82,7 +88,7 @@ class RemoteFolder(DatasetFolder):
         """Return the names of the files that match `pattern`, sorted; the user's own files are among them."""
         folder, _, last = pattern.rpartition("/")
         own = DatasetFolder(self.own).list(pattern)
-        if self.store.scheme in ("http", "https"):
+        if not self.lists:
             return own
         prefix = f"{folder}/" if folder else ""
         names = [facts.name for facts in self.store.list(prefix)]
@@ -96,7 +102,7 @@ class RemoteFolder(DatasetFolder):
     def _own(self, name: str) -> Path:
         """Return the path of the user's own file or folder, with the dataset's files there that the user has not."""
         folder = name.split("/")[0]
-        if folder not in self._copies and self.store.scheme not in ("http", "https"):
+        if folder not in self._copies and self.lists:
             for one in self.store.list(f"{folder}/"):
                 path = self.own / self.place(one.name).relative_to(self.path)
                 if not path.exists():

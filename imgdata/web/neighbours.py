@@ -1,6 +1,8 @@
 """A row -> its members in the tar, and the rows beside it: of its class, found alike, nearest in features."""
 
-from collections.abc import Sequence
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,10 +12,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from imgdata.errors import OptionError
+from imgdata.storage.folder import DatasetFolder
+from imgdata.storage.remote_folder import RemoteFolder
 from imgdata.tar.archive import Member, members, padded
 from imgdata.web.rows import Rows
 
 _MOST_MEMBERS = 64
+_BEHIND = 2**20
+"""Bytes that are read behind a sample's image in a remote tar: its other members."""
 _SHOWN = 12
 
 
@@ -27,7 +33,27 @@ def members_of(rows: Rows, number: int) -> list[Member]:
     shard, offset = index.shard_N[position], int(index.offset_N[position])
     before_N = np.where((index.shard_N == shard) & (index.offset_N < offset), index.offset_N + index.size_N, 0)
     start = padded(int(before_N.max()))
-    path = rows.dataset.folder.local(index.words("shard")[int(shard)])
+    with _tar(
+        rows.dataset.folder, index.words("shard")[int(shard)], start, offset + int(index.size_N[position])
+    ) as path:
+        return _members_around(path, start, offset)
+
+
+@contextlib.contextmanager
+def _tar(folder: DatasetFolder, name: str, start: int, end: int) -> Iterator[Path]:
+    """Yield the path of a tar; of a remote one a file that has what is needed of it, at its place."""
+    if not isinstance(folder, RemoteFolder):
+        yield folder.local(name)
+        return
+    with tempfile.NamedTemporaryFile(prefix="imgdata-", suffix=".tar") as file:
+        file.seek(start)
+        file.write(folder.read(name, start, end - start + _BEHIND))
+        file.flush()
+        yield Path(file.name)
+
+
+def _members_around(path: Path, start: int, offset: int) -> list[Member]:
+    """Return the members of the sample whose image begins at byte `offset` of a tar, read from `start` on."""
     found: dict[str, list[Member]] = {}
     for count, member in enumerate(members(path, start=start)):
         base, _, name = member.name.rpartition("/")

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -170,3 +171,41 @@ def test_views_of_the_dataset_are_found(s3, folder, tmp_path):
 def test_raw_images_are_not_read_from_a_url(s3):
     with pytest.raises(imgdata.OptionError, match="raw images are not read from a URL"):
         imgdata.open(s3.url, imgdata.SourceOptions())
+
+
+def test_webdataset_reads_the_shards_of_a_web_server(folder):
+    with web_server(folder) as address:
+        split = imgdata.open(address)["train"]
+        found = {sample["__key__"]: sample["jpg"] for sample in split.webdataset()}
+        assert len(found) == 20
+        assert found[split[4].key] == split.read(4)
+
+
+def test_webdataset_reads_a_bucket_through_a_pipe(url, folder):
+    import webdataset
+
+    # What users of other stores write: a program of theirs that prints an object.
+    program = (
+        "import sys; from imgdata.storage.remote import RemoteStore; "
+        "sys.stdout.buffer.write(RemoteStore(sys.argv[1]).read(sys.argv[2]))"
+    )
+    split = imgdata.open(url)["train"]
+    shards = [f"pipe:{sys.executable} -c '{program}' {url} {path.name}" for path in split.shards]
+    found = [sample["__key__"] for sample in webdataset.WebDataset(shards, shardshuffle=False)]
+    assert found == [split[i].key for i in range(20)]
+
+
+def test_hugging_face_reads_the_shards_of_a_web_server(folder):
+    datasets = pytest.importorskip("datasets")
+    with web_server(folder) as address:
+        shards = [str(path) for path in imgdata.open(address)["train"].shards]
+        stream = datasets.load_dataset("webdataset", data_files={"train": shards}, split="train", streaming=True)
+        assert [row["__key__"] for row in stream] == [sample.key for sample in imgdata.open(folder)["train"]]
+
+
+def test_timm_reads_the_shards_of_a_web_server(folder):
+    create_dataset = pytest.importorskip("timm.data").create_dataset
+    with web_server(folder) as address:
+        found = create_dataset("wds/animals", root=address, split="train", is_training=False, batch_size=5)
+        labels = sorted(label for _, label in found)
+    assert labels == sorted(imgdata.open(folder)["train"].index.label_N.tolist())

@@ -12,6 +12,7 @@ from imgdata.backends.dali.available import load, refusal
 from imgdata.backends.dali.options import decoder_place
 from imgdata.dataset.dataset import Dataset, require_shards
 from imgdata.dataset.dataset import open as open_dataset
+from imgdata.dataset.remote_manifest import require_local
 from imgdata.errors import OptionError, ShardError
 
 READER = "imgdata"
@@ -59,6 +60,7 @@ def dali_pipeline(
         raise OptionError(reason)
     dataset = path if isinstance(path, Dataset) else open_dataset(path)
     require_shards(dataset.folder, "DALI's pipeline reads tars")
+    require_local(dataset.folder, "DALI's pipeline reads files")
     if split not in dataset:
         raise OptionError(f"split must be one of {', '.join(dataset)}, got {split!r}")
     tars, manifest = dataset[split].shards, dataset.manifest

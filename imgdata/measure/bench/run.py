@@ -18,6 +18,7 @@ from imgdata.measure.bench.processes import run_together
 from imgdata.measure.bench.result import BenchResult, PeerFigures, figures, peer_figures, together
 from imgdata.measure.bench.rounds import in_turns
 from imgdata.recipes.recipe import Recipe
+from imgdata.storage.remote_folder import RemoteFolder
 
 _USUAL_BATCH = 256
 _START_S = 300.0
@@ -57,6 +58,8 @@ def bench(
             for name in given.compare
             if name in READ_TARS
         }
+    if isinstance(opened.folder, RemoteFolder):
+        left_out |= {name: "it is given files of this machine, and the dataset is at a URL" for name in given.compare}
     rounds = _rounds(jobs, given, left_out, progress)
     own = [together(measured) for measured in rounds[OURS]]
     sizes = opened[given.split].index.array("size")
