@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from imgdata.arrow import number_array, numbers
+from imgdata.arrow import number_array, numbers, text_array
 from imgdata.dataset.index_checks import NO_LIMITS, IndexLimits, column_fault
 from imgdata.dataset.members import FORMAT, is_member_name, member_columns
 from imgdata.errors import ShardError
@@ -175,10 +175,29 @@ def _row_group(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     for field in schema:
         column = rows.column(field.name)
         if field.type == _WORD:
-            # Dictionaries depend on who built a chunk; encoding the words again orders them by first row.
-            column = pa.chunked_array([column.cast(pa.string()).combine_chunks().dictionary_encode()])
+            column = pa.chunked_array([_words_by_first_row(column)])
         columns.append(column.cast(field.type))
     return pa.table(columns, schema=schema)
+
+
+def _words_by_first_row(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """Return the words with a dictionary in the order of their first rows, whoever built the chunks."""
+    chunks = column.unify_dictionaries().chunks if pa.types.is_dictionary(column.type) else []
+    words = chunks[0].dictionary.to_pylist() if chunks else []
+    if not words or len(set(words)) < len(words) or column.null_count:
+        return column.cast(pa.string()).combine_chunks().dictionary_encode()
+    # Without a text for each row, which takes more memory than all other columns.
+    word_N = np.concatenate([_indices(chunk) for chunk in chunks])
+    first_W = np.full(len(words), len(word_N))
+    first_W[word_N[::-1]] = np.arange(len(word_N))[::-1]
+    order_W = np.argsort(first_W, kind="stable")[: np.count_nonzero(first_W < len(word_N))]
+    place_W = np.zeros(len(words), np.int32)
+    place_W[order_W] = np.arange(len(order_W))
+    return pa.DictionaryArray.from_arrays(number_array(place_W[word_N]), text_array([words[at] for at in order_W]))
+
+
+def _indices(chunk: pa.DictionaryArray) -> NDArray[Any]:
+    return numbers(pa.chunked_array([chunk.indices]))
 
 
 class IndexRow(NamedTuple):

@@ -86,13 +86,33 @@ def shard(
         refuse_output_in_the_way(path, out)
     with own(out) as job:
         watch.stage("listing")
-        if path is not None:
-            listing = listed(path, read, options)
-            refuse_to_replace_the_source(listing, out)
-        else:
-            listing = _spooled(source, job, options.name or out.resolve().name, class_names, read or SourceOptions())
-            listing = selected(listing, options)
-        return write_listing(job, listing, options, workers=workers, overwrite=overwrite, watch=watch, started=started)
+        # Not kept in a variable: its memory is free when the last shard is written.
+        return write_listing(
+            job,
+            _listed_for(job, source, path, read, options, class_names),
+            options,
+            workers=workers,
+            overwrite=overwrite,
+            watch=watch,
+            started=started,
+        )
+
+
+def _listed_for(
+    job: JobFolder,
+    source: object,
+    path: str | None,
+    read: SourceOptions | None,
+    options: ShardOptions,
+    class_names: Sequence[Any] | None,
+) -> Listing:
+    """Return the listing of the raw dataset at `path`, or of the Python objects `source` where that is None."""
+    if path is None:
+        title = options.name or job.out.resolve().name
+        return selected(_spooled(source, job, title, class_names, read or SourceOptions()), options)
+    listing = listed(path, read, options)
+    refuse_to_replace_the_source(listing, job.out)
+    return listing
 
 
 def write_listing(
@@ -113,7 +133,8 @@ def write_listing(
     begun = begin(job, listing, options, workers=workers, overwrite=overwrite, watch=watch)
     if isinstance(begun, ShardSummary):
         return begun
-    plan, reports = begun.plan, begun.reports
+    plan, reports, identity, state = begun.plan, begun.reports, begun.identity, begun.state
+    del begun, listing
     resumed = len(reports)
     samples_done = sum(report.samples + len(report.rejects) for report in reports.values())
     if resumed < plan.num_shards:
@@ -121,6 +142,8 @@ def write_listing(
     watch.stage("writing")
     watch.planned(plan, samples_done)
     tasks = plan.tasks(job.folder, skip=reports)
+    # The places of the images are the tasks' alone, and gone when the last one is done: the index needs the memory.
+    plan = plan.without_places()
     try:
         with engine(workers=workers, samples=plan.num_samples - samples_done, lock=job.lock) as running:
             for report in running.run(tasks, plan.num_shards - resumed, watch.advanced):
@@ -129,7 +152,7 @@ def write_listing(
         raise with_advice(error) from error
     watch.stage("finishing")
     ordered = [reports[file] for file in plan.shard_files()]
-    summary = complete(job, plan, ordered, begun.identity, begun.state)
+    summary = complete(job, plan, ordered, identity, state)
     return dataclasses.replace(
         summary,
         seconds=time.perf_counter() - started,

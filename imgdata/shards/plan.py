@@ -3,7 +3,7 @@
 import contextlib
 from collections import Counter
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,10 @@ class Plan:
     def members(self) -> tuple[Member, ...]:
         """Further images of the samples, such as masks."""
         return tuple(columns.member for columns in self.listing.members)
+
+    def without_places(self) -> "Plan":
+        """Return the plan as it is needed to finish a dataset whose shards are written: without the images' places."""
+        return replace(self, listing=self.listing.without_places())
 
     def shard_file(self, split: SplitPlan, shard: int) -> str:
         """Return the file name of a shard: `NAME-SPLIT-000000.tar`."""

@@ -125,6 +125,20 @@ class Listing:
         )
         return map(SampleRef, *columns)
 
+    def without_places(self) -> "Listing":
+        """Return the listing without what only references are made of, which is most of its memory."""
+        none_N, no_texts = np.empty(0, np.int64), pa.chunked_array([], pa.string())
+        return replace(
+            self,
+            size_N=none_N,
+            container_N=none_N.astype(np.int32),
+            offset_N=none_N,
+            state_N=None,
+            name_N=no_texts,
+            # Further columns are found by their keys.
+            key_N=no_texts if self.fields_N is None else self.key_N,
+        )
+
     def required(self, split: str) -> frozenset[str]:
         """Return the further images that every sample of a split must have: those that any of them has."""
         return frozenset(
