@@ -20,6 +20,7 @@ SECTIONS = {
         "shard": "Turn an image dataset into verified, indexed shards.",
         "index": "Index WebDataset shards that were made elsewhere.",
         "save-view": "Save a choice of samples under a name.",
+        "compact": "Rewrite a dataset as one version, without unused samples.",
         "export": "Write a dataset back as class folders.",
     },
     "Look and check": {

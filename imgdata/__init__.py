@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from imgdata.models.inputs import ModelInput, model_input
     from imgdata.order.ranks import rank_and_world
     from imgdata.sample import Batch, ClassName, Sample
+    from imgdata.shards.compact import Compacted, compact
     from imgdata.shards.engines.ray import RayOptions
     from imgdata.shards.export import export
     from imgdata.shards.index_tars import index
@@ -151,6 +152,8 @@ _PLACES = {
     "Batch": "sample",
     "ClassName": "sample",
     "Sample": "sample",
+    "Compacted": "shards.compact",
+    "compact": "shards.compact",
     "RayOptions": "shards.engines.ray",
     "export": "shards.export",
     "index": "shards.index_tars",
@@ -200,6 +203,7 @@ __all__ = [
     "CheckResult",
     "ClassName",
     "ClassScore",
+    "Compacted",
     "Confusion",
     "Dataset",
     "DeviceMemoryError",
@@ -260,6 +264,7 @@ __all__ = [
     "begin_parts",
     "bench",
     "class_weights",
+    "compact",
     "contact_sheet",
     "create_model",
     "dali_pipeline",

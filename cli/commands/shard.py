@@ -95,6 +95,7 @@ from ..options.steps import chosen_engine, chosen_step, engine_options, run_plan
 @click.option(
     "--overwrite", is_flag=True, help="Replace a dataset in OUT, once the new one is complete; also resumes that."
 )
+@click.option("--append", is_flag=True, help="Add the images to the dataset in OUT, as its next version.")
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
 def command(source: str, out: Path, **options: Any) -> None:
@@ -109,12 +110,14 @@ def command(source: str, out: Path, **options: Any) -> None:
       imgdata shard photos/ out/ --split train=0.9,val=0.1 --resize 256
       imgdata shard cifar-10-python.tar.gz out/
       imgdata shard imagenet/ out/ --engine ray --address auto
+      imgdata shard more-photos/ out/ --append
 
     Other commands that read a dataset, such as inspect and train, take the options that say how SOURCE is read as well,
     for raw images.
 
     The same command resumes a run that was interrupted. An old dataset in OUT is replaced only with --overwrite, once
-    the new one is complete.
+    the new one is complete; with --append it gets more samples and classes, and what was trained on it resumes as it
+    was.
 
     Many machines: --plan on one of them, --part in each task, --finish at the end.
     """  # noqa: D301 - click wants a real backspace
@@ -158,7 +161,7 @@ def command(source: str, out: Path, **options: Any) -> None:
     )
     quiet, as_json = options["quiet"], options["as_json"]
     if options["dry_run"]:
-        plan = plan_shards(source, write, read=read, workers=options["workers"], out=out)
+        plan = plan_shards(source, write, read=read, workers=options["workers"], out=out, append=options["append"])
         if as_json:
             click.echo(json.dumps(plan))
         elif not quiet:
@@ -176,6 +179,7 @@ def command(source: str, out: Path, **options: Any) -> None:
                 read=read,
                 workers=options["workers"],
                 overwrite=options["overwrite"],
+                append=options["append"],
                 watch=display,
                 engine=chosen_engine(ctx),
             )

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeRema
 from rich.table import Table
 from rich.text import Text
 
+from imgdata.shards.dataset_files import REJECTS, REPAIRS, list_file
 from imgdata.shards.summary import PartSummary, ShardSummary, Watcher, Work
 from imgdata.shards.unfinished import Unfinished
 from imgdata.tables import counted
@@ -160,17 +161,23 @@ def print_summary(summary: ShardSummary) -> None:
     if summary.rejected:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary.rejected.items())
         tell(
-            console, ODD, "rejected", f"{sum(summary.rejected.values()):,} ({reasons}); see {summary.out}/rejects.jsonl"
+            console,
+            ODD,
+            "rejected",
+            f"{sum(summary.rejected.values()):,} ({reasons}); see {summary.out / list_file(REJECTS, summary.version)}",
         )
     if summary.repaired:
-        console.print(f"repaired {summary.repaired:,}; see {summary.out}/repairs.jsonl", soft_wrap=True)
+        console.print(
+            f"repaired {summary.repaired:,}; see {summary.out / list_file(REPAIRS, summary.version)}", soft_wrap=True
+        )
     _print_notes(console, summary.skipped, summary.warnings)
     rate = summary.samples_written / summary.seconds if summary.seconds else 0.0
     tell(
         console,
         GOOD,
         "done",
-        f"{counted(summary.samples, 'sample')} in {_duration(summary.seconds)} ({rate:,.0f}/s): {summary.out}",
+        f"{counted(summary.samples, 'sample')} in {_duration(summary.seconds)} ({rate:,.0f}/s): {summary.out}"
+        + (f", version {summary.version}" if summary.version > 1 else ""),
     )
 
 

@@ -127,6 +127,14 @@ class Columns:
             raise self._damaged(error) from error
         return column
 
+    def table(self) -> pa.Table:
+        """Return all fields, as `fields_table` makes them; a table without columns where there are none.
+
+        Raises `ShardError`.
+        """
+        schema = self._fields()
+        return pa.table([self.arrow(name) for name in schema.names], schema=schema) if schema.names else pa.table({})
+
     def values(self, name: str, position_N: NDArray[np.int64]) -> Values:
         """Return the values of column `name` at positions of the split. Raises `OptionError`, `ShardError`.
 

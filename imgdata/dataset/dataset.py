@@ -26,7 +26,7 @@ from imgdata.errors import OptionError, ShardError
 from imgdata.extras import require_torch
 from imgdata.sample import ClassName, Sample, fields_of
 from imgdata.storage.atomic import FilePool, pread
-from imgdata.storage.folder import DatasetFolder, LooseFolder
+from imgdata.storage.folder import DatasetFolder, JoinedFolder, LooseFolder
 from imgdata.storage.local_paths import url_scheme
 from imgdata.storage.reading import parse_json
 from imgdata.storage.remote_folder import RemoteFolder
@@ -309,6 +309,15 @@ class Dataset(Mapping[str, Split]):
         return self.manifest.name
 
     @property
+    def version(self) -> int:
+        """Number of this version of the dataset; 1 until `imgdata shard --append` adds to it."""
+        return self.manifest.version
+
+    def at(self, version: int) -> "Dataset":
+        """Return an earlier version of the dataset. Raises `OptionError` for a version that there isn't."""
+        return self if version == self.version else Dataset(self.folder, self.manifest.at(version))
+
+    @property
     def classes(self) -> tuple[ClassName, ...]:
         """Class index -> id and name."""
         return self.manifest.classes
@@ -361,23 +370,32 @@ class Dataset(Mapping[str, Split]):
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{name} {len(split)}" for name, split in self.splits.items())
-        return f"<Dataset {self.name}: {len(self.classes)} classes; {splits}>"
+        version = f", version {self.version}" if self.version > 1 else ""
+        return f"<Dataset {self.name}{version}: {len(self.classes)} classes; {splits}>"
 
 
-def open(path: str | Path) -> Dataset:
+def open(path: str | Path, *, version: int | None = None) -> Dataset:
     """Open the dataset in the folder `path` (or the folder of its `dataset.json`), which `imgdata shard` wrote.
 
-    The folder may be a URL, such as `s3://bucket/folder`. Raises `ShardError` when it is no finished dataset, and says
-    what to do.
+    The folder may be a URL, such as `s3://bucket/folder`; `version` is an earlier version of a dataset that has grown.
+    Raises `ShardError` when it is no finished dataset, and says what to do, and `OptionError` for a version that there
+    isn't.
     """
     if url_scheme(path) is not None:
-        return reopen(remote_folder(path))
+        dataset = reopen(remote_folder(path))
+        return dataset if version is None else dataset.at(version)
     folder = dataset_folder(path)
-    return Dataset(DatasetFolder(folder), read_manifest(folder))
+    manifest = read_manifest(folder)
+    return Dataset(DatasetFolder(folder), manifest if version is None else manifest.at(version))
 
 
 def reopen(folder: DatasetFolder) -> Dataset:
-    """Open a dataset again by the folder of one that is open, without another look at loose files."""
+    """Open a dataset again by the folder of one that is open, without another look at loose files.
+
+    Raises `ShardError`, and `OptionError` for several datasets that are read together.
+    """
+    if isinstance(folder, JoinedFolder):
+        raise OptionError(f"{folder}: several datasets that are read together have no folder; give their list again")
     if isinstance(folder, RemoteFolder):
         return Dataset(folder, manifest_at(folder))
     if not isinstance(folder, LooseFolder):

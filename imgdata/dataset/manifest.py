@@ -8,13 +8,14 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from imgdata.checks import is_integer
 from imgdata.dataset.members import Member, members_from_json, members_json
 from imgdata.dataset.target import Target
+from imgdata.dataset.versions import Version, check_versions
 from imgdata.errors import OptionError, ShardError
 from imgdata.sample import ClassName
 from imgdata.storage.atomic import JOB_FOLDER
@@ -110,6 +111,13 @@ class Manifest:
     """Version of imgdata that wrote the folder."""
     options: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
+    versions: tuple[Version, ...] = ()
+    """The versions of a dataset that has grown, this one last; none where nothing was appended."""
+
+    @property
+    def version(self) -> int:
+        """Number of this version of the dataset; 1 until something is appended."""
+        return max(len(self.versions), 1)
 
     @property
     def samples(self) -> int:
@@ -130,6 +138,27 @@ class Manifest:
         limit = self.options.get("max_pixels")
         own = own_max_pixels()
         return min(limit, own) if isinstance(limit, int) and is_integer(limit) and limit > 0 else own
+
+    def at(self, version: int) -> "Manifest":
+        """Return what an earlier version of the dataset had, or this one. Raises `OptionError` for another number."""
+        if not is_integer(version) or not 1 <= version <= self.version:
+            there = "1" if self.version == 1 else f"1 to {self.version}"
+            raise OptionError(f"version must be {there}, which the dataset {self.name} has, got {version!r}")
+        if version == self.version:
+            return self
+        wanted = self.versions[version - 1]
+        return replace(
+            self,
+            classes=self.classes[: wanted.classes],
+            splits=tuple(
+                replace(split, index=one.index, index_sha256=one.index_sha256, shards=split.shards[: one.shards])
+                for split in self.splits
+                if (one := wanted.splits.get(split.name)) is not None
+            ),
+            rejected=wanted.rejected,
+            source=wanted.source,
+            versions=self.versions[:version],
+        )
 
     def to_bytes(self) -> bytes:
         """Return the file: the same for the same contents, without times or paths, and with its own sha256 in it."""
@@ -154,6 +183,7 @@ class Manifest:
             "files": dict(self.files),
             "options": dict(self.options),
             "source": dict(self.source),
+            **({"versions": [one.to_dict() for one in self.versions]} if self.versions else {}),
         }
         data = json_bytes(content)
         line = b'  "sha256": "%b",\n' % hashlib.sha256(data).hexdigest().encode()
@@ -242,10 +272,15 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
                 f"{path}: version must be {MANIFEST_VERSION} or {_VERSION_OF_OTHER_HASHES}, got {_short(version)}; "
                 f"it was written by another imgdata ({other}): upgrade imgdata"
             )
+        classes = tuple(ClassName(_text(entry["id"]), _text(entry["name"])) for entry in content["classes"])
+        splits = _splits(content["splits"])
+        versions = tuple(map(Version.from_dict, content.get("versions", ())))
+        samples = {split.name: [shard.samples for shard in split.shards] for split in splits}
+        check_versions(versions, samples, len(classes))
         return Manifest(
             name=_file_name(content["name"]),
-            classes=tuple(ClassName(_text(entry["id"]), _text(entry["name"])) for entry in content["classes"]),
-            splits=_splits(content["splits"]),
+            classes=classes,
+            splits=splits,
             image_extension=_text(content["image_extension"]),
             label_from=_text(content["label_from"]),
             has_json=bool(content["json"]),
@@ -256,6 +291,7 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
             imgdata=_text(content["imgdata"]),
             options=dict(content["options"]),
             source=_source(content["source"]),
+            versions=versions,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ShardError(

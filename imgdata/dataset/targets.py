@@ -107,6 +107,11 @@ class Targets:
         made._sparse = self._sparse
         return made
 
+    @property
+    def replaced(self) -> Mapping[int, NDArray[np.float32]]:
+        """Targets in place of those in the columns, by position."""
+        return self._changed
+
     def identity(self, position_N: NDArray[np.int64]) -> bytes:
         """Return what tells these targets from others, for a fingerprint. Raises `ShardError`."""
         digest = hashlib.sha256(repr(self.target).encode())

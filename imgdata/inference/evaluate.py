@@ -341,7 +341,8 @@ def _shown(trained: Trained, dataset: Dataset, split: str | None, view: str) -> 
     """Return the view that is asked for; else the samples that the run was validated with, or the usual split."""
     options = trained.options
     if split is None and not view and options is not None and trained.data == dataset.path.resolve():
-        return open_views(dataset, options).val
+        # What a later version added was not held out.
+        return open_views(dataset.at(min(trained.version, dataset.version)), options).val
     if split is None and options is not None and options.val_split in dataset:
         split = options.val_split
     split = split or usual_split(dataset, trained.split or "")

@@ -18,7 +18,7 @@ from imgdata.training.checkpoint import load_checkpoint
 from imgdata.training.options import TrainOptions, saved_options
 from imgdata.training.own import build_own, is_own
 from imgdata.training.run_folder import RunFolder
-from imgdata.training.setup import read_classes
+from imgdata.training.setup import read_classes, saved_version
 from imgdata.training.task import ONE_CLASS, Task
 
 Which = Literal["best", "last"]
@@ -46,6 +46,8 @@ class Trained:
     """Name of the split that it was trained on; None for weights from elsewhere."""
     data: Path | None = None
     """Folder of the dataset that a run was trained on."""
+    version: int = 1
+    """Version of that dataset."""
     options: TrainOptions | None = None
     """Settings of the run; None for weights from elsewhere."""
     task: Task = ONE_CLASS
@@ -179,6 +181,7 @@ def _restored(folder: RunFolder, checkpoint: Which, device: torch.device, own: s
         flip_test=options.flip_test,
         split=options.split,
         data=any_path(config["data"]),
+        version=saved_version(config),
         options=options,
         task=task,
     )

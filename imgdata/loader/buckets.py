@@ -5,7 +5,7 @@ squeezed. All sizes are those of the index: no picture is read.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -17,6 +17,7 @@ from imgdata import checks
 from imgdata.backends.options import LoaderOptions
 from imgdata.errors import OptionError
 from imgdata.order.bucket_order import BucketOrder
+from imgdata.order.epoch_order import Order
 from imgdata.recipes.ops import CenterCrop, FixedCrop, PadRandomCrop, RandomResizedCrop, Resize
 from imgdata.recipes.recipe import Recipe
 from imgdata.recipes.several import Views
@@ -107,11 +108,19 @@ def bucket_options(options: LoaderOptions) -> LoaderOptions:
     return replace(options, backend="cpu")
 
 
-def bucket_order(buckets: Buckets, view: View, settings: Mapping[str, Any]) -> BucketOrder:
-    """Return the order of a view's epochs in batches of one bucket; `settings` are those of `Order`.
-
-    Raises `OptionError`.
-    """
+def loader_order(buckets: Buckets | None, view: View, options: LoaderOptions, world_size: int) -> Order | BucketOrder:
+    """Return the order of a view's epochs, in batches of one bucket where there are buckets. Raises `OptionError`."""
+    settings: dict[str, Any] = dict(
+        num_samples=len(view),
+        global_batch=options.batch_size * world_size,
+        shuffle=options.shuffle,
+        seed=options.seed,
+        drop_last=options.drop_last,
+        shard_sizes=view.shard_sizes if options.shuffle == "window" else (),
+        window_shards=options.window_shards,
+    )
+    if buckets is None:
+        return Order(**settings)
     if view.resampling is not None:
         raise OptionError(
             "buckets can't be used with a balanced view, whose epochs differ in length by bucket; leave balance out, "

@@ -1,15 +1,14 @@
 """A dataset, a recipe -> batches for training and evaluation, in an order that is exact and can be resumed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from imgdata import checks
 from imgdata.backends.options import BackendName, DType, LoaderOptions, OnBad, or_default
 from imgdata.dataset.columns import Values
-from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
 from imgdata.extras import require_torch
 from imgdata.loader.bad_images import BadImage, BadImages
@@ -19,23 +18,25 @@ from imgdata.loader.buckets import (
     BucketSummary,
     as_buckets,
     bucket_options,
-    bucket_order,
     bucket_recipe,
+    loader_order,
     summary,
 )
 from imgdata.loader.columns import BatchColumns
 from imgdata.loader.delivery import Engine
+from imgdata.loader.description import loader_text
 from imgdata.loader.frameworks import EpochSampler, refuse_other_ranks, refuse_several_workers
-from imgdata.loader.opened import open_source
+from imgdata.loader.opened import Given, Source, open_source
 from imgdata.loader.planner import Planner
 from imgdata.loader.shuffle_quality import check_shuffle
 from imgdata.order.bucket_order import BucketOrder
-from imgdata.order.epoch_order import MAX_EPOCH, Order, Shuffle
+from imgdata.order.epoch_order import MAX_EPOCH, Shuffle
 from imgdata.order.ranks import rank_and_world
 from imgdata.order.resume import Progress, advance, fingerprint, resume
 from imgdata.recipes.presets import named
 from imgdata.recipes.recipe import Recipe
 from imgdata.sample import Batch, ClassName
+from imgdata.views.together import JoinClasses
 from imgdata.views.view import View
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Loader:
 
     def __init__(
         self,
-        source: str | Path | Dataset | View,
+        source: Source | Sequence[Source],
         *,
         split: str | None = None,
         batch_size: int,
@@ -69,6 +70,9 @@ class Loader:
         world_size: int | None = None,
         drop_last: bool | None = None,
         view: str | None = None,
+        version: int | None = None,
+        weights: Sequence[float] | None = None,
+        classes: JoinClasses = "joined",
         dtype: DType | None = None,
         channels_last: bool | None = None,
         threads: int | None = None,
@@ -86,7 +90,8 @@ class Loader:
         """Open the dataset. Raises `OptionError`, `ShardError`; warns with `ShuffleWarning`.
 
         Args:
-            source: A dataset's folder, a `Dataset`, or a `View`, which brings its split along.
+            source: A dataset's folder, a `Dataset`, or a `View`, which brings its split along; or a list of
+                them, read as one.
             split: Name of the split, such as `train`.
             batch_size: Samples of a batch of this rank.
             recipe: What is done to each sample: a `Recipe` such as `imgdata.recipes.imagenet_train(224)`, the name of a
@@ -102,6 +107,11 @@ class Loader:
             drop_last: Leave out the last batch when it isn't full; by default when shuffled. Otherwise it is filled up
                 with samples whose `valid` is false.
             view: A saved view's name, or steps such as `fraction=0.1 | balance`.
+            version: An earlier version of a dataset that has grown, such as 1; by default the newest, until a state of
+                an earlier one is loaded.
+            weights: How much an epoch draws from each dataset of a list, relative to the others; it has as many draws
+                as there are samples in all. Without weights each sample comes once.
+            classes: Of several datasets: `joined`, the same where their ids are, or `separate`.
             dtype: `uint8`, `float16`, `bfloat16`, `float32`, or `uint16` with `channels=1`; by default float32 where
                 the recipe has `Normalize`, else uint8. uint8 images are 0 to 255, not normalised; float ones are
                 normalised, or 0 to 1 without it.
@@ -146,12 +156,13 @@ class Loader:
             ignore_index=ignore_index,
             dali_options=dali_options or {},
         )
-        self._open(source, options, split=split, view=view, rank=rank, world_size=world_size, buckets=buckets)
+        given = Given(source, split, view, version, weights, classes, options.seed)
+        self._open(given, options, rank=rank, world_size=world_size, buckets=as_buckets(buckets))
 
     @classmethod
     def from_options(
         cls,
-        source: str | Path | Dataset | View,
+        source: Source | Sequence[Source],
         options: LoaderOptions,
         *,
         split: str | None = None,
@@ -161,38 +172,24 @@ class Loader:
     ) -> "Loader":
         """Return a loader with these settings. Raises and warns as `Loader(...)` does."""
         loader = cls.__new__(cls)
-        loader._open(source, options, split=split, view=view, rank=rank, world_size=world_size)
+        loader._open(Given(source, split, view), options, rank=rank, world_size=world_size)
         return loader
 
     def _open(
         self,
-        source: str | Path | Dataset | View,
+        given: Given,
         options: LoaderOptions,
         *,
-        split: str | None,
-        view: str | None,
         rank: int | None,
         world_size: int | None,
-        buckets: Buckets | Sequence[tuple[int, int]] | None = None,
+        buckets: Buckets | None = None,
     ) -> None:
         require_torch("the loader")
-        shapes = as_buckets(buckets)
-        if shapes is not None:
-            options = bucket_options(options)
-        self._options = options
+        self._options = options = options if buckets is None else bucket_options(options)
         self.rank, self.world_size = rank_and_world(rank, world_size)
         self._rank_given = rank is not None
-        opened = open_source(source, split, view)
-        settings: dict[str, Any] = dict(
-            num_samples=len(opened.view),
-            global_batch=options.batch_size * self.world_size,
-            shuffle=options.shuffle,
-            seed=options.seed,
-            drop_last=options.drop_last,
-            shard_sizes=opened.view.shard_sizes if options.shuffle == "window" else (),
-            window_shards=options.window_shards,
-        )
-        order = Order(**settings) if shapes is None else bucket_order(shapes, opened.view, settings)
+        self._given, opened = given, open_source(given)
+        order = loader_order(buckets, opened.view, options, self.world_size)
         self._planner = Planner(
             index=opened.split.index,
             view=opened.view,
@@ -207,11 +204,11 @@ class Loader:
             check_shuffle(opened.view, order)
         opened.split.columns.check(options.columns)
         self._columns = opened.split.columns
-        self._buckets = shapes
+        self._buckets = buckets
         self._lanes = tuple(
             Lane(replace(self._planner, recipe=recipe), Engine(opened, replace(options, recipe=recipe)))
             for recipe in (
-                [options.recipe] if shapes is None else [bucket_recipe(options.recipe, size) for size in shapes.sizes]
+                [options.recipe] if buckets is None else [bucket_recipe(options.recipe, size) for size in buckets.sizes]
             )
         )
         self._engine = self._lanes[0].engine
@@ -256,23 +253,9 @@ class Loader:
         return {**self.__dict__, "_start": place, "_newest": place}
 
     def __repr__(self) -> str:
-        options, order, view = self._options, self._planner.order, self._planner.view
-        memory = sum(lane.engine.memory(self.epoch) for lane in self._lanes) / 1e6
-        count = len(options.of_views)
-        views = f"{count} views of each, " if count > 1 else ""
-        layout = "channels last" if options.channels_last else "channels first"
-        lines = [
-            f"<Loader {view!r}",
-            f"  {len(order)} batches of {options.batch_size}, rank {self.rank} of {self.world_size}, "
-            f"last one {'left out' if order.drop_last else 'filled up'} when incomplete",
-            f"  order: {self._shuffle_text()}, seed {order.seed}, epoch {self.epoch}",
-            *([] if self._buckets is None else [f"  shapes: {len(self._buckets.sizes)} buckets, loader.buckets"]),
-            f"  backend {self._engine.description}",
-            f"  images: {views}{options.dtype}, {layout}, on {options.device}; buffers {memory:.1f} MB",
-            *([] if self._engine.joint is None else [f"  moved with them: {', '.join(self._engine.joint.kinds)}"]),
-            f"  bad images: {self._bad.summary or 'none yet'} (on_bad={options.on_bad!r})>",
-        ]
-        return "\n".join(lines)
+        return loader_text(
+            self._options, self._planner, self._buckets, self._lanes, epoch=self.epoch, bad=self._bad.summary
+        )
 
     @property
     def epoch(self) -> int:
@@ -365,8 +348,11 @@ class Loader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next iterator resume where `state` was taken, also with another batch size or number of ranks.
 
-        Raises `OptionError` for a state of other data, another view, order or seed.
+        Where the dataset has grown since, the loader goes back to the version that the state was taken of. Raises
+        `OptionError` for a state of other data, another view, order or seed.
         """
+        if isinstance(state, Mapping) and state.get("fingerprint") != self._fingerprint():
+            self._go_back(state.get("fingerprint"))
         place = resume(state, self._planner.order, self._fingerprint())
         self._start = Cursor(epoch=place.epoch, samples=place.samples)
 
@@ -384,6 +370,18 @@ class Loader:
         """Stop all threads; the loader and its iterators can't be used any more. May be called twice."""
         for lane in self._lanes:
             lane.engine.close()
+
+    def _go_back(self, wanted: object) -> None:
+        """Read the earlier version of the dataset that makes the fingerprint `wanted`, where there is one."""
+        for given in self._given.earlier():
+            earlier = type(self).__new__(type(self))
+            # A batch may be larger than that version was, or a view mean nothing there.
+            with suppress(OptionError):
+                earlier._open(given, self._options, rank=self.rank, world_size=self.world_size, buckets=self._buckets)
+                if earlier._fingerprint() == wanted:
+                    self.close()
+                    self.__dict__.update(earlier.__dict__, _rank_given=self._rank_given)
+                    return
 
     def _next_cursor(self) -> Cursor:
         if self._start is not None:
@@ -404,7 +402,3 @@ class Loader:
 
     def _fingerprint(self) -> str:
         return fingerprint(self._planner.view.fingerprint, self._planner.order)
-
-    def _shuffle_text(self) -> str:
-        order = self._planner.order
-        return f"window of {order.window_shards} shards" if order.shuffle == "window" else order.shuffle

@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from imgdata.sources.options import SourceOptions
 
 
-def open(path: str | Path, read: "SourceOptions | None" = None) -> Dataset:
+def open(path: str | Path, read: "SourceOptions | None" = None, *, version: int | None = None) -> Dataset:
     """Open the dataset at `path`: a folder that `imgdata shard` wrote, or its URL, or raw images where they lie.
 
     Raw images are all that `imgdata shard` takes, and `read` says what their layout leaves open, as for that. Their
     listing and headers are read once and kept in the cache folder; later calls look whether files have changed. Nothing
     is written beside the images. A file that is no image counts as a sample, with which a loader does what its `on_bad`
-    says.
+    says. `version` is an earlier version of shards to which images were appended since, such as 1.
 
     Raises `ShardError` for a damaged dataset and for a path that is neither, `SourceError` for raw images that can't be
-    listed, and says what to do.
+    listed, `OptionError` for a version that there isn't, and says what to do.
     """
     if url_scheme(path) is not None:
         if read is not None or asked_for(path):
             raise OptionError(f"{path}: raw images are not read from a URL; `imgdata shard` them, or copy them first")
-        return open_shards(path)
+        return open_shards(path, version=version)
     folder = dataset_folder(path)
     asked = {} if read is not None else asked_for(folder)
     try:
-        return open_shards(folder)
+        return open_shards(folder, version=version)
     except ShardError as error:
         # Not where shards are damaged, unfinished or missing.
         begun = (folder / MANIFEST).exists() or (folder / JOB_FOLDER).exists()
@@ -46,7 +46,8 @@ def open(path: str | Path, read: "SourceOptions | None" = None) -> Dataset:
     from imgdata.sources.options import SourceOptions
 
     try:
-        return open_raw(folder, SourceOptions.from_dict(asked) if read is None else read)
+        opened = open_raw(folder, SourceOptions.from_dict(asked) if read is None else read)
+        return opened.at(1 if version is None else version)
     except SourceError as error:
         if read is not None or asked:
             raise

@@ -11,6 +11,7 @@ from imgdata.errors import ImageError, OutputError
 from imgdata.images.encode import encoder
 from imgdata.shards.changes import changed_images, refuse_changed, stored_in_dataset, stored_in_shards
 from imgdata.shards.job_folder import JobFolder
+from imgdata.shards.merge import complete_append
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.plan import Plan, make_plan
 from imgdata.shards.record import ShardReport, read_record
@@ -50,21 +51,26 @@ def begin(
     overwrite: bool,
     watch: Watcher,
     inodes: bool = True,
+    extension: str | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> Begun | ShardSummary:
     """Begin or resume the job that writes `listing`; return the summary where the dataset is complete.
 
-    Without `inodes` the states of samples hold on every machine that reads the source. Raises as `shard` does.
+    Without `inodes` the states of samples hold on every machine that reads the source. `extension` is that of the
+    images where it is given, and `identity` what `dataset.json` is to say of options and source, where that isn't what
+    `listing` and `options` are. Raises as `shard` does.
     """
     out = job.out
+    complete_append(job)
     listing, state = with_states(listing, inodes=inodes)
-    identity = identity_of(listing, options)
+    identity = identity or identity_of(listing, options)
     standing = job.find(identity, overwrite=overwrite)
     if standing == "complete":
         summary = finished_summary(out)
         _refuse_another_source(job, listing, state, options, workers=workers, watch=watch)
         return summary
     watch.stage("planning")
-    plan = make_plan(listing, options)
+    plan = make_plan(listing, options, extension)
     records = {file: read_record(job.folder, file, need_tar=not job.closing_gaps) for file in plan.shard_files()}
     reports = {file: report for file, report in records.items() if report is not None}
     if reports and job.state != state:
@@ -119,7 +125,7 @@ def _refuse_another_source(
     if not state or job.state == state:
         return
     watch.stage("comparing images with the source")
-    manifest = read_manifest(job.folder)
+    manifest = read_manifest(job.folder).at(1)
     stored = stored_in_dataset(job.folder, manifest)
     names = changed_images(listing, stored, options, manifest.image_extension, workers=workers)
     refuse_changed(job.out, names, state="made")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from imgdata.dataset.columns import columns_file
 from imgdata.dataset.manifest import MANIFEST, Manifest
 from imgdata.shards.plan import shard_file
 from imgdata.shards.sidecars import TIMM_INFO, dali_index_path
@@ -24,9 +25,18 @@ def planned_shards(plan: Mapping[str, Any]) -> list[str]:
 
 
 def files_of(manifest: Manifest) -> list[str]:
-    """Return the files of a finished dataset."""
+    """Return the files of a finished dataset, of all its versions."""
     shards = [shard.file for split in manifest.splits for shard in split.shards]
-    return _all(manifest.name, [split.name for split in manifest.splits], shards)
+    files = _all(manifest.name, [split.name for split in manifest.splits], shards)
+    for number, version in enumerate(manifest.versions, 1):
+        files += [list_file(name, number) for name in (REJECTS, REPAIRS)]
+        files += [name for split in version.splits.values() for name in (split.index, columns_file(split.index))]
+    return list(dict.fromkeys(files))
+
+
+def list_file(name: str, version: int) -> str:
+    """Return the name of the list `REJECTS` or `REPAIRS` of what a version added: `rejects.v2.jsonl`."""
+    return name if version == 1 else name.replace(".", f".v{version}.")
 
 
 def _all(name: str, splits: list[str], shards: list[str]) -> list[str]:

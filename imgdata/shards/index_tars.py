@@ -20,9 +20,10 @@ from imgdata.dataset.manifest import HASH_KINDS, HashKind, Manifest
 from imgdata.dataset.target import Target, TargetKind
 from imgdata.errors import OptionError, ShardError
 from imgdata.sample import ClassName
-from imgdata.shards.dataset_files import REJECTS, REPAIRS
+from imgdata.shards.dataset_files import REJECTS, REPAIRS, list_file
 from imgdata.shards.index_members import extensions_of, members_of, with_members
 from imgdata.shards.index_targets import classes_of, target_of
+from imgdata.shards.index_versions import index_name, write_versions
 from imgdata.shards.kept_sources import keep_sources, with_column
 from imgdata.shards.parallel import in_threads
 from imgdata.shards.scan_tar import TarScan, scan_tar
@@ -170,7 +171,7 @@ def _write(
         splits.append(
             SplitRecord(
                 name=split,
-                index_file=f"{name}-{split}.index.parquet",
+                index_file=index_name(manifest, split, f"{name}-{split}.index.parquet"),
                 shards=tuple(scans[i].record for i in of_split),
                 tables=[tables[i].select(names) for i in of_split],
                 columns=_columns([scans[i] for i in of_split], label_source),
@@ -217,7 +218,13 @@ def _write(
         options=options,
         source=source,
     )
-    write_sidecars(folder, facts, splits, lists=(REJECTS, REPAIRS) if own else (), before=manifest)
+    lists: list[str] = []
+    if manifest is not None and manifest.versions:
+        versions, lists = write_versions(folder, manifest, splits)
+        facts = replace(facts, versions=versions)
+    if own:
+        lists += [list_file(one, number) for one in (REJECTS, REPAIRS) for number in range(1, facts.version + 1)]
+    write_sidecars(folder, facts, splits, lists=lists, before=manifest)
 
 
 def _columns(scans: Sequence[TarScan], label_source: str) -> pa.Table:

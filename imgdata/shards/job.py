@@ -4,12 +4,15 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
+from imgdata.dataset.manifest import MANIFEST
 from imgdata.errors import ImageError, OptionError
+from imgdata.shards.append import appended_images, plan_growth
 from imgdata.shards.begun import begin, copied_out, identity_of, with_advice
+from imgdata.shards.changes import changed_images, refuse_changed
 from imgdata.shards.engines.local import LocalEngine
 from imgdata.shards.engines.protocol import Engine
 from imgdata.shards.engines.ray import RayOptions
@@ -17,6 +20,7 @@ from imgdata.shards.finish import complete
 from imgdata.shards.job_folder import JobFolder, own
 from imgdata.shards.keywords import ShardKeywords, with_keywords
 from imgdata.shards.listed import listed, local_source, selected
+from imgdata.shards.merge import complete_append
 from imgdata.shards.object_spool import ObjectSpool
 from imgdata.shards.objects import class_names as class_names_of
 from imgdata.shards.objects import items, splits_of
@@ -26,10 +30,12 @@ from imgdata.shards.out_place import refuse_output_in_the_way, refuse_to_replace
 from imgdata.shards.parallel import check_workers
 from imgdata.shards.plan import describe, make_plan
 from imgdata.shards.prepare import read_and_prepare
+from imgdata.shards.source_states import read_states, write_states
 from imgdata.shards.standing import standing_of
-from imgdata.shards.summary import ShardSummary, Watcher
+from imgdata.shards.summary import ShardSummary, Watcher, finished_summary
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
+from imgdata.sources.reading import with_states
 from imgdata.sources.target import has_target, with_target
 from imgdata.storage.local_paths import local_path
 
@@ -44,6 +50,7 @@ def shard(
     read: SourceOptions | None = None,
     workers: int | None = None,
     overwrite: bool = False,
+    append: bool = False,
     watch: Watcher | None = None,
     class_names: Sequence[Any] | None = None,
     engine: Literal["local", "ray"] | RayOptions = "local",
@@ -58,7 +65,9 @@ def shard(
 
     An interrupted run resumes when it is called again with the same arguments; shards that are finished are not
     written again, and the result is the same to the byte. `workers` (default: one for each core this process may use)
-    does not change the bytes either. With `overwrite` an old dataset in `out` stays until the new one is complete.
+    does not change the bytes either. With `overwrite` an old dataset in `out` stays until the new one is complete. With
+    `append` the images become a new version of the dataset in `out`: shards behind its own, and classes behind its own
+    where they have other ids. Earlier versions stay as they are.
 
     The `engine` is `local`, this machine, or `ray`, a cluster (`RayOptions` says which), whose machines have source and
     `out` under the same paths. `begin_parts`, `write_part` and `finish_parts` do without a cluster's software.
@@ -69,11 +78,15 @@ def shard(
     """
     options, read = with_keywords(options, read, keywords)
     watch = watch or Watcher()
+    if append and overwrite:
+        raise OptionError("append and overwrite can't be given together: a dataset is added to, or is replaced")
     if engine not in ("local", "ray") and not isinstance(engine, RayOptions):
         raise OptionError(f"engine must be local, ray or RayOptions, got {engine!r}")
     if engine != "local":
         if not isinstance(source, str | os.PathLike):
             raise OptionError("engine 'ray' reads files that all machines have; give a path, or engine='local'")
+        if append:
+            raise OptionError("append can't be given with engine 'ray'; leave out the engine")
         cluster = engine if isinstance(engine, RayOptions) else RayOptions()
         return shard_on_cluster(
             source, out, options, read=read, workers=workers, overwrite=overwrite, watch=watch, cluster=cluster
@@ -86,6 +99,9 @@ def shard(
         refuse_output_in_the_way(path, out)
     with own(out) as job:
         watch.stage("listing")
+        if append:
+            listing = _listed_for(job, source, path, read, options, class_names)
+            return append_listing(job, listing, options, workers=workers, watch=watch, started=started)
         # Not kept in a variable: its memory is free when the last shard is written.
         return write_listing(
             job,
@@ -115,6 +131,39 @@ def _listed_for(
     return listing
 
 
+def append_listing(
+    job: JobFolder, listing: Listing, options: ShardOptions, *, workers: int, watch: Watcher, started: float
+) -> ShardSummary:
+    """Write `listing` as the next version of the dataset of the output folder, or resume, or find that it is there.
+
+    Raises as `shard` does.
+    """
+    listing, state = with_states(listing)
+    complete_append(job)
+    growth = plan_growth(job.out, listing, options)
+    if growth.done:
+        if state and read_states(job.out / MANIFEST).get(growth.done) != state:
+            watch.stage("comparing images with the source")
+            stored, extension = appended_images(job.out, growth), growth.before.image_extension
+            names = changed_images(growth.listing, stored, growth.options, extension, workers=workers)
+            refuse_changed(job.out, names, state="appended to")
+            write_states(job.out / MANIFEST, {growth.done: state})
+        return finished_summary(job.out)
+    part = job.begin_append(identity_of(growth.listing, growth.options))
+    summary = write_listing(
+        part,
+        growth.listing,
+        growth.options,
+        workers=workers,
+        overwrite=False,
+        watch=watch,
+        started=started,
+        extension=growth.before.image_extension,
+    )
+    complete_append(job)
+    return dataclasses.replace(summary, out=job.out, version=growth.before.version + 1)
+
+
 def write_listing(
     job: JobFolder,
     listing: Listing,
@@ -125,12 +174,24 @@ def write_listing(
     watch: Watcher,
     started: float,
     engine: Callable[..., Engine] = LocalEngine,
+    extension: str | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> ShardSummary:
     """Write `listing` as the dataset of the output folder that `job` owns, or resume, or find it complete.
 
-    `engine` makes what runs the tasks, as `LocalEngine` is made. Raises as `shard` does.
+    `engine` makes what runs the tasks, as `LocalEngine` is made; `extension` and `identity` are for `begin`. Raises as
+    `shard` does.
     """
-    begun = begin(job, listing, options, workers=workers, overwrite=overwrite, watch=watch)
+    begun = begin(
+        job,
+        listing,
+        options,
+        workers=workers,
+        overwrite=overwrite,
+        watch=watch,
+        extension=extension,
+        identity=identity,
+    )
     if isinstance(begun, ShardSummary):
         return begun
     plan, reports, identity, state = begun.plan, begun.reports, begun.identity, begun.state
@@ -168,11 +229,13 @@ def plan_shards(
     read: SourceOptions | None = None,
     workers: int | None = None,
     out: str | Path | None = None,
+    append: bool = False,
     **keywords: Unpack[ShardKeywords],
 ) -> dict[str, Any]:
     """Return what `shard` would do, as JSON values: splits, shards, bytes, and seconds judged from a few images.
 
-    With `out`, `out` says what is there now and what a run would do about it, and OUT is refused as `shard` does.
+    With `out`, `out` says what is there now and what a run would do about it, and OUT is refused as `shard` does. With
+    `append` the plan is that of the shards which the dataset in OUT would get.
     """
     options, read = with_keywords(options, read, keywords)
     workers = check_workers(workers)
@@ -180,9 +243,13 @@ def plan_shards(
     if out is not None:
         out = local_path(out, "OUT")
         refuse_output_in_the_way(path, out)
-    plan = make_plan(listed(path, read, options), options)
+    listing = listed(path, read, options)
     if out is not None:
-        refuse_to_replace_the_source(plan.listing, out)
+        refuse_to_replace_the_source(listing, out)
+    growth = plan_growth(out, listing, options) if append and out is not None else None
+    if growth is not None:
+        listing, options = growth.listing, growth.options
+    plan = make_plan(listing, options, None if growth is None else growth.before.image_extension)
     seconds = 0.0
     rows = plan.splits[0].row_N[:RATE_SAMPLES]
     for ref in plan.listing.refs(rows):
@@ -192,6 +259,8 @@ def plan_shards(
             read_and_prepare(plan.listing.reader, ref, options, plan.extension)
         seconds += time.perf_counter() - started
     described = describe(plan, images_per_s=len(rows) / max(seconds, 1e-6) * workers)
+    if growth is not None:
+        return growth.described(described)
     standing = None if out is None else standing_of(out, identity_of(plan.listing, options))
     return described if standing is None else {**described, "out": standing}
 

@@ -11,6 +11,7 @@ While a dataset is not finished, its job folder `.imgdata/` holds
     plan.arrow      the plan and the listing, frozen for parts that other machines write; `part_files` says what else
     next/           a dataset folder of its own, with a job folder of its own, that is to replace the finished dataset
     swap.json       `next` is complete, and its files are being moved to the place of the old dataset
+    append/         a dataset folder of its own, as `next`, that is to be put behind the finished dataset (see `merge`)
     *.tmp           files that are being written
 
 The journal is the set of these names; each step is one atomic rename or removal, so a crash leaves the state before
@@ -37,15 +38,13 @@ from imgdata.errors import OutputError, SourceError
 from imgdata.shards.dataset_files import files_of, planned_files
 from imgdata.shards.part_files import close_parts
 from imgdata.shards.plan import Plan
+from imgdata.shards.source_states import read_states, write_states
 from imgdata.shards.standing import NEXT, PLAN, changes, finished_in, identity_in, is_dataset, read_json, to_json
 from imgdata.storage.atomic import JOB_FOLDER, output_error, sync_folder, write_atomic
 from imgdata.storage.locks import LockHeldError, locked
 
 _LOCK, _GAPS, _SPOOL, _SWAP = "lock", "closing-gaps", "images.spool", "swap.json"
-_OBJECTS = "objects.spool"
-_STATE_ATTRIBUTE = "user.imgdata.source-state"
-"""Extended attribute of `dataset.json`: the state of the source's files when they were listed. It is no part of the
-dataset's bytes, which are the same on every machine."""
+_OBJECTS, _APPEND = "objects.spool", "append"
 _WAIT_S = 3.0
 """Seconds that a run waits for the lock: workers of a killed run end, and release the lock, within a second."""
 
@@ -95,9 +94,23 @@ class JobFolder:
         plan = read_json(self.path / PLAN)
         if plan is not None:
             return plan.get("state")
-        with contextlib.suppress(OSError, AttributeError):
-            return os.getxattr(self.folder / MANIFEST, _STATE_ATTRIBUTE).decode("ascii", "replace")
-        return None
+        return read_states(self.folder / MANIFEST).get(1)
+
+    @property
+    def append(self) -> Path:
+        """Folder of a dataset of its own that is to be put behind the finished one."""
+        return self.out / JOB_FOLDER / _APPEND
+
+    def begin_append(self, identity: Mapping[str, Any]) -> "JobFolder":
+        """Return the job of an append, new or begun. Raises `OutputError` where another one was begun."""
+        begun = identity_in(self.append)
+        if begun is not None and (changed := changes(begun, identity)):
+            raise OutputError(
+                f"{self.out}: another append was begun here ({'; '.join(changed)}); run its command again, which ends "
+                f"it, or delete the folder {self.append} to give it up"
+            )
+        (self.append / JOB_FOLDER).mkdir(parents=True, exist_ok=True)
+        return JobFolder(self.append, self.lock)
 
     def remember_state(self, state: str) -> None:
         """Note that the dataset here fits source files in this state."""
@@ -105,9 +118,7 @@ class JobFolder:
         if plan is not None:
             write_atomic(self.path / PLAN, to_json({**plan, "state": state}))
             return
-        # Where the file system has no such attributes, or must not be written to, the next run compares all images.
-        with contextlib.suppress(OSError, AttributeError):
-            os.setxattr(self.folder / MANIFEST, _STATE_ATTRIBUTE, state.encode())
+        write_states(self.folder / MANIFEST, {1: state})
 
     def mark_closing_gaps(self) -> None:
         """Note that shards are about to be renamed; called before the first one is."""
@@ -168,6 +179,8 @@ class JobFolder:
     def start_again(self) -> None:
         """Make room for a new dataset: beside a finished one, in place of an unfinished one."""
         if finished_in(self.folder) is not None:
+            # It was to be put behind the dataset that is replaced.
+            shutil.rmtree(self.append, ignore_errors=True)
             self.folder = self.beside
             self.path.mkdir(parents=True)
         else:
@@ -208,17 +221,24 @@ class JobFolder:
         write_atomic(self.out / JOB_FOLDER / _SWAP, to_json({"old": old, "new": new}))
         self._swap(old, new)
 
+    def complete_overwrite(self) -> None:
+        """Finish an overwrite whose new dataset is whole."""
+        self._recover()
+        if finished_in(self.beside) is not None:
+            self.folder = self.beside
+            self.swap_in()
+
     def sweep(self) -> None:
         """Remove half-written files, of a killed run or of the killed workers of this one."""
-        for folder in (self.out / JOB_FOLDER, self.beside / JOB_FOLDER):
-            for leftover in folder.glob("*.tmp"):
+        for folder in (self.out, self.beside, self.append):
+            for leftover in (folder / JOB_FOLDER).glob("*.tmp"):
                 leftover.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove the job folder, unless a job is unfinished in it. Call while the lock is held."""
         self.sweep()
         path = self.out / JOB_FOLDER
-        if (path / PLAN).exists() or (path / NEXT).exists() or (path / _SWAP).exists():
+        if any((path / name).exists() for name in (PLAN, NEXT, _SWAP, _APPEND)):
             return
         close_parts(self.out)
         for leftover in path.iterdir():

@@ -19,9 +19,11 @@ _PLACE = ("key", "offset", "xxh64")
 def keep_sources(tables: Sequence[pa.Table], folder: Path, before: Manifest | None) -> list[pa.Table]:
     """Return the tables with what earlier indices know of the raw dataset: the same images' names there and hashes."""
     rows_of: dict[str, pa.Table] = {}
-    for split in before.splits if before is not None else ():
+    versions = [] if before is None else [version.splits.values() for version in before.versions]
+    now = [] if before is None else [split.index for split in before.splits]
+    for name in dict.fromkeys([*(split.index for version in versions for split in version), *now]):
         try:
-            rows_of |= _old_rows(Index(folder / split.index))
+            rows_of |= _old_rows(Index(folder / name))
         except ShardError:
             # Damaged or missing, which may be why it is rebuilt.
             continue

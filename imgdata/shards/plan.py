@@ -149,9 +149,12 @@ def shard_file(name: str, split: str, shard: int) -> str:
     return f"{name}-{split}-{shard:06d}.tar"
 
 
-def make_plan(listing: Listing, options: ShardOptions) -> Plan:
-    """Order and cut every split. Reads up to `SURVEY_SAMPLES` images to learn their format and size."""
-    extension, mean_bytes = _survey(listing, options)
+def make_plan(listing: Listing, options: ShardOptions, extension: str | None = None) -> Plan:
+    """Order and cut every split. Reads up to `SURVEY_SAMPLES` images to learn their format and size.
+
+    `extension` is that of the images where it is given, and is not chosen then.
+    """
+    extension, mean_bytes = _survey(listing, options, extension)
     has_json = options.json_members or listing.has_fields
     image_N = listing.size_N if mean_bytes is None else np.full(len(listing), mean_bytes, np.int64)
     sample_N = _sample_bytes(image_N, listing.label_N, has_json)
@@ -169,7 +172,7 @@ def make_plan(listing: Listing, options: ShardOptions) -> Plan:
     return Plan(options.name or listing.title, listing, options, extension, tuple(splits), is_exact)
 
 
-def _survey(listing: Listing, options: ShardOptions) -> tuple[str, int | None]:
+def _survey(listing: Listing, options: ShardOptions, extension: str | None) -> tuple[str, int | None]:
     """Return the images' extension, and their mean encoded size, which a few images tell where the listing can't."""
     encoding = options.encoding
     found: list[tuple[str, bytes]] = []
@@ -180,7 +183,8 @@ def _survey(listing: Listing, options: ShardOptions) -> tuple[str, int | None]:
             data = read_sample(listing.reader, ref)
             formats[probe(data).format] += 1
             found.append((ref.name, data))
-    extension = _usual_extension(formats) if encoding.format == "keep" else encoding.format
+    if extension is None:
+        extension = _usual_extension(formats) if encoding.format == "keep" else encoding.format
     sizes = []
     kept = listing.exact_sizes
     for name, data in found:

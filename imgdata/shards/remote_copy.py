@@ -45,7 +45,8 @@ def on_this_machine(dataset: str | Path) -> Iterator[tuple[Path, Manifest, Shard
 def _small_files(remote: RemoteFolder, manifest: Manifest) -> list[str]:
     if remote.lists:
         return [one.name for one in remote.store.list() if "/" not in one.name]
-    indices = [split.index for split in manifest.splits]
+    earlier = (split.index for version in manifest.versions for split in version.splits.values())
+    indices = dict.fromkeys([*(split.index for split in manifest.splits), *earlier])
     return [MANIFEST, *indices, *manifest.files]
 
 

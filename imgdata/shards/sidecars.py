@@ -26,6 +26,7 @@ __all__ = [
     "SplitRecord",
     "dali_index_path",
     "file_sha256",
+    "is_of_others",
     "sidecar_files",
     "write_dali_index",
     "write_sidecars",
@@ -85,7 +86,7 @@ def write_sidecars(
     written = sidecar_files(manifest)
     if CROISSANT not in written and before is not None and CROISSANT in before.files:
         _remove_own(folder / CROISSANT, before)
-    if _is_of_others(folder / CARD, written[CARD], before):
+    if is_of_others(folder / CARD, written[CARD], before):
         del written[CARD]
     for name, data in written.items():
         write_atomic(folder / name, data)
@@ -122,7 +123,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _is_of_others(path: Path, data: bytes, before: Manifest | None) -> bool:
+def is_of_others(path: Path, data: bytes, before: Manifest | None) -> bool:
     """Return whether the file at `path` is neither `data` nor the file that the dataset `before` wrote there."""
     try:
         found = file_sha256(path)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from imgdata.dataset.manifest import read_manifest
 from imgdata.errors import ShardError
-from imgdata.shards.dataset_files import REJECTS, REPAIRS
+from imgdata.shards.dataset_files import REJECTS, REPAIRS, list_file
 from imgdata.shards.record import ShardReport
 from imgdata.shards.sidecars import dali_index_path
 
@@ -64,6 +64,8 @@ class ShardSummary:
     """Number of samples written by this run; fewer than all when an earlier run had finished some shards."""
     resumed_shards: int = 0
     already_complete: bool = False
+    version: int = 1
+    """Version of the dataset, to which an append adds; `splits` and the others are of what it added."""
 
     @property
     def samples(self) -> int:
@@ -136,16 +138,19 @@ def finished_summary(out: Path) -> ShardSummary:
             split.name: {"samples": split.samples, "shards": len(split.shards), "bytes": split.bytes}
             for split in manifest.splits
         },
-        rejected=reasons(json.loads(line) for line in _lines(out / REJECTS)),
-        repaired=len(_lines(out / REPAIRS)),
+        rejected=reasons(json.loads(line) for line in _lines(out, REJECTS, manifest.version)),
+        repaired=len(_lines(out, REPAIRS, manifest.version)),
         skipped=manifest.source["skipped"],
         warnings=tuple(manifest.source["warnings"]),
         already_complete=True,
+        version=manifest.version,
     )
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text("utf-8").splitlines() if path.exists() else []
+def _lines(out: Path, name: str, version: int) -> list[str]:
+    """Return the lines of a list of all versions up to `version`."""
+    paths = [out / list_file(name, number) for number in range(1, version + 1)]
+    return [line for path in paths if path.exists() for line in path.read_text("utf-8").splitlines()]
 
 
 def reasons(rejects: Iterable[Mapping[str, str]]) -> dict[str, int]:

@@ -16,12 +16,12 @@ from imgdata.dataset.manifest import (
 )
 from imgdata.errors import ShardError
 from imgdata.shards.card import CARD
-from imgdata.shards.dataset_files import REJECTS, REPAIRS
 from imgdata.shards.hashing import file_hash
 from imgdata.shards.parallel import in_threads
 from imgdata.shards.remote_copy import Shard, on_this_machine
 from imgdata.shards.sidecars import dali_index_path, file_sha256, sidecar_files
 from imgdata.shards.verify_shard import Fault, ShardRows, check_shard, first_difference
+from imgdata.shards.verify_versions import check_versions, is_being_appended
 from imgdata.storage.reading import MAX_JSON_BYTES, read_file
 
 __all__ = ["Fault", "verify"]
@@ -58,6 +58,7 @@ def _faults(
     progress: Callable[[int, int], None] | None,
 ) -> list[Fault]:
     faults = _check_manifest(folder) + _check_files(folder, manifest) + _check_extra(folder, manifest)
+    faults += check_versions(folder, manifest)
     jobs: list[tuple[ShardRecord, ShardRows | None]] = []
     for split in manifest.splits:
         index, index_faults = _open_index(folder, split, manifest)
@@ -152,7 +153,7 @@ def _check_files(folder: Path, manifest: Manifest) -> list[Fault]:
     faults = []
     again = sidecar_files(manifest)
     for name, sha256 in manifest.files.items():
-        way_out = "copy it again" if name in (REJECTS, REPAIRS) else _REBUILD
+        way_out = "copy it again" if name.endswith(".jsonl") else _REBUILD
         try:
             same = file_sha256(folder / name) == sha256
             # The lists of bad images may be long; only short files are compared byte by byte.
@@ -180,6 +181,10 @@ def _check_extra(folder: Path, manifest: Manifest) -> list[Fault]:
     indices = {dali_index_path(folder / tar).name for tar in tars}
     extra_tars = sorted(path.name for path in folder.glob("*.tar") if path.name not in tars)
     extra_indices = sorted(path.name for path in folder.glob("*.idx") if path.name not in indices)
+    if is_being_appended(folder):
+        # They were moved in, and dataset.json is about to list them; readers see the version before.
+        what = "of an append that was interrupted; the same command ends it"
+        return [Fault(name, "", -1, what, serious=False) for name in (*extra_tars, *extra_indices)]
     faults = [Fault(name, "", -1, "not listed in dataset.json; move it away") for name in extra_tars]
     for name in extra_indices:
         # Such as Energon's, `x.tar.idx`. A file that DALI would read is the index of a tar that is missing.

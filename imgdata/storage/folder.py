@@ -90,6 +90,36 @@ class LooseFolder(DatasetFolder):
         return DatasetFolder(self.own).list(pattern)
 
 
+class JoinedFolder(DatasetFolder):
+    """The folders of several datasets that are read together. A name is `NUMBER/NAME`: which folder, which file there.
+
+    Nothing is written to it.
+    """
+
+    def __init__(self, folders: Sequence[DatasetFolder]) -> None:
+        super().__init__(folders[0].path)
+        self.folders = tuple(folders)
+
+    def __repr__(self) -> str:
+        return f"JoinedFolder({list(map(str, self.folders))})"
+
+    def __str__(self) -> str:
+        return " + ".join(map(str, self.folders))
+
+    def place(self, name: str) -> Path:
+        """Return the path of a file. Raises `ShardError` for a name that leads out of the folders, or has no number."""
+        number, _, rest = name.partition("/")
+        if not number.isdigit() or int(number) >= len(self.folders):
+            raise ShardError(
+                f"{self}: {name!r} is of one dataset, got several that are read together; take one of them"
+            )
+        return self.folders[int(number)].local(rest)
+
+    def list(self, pattern: str = "*") -> list[str]:
+        """Return nothing: files are listed dataset by dataset."""
+        return []
+
+
 def own_folder(path: Path) -> Path:
     """Return the folder for what users make for the raw dataset at `path`: views, decisions; it may not exist yet."""
     place = os.path.realpath(path)

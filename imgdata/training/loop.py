@@ -22,7 +22,7 @@ from imgdata.training.options import TrainOptions, changed_options, resumed_opti
 from imgdata.training.own import Loss, Metric, OwnParts, is_own
 from imgdata.training.plots import load_figure, load_writer
 from imgdata.training.run_folder import RunFolder, read_config
-from imgdata.training.setup import Prepared, prepare, read_classes
+from imgdata.training.setup import Prepared, prepare, read_classes, saved_version
 from imgdata.training.threads import fitting_threads
 
 
@@ -87,6 +87,9 @@ def train(
         model=model if isinstance(model, nn.Module) else None, loss=loss, metrics=metrics or {}, best_by=best_by
     )
     before = folder.read_config() if resume else None
+    version = dataset.version if isinstance(dataset, Dataset) else None
+    if before is not None:
+        version = saved_version(before)
     chosen = _chosen(given, before, config)
     if before is not None:
         _check_own(own, before, folder)
@@ -101,7 +104,7 @@ def train(
             folder.check(overwrite=overwrite)
         watchers = Watchers(_sequence(watcher) if ranks.first else ())
         stack.enter_context(memory_advice(lambda: _memory_advice(chosen, ranks)))
-        prepared = stack.enter_context(prepare(path, chosen, ranks, own=own, saved=before is not None))
+        prepared = stack.enter_context(prepare(path, chosen, ranks, own=own, saved=before is not None, version=version))
         _check_classes(prepared, folder, None if before is None else read_classes(before))
         if ranks.first:
             stack.enter_context(folder.held(new=before is None, overwrite=overwrite))

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from imgdata.backends.options import LoaderOptions, or_default
+from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
 from imgdata.loader.loader import Loader
 from imgdata.loose.opened import open as open_dataset
@@ -69,6 +70,8 @@ class Prepared:
     """What the network learns to say of a picture."""
     weight_scale: float = 1.0
     """What makes the mean of `weight_column` 1."""
+    version: int = 1
+    """Version of the dataset."""
 
     @property
     def parameters(self) -> int:
@@ -80,6 +83,8 @@ class Prepared:
         return {
             "data": str(self.dataset.resolve()),
             **_read_as(self.train.view),
+            # Runs of before datasets could grow say nothing.
+            **({} if self.version == 1 else {"data_version": self.version}),
             "options": self.options.to_dict(),
             "size": self.size,
             "classes": [list(one) for one in self.classes],
@@ -102,15 +107,22 @@ class Prepared:
 
 @contextmanager
 def prepare(
-    dataset: Path, options: TrainOptions, ranks: Processes, *, own: OwnParts | None = None, saved: bool = False
+    dataset: Path,
+    options: TrainOptions,
+    ranks: Processes,
+    *,
+    own: OwnParts | None = None,
+    saved: bool = False,
+    version: int | None = None,
 ) -> Iterator[Prepared]:
     """Open the data, decide what is open in `options`, make loaders and network; close the loaders after the block.
 
-    `own` are parts of the user's code; `saved` means that the options are those of a run, which decided them. Raises
-    `OptionError`, `ShardError`.
+    `own` are parts of the user's code; `saved` means that the options are those of a run, which decided them. `version`
+    is that of the dataset, by default the newest. Raises `OptionError`, `ShardError`.
     """
     own = own or OwnParts()
-    options, views = open_data(dataset, options, saved=saved)
+    opened = open_dataset(dataset, version=version)
+    options, views = chosen_data(opened, options, saved=saved)
     facts = facts_of(views.train, gpu=ranks.device.type == "cuda", ranks=ranks.world_size)
     task = task_of(views.train, options.regression_loss or "mse")
     decided = fitted_options(_with_own_loss(resolve(options, facts), options, own), options, task)
@@ -154,17 +166,22 @@ def prepare(
             own=own,
             task=task,
             weight_scale=_weight_scale(loaders["train"], decided, own),
+            version=opened.version,
         )
 
 
-def open_data(dataset: Path, options: TrainOptions, *, saved: bool = False) -> tuple[TrainOptions, Views]:
+def chosen_data(dataset: Dataset, options: TrainOptions, *, saved: bool = False) -> tuple[TrainOptions, Views]:
     """Return the options with the samples to validate with decided, and the views to train on and to validate with.
 
     Options that are `saved` stay as they are. Raises `OptionError`, `ShardError`.
     """
-    opened = open_dataset(dataset)
-    options = options if saved else choose_validation(opened, options)
-    return options, open_views(opened, options)
+    options = options if saved else choose_validation(dataset, options)
+    return options, open_views(dataset, options)
+
+
+def saved_version(config: Mapping[str, Any]) -> int:
+    """Return which version of the dataset the run with this `config.json` reads."""
+    return int(config.get("data_version", 1))
 
 
 def read_classes(config: Mapping[str, Any]) -> tuple[ClassName, ...]:

@@ -3,6 +3,7 @@
 The file holds the text, not the positions: they are made again from it, and compared with the fingerprint.
 """
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Mapping
@@ -116,17 +117,36 @@ def load_view(dataset: Dataset, name: str) -> View:
     content = _read(path, dataset)
     if content["split"] not in dataset:
         raise ShardError(f"{path}: split must be one of {', '.join(dataset)}, got {content['split']!r}; save it again")
-    start = whole(dataset, content["split"])
-    if content["index"] != index_id(start.index):
-        raise ShardError(f"{path}: made of other images or labels than {start.index.path} has; save the view again")
+    starts = _starts(dataset, content["split"], content["index"])
+    if not starts:
+        place = dataset[content["split"]].index.path
+        raise ShardError(f"{path}: made of other images or labels than {place} has; save the view again")
     steps = read_files(parse_view(content["expression"]), folder)
     for step in steps:
         if step.data is not None and hashlib.sha256(step.data).hexdigest() != content["files"].get(step.file):
             raise ShardError(f"{folder / str(step.file)}: changed since the view was saved; save the view again")
-    view = replace(apply_steps(start, steps), name=name)
+    # Of versions with the same images, the classes decide, which an append may have added to.
+    for start in starts[:-1]:
+        with contextlib.suppress(OptionError):
+            view = replace(apply_steps(start, steps), name=name)
+            if view.fingerprint == content["fingerprint"]:
+                return view
+    view = replace(apply_steps(starts[-1], steps), name=name)
     if view.fingerprint != content["fingerprint"]:
         raise ShardError(f"{path}: fingerprint must be {view.fingerprint}, got {content['fingerprint']}; save it again")
     return view
+
+
+def _starts(dataset: Dataset, split: str, wanted: str) -> list[View]:
+    """Return the split in each version of the dataset whose `index_id` is `wanted`, the newest first."""
+    manifest, starts = dataset.manifest, []
+    for number in range(dataset.version, 0, -1):
+        # A version's fingerprint is written down: the others' indices are not read.
+        known = manifest.versions[number - 1].splits if manifest.versions else None
+        if known is None or (split in known and known[split].fingerprint == wanted):
+            start = whole(dataset.at(number), split)
+            starts += [start] if index_id(start.index) == wanted else []
+    return starts
 
 
 def list_views(dataset: Dataset) -> list[str]:

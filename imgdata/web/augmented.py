@@ -20,10 +20,10 @@ def recipe_of(dataset: Dataset, split: str, run: Run | None) -> tuple[Any, int, 
 
     if run is not None:
         return Recipe.from_dict(run.config["recipe"]), run.seed, f"the recipe of run {run.name}"
-    from imgdata.loader.opened import open_source
+    from imgdata.loader.opened import Given, open_source
     from imgdata.measure.doctor.inputs import DoctorOptions, choose_recipe
 
-    recipe, code = choose_recipe(DoctorOptions(split=split, device="cpu"), open_source(dataset, split, None))
+    recipe, code = choose_recipe(DoctorOptions(split=split, device="cpu"), open_source(Given(dataset, split)))
     return recipe, 0, code.removeprefix("imgdata.recipes.")
 
 

@@ -109,6 +109,16 @@ def _few_dogs(folder: Path) -> None:
             _picture(folder / name / f"{number:04}.jpg", number)
 
 
+def _arrivals(folder: Path) -> None:
+    for name in ("cat", "fox"):
+        for number in range(101, 109):
+            _picture(folder / name / f"{number:04}.jpg", number)
+
+
+def _zoo(folder: Path) -> None:
+    imgdata.shard(_template(_few_dogs), folder, imgdata.ShardOptions(name="zoo"))
+
+
 def _cifar(file: Path) -> None:
     write_cifar10_python(file, cifar10(train=40, test=10))
 
@@ -157,6 +167,8 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "broken": _broken,
     "pictures": _table,
     "few-dogs": _few_dogs,
+    "arrivals": _arrivals,
+    "zoo": _zoo,
     "cifar-10-python.tar.gz": _cifar,
     "out": _dataset,
     "cifar": _three_splits,

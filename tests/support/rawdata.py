@@ -1,6 +1,7 @@
 """Small raw datasets of real images for tests."""
 
 import io
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,4 +33,14 @@ def class_folders(root: Path, splits: Mapping[str, int], classes: tuple[str, ...
                 seed += 1
                 # Widths differ, and with them the sizes in bytes.
                 (folder / f"{number:03d}.jpg").write_bytes(encoded(seed, (48 + seed % 32, 48)))
+    return root
+
+
+def pictures_of(root: Path, counts: Mapping[str, int], first: int = 0) -> Path:
+    """`root/SPLIT/CLASS/NUMBER.jpg`, as many as `counts` says of each `SPLIT/CLASS`, from number `first` on."""
+    for place, count in counts.items():
+        (root / place).mkdir(parents=True, exist_ok=True)
+        for number in range(first, first + count):
+            seed = zlib.crc32(f"{place}/{number}".encode())
+            (root / place / f"{number:03d}.jpg").write_bytes(encoded(seed, (40 + seed % 32, 48)))
     return root

@@ -13,7 +13,7 @@ from imgdata.backends.protocol import BackendKind, BackendSetup
 from imgdata.devices import choose_device
 from imgdata.errors import OptionError
 from imgdata.loader.delivery import Engine
-from imgdata.loader.opened import Opened, open_source
+from imgdata.loader.opened import Given, Opened, open_source
 from imgdata.recipes import HorizontalFlip, Normalize, PadRandomCrop
 from imgdata.recipes.presets import OF_ONE_SIZE, SHORT_NAMES, named_recipe
 from imgdata.recipes.recipe import Recipe
@@ -95,7 +95,7 @@ def make_case(dataset: str | Path, options: DoctorOptions) -> Case:
     if options.model is not None:
         _model_size(options)
     split = options.split or ("train" if "train" in data else next(iter(data)))
-    opened = open_source(data, split, None)
+    opened = open_source(Given(data, split))
     recipe, code = choose_recipe(options, opened)
     loading = LoaderOptions(
         batch_size=options.batch_size or min(_USUAL_BATCH, len(opened.view)),

@@ -5,7 +5,7 @@ which does not change what the operators before draw.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import nn
 
 from imgdata.errors import OptionError
 from imgdata.inference.trained import load_trained
+from imgdata.loose.opened import open as open_dataset
 from imgdata.measure.trace.layers import layer_rows
 from imgdata.measure.trace.pixels import follow, pixel_rows, raw_rows
 from imgdata.measure.trace.rows import Panel, TraceRow
@@ -28,7 +29,7 @@ from imgdata.storage.local_paths import any_path
 from imgdata.training.distributed import Processes, processes
 from imgdata.training.options import TrainOptions, saved_options
 from imgdata.training.run_folder import RunFolder
-from imgdata.training.setup import Prepared, open_data, prepare, read_classes
+from imgdata.training.setup import Prepared, chosen_data, prepare, read_classes, saved_version
 from imgdata.views.view import View
 
 TIMED = 64
@@ -102,13 +103,21 @@ def trace(
     with processes(chosen.device) as ranks:
         if ranks.world_size > 1:
             raise OptionError("a trace needs one process alone, got several; start it without torchrun")
-        there = len(open_data(any_path(dataset), chosen, saved=run is not None)[1].train.position_N)
+        place = any_path(dataset)
+        version = None if run is None else _version_of(RunFolder(Path(run)).read_config(), place)
+        opened = open_dataset(place, version=version)
+        there = len(chosen_data(opened, chosen, saved=run is not None)[1].train.position_N)
         if samples > there:
             raise OptionError(f"samples must be at most the {there:,} there are to train on, got {samples:,}")
-        with prepare(any_path(dataset), chosen, ranks, saved=run is not None) as prepared:
+        with prepare(place, chosen, ranks, saved=run is not None, version=version) as prepared:
             network = _network(prepared, run, ranks)
             # Of a run it is that of augmentation alone: the other draws are made.
             return _follow(prepared, network, ranks, samples, seed=given.seed or chosen.seed)
+
+
+def _version_of(config: Mapping[str, Any], dataset: Path) -> int | None:
+    """Return the version of the dataset that a run reads; None, for the newest, where the run reads another dataset."""
+    return saved_version(config) if config["data"] == str(dataset.resolve()) else None
 
 
 def _options_of(folder: RunFolder, given: TrainOptions) -> TrainOptions:
