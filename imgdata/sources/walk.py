@@ -46,7 +46,11 @@ class _Level(NamedTuple):
 
 def extension(name: str) -> str:
     """Return the extension of a file name, lower-case with its dot; empty when it has none."""
-    return os.path.splitext(name)[1].lower()
+    if "/" in name:
+        return os.path.splitext(name)[1].lower()
+    # Asked several times of each file: `splitext` takes three times as long.
+    stem, dot, last = name.rpartition(".")
+    return dot + last.lower() if stem.strip(".") else ""
 
 
 def is_image(name: str) -> bool:

@@ -17,7 +17,7 @@ from imgdata.sources import folder
 from imgdata.sources.listing import Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.splits import split_in_path, split_name
-from imgdata.sources.walk import image_files, is_image
+from imgdata.sources.walk import extension, image_files, is_image
 from imgdata.storage.file_names import unescape_name
 
 
@@ -33,6 +33,14 @@ def plant(root: Path, files: Iterable[str]) -> Path:
 
 def listed(path: Path) -> Listing:
     return folder.list_samples(path, SourceOptions())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.jpg", ".jpg", "..jpg", "a.JPG", "noext", "a.", "a.b.c", ".a.b", "", "..", "a.b/c", "x/.jpg", "x/y.PNG"],
+)
+def test_extensions_are_those_of_splitext_in_small_letters(name: str) -> None:
+    assert extension(name) == os.path.splitext(name)[1].lower()
 
 
 def rows(listing: Listing) -> list[tuple[str, str, str]]:
