@@ -158,8 +158,10 @@ def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
 
 def _lies_unnamed_in(masks: Path, path: Path) -> bool:
     """Return whether a folder of masks is one of a dataset's own folders, and is not called like one of masks."""
-    inside = path.is_dir() and path.resolve() in masks.resolve().parents
-    return inside and not mask_folders([masks.name], images_beside=True)
+    if not path.is_dir() or not masks.is_dir() or path.resolve() not in masks.resolve().parents:
+        return False
+    beside = visible(masks.parent)
+    return masks.name not in mask_folders(beside.folders, images_beside=any(map(is_image, beside.files)))
 
 
 def source(kind: str) -> Source:

@@ -69,10 +69,11 @@ class MaskFiles:
         stem = os.path.splitext(image)[0]
         return stem in self._exact or plain_name(stem) in self._plain
 
-    def find(self, image: str) -> Place | None:
+    def find(self, image: str, owner: str) -> Place | None:
         """Return the place of the mask of an image, a path below the images' folder; None where there is none.
 
-        Raises `SourceError` where several masks may be meant, or one mask is that of two images.
+        `owner` is the image's name in the whole dataset. Raises `SourceError` where several masks may be meant, or one
+        mask is that of two images.
         """
         stem = os.path.splitext(image)[0]
         found = [stem] if stem in self._exact else self._plain.get(plain_name(stem), [])
@@ -84,10 +85,10 @@ class MaskFiles:
         if not found:
             return None
         file, size = self._exact[found[0]]
-        owner = self._owners.setdefault(file, image)
-        if owner != image:
+        other = self._owners.setdefault(file, owner)
+        if other != owner:
             raise SourceError(
-                f"{self.folder}: {file} would be the mask of {escape_name(owner)} and of {escape_name(image)}; give "
+                f"{self.folder}: {file} would be the mask of {escape_name(other)} and of {escape_name(owner)}; give "
                 "masks in a tree as that of the images"
             )
         return Place(self._prefix + file, size)
@@ -107,7 +108,7 @@ def with_masks(listing: Listing, path: Path, folder: Path) -> Listing:
     depth = _shared_depth(masks, names, path)
     members = MemberBuilder()
     for row, name in enumerate(names):
-        place = masks.find("/".join(name.split("/")[depth:]))
+        place = masks.find("/".join(name.split("/")[depth:]), name)
         if place is not None:
             members.add(row, {MASK: place})
     return replace(

@@ -59,6 +59,11 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
     Raises `SourceError` where no folder of masks is found, and where a mask may belong to several images.
     """
     pairs = _find(path, options.masks)
+    if not pairs and options.masks is not None:
+        raise SourceError(
+            f"{path}: can't tell which folder beside {options.masks} holds the images; call it images, or move the "
+            f"masks out of {path}"
+        )
     if not pairs:
         raise SourceError(
             f"{path}: no folder of masks beside one of images (images/ and masks/, train/images and train/masks); name "
@@ -77,7 +82,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
                 continue
             if builder.excluded(name):
                 continue
-            place = None if of_masks is None else of_masks.find(file)
+            place = None if of_masks is None else of_masks.find(file, name)
             images, missing = images + 1, missing + (place is None)
             builder.add(
                 split=pair.split,

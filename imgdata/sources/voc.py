@@ -73,7 +73,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
             listed.add(stem)
             if builder.excluded(f"{prefix}{_IMAGES}/{name}"):
                 continue
-            place = masks.find(name) if masks is not None else None
+            place = masks.find(name, name) if masks is not None else None
             rows.append(boxes.read(stem))
             builder.add(
                 split=split,

@@ -80,6 +80,7 @@ def test_masks_are_found_beside_their_images(tmp_path, files, expected):
     [
         (["images/1.jpg", "truth/1.png"], "truth", [("train", "images/1.jpg", "truth/1.png")]),
         (["1.jpg", "truth/1.png"], "truth", [("train", "1.jpg", "truth/1.png")]),
+        (["rgb/1.jpg", "labels/1.png"], "labels", [("train", "rgb/1.jpg", "labels/1.png")]),
         (["images/train/1.jpg", "images/val/2.jpg", "truth/train/1.png", "truth/val/2.png"], "truth", [
             ("train", "images/train/1.jpg", "truth/train/1.png"), ("val", "images/val/2.jpg", "truth/val/2.png"),
         ]),
@@ -113,6 +114,13 @@ def test_masks_may_lie_elsewhere_in_a_tree_of_the_same_shape(tmp_path):
         (["images/1.jpg", "masks/1.png", "gt/1.png"], {}, SourceError, "several folders may hold the masks"),
         (["cat/1.jpg", "dog/1.jpg", "masks/2.png"], {"masks": "masks"}, SourceError, "is called like one"),
         (["cat/1.jpg", "dog/1.jpg"], {"masks": "masks"}, OptionError, "must be a folder of masks"),
+        (
+            ["images/train/1.jpg", "images/val/1.jpg", "masks/1.png"],
+            {},
+            SourceError,
+            "of images/train/1.jpg and of images/",
+        ),
+        (["cat/1.jpg", "dog/1.jpg", "truth/1.png"], {"masks": "truth"}, SourceError, "can't tell which folder beside"),
         (["images/1.jpg"], {"kind": "pairs"}, SourceError, "no folder of masks beside one of images"),
         (["images/1.jpg", "images/1_leftImg8bit.png", "masks/1_mask.png"], {}, SourceError, "would be the mask of"),
     ],
