@@ -1,7 +1,9 @@
 """`imgdata shard`: a raw dataset into a dataset folder."""
 
+import contextlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +172,10 @@ def command(source: str, out: Path, **options: Any) -> None:
     if step == "plan":
         run_plan(source, out, write, read, options)
         return
-    with ShardDisplay(quiet=quiet) as display:
+    engine = chosen_engine(ctx)
+    # Ray prints what happens to its machines, and standard output is for results.
+    quiet_ray = contextlib.nullcontext() if engine == "local" else contextlib.redirect_stdout(sys.stderr)
+    with ShardDisplay(quiet=quiet) as display, quiet_ray:
         try:
             summary = shard(
                 source,
@@ -181,7 +186,7 @@ def command(source: str, out: Path, **options: Any) -> None:
                 overwrite=options["overwrite"],
                 append=options["append"],
                 watch=display,
-                engine=chosen_engine(ctx),
+                engine=engine,
             )
         except KeyboardInterrupt:
             display.interrupted()

@@ -35,6 +35,7 @@ def shard_on_cluster(
     started = time.perf_counter()
     out = local_path(out, "OUT").absolute()
     engine = RayEngine(cluster, told=watch.retried)
+    engine.check()
     begun = begin_parts(source, out, options, read=read, workers=workers, overwrite=overwrite, watch=watch)
     samples = resumed = 0
     if not begun["complete"]:

@@ -102,6 +102,26 @@ def test_a_part_of_another_source_is_refused(run_cli, raw, tmp_path):
     assert f"planned from {raw}, got {tmp_path / 'others'}" in done.output
 
 
+def test_what_a_cluster_prints_does_not_get_between_results(capfd, monkeypatch, raw, tmp_path):
+    def by_cluster(source, out, options, **others):
+        print("(raylet) The node has been marked dead")
+        return imgdata.shard(source, out, options)
+
+    monkeypatch.setattr("imgdata.shards.job.shard_on_cluster", by_cluster)
+    with pytest.raises(SystemExit):
+        main(["shard", str(raw), str(tmp_path / "out"), "--engine", "ray", "--json", "--quiet"])
+    printed = capfd.readouterr()
+    assert json.loads(printed.out)["samples"] == 21
+    assert "raylet" in printed.err
+
+
+@pytest.mark.parametrize("option", ["--address=auto", "--task-cpus=2", "--task-memory=1GB"])
+def test_options_of_a_cluster_are_refused_on_this_machine(run_cli, raw, tmp_path, option):
+    done = run_cli("shard", raw, tmp_path / "out", option)
+    assert done.exit_code == 2
+    assert f"{option.partition('=')[0]} is for --engine ray" in done.output
+
+
 def test_an_unfinished_dataset_is_inspected_as_json(run_cli, raw, tmp_path):
     run_cli("shard", raw, tmp_path / "out", "--plan")
     found = json.loads(run_cli("inspect", tmp_path / "out", "--json").output)

@@ -319,6 +319,31 @@ def test_where_locks_do_not_work_nothing_depends_on_them(raw, whole, tmp_path, m
     assert digests(out) == whole
 
 
+def test_a_part_whose_job_ended_meanwhile_says_so(raw, tmp_path, monkeypatch):
+    imgdata.begin_parts(raw, tmp_path, OPTIONS, workers=1)
+    publish = part_files.publish
+
+    def publish_late(place, folder, report):
+        part_files.close_parts(folder)
+        publish(place, folder, report)
+
+    monkeypatch.setattr("imgdata.shards.parts.publish", publish_late)
+    with pytest.raises(
+        OutputError, match=r"the job was finished, or planned anew, while this part was writing; `imgdata"
+    ):
+        imgdata.write_part(tmp_path, 0, 1, workers=1)
+    assert list(tmp_path.glob("*.tar")) == []
+
+
+def test_a_bad_image_ends_a_part_where_the_plan_says_so(raw, tmp_path):
+    source = tmp_path / "pets"
+    shutil.copytree(raw, source)
+    next(source.rglob("*.jpg")).write_bytes(b"")
+    imgdata.begin_parts(source, tmp_path / "out", shard_samples=3, on_bad="fail")
+    with pytest.raises(imgdata.ImageError, match=r"empty.*on-bad 'reject' leaves such images out"):
+        imgdata.write_part(tmp_path / "out", 0, 1, workers=1)
+
+
 # The file of the plan
 
 

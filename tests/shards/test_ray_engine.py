@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -211,6 +212,21 @@ def test_an_error_of_a_machine_without_imgdata_says_so(monkeypatch):
 def test_tasks_that_fit_on_no_machine_are_refused(monkeypatch, options, what):
     with pytest.raises(OptionError, match=f"no machine of the cluster has .*{what}.* for a task"):
         run(FakeRay({}), 1, monkeypatch, **options)
+
+
+def test_an_address_where_nothing_answers_is_refused_before_anything_is_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_engine, "_imported", lambda: FakeRay({}))
+    with socket.socket() as taken:
+        # Taken, and nobody listens.
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for options in (RayOptions(address=address), RayOptions(address=f"ray://{address}")):
+            with pytest.raises(ShardError, match=f"no Ray cluster at .*{address}: Connection refused; start one with"):
+                imgdata.shard("synthetic:samples=2", tmp_path / "out", engine=options)
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ShardError, match="no Ray cluster"):
+            imgdata.shard("synthetic:samples=2", tmp_path / "out", engine="ray")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("options", [{"task_cpus": 0}, {"task_memory": 0}, {"retries": -1}])

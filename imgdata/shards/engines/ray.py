@@ -8,9 +8,12 @@ A task whose machine or process dies is tried again, on another machine; at the 
 the others is started a second time, and the first to end counts. Both write the same bytes, by renames.
 """
 
+import contextlib
 import os
 import signal
+import socket
 import statistics
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +32,7 @@ STRAGGLER_FACTOR = 3.0
 STALLED_S = 3600.0
 """Seconds without a finished shard after which a run ends."""
 _POLL_S = 0.5
+_CONNECT_S = 10.0
 _MOST_IN_FLIGHT = 4096
 
 
@@ -82,22 +86,30 @@ class RayEngine:
         self._own = False
         self._flying: dict[Any, _Try] = {}
 
+    def check(self) -> None:
+        """Raise `ShardError` where nothing answers at the address: Ray itself tries for many minutes."""
+        address = self._options.address or os.environ.get("RAY_ADDRESS", "")
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if not host or not port.isdecimal():
+            return
+        try:
+            socket.create_connection((host, int(port)), _CONNECT_S).close()
+        except (OSError, OverflowError) as error:
+            raise _no_cluster(address, str(getattr(error, "strerror", None) or error)) from error
+
     def __enter__(self) -> "RayEngine":
+        self.check()
         ray = self._ray
         if not ray.is_initialized():
             self._own = True
-            handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
             try:
-                ray.init(address=self._options.address, log_to_driver=False, logging_level="error")
+                with _own_signals():
+                    ray.init(address=self._options.address, log_to_driver=False, logging_level="error")
             except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-                text = str(error).strip().splitlines()
-                raise ShardError(
-                    f"no Ray cluster at {self._options.address or 'this machine'}: {text[0] if text else error!r}; "
-                    "start one with `ray start --head`, or give --address HOST:PORT"
+                lines = str(error).strip().splitlines()
+                raise _no_cluster(
+                    self._options.address or "this machine", lines[0].split(". ")[0] if lines else repr(error)
                 ) from error
-            finally:
-                for number, handler in handlers.items():
-                    signal.signal(number, handler)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -208,6 +220,28 @@ class RayEngine:
                 + " for a task; give smaller --task-cpus or --task-memory"
             )
         return slots
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's answers to signals, which Ray replaces by its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            # None: not Python's, and not to be set by it.
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+def _no_cluster(address: str, why: str) -> ShardError:
+    return ShardError(
+        f"no Ray cluster at {address}: {why}; start one with `ray start --head`, or give --address HOST:PORT"
+    )
 
 
 def _write(folder: str, plan_id: str, number: int, cpus: float) -> Written:
