@@ -209,3 +209,11 @@ def test_timm_reads_the_shards_of_a_web_server(folder):
         found = create_dataset("wds/animals", root=address, split="train", is_training=False, batch_size=5)
         labels = sorted(label for _, label in found)
     assert labels == sorted(imgdata.open(folder)["train"].index.label_N.tolist())
+
+
+def test_what_reads_files_of_this_machine_says_so(url):
+    pytest.importorskip("nvidia.dali")
+    with pytest.raises(
+        imgdata.OptionError, match=r"in an object store, and DALI's pipeline reads files; copy the data"
+    ):
+        imgdata.dali_pipeline(url, split="train", batch_size=5, device="cpu")

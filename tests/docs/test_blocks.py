@@ -26,10 +26,12 @@ NOT_RUN = {
     "docs/pipelines/p2-know-your-dataset.md": 1,
     "docs/pipelines/p3-cnn-layer-by-layer.md": 1,
     "docs/pipelines/p4-pretrained-models.md": 1,
+    "docs/remote.md": 2,
     "docs/sharding.md": 1,
     "docs/training.md": 2,
     "docs/tutorial.md": 1,
     "docs/view.md": 3,
+    "docs/without-sharding.md": 1,
 }
 """Page -> blocks that say `<!-- not run: REASON -->`; a new one is counted here on purpose."""
 SLOW = (

@@ -326,3 +326,32 @@ def test_without_obstore_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(imgdata.MissingExtraError, match=r"object stores need obstore: pip install 'imgdata\[remote\]'"):
         RemoteStore("s3://bucket/ds").read("a")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("status", status=403, match="partNumber=2"),
+        Fault("status", status=500, match="partNumber=2", times=99),
+        Fault("status", status=400, match="partNumber=1"),
+    ],
+    ids=lambda fault: f"{fault.status} {fault.match}",
+)
+def test_parts_of_an_upload_that_fails_are_removed(spoilt, fault, tmp_path):
+    (tmp_path / "shard.tar").write_bytes(bytes(13 * 2**20))
+    store, proxy = spoilt(fault)
+    with pytest.raises(imgdata.OutputError, match=r"ds/shard\.tar: (may not|can't) be written|the request was refused"):
+        store.put("shard.tar", tmp_path / "shard.tar")
+    assert any(request.startswith("DELETE") and "uploadId" in request for request in proxy.requests)
+    with pytest.raises(RemoteMissingError):
+        store.head("shard.tar")
+
+
+def test_a_part_of_an_upload_is_tried_again(spoilt, tmp_path):
+    data = os.urandom(13 * 2**20)
+    (tmp_path / "shard.tar").write_bytes(data)
+    store, proxy = spoilt(Fault("status", status=500, match="partNumber=2"), Fault("reset", match="partNumber=3"))
+    store.put("shard.tar", tmp_path / "shard.tar")
+    assert not any(fault.times for fault in proxy.faults)
+    assert sum("partNumber=1" in request for request in proxy.requests) == 1
+    assert RemoteStore(store.url).read("shard.tar") == data
