@@ -90,6 +90,10 @@ def chosen_step(ctx: click.Context) -> str | None:
         given = " and ".join(f"--{name}" for name in (*asked, *["dry-run"] * ctx.params["dry_run"]))
         raise OptionError(f"{given} are different steps; give one of them")
     step = asked[0] if asked else None
+    if step == "plan" and ctx.params["append"]:
+        raise OptionError(
+            "--append can't be given with --plan: what is appended is written by one command, on one machine"
+        )
     taken = _OF_STEPS[step] if step else ()
     for option in ctx.command.params if taken else ():
         name = option.name or ""

@@ -107,10 +107,14 @@ class Summary:
     """Columns that hold it; none for one class."""
     members: dict[str, str] = field(default_factory=dict)
     """Further images of the samples, such as `mask`, with their kind: `mask` or `image`."""
+    versions: tuple[int, ...] = ()
+    """Samples of each version of a dataset that has grown, this one last; none where nothing was appended."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the summary as values that `json.dumps` takes; `members` is there only where there are any."""
+        """Return the summary as values that `json.dumps` takes; `members` and `versions` only where there are any."""
         values = asdict(self)
+        if not self.versions:
+            del values["versions"]
         if not self.members:
             for part in (values, *values["splits"].values()):
                 del part["members"]
@@ -146,6 +150,9 @@ def summarise(dataset: Dataset) -> Summary:
         target=dataset.target.kind,
         target_columns=dataset.target.columns,
         members={member.name: member.kind for member in dataset.members},
+        versions=tuple(
+            sum(split.samples for split in version.splits.values()) for version in dataset.manifest.versions
+        ),
     )
 
 
@@ -241,6 +248,9 @@ def summary_parts(summary: Summary, *, all_classes: bool = False) -> "Iterator[R
     yield Text.assemble((summary.name, "bold"), source)
     contents = f"{counted(summary.samples, 'sample')}, {counted(len(summary.classes), 'class')}"
     yield f"{contents}, {decimal(summary.bytes)}{rejected}\n"
+    if summary.versions:
+        earlier = ", ".join(f"{number}: {count:,}" for number, count in enumerate(summary.versions[:-1], 1))
+        yield f"version {len(summary.versions)}; samples of earlier versions: {earlier}\n"
     if summary.target_columns:
         yield f"target: {summary.target}, {', '.join(summary.target_columns)}\n"
     if summary.members:

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import imgdata
 from imgdata.dataset.index import index_id
@@ -390,3 +391,44 @@ def test_any_run_ends_an_append_that_is_whole(out, raw, more, monkeypatch):
     assert imgdata.shard(raw, out, shard_samples=3, workers=1).already_complete
     assert imgdata.open(out).version == 2
     assert not (out / ".imgdata").exists()
+
+
+def test_inspect_names_the_version_and_those_before(out, more):
+    assert "versions" not in imgdata.inspect(out).to_dict()
+    append(more, out)
+    summary = imgdata.inspect(out)
+    assert summary.to_dict()["versions"] == (11, 18)
+    assert "version 2; samples of earlier versions: 1: 11" in str(summary)
+
+
+def test_masks_must_be_there_in_both_or_in_none(out, tmp_path):
+    raw = tmp_path / "raw"
+    for name in ("images", "masks"):
+        (raw / name).mkdir(parents=True)
+    (raw / "images" / "500.jpg").write_bytes(encoded(1, (40, 48)))
+    Image.new("L", (40, 48)).save(raw / "masks" / "500.png")
+    with pytest.raises(imgdata.OptionError, match=r"further images must be none, as in the dataset, got mask \(mask\)"):
+        append(raw, out)
+
+
+COMMANDS = [
+    (["--append", "--plan"], "--append can't be given with --plan"),
+    (["--append", "--overwrite"], "append and overwrite can't be given together"),
+    (["--append", "--engine", "ray"], "append can't be given with engine 'ray'"),
+    (["--append", "--resize", "8"], "resize: None -> 8"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), COMMANDS)
+def test_the_command_refuses_what_can_not_be_appended_in_one_line(out, more, options, message):
+    before = digests(out)
+    ended = subprocess.run(
+        [sys.executable, "-m", "imgdata_cli.main", "shard", str(more), str(out), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert message in " ".join(ended.stderr.split())
+    assert "Traceback" not in ended.stderr
+    assert digests(out) == before
