@@ -11,6 +11,8 @@ from torchvision import tv_tensors
 
 import imgdata
 from imgdata import BadImageWarning, ImageError, OptionError
+from imgdata.backends.joint import batch as joint_batch
+from imgdata.backends.joint import pixels
 from imgdata.recipes import (
     Affine,
     AugMix,
@@ -29,8 +31,9 @@ from imgdata.recipes import (
     VerticalFlip,
     views,
 )
-from support.joint import HEIGHT, STEP, dataset, encoded, fields, numbers, parts, width
+from support.joint import HEIGHT, SAMPLES, STEP, dataset, encoded, fields, numbers, parts, width
 from support.loaders import TRAIN, recipe_for
+from support.remote_servers import web_server
 
 ALL = ["mask", "depth", "boxes", "keypoints"]
 FLIPS = (HorizontalFlip(), VerticalFlip())
@@ -338,3 +341,32 @@ def test_masks_of_8_and_16_bits_are_int32_together(tmp_path):
     assert masks.dtype == torch.int32
     assert masks[10].min() >= 1000
     assert masks[9].max() < 6
+
+
+def test_masks_come_from_a_store_as_from_a_folder(masked, monkeypatch, tmp_path):
+    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path))
+    options = {"recipe": CUT, "joint": ALL}
+    with web_server(masked) as url, loader(url, **options) as there, loader(masked, **options) as here:
+        assert_same(taken(there, ["mask", "depth"]), taken(here, ["mask", "depth"]))
+        assert not there.bad
+
+
+@pytest.mark.parametrize(("name", "decoded"), [("cpu", 2 * SAMPLES), ("resident", SAMPLES)])
+def test_masks_are_decoded_once_where_pictures_are(masked, monkeypatch, tmp_path, name, decoded):
+    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path))
+    decode, seen = pixels.decode_mask, []
+    monkeypatch.setattr(pixels, "decode_mask", lambda *arguments: seen.append(1) or decode(*arguments))
+    with loader(masked, recipe=CUT, backend=name) as batches:
+        first, second = taken(batches), taken(batches)
+    assert len(seen) == decoded
+    assert len(first) == len(second)
+
+
+def test_masks_are_decoded_each_time_where_they_would_fill_the_memory(masked, monkeypatch, tmp_path):
+    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path))
+    monkeypatch.setattr(joint_batch, "KEPT_BYTES", 4 * 48 * 48)
+    decode, seen = pixels.decode_mask, []
+    monkeypatch.setattr(pixels, "decode_mask", lambda *arguments: seen.append(1) or decode(*arguments))
+    with loader(masked, recipe=CUT, backend="resident") as batches:
+        assert len(taken(batches)) == len(taken(batches))
+    assert len(seen) == 2 * SAMPLES

@@ -103,14 +103,14 @@ class JointBatch:
         if not len(number_M):
             return
         position_M = works[0].position_N[number_M]
-        leases = {name: self._maker.files.lease(position_M, name) for name in self._pixels}
+        leases = {name: self._maker.lease(name, position_M) for name in self._pixels}
         self._expect(len(number_M))
         for place, number in enumerate(number_M.tolist()):
             make_row = partial(self._make_row, works, number, int(row_N[number]), leases, place)
             self._maker.submit(partial(self._run, make_row))
 
     def _make_row(
-        self, works: Sequence[BatchRequest], number: int, row: int, leases: Mapping[str, Lease], place: int
+        self, works: Sequence[BatchRequest], number: int, row: int, leases: Mapping[str, Lease | None], place: int
     ) -> None:
         """Make row `row` of the batch of sample `number` of `works`, which is sample `place` of the leases."""
         for name, form in self._maker.forms().items():
@@ -198,14 +198,21 @@ class JointMaker:
                 self._forms = {member.name: self._form(member) for member in self.joint.members}
             return self._forms
 
+    def lease(self, name: str, position_N: NDArray[np.int64]) -> Lease | None:
+        """Return open files of a member of these samples; None where all of them are kept in memory."""
+        if self._kept is not None and all((name, position) in self._kept for position in position_N.tolist()):
+            return None
+        return self.files.lease(position_N, name)
+
     def windows(
-        self, form: pixels.Form, works: Sequence[BatchRequest], number: int, lease: Lease, place: int
+        self, form: pixels.Form, works: Sequence[BatchRequest], number: int, lease: Lease | None, place: int
     ) -> list[NDArray[Any]]:
         """Return what each view shows of the member of sample `number`. Raises `ImageError`, `ShardError`."""
         position, views = int(works[0].position_N[number]), list(zip(works, self._recipes, strict=True))
         if form.member.kind == "mask":
             value_HW = self._mask(form, position, lease, place)
             return [pixels.mask_window(value_HW, work.params, number, recipe, form) for work, recipe in views]
+        assert lease is not None, "masks alone are kept"
         data, size, most = self.files.read(lease, place), self._size(position), self._setup.max_pixels
         return [
             pixels.image_window(data, work.params, number, recipe, form, size=size, max_pixels=most)
@@ -225,12 +232,13 @@ class JointMaker:
         """Stop all threads; may be called twice."""
         self._workers.close()
 
-    def _mask(self, form: pixels.Form, position: int, lease: Lease, place: int) -> NDArray[Any]:
+    def _mask(self, form: pixels.Form, position: int, lease: Lease | None, place: int) -> NDArray[Any]:
         """Return a mask as stored, from memory where masks are kept."""
         name = (form.member.name, position)
         kept = None if self._kept is None else self._kept.get(name)
         if kept is not None:
             return kept
+        assert lease is not None, "a mask that is not kept"
         data = self.files.read(lease, place)
         made = pixels.decode_mask(data, form, self._size(position), self._setup.max_pixels)
         if self._kept is not None:
