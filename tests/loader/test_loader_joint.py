@@ -370,3 +370,21 @@ def test_masks_are_decoded_each_time_where_they_would_fill_the_memory(masked, mo
     with loader(masked, recipe=CUT, backend="resident") as batches:
         assert len(taken(batches)) == len(taken(batches))
     assert len(seen) == 2 * SAMPLES
+
+
+def test_a_split_without_masks_says_so(tmp_path):
+    samples = [{"image": numbers(number) * STEP, "mask": numbers(number)} for number in range(4)]
+    imgdata.shard({"train": samples, "test": [one["image"] for one in samples]}, tmp_path / "out")
+    with pytest.raises(OptionError, match="joint names 'mask', but no sample of split 'test' has one"):
+        loader(tmp_path / "out", split="test", recipe=CUT, batch_size=2)
+
+
+def test_masks_and_boxes_of_several_datasets_are_loaded_as_of_one(masked, tmp_path):
+    other = dataset(tmp_path, count=9)
+    options = {"recipe": WHOLE, "joint": ["mask", "boxes"], "shuffle": "none"}
+    with loader([masked, other], **options) as both, loader(masked, **options) as one, loader(other, **options) as two:
+        parts = [[batch.columns for batch in batches] for batches in (both, one, two)]
+    masks, *expected = (torch.cat([columns["mask"] for columns in part]) for part in parts)
+    boxes, *boxes_of = ([box for columns in part for box in columns["boxes"]] for part in parts)
+    assert torch.equal(masks[:49], torch.cat([expected[0], expected[1][:9]]))
+    assert all(map(torch.equal, boxes[:49], [*boxes_of[0], *boxes_of[1][:9]]))

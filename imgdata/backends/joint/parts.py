@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from imgdata.augment.motion import mixes_moved
 from imgdata.backends.options import LoaderOptions
 from imgdata.dataset.dataset import Split
-from imgdata.dataset.members import Member
+from imgdata.dataset.members import Member, member_columns
 from imgdata.errors import OptionError
 from imgdata.recipes.ops import CutMix, MixUp, MixUpOrCutMix
 from imgdata.recipes.recipe import Recipe
@@ -54,6 +54,8 @@ def joint_of(split: Split, options: LoaderOptions) -> Joint | None:
         if name not in fields:
             _refuse_unknown(name, known, [name for name in (BOXES, KEYPOINTS, BOX_LABELS) if name in fields])
     for name in names:
+        if name in known and not split.index.array(member_columns(name)[1]).any():
+            raise OptionError(f"joint names {name!r}, but no sample of split {split.name!r} has one; leave it out here")
         if name in options.columns:
             raise OptionError(f"{name!r} must stand in one of joint and columns, got it in both")
     boxes, keypoints = BOXES in asked_fields, KEYPOINTS in asked_fields
