@@ -72,12 +72,12 @@ def chosen_engine(ctx: click.Context) -> "Literal['local'] | RayOptions":
     return RayOptions(address=given["address"], task_cpus=given["task_cpus"], task_memory=given["task_memory"])
 
 
+_NOT_OF_PLANS = ("append", "engine", "address", "task_cpus", "task_memory")
 _OF_STEPS = {
-    "plan": (),
     "part": ("source", "out", "part", "workers", "quiet", "as_json"),
     "finish": ("source", "out", "finish", "quiet", "as_json"),
 }
-"""Parameters that each step takes; `plan` takes all."""
+"""Parameters that each step takes; `--plan` takes all but `_NOT_OF_PLANS`."""
 
 
 def chosen_step(ctx: click.Context) -> str | None:
@@ -94,13 +94,16 @@ def chosen_step(ctx: click.Context) -> str | None:
         raise OptionError(
             "--append can't be given with --plan: what is appended is written by one command, on one machine"
         )
-    taken = _OF_STEPS[step] if step else ()
-    for option in ctx.command.params if taken else ():
+    for option in ctx.command.params if step else ():
         name = option.name or ""
-        if name not in taken and ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
-            raise OptionError(
-                f"{option.opts[-1]} was decided by --plan, and can't be given with --{step}; leave it out or plan again"
-            )
+        taken = name not in _NOT_OF_PLANS if step == "plan" else name in _OF_STEPS[step or ""]
+        if taken or ctx.get_parameter_source(name) is ParameterSource.DEFAULT:
+            continue
+        if name in (*_NOT_OF_PLANS, "workers", "overwrite"):
+            raise OptionError(f"{option.opts[-1]} can't be given with --{step}; leave it out")
+        raise OptionError(
+            f"{option.opts[-1]} was decided by --plan, and can't be given with --{step}; leave it out or plan again"
+        )
     return step
 
 

@@ -79,8 +79,11 @@ def test_a_part_without_numbers_asks_the_scheduler(run_cli, raw, tmp_path, monke
     [
         (["--part", "0/1", "--resize", "8"], "--resize was decided by --plan, and can't be given with --part"),
         (["--part", "0/1", "--no-shuffle"], "--no-shuffle was decided by --plan"),
-        (["--finish", "--workers", "2"], "--workers was decided by --plan, and can't be given with --finish"),
+        (["--finish", "--workers", "2"], "--workers can't be given with --finish; leave it out"),
         (["--part", "0/1", "--finish"], "--finish and --part are different steps"),
+        (["--plan", "--append"], "--append can't be given with --plan: what is appended"),
+        (["--plan", "--engine", "ray"], "--engine can't be given with --plan; leave it out"),
+        (["--part", "0/1", "--engine", "ray"], "--engine can't be given with --part; leave it out"),
         (["--plan", "--dry-run"], "--plan and --dry-run are different steps"),
         (["--part", "x"], "part must be I/N, such as 3/64, got 'x'"),
         (["--part"], "neither SLURM_ARRAY_TASK_ID nor RANK and WORLD_SIZE are set"),
