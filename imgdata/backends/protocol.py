@@ -102,8 +102,8 @@ class BackendKind(ABC):
     """Whether it reads and decodes on the processor for every batch, so that the doctor's stages describe it."""
     decodes_once: ClassVar[bool] = False
     """Whether pictures are decoded before the first batch, and not read again."""
-    makes_views: ClassVar[bool] = True
-    """Whether it makes batches of several views of each picture."""
+    shares_views: ClassVar[bool] = True
+    """Whether several views of a picture share work, so that `auto` may take it for them."""
     benefit: ClassVar[str] = ""
     """Why it may be faster than the reference, for advice that was measured."""
 

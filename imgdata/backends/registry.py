@@ -63,6 +63,8 @@ def choose(name: BackendName, setup: BackendSetup) -> Choice:
         if not all(map(kind.prefers, setups)):
             continue
         reason = _refusal(kind, setups)
+        if reason is None and len(setups) > 1 and not kind.shares_views:
+            reason = f"it decodes a picture for each of {len(setups)} views; backend={kind.name!r} takes it all the same"
         if reason is None:
             return Choice(kind, kind.describe(setup) + passed_over)
         passed_over += f"; not {kind.name}: {reason}"
@@ -70,7 +72,5 @@ def choose(name: BackendName, setup: BackendSetup) -> Choice:
 
 
 def _refusal(kind: BackendKind, setups: Sequence[BackendSetup]) -> str | None:
-    """Return why the kind can't be used for one of the views, or for several; None if it can."""
-    if len(setups) > 1 and not kind.makes_views:
-        return f"backend {kind.name!r} makes one view of a picture, got {len(setups)}; use backend='cpu'"
+    """Return why the kind can't be used for one of the views; None if it can."""
     return next((reason for one in setups if (reason := kind.refuses(one)) is not None), None)

@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 
 import imgdata
 from imgdata import BadImageWarning, OptionError, native, recipes
+from imgdata.backends.dali.kind import DaliKind
 from imgdata.native import Crops
 from imgdata.recipes import (
     Apply,
@@ -22,6 +23,7 @@ from imgdata.recipes import (
     Normalize,
     PadRandomCrop,
     RandomErasing,
+    RandomResizedCrop,
     Recipe,
     Resize,
     Views,
@@ -30,7 +32,7 @@ from imgdata.recipes import (
     views,
 )
 from imgdata.recipes.presets import VIEW_PRESETS, named_recipe, read_recipe
-from support.loaders import TRAIN, damaged, dataset, recipe_for
+from support.loaders import HAS_DALI, TRAIN, damaged, dataset, recipe_for
 from support.native_crops import Files, Geometry, encode, gentle, submit
 
 BAD = {5: damaged(5), 20: b"no image at all", 44: damaged(44)}
@@ -60,15 +62,9 @@ def assert_same(found, expected):
         assert all(np.array_equal(one, other) for one, other in zip(images, others[2], strict=True))
 
 
-def skip_dali(backend):
-    if backend == "dali":
-        pytest.skip("makes one view")
-
-
 @pytest.mark.parametrize("more", [(), (ColorJitter(brightness=0.5), RandomErasing(p=0.5, value="random"))])
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_the_first_view_is_what_its_recipe_makes_alone(images, backend, more, dtype):
-    skip_dali(backend)
     first = recipe_for(backend, *more)
     with loader(images, views(first, 2, SMALL), dtype=dtype) as several, loader(images, first, dtype=dtype) as one:
         for batch, alone in zip(several, one, strict=True):
@@ -80,18 +76,18 @@ def test_the_first_view_is_what_its_recipe_makes_alone(images, backend, more, dt
 
 
 def test_five_and_ten_crops_are_torchvisions(images, backend):
-    skip_dali(backend)
     recipe, dataset = Recipe(Resize(20), CenterCrop(13)), imgdata.open(images)["train"]
-    options = {"shuffle": "none", "exact": backend != "resident"}
-    apart = 0 if backend == "pillow" else 1
+    streams = backend in ("cpu", "pillow")
+    options = {"shuffle": "none", "exact": streams}
     with loader(images, five_crop(recipe), **options) as five, loader(images, ten_crop(recipe), **options) as ten:
         for few, many in zip(five, ten, strict=True):
             assert all(torch.equal(one, other) for one, other in zip(few.views, many.views, strict=False))
             for row, position in enumerate(many.positions.tolist()):
                 crops = v2.functional.ten_crop(v2.functional.resize(dataset[position].pil(), [20]), 13)
                 for view, crop in zip(many.views, crops, strict=True):
-                    difference = view[row].int() - v2.functional.pil_to_tensor(crop)
-                    assert difference.abs().max() <= apart
+                    difference = (view[row].int() - v2.functional.pil_to_tensor(crop)).abs().float()
+                    # Others round a resize differently, and interpolate chroma in another way.
+                    assert difference.max() == 0 if streams else difference.mean() < 3
 
 
 @pytest.mark.parametrize(
@@ -108,7 +104,6 @@ def test_ten_crops_of_other_recipes_are_refused(recipe, message):
 
 
 def test_views_of_one_recipe_differ_and_come_again(images, backend):
-    skip_dali(backend)
     recipe = views(2, recipe_for(backend))
     with loader(images, recipe) as one, loader(images, recipe, threads=1, prefetch=1) as other:
         found = taken(one)
@@ -117,7 +112,6 @@ def test_views_of_one_recipe_differ_and_come_again(images, backend):
 
 
 def test_a_batch_of_views_is_resumed_and_shared_by_ranks(images, backend):
-    skip_dali(backend)
     recipe = views(recipe_for(backend), SMALL)
     with loader(images, recipe) as whole:
         expected = taken(whole)
@@ -141,7 +135,6 @@ def test_a_batch_of_views_is_resumed_and_shared_by_ranks(images, backend):
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_a_bad_picture_is_bad_in_all_views(flawed, backend, dtype):
-    skip_dali(backend)
     normalize = Normalize(mean=(0.5,) * 3, std=(0.5,) * 3)
     recipe = views(recipe_for(backend, normalize), Recipe(*SMALL.ops, normalize))
     with warnings.catch_warnings():
@@ -234,13 +227,21 @@ def test_what_is_no_recipe_of_views_is_refused(make, message):
     ("options", "message"),
     [
         ({"buckets": [(8, 8), (8, 16)]}, "buckets can.t be used with several views of a picture"),
-        ({"backend": "dali"}, "backend 'dali' makes one view of a picture, got 2; use backend='cpu'"),
         ({"channels": 4, "recipe": views(SMALL, Recipe(*SMALL.ops, ColorJitter(hue=0.1)))}, "ColorJitter works on red"),
     ],
 )
 def test_what_views_can_not_be_combined_with_is_refused(images, options, message):
     with pytest.raises(OptionError, match=message):
         loader(images, **{"recipe": views(2, SMALL), **options})
+
+
+@pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed")
+def test_auto_leaves_views_to_a_backend_that_decodes_a_picture_once(images, monkeypatch):
+    monkeypatch.setattr(DaliKind, "prefers", lambda *_: True)
+    crop = Recipe(RandomResizedCrop(16))
+    with loader(images, crop) as one, loader(images, views(2, crop)) as two:
+        assert (one.backend, two.backend) == ("dali", "cpu")
+        assert "not dali: it decodes a picture for each of 2 views" in two.backend_description
 
 
 @pytest.mark.parametrize("name", VIEW_PRESETS)

@@ -27,7 +27,8 @@ class DaliKind(BackendKind):
 
     name = "dali"
     makes_on_device = True
-    makes_views = False
+    # A pipeline of its own makes each view.
+    shares_views = False
     benefit = "the GPU decodes; with few cores try dali_options={'hw_decoder_load': 1.0}"
 
     def check(self, options: LoaderOptions) -> None:
