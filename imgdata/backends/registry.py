@@ -64,7 +64,9 @@ def choose(name: BackendName, setup: BackendSetup) -> Choice:
             continue
         reason = _refusal(kind, setups)
         if reason is None and len(setups) > 1 and not kind.shares_views:
-            reason = f"it decodes a picture for each of {len(setups)} views; backend={kind.name!r} takes it all the same"
+            reason = (
+                f"it decodes a picture for each of {len(setups)} views; backend={kind.name!r} takes it all the same"
+            )
         if reason is None:
             return Choice(kind, kind.describe(setup) + passed_over)
         passed_over += f"; not {kind.name}: {reason}"

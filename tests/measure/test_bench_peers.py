@@ -17,6 +17,7 @@ from imgdata.measure.bench import BenchOptions, bench
 from imgdata.measure.bench.peers import PEERS
 from imgdata.measure.bench.processes import run_together
 from imgdata.measure.bench.transforms import Decoded, transforms
+from imgdata.recipes.choices import PIXELS
 from support.bench_jobs import QUICK, job_of, measured
 from support.loaders import damaged, dataset, seen
 from support.rawdata import encoded
@@ -35,6 +36,9 @@ GROWING = recipes.imagenet_train(recipes.Schedule(((0, 16), (2, 32))))
         ("torchvision", recipes.classifier_train(16), "uint8", None),
         ("torchvision", recipes.cifar_train(cutout=8), "float32", "no Cutout"),
         ("webdataset", recipes.Recipe(CROP, recipes.MixUp()), "float32", "no MixUp"),
+        ("torchvision", recipes.Recipe(CROP, recipes.Apply(np.copy)), "float32", "no Apply"),
+        ("torchvision", recipes.Recipe(CROP, recipes.RandomApply((recipes.Apply(np.copy),))), "uint8", "no Apply"),
+        ("torchvision", recipes.Recipe(recipes.FixedCrop(9)), "uint8", "no FixedCrop"),
         ("torchvision-pil", recipes.Recipe(CROP, NORMALIZE, recipes.RandomErasing()), "float32", None),
         ("torchvision-pil", recipes.Recipe(CROP, NORMALIZE, recipes.RandomErasing()), "uint8", "not normalised"),
         ("webdataset", GROWING, "float32", "no sizes that change from epoch to epoch"),
@@ -66,6 +70,54 @@ def test_a_loader_that_is_not_installed_is_left_out_with_its_extra(monkeypatch, 
     assert remedy in result.left_out[peer]
     assert result.peers == ()
     assert result.notes[-1].startswith(f"{peer} left out: ")
+
+
+ON_PIXELS = (
+    recipes.Rotate(degrees=20),
+    recipes.Affine(10, translate=(0.1, 0.1), shear=(1.0, 2.0)),
+    recipes.Perspective(p=1.0, fill=(1, 2, 3)),
+    recipes.RandAugment(),
+    recipes.TrivialAugment(),
+    recipes.AutoAugment(),
+    recipes.ColorJitter(hue=0.1),
+    recipes.Grayscale(p=1.0),
+    recipes.GaussianBlur(5, p=0.5),
+    recipes.Solarize(128, p=1.0),
+    recipes.Posterize(3, p=1.0),
+    recipes.Equalize(1.0),
+    recipes.AutoContrast(1.0),
+    recipes.Sharpness(2.0, p=1.0),
+    recipes.Invert(1.0),
+    recipes.RandomApply((recipes.Solarize(100), recipes.GaussianBlur(3))),
+    recipes.RandomChoice((recipes.Invert(1.0), recipes.Posterize(2)), weights=(0.2, 0.8)),
+    recipes.ThreeAugment(),
+    recipes.AugMix(),
+)
+
+
+def test_torchvisions_peers_have_every_operator_on_pixels_but_functions():
+    assert {type(op) for op in ON_PIXELS} == set(PIXELS) - {recipes.Apply}
+
+
+@its_decoder
+@pytest.mark.parametrize(
+    "ops",
+    [
+        *([recipes.RandomResizedCrop(16), op] for op in ON_PIXELS),
+        [recipes.RandomResize(20, 30), recipes.CenterCrop(16)],
+        [recipes.ScaleJitter(16, scale=(0.5, 2.0))],
+    ],
+    ids=lambda ops: type(ops[-1]).__name__,
+)
+def test_torchvisions_peers_make_pictures_by_each_operator(images, ops):
+    recipe = recipes.Recipe(*ops)
+    assert PEERS["torchvision"].refuses(recipe, "uint8", "cpu") is None
+    split = imgdata.open(images)["train"]
+    for at in range(4):
+        made = Decoded(transforms(recipe, "uint8", pil=False))(split.read(at))
+        by_pil = transforms(recipe, "uint8", pil=True)(split[at].pil())
+        assert made.shape == by_pil.shape == (3, 16, 16)
+        assert made.dtype == by_pil.dtype == torch.uint8
 
 
 @its_decoder

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from imgdata.augment.steps import WITH_FIELDS
 from imgdata.backends.dali.available import refusal as dali_refusal
 from imgdata.backends.options import DType
 from imgdata.measure import torch_codec
+from imgdata.recipes.choices import PIXELS
+from imgdata.recipes.functions import Apply
+from imgdata.recipes.moves import RandomResize, ScaleJitter
 from imgdata.recipes.ops import (
     CenterCrop,
     CutMix,
@@ -35,7 +37,9 @@ _BESIDE_TORCHVISION = (
     PadRandomCrop,
     HorizontalFlip,
     VerticalFlip,
-    *WITH_FIELDS,
+    RandomResize,
+    ScaleJitter,
+    *PIXELS,
     Normalize,
     RandomErasing,
 )
@@ -45,6 +49,8 @@ _DALI = (RandomResizedCrop, Resize, CenterCrop, HorizontalFlip, Normalize)
 def _torchvision_refuses(recipe: Recipe, dtype: DType | None, device: str) -> str | None:
     if find_spec("torchvision") is None:
         return "torchvision is not installed: pip install 'imgdata[train]'"
+    if any(isinstance(function, Apply) for function in recipe.functions):
+        return "what is written for it has no Apply"
     for op in recipe.ops:
         if isinstance(op, _NOT_IN_WORKERS):
             return f"torchvision's transforms of one image have no {type(op).__name__}"

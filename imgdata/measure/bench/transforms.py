@@ -1,6 +1,7 @@
 """A recipe -> torchvision's operators (version 2), which draw their own parameters."""
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import AutoAugmentPolicy, InterpolationMode, v2
 
 from imgdata.backends.options import DType
-from imgdata.recipes import ops
+from imgdata.recipes import choices, moves, ops, tones
 from imgdata.recipes.recipe import Op, Recipe
 
 
@@ -81,6 +82,9 @@ class Decoded:
 
 
 def _operator(op: Op) -> v2.Transform:
+    make = _OF_PIXELS.get(type(op))
+    if make is not None:
+        return make(op)
     match op:
         case ops.RandomResizedCrop():
             made = v2.RandomResizedCrop(_size(op.size), op.scale, op.ratio, InterpolationMode(op.interpolation))
@@ -91,28 +95,30 @@ def _operator(op: Op) -> v2.Transform:
         case ops.PadRandomCrop():
             mode = "reflect" if op.mode == "reflect" else "constant"
             made = v2.RandomCrop(_size(op.size), op.padding, padding_mode=mode)
+        case moves.RandomResize():
+            made = v2.RandomResize(op.min_size, op.max_size, InterpolationMode(op.interpolation))
+        case moves.ScaleJitter():
+            side = _size(op.size)
+            target = (side, side) if isinstance(side, int) else (side[0], side[1])
+            jitter = v2.ScaleJitter(target, op.scale, InterpolationMode(op.interpolation))
+            made = v2.Compose([jitter, v2.RandomCrop(target, pad_if_needed=True)])
         case ops.HorizontalFlip():
             made = v2.RandomHorizontalFlip(op.p)
         case ops.VerticalFlip():
             made = v2.RandomVerticalFlip(op.p)
-        case ops.Grayscale():
-            made = v2.RandomGrayscale(op.p)
-        case ops.Rotate():
-            turn = v2.RandomRotation(list(op.limits), InterpolationMode(op.interpolation), fill=_fill(op.fill))
-            made = v2.RandomApply([turn], op.p)
-        case ops.ColorJitter():
-            jitter = v2.ColorJitter(op.brightness, op.contrast, op.saturation, op.hue)
-            made = v2.RandomApply([jitter], op.p)
-        case ops.RandAugment():
-            made = v2.RandAugment(op.n, op.m, op.bins, InterpolationMode(op.interpolation), _fill(op.fill))
-        case ops.TrivialAugment():
-            made = v2.TrivialAugmentWide(op.bins, InterpolationMode(op.interpolation), _fill(op.fill))
-        case ops.AutoAugment():
-            policy = AutoAugmentPolicy(op.policy)
-            made = v2.AutoAugment(policy, InterpolationMode(op.interpolation), _fill(op.fill))
         case _:
             raise AssertionError(f"{op!r} must have been refused")
     return made
+
+
+def _moving(op: Any) -> dict[str, Any]:
+    """Return how an operator that moves pixels samples them, and what comes in from outside."""
+    return {"interpolation": InterpolationMode(op.interpolation), "fill": _fill(op.fill)}
+
+
+def _affine(op: moves.Affine) -> v2.Transform:
+    moved = v2.RandomAffine(op.degrees, op.translate, op.scale, op.shear, **_moving(op))
+    return v2.RandomApply([moved], op.p)
 
 
 def _size(size: object) -> int | list[int]:
@@ -123,3 +129,31 @@ def _size(size: object) -> int | list[int]:
 
 def _fill(fill: ops.Fill) -> float | list[float]:
     return list(fill) if isinstance(fill, tuple) else fill
+
+
+_OF_PIXELS: dict[type, Callable[[Any], v2.Transform]] = {
+    ops.Grayscale: lambda op: v2.RandomGrayscale(op.p),
+    ops.Rotate: lambda op: v2.RandomApply([v2.RandomRotation(list(op.limits), **_moving(op))], op.p),
+    ops.ColorJitter: lambda op: v2.RandomApply(
+        [v2.ColorJitter(op.brightness, op.contrast, op.saturation, op.hue)], op.p
+    ),
+    ops.RandAugment: lambda op: v2.RandAugment(op.n, op.m, op.bins, **_moving(op)),
+    ops.TrivialAugment: lambda op: v2.TrivialAugmentWide(op.bins, **_moving(op)),
+    ops.AutoAugment: lambda op: v2.AutoAugment(AutoAugmentPolicy(op.policy), **_moving(op)),
+    moves.Affine: _affine,
+    moves.Perspective: lambda op: v2.RandomPerspective(op.distortion, op.p, **_moving(op)),
+    tones.GaussianBlur: lambda op: v2.RandomApply([v2.GaussianBlur(op.kernel_size, op.sigma)], op.p),
+    tones.Solarize: lambda op: v2.RandomSolarize(op.threshold, op.p),
+    tones.Posterize: lambda op: v2.RandomPosterize(op.bits, op.p),
+    tones.Equalize: lambda op: v2.RandomEqualize(op.p),
+    tones.AutoContrast: lambda op: v2.RandomAutocontrast(op.p),
+    tones.Sharpness: lambda op: v2.RandomAdjustSharpness(op.factor, op.p),
+    tones.Invert: lambda op: v2.RandomInvert(op.p),
+    choices.RandomApply: lambda op: v2.RandomApply([_operator(one) for one in op.ops], op.p),
+    choices.RandomChoice: lambda op: v2.RandomChoice(
+        [_operator(one) for one in op.ops], None if op.weights is None else list(op.weights)
+    ),
+    choices.ThreeAugment: lambda op: v2.RandomChoice([_operator(one) for one in op.held()]),
+    choices.AugMix: lambda op: v2.AugMix(op.severity, op.width, op.depth, op.alpha, op.all_ops, **_moving(op)),
+}
+"""Operators on pixels by kind."""
