@@ -11,7 +11,7 @@ import pyarrow as pa
 import xxhash
 
 from imgdata.dataset.columns import Columns, columns_file, kept_in_cache
-from imgdata.dataset.fields import fields_table
+from imgdata.dataset.fields import fields_table, type_text
 from imgdata.dataset.files import ImageFiles, image_files
 from imgdata.dataset.index import Index
 from imgdata.dataset.index_checks import IndexLimits
@@ -137,9 +137,24 @@ class Split:
     def fields(self, position: SupportsIndex) -> dict[str, object]:
         """Return what the sample's `json` member holds, without reading its image; empty where it has none.
 
-        Raises `IndexError`, `ShardError`.
+        Its `txt` member, such as the caption in tars that others made, is the field `txt`. Raises `IndexError`,
+        `ShardError`.
         """
         i = self._row(position)
+        fields = self._json_fields(i)
+        if "txt" not in fields and (text := self._text(i)):
+            fields["txt"] = text
+        return fields
+
+    def _text(self, i: int) -> str:
+        """Return the text of a `txt` member, which the file of columns keeps; empty where there is none."""
+        if not self.columns.are_stored or (field := self.columns.field("txt")) is None:
+            return ""
+        if type_text(field) != "text":
+            return ""
+        return str(self.columns.values("txt", np.array([i]))[0])
+
+    def _json_fields(self, i: int) -> dict[str, object]:
         if self.is_loose:
             text = self.index.column("fields")[i].as_py()
             return fields_of(parse_json(text)) if text else {}

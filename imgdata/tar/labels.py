@@ -254,8 +254,6 @@ def read_fields(sample: TarSample, descriptor: int, tar: Path, label_source: str
     """Return the further fields of `sample` as one JSON object (empty: none), and the extensions that are not in it.
 
     The fields are those of the `json` member, and a `txt` member as field `txt` unless it is the label.
-
-    The `json` member's fields, and a `txt` member as field `txt` unless it is the label.
     """
     fields = _json_object(sample, descriptor, tar) if "json" in sample.members else {}
     if "txt" in sample.members and label_source != "txt":

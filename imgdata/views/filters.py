@@ -1,18 +1,15 @@
 """A view, conditions on columns of its index or a list of keys -> a view of the samples that meet them."""
 
-import fnmatch
-import operator
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from imgdata.errors import OptionError
+from imgdata.views.conditions import COMPARE, field_meets, numbers_meet, text_meets
 from imgdata.views.key_table import class_numbers, key_positions, read_keys
 from imgdata.views.text import Condition, Step, parse_conditions, read_files
 from imgdata.views.view import View, select_rows
@@ -20,14 +17,6 @@ from imgdata.views.view import View, select_rows
 _NUMBERS = ("width", "height", "shorter", "longer", "size", "label", "orientation", "offset")
 _WORDS = ("format", "mode", "shard")
 _TEXTS = ("key", "source")
-_COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
-    ">=": operator.ge,
-    ">": operator.gt,
-    "<=": operator.le,
-    "<": operator.lt,
-    "==": operator.eq,
-    "!=": operator.ne,
-}
 
 
 def where(view: View, conditions: str) -> View:
@@ -37,6 +26,9 @@ def where(view: View, conditions: str) -> View:
       `>=` `>` `<=` `<` `==` `!=` `in` `not in`
     - `class` (id or name), `format`, `mode`, `shard`: `==` `!=` `in` `not in`
     - `key`, `source`: the same, and `like`, `not like` with `*`, `?`, `[...]`
+    - fields of the samples (`split.columns`), such as `weight>0.5 & caption like *dog* & checked==true`: numbers and
+      truths are compared as numbers, texts as keys are. A list meets a condition where one of its values does; a
+      missing value is an empty text, or no number, which meets `!=` and `not in` alone
 
     `label` and `class` are those of the view. Raises `OptionError`, also for a class, format, mode or shard that there
     is none of, unless it is asked to be absent.
@@ -72,12 +64,11 @@ def exclude_step(view: View, step: Step) -> View:
 def _meets(view: View, condition: Condition) -> NDArray[np.bool_]:
     column, operation, values = condition
     if column in _NUMBERS:
-        return _compare_numbers(_numbers(view, column), condition)
+        return numbers_meet(_numbers(view, column), condition, _TEXTS)
     if column not in ("class", *_WORDS, *_TEXTS):
-        known = ", ".join((*_NUMBERS, "class", *_WORDS, *_TEXTS))
-        raise OptionError(f"where: a column must be one of {known}, got {column!r}")
+        return field_meets(view, condition, (*_NUMBERS, "class", *_WORDS, *_TEXTS))
     absent = operation in ("!=", "not in", "not like")
-    if operation in _COMPARE and operation not in ("==", "!="):
+    if operation in COMPARE and operation not in ("==", "!="):
         raise OptionError(f"where: {column} must be compared by ==, != or in, got {str(condition)!r}")
     if operation.endswith("like") and column not in _TEXTS:
         raise OptionError(f"where: like must be used with {' or '.join(_TEXTS)}, got {str(condition)!r}")
@@ -97,13 +88,7 @@ def _meets(view: View, condition: Condition) -> NDArray[np.bool_]:
         places = [words.index(value) for value in values if value in words]
         found_N = np.isin(view.index.array(column)[view.position_N], places)
     else:
-        texts = view.index.column(column).take(pa.array(view.position_N))
-        if operation.endswith("like"):
-            matches = [re.compile(fnmatch.translate(value)).match for value in values]
-            found = (any(match(text) is not None for match in matches) for text in texts.to_pylist())
-            found_N = np.fromiter(found, bool, len(texts))
-        else:
-            found_N = pc.is_in(texts, value_set=pa.array(values)).to_numpy()
+        found_N = text_meets(view.index.column(column).take(pa.array(view.position_N)), operation, values)
     return ~found_N if absent else found_N
 
 
@@ -115,19 +100,3 @@ def _numbers(view: View, column: str) -> NDArray[Any]:
         side = np.minimum if column == "shorter" else np.maximum
         return side(index.width_N[view.position_N], index.height_N[view.position_N])
     return index.array(column)[view.position_N]
-
-
-def _compare_numbers(value_N: NDArray[Any], condition: Condition) -> NDArray[np.bool_]:
-    column, operation, texts = condition
-    if operation.endswith("like"):
-        raise OptionError(f"where: like must be used with {' or '.join(_TEXTS)}, got {str(condition)!r}")
-    numbers: list[float] = []
-    for text in texts:
-        try:
-            numbers.append(int(text) if re.fullmatch(r"-?\d+", text) else float(text))
-        except ValueError:
-            raise OptionError(f"where: {column} must be compared with a number, got {text!r}") from None
-    if operation in _COMPARE:
-        met_N: NDArray[np.bool_] = _COMPARE[operation](value_N, numbers[0])
-        return met_N
-    return np.isin(value_N, numbers, invert=operation == "not in")

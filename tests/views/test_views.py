@@ -1,5 +1,6 @@
 """Views: which samples, under which label, from which shards."""
 
+import json
 import pickle
 import re
 from collections import Counter
@@ -21,6 +22,8 @@ from imgdata.views.resampling import SampleResampling
 from imgdata.views.subsets import fold, per_class, subset_count, subset_fraction
 from imgdata.views.view import View, whole
 from support.animals import PER_CLASS, animals, keys, many
+from support.rawdata import encoded
+from support.tars import write_tar
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +185,72 @@ def test_a_key_can_be_a_condition(train):
 def test_conditions_without_meaning_are_refused(train, text, message):
     with pytest.raises(OptionError, match=message):
         where(train, text)
+
+
+FIELDS = [
+    {"weight": 0.25, "tags": ["cat", "old"], "checked": True, "caption": "a dog", "count": 1, "box": [1, 2]},
+    {"weight": 0.75, "tags": [], "checked": False, "caption": "two cats", "count": 2, "box": [3, 4]},
+    {"weight": 1.5, "tags": ["dog"], "checked": True, "caption": "A dog, and a cat", "count": 3, "box": [5, 6]},
+    {"tags": ["cat"], "caption": "", "box": [7, 8]},
+]
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    """Tars that others made: fields in json members, and in one of them a caption as txt."""
+    folder = tmp_path_factory.mktemp("described")
+    members = [(f"{number}.jpg", encoded(number)) for number in range(4)]
+    members += [(f"{number}.json", json.dumps(fields).encode()) for number, fields in enumerate(FIELDS)]
+    members += [("2.txt", "Über dem Fluß, früh am Tag".encode())]
+    write_tar(folder / "demo-train-000000.tar", sorted(members))
+    return imgdata.index(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("weight>0.5", [1, 2]),
+        ("weight!=0.75", [0, 2, 3]),  # a missing number is not 0.75
+        ("weight not in 0.25,0.75", [2, 3]),
+        ("count>=2 & weight<1", [1]),
+        ("checked==true", [0, 2]),
+        ("checked in false", [1]),
+        ("caption like *dog*", [0, 2]),
+        ('caption=="two cats"', [1]),
+        ('caption not in "two cats","a dog"', [2, 3]),
+        ("tags==cat", [0, 3]),
+        ("tags in dog,old", [0, 2]),
+        ("tags!=cat", [1, 2]),
+        ("tags not like c*,d*", [1]),
+        ("txt like *Fluß*", [2]),
+        ('txt==""', [0, 1, 3]),
+        ("width>1 & weight>1", [2]),
+    ],
+)
+def test_conditions_on_fields_keep_the_rows_that_meet_them(described, text, expected):
+    assert where(whole(described, "train"), text).position_N.tolist() == expected
+    assert imgdata.open_view(described, "train", f"where {text}").position_N.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("wait>1", r"a column must be one of width, .*source, weight, tags, .*got 'wait'"),
+        ("weight==heavy", "weight must be compared with a number, got 'heavy'"),
+        ("weight like 1*", "like must be used with fields that are texts"),
+        ("caption>a", "caption must be compared by ==, !=, in or like"),
+        ("box==1", "a field must be numbers, truths, texts or lists of texts, got 'box': list of 2 whole numbers"),
+    ],
+)
+def test_conditions_on_fields_without_meaning_are_refused(described, text, message):
+    with pytest.raises(OptionError, match=message):
+        where(whole(described, "train"), text)
+
+
+def test_the_txt_member_of_a_sample_is_its_field(described):
+    train = described["train"]
+    assert [sample.fields.get("txt") for sample in train] == [None, None, "Über dem Fluß, früh am Tag", None]
+    assert train.fields(2)["caption"] == "A dog, and a cat"
 
 
 def test_labels_are_replaced_by_known_classes(train, tmp_path):
