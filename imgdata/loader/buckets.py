@@ -26,6 +26,11 @@ from imgdata.views.view import View
 RATIOS = (0.5, 0.571, 0.667, 0.75, 0.875, 1.0, 1.143, 1.333, 1.5, 1.75, 2.0)
 """Width over height of the usual buckets."""
 _MOST_BUCKETS = 64
+_OF_ONE_SHAPE = {
+    "resident": ", which keeps a window of one shape of every picture",
+    "dali": ", whose pipeline makes one shape",
+}
+"""Why other backends have no buckets."""
 _SIZED = (RandomResizedCrop, Resize, CenterCrop, FixedCrop, PadRandomCrop)
 
 
@@ -104,7 +109,10 @@ def bucket_options(options: LoaderOptions) -> LoaderOptions:
     if isinstance(options.recipe, Views):
         raise OptionError("buckets can't be used with several views of a picture; use the recipe of one of them")
     if options.backend not in ("auto", "cpu"):
-        raise OptionError(f"buckets need the backend cpu, which makes batches of any shape, got {options.backend!r}")
+        why = _OF_ONE_SHAPE.get(options.backend, "")
+        raise OptionError(
+            f"buckets need the backend cpu, which makes batches of any shape, got {options.backend!r}{why}"
+        )
     return replace(options, backend="cpu")
 
 
