@@ -4,6 +4,7 @@ import dataclasses
 import os
 
 from imgdata.shards.options import ShardOptions
+from imgdata.shards.resized_fields import without_places
 from imgdata.shards.select import exclude, select_classes
 from imgdata.shards.split import apply_split
 from imgdata.sources.detect import list_source
@@ -23,6 +24,8 @@ def listed(path: str, read: SourceOptions | None, options: ShardOptions) -> List
     """Return the part of the raw dataset at `path` that `options` ask for. Raises `SourceError` and `OptionError`."""
     read = dataclasses.replace(read or SourceOptions(), exclude=options.exclude)
     listing = list_source(path, read)
+    if options.encoding.resize is not None:
+        listing = without_places(listing, read)
     if options.views:
         # Imported here: a twentieth of the start, which few runs need.
         from imgdata.shards.select_views import select_views

@@ -149,6 +149,10 @@ class Listing:
         """Return the listing with other further columns: a JSON object for each sample, or an empty text."""
         return replace(self, fields_N=pa.chunked_array([text_array(texts)], pa.string()))
 
+    def with_warning(self, text: str) -> "Listing":
+        """Return the listing with one more warning."""
+        return replace(self, warnings=(*self.warnings, text))
+
     def fingerprint(self) -> str:
         """Return a hash of all that decides the shards: names, keys, labels, splits, sizes, classes, fields.
 

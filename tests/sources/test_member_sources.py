@@ -300,6 +300,16 @@ def test_boxes_of_coco_are_corners_and_class_indices(tmp_path):
     assert dataset["train"].columns.values("boxes", np.arange(2)) == [first["boxes"], []]
 
 
+def test_boxes_do_not_stay_where_pictures_are_resized(tmp_path):
+    root = coco(tmp_path / "raw", instances=BOXES)
+    summary = imgdata.shard(root, tmp_path / "out", resize=24, shuffle=False)
+    assert "boxes and keypoints are left out, since pictures are resized; the loader resizes both" in summary.warnings
+    fields = imgdata.open(tmp_path / "out")["train"][0].fields
+    assert (fields["labels"], fields["image_id"], fields.keys() & {"boxes", "areas"}) == (["person", "dog"], 1, set())
+    with pytest.raises(OptionError, match="resize: boxes are in the pixels of the pictures as they are"):
+        imgdata.shard(root, tmp_path / "other", resize=24, target="boxes")
+
+
 @pytest.mark.parametrize(
     ("annotation", "message"),
     [
