@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import growth_hashes, growth_index, growth_loading, growth_ready
+from benchmarks import growth_hashes, growth_index, growth_loading, growth_ready, large
 from benchmarks.report import RESULTS, machine, save
 from benchmarks.tables import flat
 
@@ -26,6 +26,8 @@ SERIES: dict[str, Callable[[Path, bool], list[dict[str, Any]]]] = {
     "shards": growth_index.by_shards,
     "samples": growth_index.by_samples,
     "ranks": growth_index.by_ranks,
+    "large": large.by_large,
+    "large_ranks": large.by_ranks,
     "hashes": growth_hashes.by_hashes,
     "ready_size": growth_ready.by_size,
     "ready_quality": growth_ready.by_quality,

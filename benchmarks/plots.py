@@ -88,6 +88,25 @@ DRAWINGS = {
         panels=(CPU, READY, Panel(y="bytes_of_plain", label="bytes, of the plain files'", from_zero=False)),
     ),
     "ready_area": Drawing(x="area", label="share of the picture that is cropped", panels=(CPU, READY)),
+    "large": Drawing(
+        x="samples",
+        label="samples, the index in parts",
+        log=True,
+        panels=(
+            Panel(y="global_plan_cpu_ms", label="CPU-ms to plan a batch"),
+            Panel(y="open_cpu_ms", label="CPU-ms to open", log=True),
+            Panel(y="global_peak_mb", label="MB of memory of a rank"),
+        ),
+    ),
+    "large_ranks": Drawing(
+        x="ranks",
+        label="ranks, 2e9 samples",
+        log=True,
+        panels=(
+            Panel(y="global_plan_cpu_ms", label="CPU-ms to plan a batch, global"),
+            Panel(y="window_plan_cpu_ms", label="CPU-ms to plan a batch, window"),
+        ),
+    ),
     "ranks": Drawing(
         x="ranks", label="ranks", log=True, panels=(PLAN, Panel(y="global_order_ms", label="ms for an epoch's order"))
     ),

@@ -368,6 +368,77 @@ def _crop_ready_sharding(report: dict[str, Any]) -> str:
     return f"\n\n{text}\n\n| writer | images/s | CPU-ms/image |\n|---|--:|--:|\n{rows}"
 
 
+def _large_forms(_: str) -> str:
+    """Return what rows at random cost in each form of an index."""
+    report = _results("large_forms")
+    head = (
+        "| form | 256 rows from the page cache, ms | from the disk, ms | read from the disk, kB | bytes of a row |\n"
+        "|---|--:|--:|--:|--:|"
+    )
+    rows = [
+        f"| {name} | {row['warm_ms']:,.2f} | {row['cold_ms']:,.0f} | {row['cold_read_kb']:,.0f} | "
+        f"{row['bytes_per_row']} |"
+        for name, row in report["results"].items()
+    ]
+    return "\n".join([head, *rows, "", f"{report['rows']:,} rows. {_origin(report)}"])
+
+
+_LAION = {"samples": 2_000_000_000, "cores": 1024, "gbit_per_s": 100, "core_hour": 0.04, "gb_month": 0.023}
+"""Inputs of the plan: cores and network of all machines together, prices in dollars as public clouds list them."""
+_LAION_BYTES = {"256 pixels, 20 kB an image": 20_000, "512 pixels, 60 kB an image": 60_000}
+
+
+def _laion(_: str) -> str:
+    """Return time, bytes and cost of two billion images, from the recorded rates and `_LAION`."""
+    samples, cores = _LAION["samples"], _LAION["cores"]
+    copied = _results("shard_speed")["results"]["copy"]["imgdata hash=xxh128"]["cpu_ms_per_image"]
+    loaded = _results("loaders")["results"]["uint8_1"]["imgdata"]["cpu_ms_per_image"]
+    growth = _results("growth")
+    planned = growth["large_ranks"]["rows"][-1]
+    plan_ms = planned["global_plan_cpu_ms"]
+    forms = _results("large_forms")["results"]
+    places = forms["places"]["bytes_per_row"] * samples
+    # Hashes of images don't shrink.
+    parquet = (forms["Parquet"]["bytes_per_row"] + 8) * samples
+
+    def hours(cpu_ms: float) -> float:
+        return samples * cpu_ms / 3.6e6
+
+    def cost(core_hours: float) -> str:
+        return f"{core_hours:,.0f} core-hours, ${core_hours * _LAION['core_hour']:,.0f}"
+
+    def transfer(num_bytes: float) -> str:
+        return f"{num_bytes * 8 / _LAION['gbit_per_s'] / 1e9 / 3600:,.1f} h"
+
+    rows = []
+    for name, size in _LAION_BYTES.items():
+        tars = samples * size
+        stored = tars + places + parquet
+        rows += [
+            f"| **{name}** | |",
+            f"| tars | {tars / 1e12:,.0f} TB |",
+            f"| index: places, Parquet without keys | {places / 1e9:,.0f} GB, {parquet / 1e9:,.0f} GB |",
+            f"| a month of an object store | ${stored / 1e9 * _LAION['gb_month']:,.0f} |",
+            f"| the network, once through | {transfer(stored)} |",
+        ]
+    rows += [
+        "| **either** | |",
+        f"| copying into shards, `--hash xxh128`: {copied} ms of a core each | {cost(hours(copied))} |",
+        f"| the same on all cores | {hours(copied) / cores * 60:,.0f} min, and not before the network |",
+        f"| an epoch of random crops: {loaded} ms of a core each | {cost(hours(loaded))} |",
+        f"| the same on all cores | {hours(loaded) / cores * 60:,.0f} min |",
+        f"| of it planning, {plan_ms} ms for 256 | {cost(hours(plan_ms / 256))} |",
+        f"| memory of a rank for index and order | {planned['global_peak_mb']:,.0f} MB |",
+        f"| the same with `window` | {planned['window_peak_mb']:,.0f} MB |",
+        f"| opening | {planned['open_cpu_ms'] / 1000:,.1f} s |",
+    ]
+    inputs = (
+        f"Inputs: {samples:,} images, {cores:,} cores and {_LAION['gbit_per_s']} Gbit/s in all, ${_LAION['core_hour']} "
+        f"a core-hour, ${_LAION['gb_month']} a GB and month. Rates were measured with pictures of 84 to 87 kB."
+    )
+    return "\n".join(["| | |", "|---|--:|", *rows, "", inputs])
+
+
 FIGURES: dict[str, Callable[[str], str]] = {
     "speed": _speed,
     "loaders": _loaders,
@@ -376,6 +447,8 @@ FIGURES: dict[str, Callable[[str], str]] = {
     "stages": _suites,
     "markers": _crop_ready,
     "growth": _growth,
+    "large_forms": _large_forms,
+    "laion": _laion,
     "audit_duplicates": _audit_duplicates,
     "audit_trained": _audit_trained,
     "viewer": _viewer,

@@ -152,7 +152,7 @@ def _parts(samples: Samples) -> Iterator[str]:
         yield view.split
         yield view.fingerprint
         # Names and metadata may differ where images and labels are the same.
-        yield _file_id(view.index.path)
+        yield view.index.identity if view.index.is_parted else _file_id(view.index.path)
 
 
 def _settings(check: Check, options: AuditOptions) -> Iterator[Any]:

@@ -123,7 +123,7 @@ class ShardFiles:
 
     def cut_short(self, position: int, member: str = "") -> ImgdataError:
         """Return what to raise where a file ends before a sample, or a member of it, does."""
-        key = self._index.column("key")[position].as_py()
+        key = self._index.key(position)
         return self._files.cut_short(self._number(position), key, sum(self._place(position, member)))
 
     def _place(self, position: int, member: str) -> tuple[int, int]:

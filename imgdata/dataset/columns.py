@@ -10,6 +10,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from imgdata.arrow import number_array, numbers
 from imgdata.dataset.fields import is_field, is_json, type_text
 from imgdata.dataset.index import Index
+from imgdata.dataset.lazy_array import MAX_WHOLE
 from imgdata.errors import OptionError, OutputError, ShardError
 from imgdata.storage.atomic import whole_file
 from imgdata.storage.cache_folder import CacheWarning, cache_folder, make_room
@@ -116,6 +118,7 @@ class Columns:
         field = self.field(name)
         if field is None:
             raise OptionError(f"{self.place}: column must be one of {', '.join(self._fields().names)}, got {name!r}")
+        self._refuse_many()
         if self._path is None:
             assert self._read is not None, "a field that no file and no member has"
             return self._whole(self._read)[name]
@@ -156,7 +159,15 @@ class Columns:
                 self._schema = pa.schema([]) if self._read is None else self._whole(self._read).schema
         return self._schema
 
+    def _refuse_many(self) -> None:
+        if len(self._index) > MAX_WHOLE and self._index.is_parted:
+            raise OptionError(
+                f"{self.place}: columns of {len(self._index):,} samples can't be read, of at most {MAX_WHOLE:,} they "
+                "can; take the fields of single samples with Split.fields"
+            )
+
     def _whole(self, read: Callable[[], pa.Table]) -> pa.Table:
+        self._refuse_many()
         if self._table is None:
             self._table = read()
         return self._table
@@ -211,11 +222,12 @@ class _Ragged:
 
 
 def _index_column(index: Index, name: str) -> _Loaded:
+    if name in ("key", "source"):
+        return partial(index.texts, name)
     if INDEX_COLUMNS[name] == "text":
-        column = index.column(name)
-        return _Texts(column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column, "")
-    value_N = index.array(name).astype(np.int64)
-    return lambda position_N: value_N[position_N]
+        words = index.words(name)
+        return lambda position_N: [words[code] for code in index.array(name)[position_N].tolist()]
+    return lambda position_N: index.array(name)[position_N].astype(np.int64)
 
 
 def _loaded(field: pa.Field, column: pa.ChunkedArray) -> _Loaded:

@@ -3,6 +3,7 @@
 import operator
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
@@ -18,6 +19,7 @@ from imgdata.dataset.index_checks import IndexLimits
 from imgdata.dataset.manifest import MANIFEST, Manifest, SplitEntry, dataset_folder, parse_manifest, read_manifest
 from imgdata.dataset.members import Member, member_columns
 from imgdata.dataset.near_keys import near_keys
+from imgdata.dataset.parted_index import PartedIndex
 from imgdata.dataset.remote_files import RemoteShards
 from imgdata.dataset.remote_manifest import manifest_at, remote_folder
 from imgdata.dataset.target import CLASS_TARGET, NO_TARGET, Target
@@ -43,6 +45,14 @@ _ALSO_IN_INDEX = frozenset({"class_id", "class_name", "label", "width", "height"
 """Fields of `json` members that `imgdata shard` writes, or that name what the index has."""
 
 
+def open_index(folder: DatasetFolder, entry: SplitEntry, num_classes: int | None = None) -> Index:
+    """Open the index of a split, of one file or in parts; `num_classes` bounds its labels. Raises `ShardError`."""
+    if entry.parts is not None:
+        return PartedIndex(folder, entry, num_classes)
+    limits = IndexLimits(num_classes=num_classes, shards=frozenset(shard.file for shard in entry.shards))
+    return Index(folder.local(entry.index), limits, remedy=folder.remedy)
+
+
 class Split:
     """One split: a sequence of samples, each read from its tar when asked for.
 
@@ -64,11 +74,9 @@ class Split:
         """
         self.folder = folder
         self.name = entry.name
-        limits = IndexLimits(num_classes=num_classes, shards=frozenset(shard.file for shard in entry.shards))
         self.is_loose = isinstance(folder, LooseFolder)
-        self.index = Index(folder.local(entry.index), limits, remedy=folder.remedy)
-        self.shards = [] if self.is_loose else [folder.place(shard.file) for shard in entry.shards]
-        """The tars, paths or URLs; none where the images lie in the user's own files."""
+        self.index = open_index(folder, entry, num_classes)
+        self._shard_files = [] if self.is_loose else [shard.file for shard in entry.shards]
         if len(self.index) != entry.samples:
             raise ShardError(
                 f"{self.index.path}: rows must be {entry.samples} as {MANIFEST} says, got {len(self.index)}; "
@@ -86,8 +94,13 @@ class Split:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": None, "_pool": None}
 
+    @cached_property
+    def shards(self) -> list[Path]:
+        """The tars, paths or URLs; none where the images lie in the user's own files."""
+        return [self.folder.place(file) for file in self._shard_files]
+
     def __repr__(self) -> str:
-        where = f"loose in {self.folder}" if self.is_loose else f"in {len(self.shards)} shards"
+        where = f"loose in {self.folder}" if self.is_loose else f"in {len(self._shard_files)} shards"
         return f"<Split {self.name}: {len(self)} samples {where}>"
 
     def __len__(self) -> int:
@@ -108,7 +121,7 @@ class Split:
         image = self._read(i, "offset", "size")
         index = self.index
         return Sample(
-            key=index.column("key")[i].as_py(),
+            key=index.key(i),
             image=image,
             format=index.words("format")[index.array("format")[i]],
             label=int(index.label_N[i]),
@@ -220,7 +233,7 @@ class Split:
     def _compared(self, i: int, data: bytes, offset: str, xxh64: str, what: str = "") -> bytes:
         """Return `data` where its hash is that in the column `xxh64`. Raises `ShardError`."""
         if xxhash.xxh64_intdigest(data) != int(self.index.array(xxh64)[i]):
-            key, byte = self.index.column("key")[i].as_py(), int(self.index.array(offset)[i])
+            key, byte = self.index.key(i), int(self.index.array(offset)[i])
             raise ShardError(f"{self.file(i)}: {key}{what} at byte {byte} differs from the index; check the copy")
         return data
 
@@ -265,7 +278,7 @@ class Split:
         except OSError as error:
             raise files.unreadable(number, error) from error
         if len(data) != size:
-            key = index.column("key")[i].as_py()
+            key = index.key(i)
             if self.is_loose:
                 raise files.cut_short(number, key, offset + size)
             path = files.path(number)

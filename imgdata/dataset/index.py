@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from imgdata.arrow import number_array, numbers, text_array
 from imgdata.dataset.index_checks import NO_LIMITS, IndexLimits, column_fault
-from imgdata.dataset.members import FORMAT, is_member_name, member_columns
+from imgdata.dataset.members import member_columns, members_in
 from imgdata.errors import ShardError
 from imgdata.storage.atomic import whole_file
 from imgdata.storage.reading import require_regular
@@ -66,10 +66,11 @@ of others it is -1, `state` what `storage.file_state` said of the file, and `pat
 `fields` has further columns of the source as a JSON object, or nothing. `xxh64` is a hash of name and size."""
 _LOOSE = b"imgdata.loose"
 
-_ROW_GROUP = 1 << 17
+ROW_GROUP = 1 << 17
+"""Rows of a row group."""
 _FEW_ROWS = 1_000_000
 """So many rows take little memory, whatever the file's size."""
-_DAMAGE = (pa.ArrowException, OSError, KeyError, UnicodeDecodeError)
+DAMAGE = (pa.ArrowException, OSError, KeyError, UnicodeDecodeError)
 """Errors that pyarrow raises while it reads a damaged file; the last one for names of columns and for words."""
 
 
@@ -95,12 +96,6 @@ def index_schema(
     )
 
 
-def members_in(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the further images that an index with the columns `names` has."""
-    found = (column.removesuffix(FORMAT) for column in names if column.endswith(FORMAT))
-    return tuple(name for name in found if is_member_name(name))
-
-
 def _schema_with(names: Sequence[str]) -> pa.Schema:
     """Return the schema of an index with the columns `names`."""
     return index_schema(
@@ -123,7 +118,7 @@ def write_index(
     Of loose files, `archives` are names and states of those that the column `file` counts, and `has_fields` says
     whether the column `fields` has any.
 
-    Each table is asked for when the one before it was written, and takes no memory afterwards: `_ROW_GROUP` rows are in
+    Each table is asked for when the one before it was written, and takes no memory afterwards: `ROW_GROUP` rows are in
     memory at once. Raises `ShardError` when the columns are not those of `index_schema`, `OutputError` when the file
     can't be written.
     """
@@ -151,7 +146,7 @@ def write_index(
 
 
 def _cut(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the rows of the tables as tables of `_ROW_GROUP` rows; at least one table, which may be empty."""
+    """Yield the rows of the tables as tables of `ROW_GROUP` rows; at least one table, which may be empty."""
     waiting: list[pa.Table] = []
     count = written = 0
     for table in tables:
@@ -159,13 +154,13 @@ def _cut(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
             raise ShardError(f"columns of an index must be {schema.names}, got {table.column_names}")
         waiting.append(table)
         count += len(table)
-        while count >= _ROW_GROUP:
+        while count >= ROW_GROUP:
             rows = pa.concat_tables(waiting)
-            waiting = [rows.slice(_ROW_GROUP)]
-            yield rows.slice(0, _ROW_GROUP)
+            waiting = [rows.slice(ROW_GROUP)]
+            yield rows.slice(0, ROW_GROUP)
             del rows
             written += 1
-            count -= _ROW_GROUP
+            count -= ROW_GROUP
     if count or not written:
         yield pa.concat_tables(waiting)
 
@@ -220,6 +215,9 @@ class IndexRow(NamedTuple):
 class Index:
     """The columns of one split, each read from the file on its first use. Picklable: a copy reads the file again."""
 
+    is_parted = False
+    """Whether the index is in parts, and its columns stay in their files."""
+
     def __init__(self, path: Path, limits: IndexLimits = NO_LIMITS, *, remedy: str | None = None) -> None:
         """Read the file's footer and check its columns; `limits` are for their values. Raises `ShardError`.
 
@@ -258,7 +256,7 @@ class Index:
             found = metadata.schema.to_arrow_schema()
         except FileNotFoundError:
             raise ShardError(f"{self.path}: no such index; {self.remedy}") from None
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise self._damaged(error) from error
         expected = _schema_with(found.names)
         if not found.equals(expected):
@@ -301,7 +299,7 @@ class Index:
             # `pq.read_table` would import pyarrow.dataset, and that pandas: 0.3 s.
             with pq.ParquetFile(self.path, memory_map=True) as file:
                 table = file.read(columns=missing)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise self._damaged(error) from error
         if table.num_rows != len(self):
             raise ShardError(f"{self.path}: changed while it was open; open the dataset again")
@@ -312,7 +310,7 @@ class Index:
     def _check(self, name: str, column: "pa.ChunkedArray[Any]") -> None:
         try:
             fault = column_fault(name, column, self._limits)
-        except (*_DAMAGE, ValueError) as error:
+        except (*DAMAGE, ValueError) as error:
             raise self._damaged(error) from error
         if fault is not None:
             raise ShardError(f"{self.path}: {fault}; {self.remedy}")
@@ -391,12 +389,31 @@ class Index:
 
     def keys(self, position_N: NDArray[np.int64]) -> list[str]:
         """Return the keys of samples."""
-        return [str(key) for key in self.column("key").take(number_array(position_N)).to_pylist()]
+        return self.texts("key", position_N)
+
+    def key(self, position: int) -> str:
+        """Return the key of a sample."""
+        return self.texts("key", np.array([position]))[0]
+
+    def texts(self, name: str, position_N: NDArray[np.int64]) -> list[str]:
+        """Return the values of a column of texts, such as `source`, of samples."""
+        return [str(text) for text in self.column(name).take(number_array(position_N)).to_pylist()]
 
     def find(self, key: str) -> int:
         """Return the position of the first sample with `key`; -1 when there is none."""
         position: int = pc.index(self.column("key"), key).as_py()
         return position
+
+    @property
+    def identity(self) -> str:
+        """32 hex digits of SHA-256 over the images' hashes, in order, labels, and hashes of further images."""
+        hashes = [member_columns(name)[-1] for name in self.members]
+        self.load(("xxh64", "label", *hashes))
+        digest = hashlib.sha256(self.xxh64_N.astype("<u8").tobytes())
+        digest.update(self.label_N.astype("<i4").tobytes())
+        for column in hashes:
+            digest.update(column.encode() + self.array(column).astype("<u8").tobytes())
+        return digest.hexdigest()[:32]
 
 
 def joined_words(indices: Iterable[Index], column: str) -> tuple[list[str], list[NDArray[np.int32]]]:
@@ -413,15 +430,9 @@ def index_id(index: Index) -> str:
     """Return the name of a split's contents: 32 hex digits of SHA-256 over its images' hashes, in order, and labels.
 
     Further images count with their hashes as well. Of loose files names and sizes count instead of bytes, so that a
-    copy of the folder has the same name.
+    copy of the folder has the same name. Of an index in parts it is made of the hashes of its files.
     """
-    hashes = [member_columns(name)[-1] for name in index.members]
-    index.load(("xxh64", "label", *hashes))
-    digest = hashlib.sha256(index.xxh64_N.astype("<u8").tobytes())
-    digest.update(index.label_N.astype("<i4").tobytes())
-    for column in hashes:
-        digest.update(column.encode() + index.array(column).astype("<u8").tobytes())
-    return digest.hexdigest()[:32]
+    return index.identity
 
 
 def content_id(index: Index) -> str:

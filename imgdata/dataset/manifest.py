@@ -10,10 +10,24 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from imgdata.checks import is_integer
 from imgdata.dataset.members import Member, members_from_json, members_json
+from imgdata.dataset.split_entry import (
+    HASH_KINDS,
+    HashKind,
+    IndexPart,
+    IndexParts,
+    ShardRecord,
+    SplitEntry,
+    json_count,
+    json_file_name,
+    json_text,
+    read_splits,
+    shortened,
+    split_json,
+)
 from imgdata.dataset.target import Target
 from imgdata.dataset.versions import Version, check_versions
 from imgdata.errors import OptionError, ShardError
@@ -23,66 +37,42 @@ from imgdata.storage.local_paths import local_path
 from imgdata.storage.reading import MAX_JSON_BYTES, parse_json, read_file
 from imgdata.version import __version__
 
+__all__ = [
+    "HASH_KINDS",
+    "MANIFEST",
+    "MANIFEST_VERSION",
+    "MAX_PIXELS",
+    "MAX_PIXELS_VARIABLE",
+    "HashKind",
+    "IndexPart",
+    "IndexParts",
+    "Manifest",
+    "ShardRecord",
+    "SplitEntry",
+    "dataset_folder",
+    "how_to_shard",
+    "is_as_written",
+    "json_bytes",
+    "own_max_pixels",
+    "parse_manifest",
+    "read_manifest",
+]
+
 MANIFEST = "dataset.json"
 MANIFEST_VERSION = 1
 _VERSION_OF_OTHER_HASHES = 2
 """Version of a manifest with a shard that has no sha256: versions of imgdata that know only sha256 refuse it."""
-
-HashKind = Literal["sha256", "xxh128", "none"]
-"""Hash of the bytes of a whole shard: sha256, xxh128 (XXH3 of 128 bits), or none at all."""
-HASH_KINDS: tuple[HashKind, ...] = get_args(HashKind)
+_VERSION_OF_PARTS = 3
+"""Version of a manifest with an index in parts: versions of imgdata that know only one file refuse it."""
+_VERSIONS = (MANIFEST_VERSION, _VERSION_OF_OTHER_HASHES, _VERSION_OF_PARTS)
 
 MAX_PIXELS = 200_000_000
 """Images with more pixels are bad, unless the user says otherwise: `--max-pixels` of `imgdata shard`, and
 `IMGDATA_MAX_PIXELS` in the environment for reading."""
 MAX_PIXELS_VARIABLE = "IMGDATA_MAX_PIXELS"
-_MAX_NUMBER = 2**62
-_MAX_SHOWN_CHARS = 80
-
 _HASH_LINE = re.compile(rb'  "sha256": "([0-9a-f]{64})",\n')
 """The second line of the file, behind the opening brace."""
 _HASH_AT = len(b"{\n")
-
-
-@dataclass(frozen=True, slots=True)
-class ShardRecord:
-    """One finished tar."""
-
-    file: str
-    """Name of the tar in the dataset's folder."""
-    samples: int
-    bytes: int
-    """Size of the file."""
-    digest: str
-    """Hash of the file in hexadecimal; empty where `hash` is `none`."""
-    hash: HashKind = "sha256"
-    """Kind of `digest`."""
-
-
-@dataclass(frozen=True, slots=True)
-class SplitEntry:
-    """One split: its tars in order, and its index."""
-
-    name: str
-    index: str
-    """Name of the index file in the dataset's folder."""
-    index_sha256: str
-    shards: tuple[ShardRecord, ...]
-
-    @property
-    def samples(self) -> int:
-        """Samples over all shards."""
-        return sum(shard.samples for shard in self.shards)
-
-    @property
-    def bytes(self) -> int:
-        """Size of all tars."""
-        return sum(shard.bytes for shard in self.shards)
-
-    @property
-    def has_sha256(self) -> bool:
-        """Whether every shard has its sha256."""
-        return all(shard.hash == "sha256" for shard in self.shards)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +120,12 @@ class Manifest:
         return all(split.has_sha256 for split in self.splits)
 
     @property
+    def _version(self) -> int:
+        if any(split.parts is not None for split in self.splits):
+            return _VERSION_OF_PARTS
+        return MANIFEST_VERSION if self.has_sha256 else _VERSION_OF_OTHER_HASHES
+
+    @property
     def max_pixels(self) -> int:
         """Most pixels that an image of this dataset may have, at most `own_max_pixels`.
 
@@ -163,7 +159,7 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """Return the file: the same for the same contents, without times or paths, and with its own sha256 in it."""
         content = {
-            "version": MANIFEST_VERSION if self.has_sha256 else _VERSION_OF_OTHER_HASHES,
+            "version": self._version,
             "imgdata": self.imgdata,
             "name": self.name,
             "counts": {
@@ -178,7 +174,7 @@ class Manifest:
             "json": self.has_json,
             **({} if self.target is None else {"target": self.target.to_dict()}),
             **members_json(self.members),
-            "splits": {split.name: _split_json(split) for split in self.splits},
+            "splits": {split.name: split_json(split) for split in self.splits},
             "classes": [{"index": i, "id": c.id, "name": c.name} for i, c in enumerate(self.classes)],
             "files": dict(self.files),
             "options": dict(self.options),
@@ -231,64 +227,49 @@ def json_bytes(content: object) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _split_json(split: SplitEntry) -> dict[str, Any]:
-    return {
-        "samples": split.samples,
-        "bytes": split.bytes,
-        "index": split.index,
-        "index_sha256": split.index_sha256,
-        "shards": [
-            {
-                "file": s.file,
-                "samples": s.samples,
-                "bytes": s.bytes,
-                **({"hash": "none"} if s.hash == "none" else {s.hash: s.digest}),
-            }
-            for s in split.shards
-        ],
-    }
-
-
 def read_manifest(folder: Path) -> Manifest:
     """Read `dataset.json` of `folder`. Raises `ShardError` that says what the folder is instead, and what to do."""
     path = folder / MANIFEST
     try:
-        data = read_file(path, MAX_JSON_BYTES)
+        return parse_manifest(read_file(path, MAX_JSON_BYTES), path)
     except (FileNotFoundError, NotADirectoryError):
         raise ShardError(_no_manifest(folder)) from None
     except OSError as error:
         raise ShardError(f"{path}: can't be read: {error.strerror or error}") from error
-    return parse_manifest(data, path)
 
 
 def parse_manifest(data: bytes, path: Path) -> Manifest:
     """Return the manifest in `data`, read from `path`. Raises `ShardError` when it is damaged or of a later version."""
     try:
-        content = parse_json(data)
+        text = data.decode(json.detect_encoding(data))
+        # Of 200,000 shards 30 MB each, which nobody needs any longer than this.
+        del data
+        content = parse_json(text)
+        del text
         version = content["version"]
-        if version not in (MANIFEST_VERSION, _VERSION_OF_OTHER_HASHES):
-            other = _short(content.get("imgdata", "unknown"))
+        if version not in _VERSIONS:
+            other = shortened(content.get("imgdata", "unknown"))
             raise ShardError(
-                f"{path}: version must be {MANIFEST_VERSION} or {_VERSION_OF_OTHER_HASHES}, got {_short(version)}; "
+                f"{path}: version must be {MANIFEST_VERSION} to {_VERSION_OF_PARTS}, got {shortened(version)}; "
                 f"it was written by another imgdata ({other}): upgrade imgdata"
             )
-        classes = tuple(ClassName(_text(entry["id"]), _text(entry["name"])) for entry in content["classes"])
-        splits = _splits(content["splits"])
+        classes = tuple(ClassName(json_text(entry["id"]), json_text(entry["name"])) for entry in content["classes"])
+        splits = read_splits(content["splits"])
         versions = tuple(map(Version.from_dict, content.get("versions", ())))
         samples = {split.name: [shard.samples for shard in split.shards] for split in splits}
         check_versions(versions, samples, len(classes))
         return Manifest(
-            name=_file_name(content["name"]),
+            name=json_file_name(content["name"]),
             classes=classes,
             splits=splits,
-            image_extension=_text(content["image_extension"]),
-            label_from=_text(content["label_from"]),
+            image_extension=json_text(content["image_extension"]),
+            label_from=json_text(content["label_from"]),
             has_json=bool(content["json"]),
             target=Target.from_dict(content["target"]) if "target" in content else None,
             members=members_from_json(content.get("members", ())),
-            rejected=_count(content["counts"]["rejected"]),
-            files={_file_name(name): _text(sha256) for name, sha256 in content.get("files", {}).items()},
-            imgdata=_text(content["imgdata"]),
+            rejected=json_count(content["counts"]["rejected"]),
+            files={json_file_name(name): json_text(sha256) for name, sha256 in content.get("files", {}).items()},
+            imgdata=json_text(content["imgdata"]),
             options=dict(content["options"]),
             source=_source(content["source"]),
             versions=versions,
@@ -299,61 +280,10 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
         ) from error
 
 
-def _splits(content: Mapping[str, Any]) -> tuple[SplitEntry, ...]:
-    splits = tuple(
-        SplitEntry(
-            _file_name(name),
-            _file_name(split["index"]),
-            _text(split["index_sha256"]),
-            tuple(map(_shard, split["shards"])),
-        )
-        for name, split in content.items()
-    )
-    if not splits or not all(split.shards for split in splits):
-        raise ValueError("there must be a split, and a shard in each")
-    return splits
-
-
-def _shard(content: Mapping[str, Any]) -> ShardRecord:
-    kind: HashKind = "xxh128" if "xxh128" in content else "sha256"
-    # That a hash is missing is said, not left out: else a damaged manifest would look like one.
-    if content.get("hash") == "none":
-        kind = "none"
-    digest = "" if kind == "none" else _text(content[kind])
-    return ShardRecord(_file_name(content["file"]), _count(content["samples"]), _count(content["bytes"]), digest, kind)
-
-
 def _source(content: Mapping[str, Any]) -> dict[str, Any]:
     if not all(isinstance(warning, str) for warning in list(content.get("warnings", []))):
         raise TypeError("warnings must be texts")
     return dict(content)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{_short(value)} must be a text")
-    # JSON can name halves of surrogate pairs, which are no text: this fails for them.
-    value.encode()
-    return value
-
-
-def _count(value: Any) -> int:
-    if not is_integer(value) or not 0 <= value < _MAX_NUMBER:
-        raise TypeError(f"{_short(value)} must be a whole number, 0 or more")
-    return int(value)
-
-
-def _file_name(value: object) -> str:
-    """Check a file name: nothing outside the folder is ever read or written because of what this manifest says."""
-    name = _text(value)
-    if not name or "/" in name or "\0" in name or name in (".", ".."):
-        raise ValueError(f"{_short(name)} must be the name of a file in the folder")
-    return name
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + "..."
 
 
 def _no_manifest(folder: Path) -> str:

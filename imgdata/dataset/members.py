@@ -75,6 +75,12 @@ def is_member_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and name not in _TAKEN
 
 
+def members_in(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the further images that an index with the columns `names` has."""
+    found = (column.removesuffix(FORMAT) for column in names if column.endswith(FORMAT))
+    return tuple(name for name in found if is_member_name(name))
+
+
 def kind_of(name: str) -> MemberKind:
     """Return the kind that a member's name says: masks by their usual names, such as `mask` or `seg`."""
     return "mask" if name in _MASKS or name.endswith("_mask") else "image"

@@ -35,17 +35,12 @@ class BadImages:
     """The bad images of a split that this process has found."""
 
     def __init__(self, split: Split, max_pixels: int, members: Sequence[str] = ()) -> None:
-        """Note which samples are bad by the index: those without a size or one of `members`, or too large."""
+        """Name what makes a sample bad by the index: no size, too many pixels, or none of one of `members`."""
         self._split = split
         self._found: dict[int, BadImage] = {}
-        index = split.index
-        index.load(("width", "height"))
+        split.index.load(("width", "height"))
         self._max_pixels = max_pixels
-        self._unusable_N = (index.width_N < 1) | (index.height_N < 1)
-        self._unusable_N |= index.width_N.astype(np.int64) * index.height_N > max_pixels
         self._members = tuple(members)
-        for name in self._members:
-            self._unusable_N |= self._size_of(name) == 0
 
     @property
     def records(self) -> tuple[BadImage, ...]:
@@ -64,7 +59,12 @@ class BadImages:
         Not those that were found: what is shown would depend on what was read before, since of some damaged JPEGs not
         every crop is bad.
         """
-        rows: NDArray[np.int64] = np.flatnonzero(self._unusable_N[position_N])
+        index = self._split.index
+        width_N, height_N = index.width_N[position_N].astype(np.int64), index.height_N[position_N]
+        unusable_N = (width_N < 1) | (height_N < 1) | (width_N * height_N > self._max_pixels)
+        for name in self._members:
+            unusable_N |= self._size_of(name)[position_N] == 0
+        rows: NDArray[np.int64] = np.flatnonzero(unusable_N)
         return rows
 
     def note_known(self, position: int, epoch: int) -> BadImage:
@@ -106,4 +106,4 @@ class BadImages:
 
     def key(self, position: int) -> str:
         """Return the key of a sample."""
-        return str(self._split.index.column("key")[position].as_py())
+        return self._split.index.key(position)

@@ -42,7 +42,7 @@ def named(error: FunctionError, index: Index) -> FunctionError:
     assert error.position is not None, "errors of batches have names"
     # Where a view draws samples repeatedly, each time has a number of its own, and so has each view of a picture.
     position = error.position % VIEW_KEYS % len(index)
-    key, shard = index.column("key")[position].as_py(), index.words("shard")[index.shard_N[position]]
+    key, shard = index.key(position), index.words("shard")[index.shard_N[position]]
     return FunctionError(error.reason, position, f"{key} in {shard}")
 
 

@@ -198,7 +198,7 @@ class Loader:
             rank=self.rank,
             world_size=self.world_size,
         )
-        if options.mixes and opened.view.targets is None and (opened.view.label_N < 0).any():
+        if options.mixes and opened.view.targets is None and opened.view.has_unlabelled:
             raise OptionError("a recipe that mixes samples must have labels for all, got some without; use a view")
         if options.training:
             check_shuffle(opened.view, order)

@@ -22,6 +22,8 @@ _CHANCE_SIGMAS = 4
 """And no warning of what random batches could have shown: few and small batches vary."""
 _SHARD_STREAM, _SLOT_STREAM, _REST_STREAM = 0x62756673, 0x62756662, 0x62756672
 _CHECKED_BATCHES = 64
+_LARGE_SAMPLE = 4096
+"""Labels that are read of a split that isn't held in memory, to know how many classes a random batch has."""
 
 
 class ShuffleWarning(UserWarning):
@@ -121,13 +123,19 @@ def check_shuffle(view: View, order: Order, epoch: int = 0) -> None:
     """
     if order.shuffle == "global":
         return
-    label_N = view.epoch_labels(epoch)
-    size = min(order.global_batch, len(label_N))
-    position_N = order.epoch_positions(epoch)
-    full = len(label_N) // size
+    size = min(order.global_batch, len(view))
+    full = len(view) // size
     batch_M = np.unique(np.linspace(0, full - 1, min(full, _CHECKED_BATCHES)).astype(np.int64))
-    chosen = position_N[: full * size].reshape(full, size)[batch_M]
-    _warn(order.shuffle, mean_classes(label_N[chosen].ravel(), size), label_N, size, len(batch_M))
+    place_K = (batch_M[:, None] * size + np.arange(size)).ravel()
+    epoch_N = view.epoch_rows(epoch)
+    chosen_K = view.label_N[epoch_N[order.positions(epoch, place_K)]]
+    if view.is_large:
+        # Batches drawn from a sample of the samples are batches drawn from all of them.
+        some = max(_LARGE_SAMPLE, 4 * size)
+        label_N = view.label_N[np.linspace(0, len(view) - 1, some).astype(np.int64)]
+    else:
+        label_N = view.label_N[epoch_N]
+    _warn(order.shuffle, mean_classes(chosen_K, size), label_N, size, len(batch_M))
 
 
 def expected_classes(count_C: NDArray[np.integer], batch_size: int) -> float:

@@ -78,6 +78,11 @@ def plan_growth(out: Path, listing: Listing, options: ShardOptions) -> Growth:
             f"{out}: holds tars that `imgdata index` found, to which nothing can be appended; shard them into a new "
             "folder, and append to that"
         )
+    if any(split.parts is not None for split in before.splits):
+        raise OutputError(
+            f"{out}: has an index in parts, to which nothing can be appended; shard the new samples into a folder of "
+            "their own"
+        )
     options = _fitted(out, before, listing, options)
     for number in range(2, before.version + 1):
         # With the classes of the version before it has the fingerprint that it had when it was appended.

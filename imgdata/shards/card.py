@@ -238,7 +238,7 @@ def _tar_list(patterns: list[str], expand: str = "{}") -> str:
 
 
 def _files(manifest: Manifest) -> str:
-    indices = ", ".join(f"`{_code(split.index)}`" for split in manifest.splits)
+    indices = ", ".join(f"`{_code(name)}`" for split in manifest.splits for name in _index_names(split))
     return "\n".join(
         [
             "## Files",
@@ -258,6 +258,14 @@ def _files(manifest: Manifest) -> str:
             "",
         ]
     )
+
+
+def _index_names(split: SplitEntry) -> list[str]:
+    """Return the index's name; of an index in parts patterns of the names of its files."""
+    if split.parts is None:
+        return [split.index]
+    stem = split.index.removesuffix(".index.parquet")
+    return [f"{stem}.index-*.parquet", f"{stem}.places-*.npy"]
 
 
 def _hashes(manifest: Manifest) -> str:

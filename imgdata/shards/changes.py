@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from imgdata.dataset.index import Index, members_in
+from imgdata.dataset.dataset import open_index
 from imgdata.dataset.manifest import Manifest
-from imgdata.dataset.members import member_columns
+from imgdata.dataset.members import member_columns, members_in
 from imgdata.errors import ImageError, OutputError
 from imgdata.sample import SampleRef
 from imgdata.shards.dataset_files import REJECTS
@@ -26,6 +26,7 @@ from imgdata.shards.parallel import in_threads
 from imgdata.shards.prepare import read_and_prepare
 from imgdata.shards.record import ShardReport, read_rows
 from imgdata.sources.listing import Listing
+from imgdata.storage.folder import DatasetFolder
 from imgdata.tables import counted
 
 Hashes = tuple[int, ...]
@@ -55,7 +56,7 @@ def stored_in_dataset(folder: Path, manifest: Manifest) -> list[Stored]:
         rejects.setdefault(reject["split"], set()).add(reject["source"])
     stored = []
     for split in manifest.splits:
-        index = Index(folder / split.index)
+        index = open_index(DatasetFolder(folder), split)
         rejected = frozenset(rejects.get(split.name, ()))
         stored.append(
             Stored(

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from imgdata.dataset.manifest import Manifest, SplitEntry, json_bytes
+from imgdata.dataset.manifest import IndexParts, Manifest, SplitEntry, json_bytes
 from imgdata.tables import counted
 
 CROISSANT = "croissant.json"
@@ -98,14 +98,7 @@ def _distribution(manifest: Manifest, split: SplitEntry) -> list[dict[str, Any]]
         }
         for shard in split.shards
     ]
-    index = {
-        "@type": "cr:FileObject",
-        "@id": split.index,
-        "name": split.index,
-        "contentUrl": split.index,
-        "encodingFormat": "application/x-parquet",
-        "sha256": split.index_sha256,
-    }
+    index = [_parquet(split.index, split.index_sha256)] if split.parts is None else _parquet_set(split, split.parts)
     extensions = manifest.image_extension.split(";")
     types = list(dict.fromkeys(_IMAGE_TYPES.get(ext, f"image/{ext.rsplit('.', 1)[-1]}") for ext in extensions))
     patterns = [pattern for ext in extensions for pattern in _patterns(ext, manifest)]
@@ -117,7 +110,37 @@ def _distribution(manifest: Manifest, split: SplitEntry) -> list[dict[str, Any]]
         "encodingFormat": types[0] if len(types) == 1 else types,
         "includes": patterns if len(patterns) > 1 else patterns[0],
     }
-    return [*tars, index, images]
+    return [*tars, *index, images]
+
+
+def _parquet(name: str, sha256: str) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": name,
+        "name": name,
+        "contentUrl": name,
+        "encodingFormat": "application/x-parquet",
+        "sha256": sha256,
+    }
+
+
+def _parquet_set(split: SplitEntry, parts: IndexParts) -> list[dict[str, Any]]:
+    """Return the parts of an index, and the set of them, which has the index's name."""
+    files = [_parquet(part.file, part.sha256) for part in parts.parts]
+    whole = {
+        "@type": "cr:FileSet",
+        "@id": split.index,
+        "name": split.index,
+        "containedIn": [{"@id": part.file} for part in parts.parts],
+        "encodingFormat": "application/x-parquet",
+        "includes": f"{split.index.removesuffix('.index.parquet')}.index-*.parquet",
+    }
+    return [*files, whole]
+
+
+def _index_source(split: SplitEntry) -> dict[str, Any]:
+    kind = "fileObject" if split.parts is None else "fileSet"
+    return {kind: {"@id": split.index}}
 
 
 def _patterns(extension: str, manifest: Manifest) -> list[str]:
@@ -163,7 +186,7 @@ def _records(manifest: Manifest, split: SplitEntry) -> dict[str, Any]:
             "extract": {"fileProperty": "fullpath"},
             "transform": {"regex": rf"^(.*?)(?:\.(?:{extensions}))?$"},
         },
-        "references": {"fileObject": {"@id": split.index}, "extract": {"column": "key"}},
+        "references": {**_index_source(split), "extract": {"column": "key"}},
     }
     image = {
         **_field(f"{split.name}/image", "image", "sc:ImageObject", "The image."),
@@ -172,7 +195,7 @@ def _records(manifest: Manifest, split: SplitEntry) -> dict[str, Any]:
     columns = [
         {
             **_field(f"{split.name}/{name}", name, kind, _DESCRIPTIONS[name]),
-            "source": {"fileObject": {"@id": split.index}, "extract": {"column": name}},
+            "source": {**_index_source(split), "extract": {"column": name}},
         }
         for name, kind in _INDEX_COLUMNS.items()
     ]

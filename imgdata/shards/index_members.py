@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from imgdata.arrow import column_array
-from imgdata.dataset.index import member_fields, members_in
+from imgdata.dataset.index import member_fields
 from imgdata.dataset.manifest import Manifest
-from imgdata.dataset.members import Member, MemberKind, member_columns
+from imgdata.dataset.members import Member, MemberKind, member_columns, members_in
 from imgdata.shards.record import NO_MEMBER
 from imgdata.shards.scan_tar import TarScan
 

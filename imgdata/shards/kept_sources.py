@@ -8,9 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgdata.arrow import number_array, numbers
+from imgdata.dataset.dataset import open_index
 from imgdata.dataset.index import Index
 from imgdata.dataset.manifest import Manifest
 from imgdata.errors import ShardError
+from imgdata.storage.folder import DatasetFolder
 
 _PLACE = ("key", "offset", "xxh64")
 """Columns that tell whether a row is of the same image in the same place."""
@@ -19,11 +21,13 @@ _PLACE = ("key", "offset", "xxh64")
 def keep_sources(tables: Sequence[pa.Table], folder: Path, before: Manifest | None) -> list[pa.Table]:
     """Return the tables with what earlier indices know of the raw dataset: the same images' names there and hashes."""
     rows_of: dict[str, pa.Table] = {}
+    parted = {split.index: split for split in (before.splits if before is not None else ()) if split.parts is not None}
     versions = [] if before is None else [version.splits.values() for version in before.versions]
     now = [] if before is None else [split.index for split in before.splits]
     for name in dict.fromkeys([*(split.index for version in versions for split in version), *now]):
         try:
-            rows_of |= _old_rows(Index(folder / name))
+            index = open_index(DatasetFolder(folder), parted[name]) if name in parted else Index(folder / name)
+            rows_of |= _old_rows(index)
         except ShardError:
             # Damaged or missing, which may be why it is rebuilt.
             continue

@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from imgdata.dataset.columns import columns_file, write_columns
 from imgdata.dataset.index import write_index
+from imgdata.dataset.index_parts import parts_sha256, write_parts
+from imgdata.dataset.lazy_array import MAX_WHOLE
 from imgdata.dataset.manifest import MANIFEST, Manifest, ShardRecord, SplitEntry, json_bytes
 from imgdata.errors import ShardError
 from imgdata.shards.card import CARD, card
@@ -70,14 +72,12 @@ def write_sidecars(
     lists = list(lists)
     for split in splits:
         expected = sum(shard.samples for shard in split.shards)
-        path = folder / split.index_file
-        write_index(path, _counted(split, expected))
+        entries.append(_write_index(folder, split, expected))
         if split.columns is not None and split.columns.num_columns:
             if len(split.columns) != expected:
                 raise ShardError(f"split {split.name}: columns must have {expected} rows, got {len(split.columns)}")
             lists.append(columns_file(split.index_file))
             write_columns(folder / lists[-1], split.columns)
-        entries.append(SplitEntry(split.name, split.index_file, file_sha256(path), tuple(split.shards)))
     manifest = dataclasses.replace(
         facts,
         splits=tuple(entries),
@@ -93,6 +93,8 @@ def write_sidecars(
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in written.items()}
     manifest = dataclasses.replace(manifest, files=dict(sorted({**manifest.files, **hashes}.items())))
     write_atomic(folder / MANIFEST, manifest.to_bytes())
+    if before is not None:
+        _remove_old_indices(folder, before, manifest)
     return manifest
 
 
@@ -105,6 +107,26 @@ def _counted(split: SplitRecord, expected: int) -> Iterator[pa.Table]:
         del table
     if found != expected:
         raise ShardError(f"split {split.name}: index must have {expected} rows, got {found}")
+
+
+def _write_index(folder: Path, split: SplitRecord, rows: int) -> SplitEntry:
+    """Write the index of a split, in parts where it has more than `MAX_WHOLE` rows."""
+    path = folder / split.index_file
+    if rows <= MAX_WHOLE:
+        write_index(path, _counted(split, rows))
+        return SplitEntry(split.name, split.index_file, file_sha256(path), tuple(split.shards))
+    shards = [shard.file for shard in split.shards]
+    parts = write_parts(folder, split.index_file, _counted(split, rows), shards)
+    return SplitEntry(split.name, split.index_file, parts_sha256(parts), tuple(split.shards), parts)
+
+
+def _remove_old_indices(folder: Path, before: Manifest, manifest: Manifest) -> None:
+    """Remove the indices of the same splits that were of one file, and are in parts now, or the other way round."""
+    new = {file for split in manifest.splits for file in split.index_files}
+    names = {split.name for split in manifest.splits}
+    for split in before.splits:
+        for file in set(split.index_files) - new if split.name in names else ():
+            (folder / file).unlink(missing_ok=True)
 
 
 def sidecar_files(manifest: Manifest) -> dict[str, bytes]:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from hashlib import sha256 as new_sha256
 from pathlib import Path
 
+from imgdata.dataset.dataset import open_index
 from imgdata.dataset.index import Index
-from imgdata.dataset.index_checks import IndexLimits
 from imgdata.dataset.manifest import (
     MANIFEST,
     Manifest,
@@ -22,6 +22,7 @@ from imgdata.shards.remote_copy import Shard, on_this_machine
 from imgdata.shards.sidecars import dali_index_path, file_sha256, sidecar_files
 from imgdata.shards.verify_shard import Fault, ShardRows, check_shard, first_difference
 from imgdata.shards.verify_versions import check_versions, is_being_appended
+from imgdata.storage.folder import DatasetFolder
 from imgdata.storage.reading import MAX_JSON_BYTES, read_file
 
 __all__ = ["Fault", "verify"]
@@ -59,21 +60,16 @@ def _faults(
 ) -> list[Fault]:
     faults = _check_manifest(folder) + _check_files(folder, manifest) + _check_extra(folder, manifest)
     faults += check_versions(folder, manifest)
-    jobs: list[tuple[ShardRecord, ShardRows | None]] = []
+    jobs: list[tuple[ShardRecord, Index | None, int]] = []
     for split in manifest.splits:
         index, index_faults = _open_index(folder, split, manifest)
         faults += index_faults
         start = 0
         for shard in split.shards:
-            rows = None if index is None else _rows(index, shard, start)
+            jobs.append((shard, index, start))
             start += shard.samples
-            if index is not None and rows is None:
-                faults.append(
-                    Fault(split.index, "", -1, f"rows of {shard.file} are not where they must be; {_REBUILD}")
-                )
-            jobs.append((shard, rows))
 
-    def check(job: tuple[ShardRecord, ShardRows | None]) -> list[Fault]:
+    def check(job: tuple[ShardRecord, Index | None, int]) -> list[Fault]:
         with here(job[0].file):
             return _check(folder, *job, manifest, deep)
 
@@ -85,7 +81,17 @@ def _faults(
 _REBUILD = "rebuild the sidecars with `imgdata index` on the folder"
 
 
-def _check(folder: Path, shard: ShardRecord, rows: ShardRows | None, manifest: Manifest, deep: bool) -> list[Fault]:
+def _check(
+    folder: Path, shard: ShardRecord, index: Index | None, start: int, manifest: Manifest, deep: bool
+) -> list[Fault]:
+    rows = None if index is None else _rows(index, shard, start)
+    misplaced = []
+    if index is not None and rows is None:
+        misplaced = [Fault(index.path.name, "", -1, f"rows of {shard.file} are not where they must be; {_REBUILD}")]
+    return misplaced + _check_tar(folder, shard, rows, manifest, deep)
+
+
+def _check_tar(folder: Path, shard: ShardRecord, rows: ShardRows | None, manifest: Manifest, deep: bool) -> list[Fault]:
     path = folder / shard.file
     try:
         size = path.stat().st_size
@@ -109,18 +115,13 @@ def _open_index(folder: Path, split: SplitEntry, manifest: Manifest) -> tuple[In
     """Open the index and return it with its faults; None for a damaged index, whose rows can't be trusted."""
     path = folder / split.index
     try:
-        sha256 = file_sha256(path)
-        if sha256 != split.index_sha256:
-            return None, [Fault(split.index, "", -1, f"sha256 is {sha256}, must be {split.index_sha256}; {_REBUILD}")]
-        num_classes = len(manifest.classes)
-        index = Index(path, IndexLimits(num_classes=num_classes, shards=frozenset(one.file for one in split.shards)))
+        differing = _differing(folder, split)
+        if differing:
+            return None, differing
+        index = open_index(DatasetFolder(folder), split, len(manifest.classes))
         index.load(index.names)
-    except FileNotFoundError:
-        return None, [Fault(split.index, "", -1, f"missing; {_REBUILD}")]
     except ShardError as error:
         return None, [Fault(split.index, "", -1, str(error).removeprefix(f"{path}: "))]
-    except OSError as error:
-        return None, [Fault(split.index, "", -1, f"can't be read: {error.strerror or error}")]
     named = {member.name for member in manifest.members}
     if set(index.members) != named:
         what = f"further images are {sorted(index.members)}, must be {sorted(named)}; {_REBUILD}"
@@ -128,6 +129,26 @@ def _open_index(folder: Path, split: SplitEntry, manifest: Manifest) -> tuple[In
     if len(index) == split.samples:
         return index, []
     return index, [Fault(split.index, "", -1, f"{len(index)} rows, must be {split.samples}; {_REBUILD}")]
+
+
+def _differing(folder: Path, split: SplitEntry) -> list[Fault]:
+    """Return a fault for each file of the index that isn't as it was written."""
+    hashes = {split.index: split.index_sha256}
+    if split.parts is not None:
+        pairs = [((part.file, part.sha256), (part.places, part.places_sha256)) for part in split.parts.parts]
+        hashes = dict(one for pair in pairs for one in pair)
+    faults = []
+    for name, expected in hashes.items():
+        try:
+            sha256 = file_sha256(folder / name)
+        except FileNotFoundError:
+            faults.append(Fault(name, "", -1, f"missing; {_REBUILD}"))
+        except OSError as error:
+            faults.append(Fault(name, "", -1, f"can't be read: {error.strerror or error}"))
+        else:
+            if sha256 != expected:
+                faults.append(Fault(name, "", -1, f"sha256 is {sha256}, must be {expected}; {_REBUILD}"))
+    return faults
 
 
 def _rows(index: Index, shard: ShardRecord, start: int) -> ShardRows | None:

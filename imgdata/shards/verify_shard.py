@@ -58,7 +58,7 @@ class ShardRows:
     """The rows `start` to `end` of an index: those of one tar."""
 
     def __init__(self, index: Index, start: int, end: int) -> None:
-        self.keys: list[str] = index.column("key").slice(start, end - start).to_pylist()
+        self.keys: list[str] = index.keys(np.arange(start, end))
         self.offset_N = index.offset_N[start:end]
         self.size_N = index.size_N[start:end]
         self.label_N = index.label_N[start:end]

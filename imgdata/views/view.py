@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.index import Index, index_id
+from imgdata.dataset.lazy_array import MAX_WHOLE, every_position, is_lazy
+from imgdata.dataset.parted_index import PartedIndex
 from imgdata.dataset.targets import Targets
 from imgdata.errors import OptionError
 from imgdata.order.epoch_order import MAX_EPOCH, MAX_SEED, EpochCache
@@ -54,8 +56,9 @@ class View:
     def __post_init__(self) -> None:
         if len(self.position_N) == 0:
             raise OptionError(f"view: nothing is left of split {self.split!r} after {self.expression!r}")
-        self.position_N.flags.writeable = False
-        self.label_N.flags.writeable = False
+        if not self.is_large:
+            self.position_N.flags.writeable = False
+            self.label_N.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.position_N) if self.resampling is None else self.resampling.length
@@ -64,6 +67,11 @@ class View:
         name = f"{self.name}: " if self.name else ""
         steps = f" | {self.expression}" if self.steps else ""
         return f"<View {name}{self.split}{steps}; {len(self)} samples, {len(self.classes)} classes>"
+
+    @property
+    def is_large(self) -> bool:
+        """Whether these are all samples of a split whose positions and labels are never held in memory."""
+        return is_lazy(self.position_N)
 
     @property
     def expression(self) -> str:
@@ -78,6 +86,8 @@ class View:
         """
         if not 0 <= epoch < MAX_EPOCH:
             raise OptionError(f"epoch must be 0 to 2^32-1, got {epoch}")
+        if self.is_large:
+            return self.position_N
         if self.resampling is None:
             return self._epochs.get(0, lambda _: np.arange(len(self)))
         return self._epochs.get(epoch, self.resampling.rows)
@@ -104,12 +114,21 @@ class View:
         With `balance` they differ from epoch to epoch, and here are as many even parts: a window then is a stretch
         of the shards as well, if not cut at their ends.
         """
+        if self.is_large and isinstance(self.index, PartedIndex):
+            return self.index.shard_sizes
         shard_N = self.index.shard_N[self.position_N]
         start_S = np.flatnonzero(np.concatenate([[True], shard_N[1:] != shard_N[:-1]]))
         if self.resampling is None:
             return tuple(np.diff(start_S, append=len(shard_N)).tolist())
         parts = min(len(start_S), len(self))
         return tuple(np.diff(np.arange(parts + 1) * len(self) // parts).tolist())
+
+    @cached_property
+    def has_unlabelled(self) -> bool:
+        """Whether a row has no label."""
+        if self.is_large and isinstance(self.index, PartedIndex):
+            return self.index.least("label") < 0
+        return bool((self.label_N < 0).any())
 
     @cached_property
     def drawn_C(self) -> NDArray[np.float64]:  # noqa: N802
@@ -129,8 +148,12 @@ class View:
         Two texts with the same result have the same fingerprint.
         """
         digest = hashlib.sha256(index_id(self.index).encode())
-        digest.update(self.position_N.astype("<i8").tobytes())
-        digest.update(self.label_N.astype("<i4").tobytes())
+        if self.is_large:
+            # All samples, with the labels of the index.
+            digest.update(repr(["all", len(self)]).encode())
+        else:
+            digest.update(self.position_N.astype("<i8").tobytes())
+            digest.update(self.label_N.astype("<i4").tobytes())
         digest.update(repr([tuple(one) for one in self.classes]).encode())
         digest.update(b"" if self.targets is None else self.targets.identity(self.position_N))
         digest.update(b"" if self.resampling is None else self.resampling.identity())
@@ -138,16 +161,20 @@ class View:
 
 
 def whole(dataset: Dataset, split: str) -> View:
-    """Return all samples of a split, as they are. Raises `KeyError` when there is no such split."""
+    """Return all samples of a split, as they are. Raises `KeyError` when there is no such split.
+
+    Of a split with an index in parts and more than `MAX_WHOLE` samples, positions and labels stay where they are.
+    """
     index = dataset[split].index
     index.load(("label", "shard"))
+    is_large = index.is_parted and len(index) > MAX_WHOLE
     return View(
         index=index,
         folder=dataset.folder,
         split=split,
         classes=dataset.classes,
-        position_N=np.arange(len(index)),
-        label_N=index.label_N.copy(),
+        position_N=every_position(len(index)) if is_large else np.arange(len(index)),
+        label_N=index.label_N if is_large else index.label_N.copy(),
         targets=dataset.targets(split),
     )
 

@@ -177,6 +177,8 @@ class _Texts:
         self._bytes = 0
 
     def at(self, split: Split, column: str, position: int) -> str:
+        if split.index.is_parted:
+            return split.index.texts(column, np.array([position]))[0]
         with self._lock:
             file = self._files.get(split.name)
             if file is None:

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import imgdata
-from benchmarks import growth_index, plots, tables, targets
+from benchmarks import growth_index, large, large_forms, large_index, plots, tables, targets
 from benchmarks.compare import figures, ratios
 from benchmarks.compare import main as compare
 from benchmarks.recorded import at, least, quotient, recorded, total
 from benchmarks.report import RESULTS, ROOT
 from benchmarks.synthetic_index import CLASSES, PICTURES, plant
 from benchmarks.targets import TARGETS, Target
+from imgdata.views import view as views
 
 MACHINE = {"machine": {"cpu": "a", "cores": 2}, "date": "2026-01-01", "commit": "abc"}
 
@@ -167,9 +168,9 @@ def test_a_series_has_a_column_for_each_loader_and_its_picture():
 def test_every_recorded_series_is_drawn_and_shown(tmp_path):
     result = CliRunner().invoke(plots.main, ["--out", str(tmp_path)], catch_exceptions=False)
     assert result.exit_code == 0
-    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    pages = "".join((ROOT / "docs" / page).read_text() for page in ("benchmarks.md", "large.md"))
     for name in recorded()["growth"]:
-        assert f"<!-- growth {name} -->" in page
+        assert f"<!-- growth {name} -->" in pages
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.width > 600
             # Not a blank sheet: axes, labels and at least one line.
@@ -212,6 +213,23 @@ def test_ranks_are_planned_and_share_out_each_batch(planted, world_size):
     found = growth_index.measure(planted, world_size)
     assert {"open_ms", "global_order_ms", "plan_batch_ms"} <= set(found)
     assert all(value >= 0 for value in found.values())
+
+
+def test_a_large_index_is_planned_by_ranks_from_all_over_the_world(tmp_path, monkeypatch):
+    monkeypatch.setattr(large_index, "PART_ROWS", 20_000)
+    # Measuring changes it, in a process of its own.
+    monkeypatch.setattr(views, "MAX_WHOLE", views.MAX_WHOLE)
+    data = large_index.plant(tmp_path / "large", 50_000)
+    found = large.measure(data, 64)
+    assert found["steps_of_epoch"] == 50_000 // (64 * 256)
+    assert all(value >= 0 for value in found.values())
+
+
+def test_rows_are_read_from_every_form_of_an_index(tmp_path):
+    for form in large_forms.write_forms(tmp_path, 3000).values():
+        found = large_forms.measure(form, 3000, 2)
+        assert found["bytes_per_row"] > 5
+        assert found["warm_ms"] > 0
 
 
 def test_ranks_that_overlap_end_the_measurement(planted, monkeypatch):

@@ -130,7 +130,7 @@ def test_what_is_no_finished_dataset_says_what_to_do(tmp_path, prepare, message)
     ("change", "message"),
     [
         (lambda text: text[:100], "damaged.*`imgdata index"),
-        (lambda text: text.replace('"version": 1', '"version": 3'), "version must be 1 or 2, got 3.*upgrade imgdata"),
+        (lambda text: text.replace('"version": 1', '"version": 4'), "version must be 1 to 3, got 4.*upgrade imgdata"),
         (lambda text: text.replace('"classes"', '"klasses"'), "damaged"),
         (lambda text: text.replace('"samples": 5', '"samples": 6'), "rows must be .* as dataset.json says, got"),
         (

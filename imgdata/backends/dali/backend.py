@@ -32,6 +32,7 @@ from imgdata.backends.shard_files import ShardFiles
 from imgdata.backends.torch_ops.batched import upload
 from imgdata.backends.workers import Completion, Threads, Workers, closed
 from imgdata.dataset.index import index_id
+from imgdata.dataset.lazy_array import MAX_WHOLE
 from imgdata.errors import ImageError
 from imgdata.recipes.moves import ScaleJitter
 from imgdata.recipes.ops import (
@@ -283,6 +284,8 @@ def _spec(setup: BackendSetup, options: DaliOptions) -> GraphSpec:
 
 _USUAL = 0.999
 """Share of the pictures for which decoders take memory at once; for larger ones their memory grows."""
+_LOOKED_AT = 65_536
+"""Pictures that are looked at, of a split whose columns no memory holds."""
 _HINT_PIXELS = 25_000_000
 """Largest picture for which they do: the engine takes it for each of its share of a batch."""
 
@@ -292,12 +295,16 @@ def _largest(setup: BackendSetup) -> tuple[int, int] | None:
     index = setup.split.index
     if not len(index):
         return None
-    pixels_N = index.width_N.astype(np.int64) * index.height_N
-    is_jpeg_N = np.array([word == "jpeg" for word in index.words("format")])[index.array("format")]
+    some: Any = slice(None)
+    if len(index) > MAX_WHOLE:
+        some = np.linspace(0, len(index) - 1, _LOOKED_AT).astype(np.int64)
+    width_N, height_N = index.width_N[some].astype(np.int64), index.height_N[some]
+    pixels_N = width_N * height_N
+    is_jpeg_N = np.array([word == "jpeg" for word in index.words("format")])[index.array("format")[some]]
     usual_N = np.flatnonzero(is_jpeg_N & (pixels_N > 0) & (pixels_N <= setup.max_pixels))
     usual_N = usual_N[np.argsort(pixels_N[usual_N], kind="stable")][: math.ceil(len(usual_N) * _USUAL)]
     usual_N = usual_N[pixels_N[usual_N] <= _HINT_PIXELS]
-    return (int(index.width_N[usual_N[-1]]), int(index.height_N[usual_N[-1]])) if len(usual_N) else None
+    return (int(width_N[usual_N[-1]]), int(height_N[usual_N[-1]])) if len(usual_N) else None
 
 
 def _known_file(setup: BackendSetup, spec: GraphSpec) -> Path:

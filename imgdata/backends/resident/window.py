@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from imgdata.augment import crops
 from imgdata.augment.params import BatchParams
 from imgdata.backends.protocol import BackendSetup
+from imgdata.dataset.lazy_array import MAX_WHOLE
 from imgdata.recipes.moves import RandomResize, ScaleJitter
 from imgdata.recipes.ops import CenterCrop, FixedCrop, PadRandomCrop, RandomResizedCrop, Resize
 from imgdata.recipes.recipe import Recipe
@@ -38,6 +39,8 @@ class Kept:
 def kept(setup: BackendSetup) -> Kept | str:
     """Return what is kept of each picture of a loader's split, or in one line why no such window exists."""
     recipe = setup.options.recipe
+    if setup.split.index.is_parted and len(setup.split) > MAX_WHOLE:
+        return _refusal(f"there are {len(setup.split):,} of them")
     if recipe.find(RandomResizedCrop) is not None:
         return _refusal("RandomResizedCrop cuts another part of the picture each time")
     for kind in (RandomResize, ScaleJitter):

@@ -1,0 +1,79 @@
+"""Rows of a large split -> the parts of its index: a Parquet file of some millions of rows each, and their places."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from imgdata.dataset.index import write_index
+from imgdata.dataset.manifest import IndexPart, IndexParts
+from imgdata.dataset.members import members_in
+from imgdata.dataset.places import WordNumbers, word_columns, write_places
+from imgdata.errors import ShardError
+from imgdata.storage.reading import open_regular
+
+PART_ROWS = 1 << 24
+"""Rows of a part: some 500 MB of Parquet and as many of places."""
+
+
+def parts_sha256(parts: IndexParts) -> str:
+    """Return sha256 of the hashes of all files, in hexadecimal: what names the contents of the index."""
+    lines = "".join(f"{part.sha256}\n{part.places_sha256}\n" for part in parts.parts)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def part_names(index_file: str, number: int) -> tuple[str, str]:
+    """Return the file names of a part: Parquet, and places. `index_file` is the name that one file would have."""
+    stem = index_file.removesuffix(".index.parquet")
+    return f"{stem}.index-{number:05d}.parquet", f"{stem}.places-{number:05d}.npy"
+
+
+def write_parts(
+    folder: Path, index_file: str, tables: Iterable[pa.Table], shards: Sequence[str], *, part_rows: int | None = None
+) -> IndexParts:
+    """Write the rows of all `tables`, in order, in parts of `part_rows`: by default `PART_ROWS`.
+
+    The bytes are the same however the rows are chunked. `shards` are the names of the split's tars in order. Takes
+    memory for one part. Raises `ShardError`, `OutputError`.
+    """
+    words = WordNumbers(shards)
+    parts: list[IndexPart] = []
+    names: list[str] = []
+    for number, table in enumerate(_cut(tables, part_rows or PART_ROWS)):
+        index, places = (folder / name for name in part_names(index_file, number))
+        write_index(index, table)
+        write_places(places, table, words)
+        names = table.column_names
+        parts.append(IndexPart(index.name, _sha256(index), places.name, _sha256(places), len(table)))
+    if len(words.words("shard")) != len(shards):
+        raise ShardError(f"shards of an index must be those of its split, got {words.words('shard')[len(shards)]!r}")
+    return IndexParts(
+        parts=tuple(parts),
+        words={column: words.words(column) for column in word_columns(members_in(names)) if column != "shard"},
+        has_json="json_offset" in names,
+        crop_ready="restart_interval" in names,
+        members=members_in(names),
+    )
+
+
+def _cut(tables: Iterable[pa.Table], part_rows: int) -> Iterator[pa.Table]:
+    """Yield the rows of all tables in tables of `part_rows`, the last one shorter."""
+    held: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        start = 0
+        while count + len(table) - start >= part_rows:
+            end = start + part_rows - count
+            yield pa.concat_tables([*held, table.slice(start, end - start)])
+            held, count, start = [], 0, end
+        if start < len(table):
+            held.append(table.slice(start))
+            count += len(table) - start
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb", opener=open_regular) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,327 @@
+"""The index of a large split, in parts -> the same columns, of which only the rows that are asked for are read.
+
+Numbers that a loader needs come from the places, records of one size: a batch of 256 is 256 short reads. Texts and
+hashes come from row groups of the Parquet files. Memory: some row groups of single columns, the last batches' records.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from imgdata.arrow import number_array, numbers
+from imgdata.dataset.index import DAMAGE, ROW_GROUP, Index, IndexRow, index_schema
+from imgdata.dataset.index_checks import IndexLimits, column_fault
+from imgdata.dataset.lazy_array import MAX_WHOLE, lazy_array
+from imgdata.dataset.manifest import SplitEntry
+from imgdata.dataset.members import member_columns
+from imgdata.dataset.places import header, place_type, word_columns
+from imgdata.errors import OptionError, ShardError
+from imgdata.storage.folder import DatasetFolder
+from imgdata.storage.reading import MAX_MEMBER_BYTES, require_regular
+from imgdata.storage.remote_folder import RemoteFolder
+
+_KEPT_BATCHES = 8
+"""Reads of records that are kept: planner and backend ask for columns of the same samples, of batches in work too."""
+_KEPT_GROUPS = 8
+"""Row groups of single columns that are kept, with 131,072 rows each."""
+_SLICE = 1 << 20
+"""Records that are read at a time where a whole column is."""
+
+
+class _Records(NamedTuple):
+    """Records that were read, by ascending positions."""
+
+    position_K: NDArray[np.int64]
+    record_K: NDArray[Any]
+
+
+class PartedIndex(Index):
+    """The columns of one split whose index is in parts. Opening reads no file. Picklable, safe in threads."""
+
+    is_parted = True
+
+    def __init__(self, folder: DatasetFolder, entry: SplitEntry, num_classes: int | None = None) -> None:
+        """Take the parts that `dataset.json` names; they are checked when they are read. Raises `ShardError`."""
+        assert entry.parts is not None, "an index of one file"
+        self.path = folder.place(entry.index)
+        self._num_classes = num_classes
+        self.remedy = f"rebuild it with `imgdata index {folder}`"
+        self.has_json, self.has_crop_ready, self.is_loose = entry.parts.has_json, entry.parts.crop_ready, False
+        self.has_fields = self.has_json
+        self.archives = []
+        self.members = entry.parts.members
+        self._folder, self._parts = folder, entry.parts.parts
+        self._identity = entry.index_sha256[:32]
+        self._shards = entry.shards
+        self._word_lists = {name: list(words) for name, words in entry.parts.words.items()}
+        self._kind = place_type(has_json=self.has_json, members=self.members)
+        self._word_columns = word_columns(self.members)
+        if missing := set(self._word_columns) - {"shard", *self._word_lists}:
+            raise ShardError(f"{self.path}: index_parts must have words of {', '.join(sorted(missing))}; {self.remedy}")
+        self._schema = index_schema(has_json=self.has_json, crop_ready=self.has_crop_ready, members=self.members)
+        self._start_P = np.cumsum([0, *(part.rows for part in self._parts)])
+        self._num_rows = int(self._start_P[-1])
+        self._header_P = np.array([len(header(part.rows, self._kind)) for part in self._parts])
+        # Copies of a remote index would be as large as the memory that it must not take.
+        self._pool = None if isinstance(folder, RemoteFolder) else folder.pool([part.places for part in self._parts])
+        self._checked: set[int] = set()
+        self._kept: tuple[_Records, ...] = ()
+        self._groups: OrderedDict[tuple[int, int, str], pa.ChunkedArray[Any]] = OrderedDict()
+        self._arrays, self._words = {}, {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        empty: dict[str, Any] = {"_checked": set(), "_kept": (), "_groups": OrderedDict(), "_arrays": {}, "_words": {}}
+        return {**self.__dict__, **empty}
+
+    @property
+    def identity(self) -> str:
+        """32 hex digits of SHA-256 over the hashes of all parts."""
+        return self._identity
+
+    @property
+    def shard_sizes(self) -> tuple[int, ...]:
+        """Samples of each shard that has any, in order."""
+        return tuple(shard.samples for shard in self._shards if shard.samples)
+
+    def load(self, names: Sequence[str]) -> None:
+        """Read nothing: columns stay in their files."""
+
+    def words(self, name: str) -> list[str]:
+        """See `Index`."""
+        if name not in self._words:
+            self._words[name] = [one.file for one in self._shards] if name == "shard" else self._word_lists[name]
+        return self._words[name]
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return column `name` as an array that reads what is asked for; see `Index` and `LazyArray`."""
+        if name not in self._arrays:
+            field = self._schema.field(name)
+            if pa.types.is_string(field.type):
+                raise TypeError(f"column {name!r} is text: use column({name!r})")
+            kind = np.dtype(np.int32 if name in self._word_columns else field.type.to_pandas_dtype())
+            some = partial(self._from_places if name in (self._kind.names or ()) else self._from_groups, name, kind)
+            whole = partial(self._whole, name, kind)
+            self._arrays[name] = lazy_array(f"{self.path}, {name}", len(self), kind, some=some, whole=whole)
+        return self._arrays[name]
+
+    def column(self, name: str) -> "pa.ChunkedArray[Any]":
+        """Return column `name` as an Arrow array of N values, read now and not kept. Raises `OptionError` for many."""
+        if len(self) > MAX_WHOLE:
+            raise OptionError(
+                f"{self.path}: this needs the whole column {name!r} of {len(self):,} samples in memory, and at most "
+                f"{MAX_WHOLE:,} are read; use a dataset of fewer samples"
+            )
+        tables = [pa.table({name: self._read(part, None, name)}) for part in range(len(self._parts))]
+        return pa.concat_tables(tables).unify_dictionaries().column(0)
+
+    def texts(self, name: str, position_N: NDArray[np.int64]) -> list[str]:
+        """See `Index`. Each row group that holds some of them is decoded: 131,072 texts."""
+        found: list[str] = [""] * len(position_N)
+        for row_M, column, inside_M in self._by_group(name, position_N):
+            values = column.take(number_array(inside_M)).to_pylist()
+            for row, value in zip(row_M.tolist(), values, strict=True):
+                found[row] = str(value)
+        return found
+
+    def row(self, position: int) -> IndexRow:
+        """See `Index`."""
+        place_N = np.array([position])
+        values: list[Any] = []
+        for field in index_schema(has_json=False):
+            if field.name in self._word_columns:
+                values.append(self.words(field.name)[self.array(field.name)[position]])
+            elif pa.types.is_string(field.type):
+                values.append(self.texts(field.name, place_N)[0])
+            else:
+                values.append(int(self.array(field.name)[position]))
+        return IndexRow(*values)
+
+    def find(self, key: str) -> int:
+        """See `Index`; reads the keys part by part."""
+        for part, start in enumerate(self._start_P[:-1].tolist()):
+            position = int(pc.index(self._read(part, None, "key"), key).as_py())
+            if position >= 0:
+                return int(start) + position
+        return -1
+
+    def least(self, name: str) -> int:
+        """Return the least `label`, `width` or `height`, by the statistics of the parts. Raises `ShardError`."""
+        column = index_schema(has_json=False).get_field_index(name)
+        found = []
+        for part in range(len(self._parts)):
+            with self._opened(part) as file:
+                groups = range(file.metadata.num_row_groups)
+                found += [file.metadata.row_group(group).column(column).statistics.min for group in groups]
+        return int(min(found))
+
+    def _from_places(self, name: str, kind: np.dtype[Any], position_K: NDArray[np.int64]) -> NDArray[Any]:
+        return self.records(position_K)[name].astype(kind)
+
+    def _from_groups(self, name: str, kind: np.dtype[Any], position_K: NDArray[np.int64]) -> NDArray[Any]:
+        value_K = np.empty(len(position_K), kind)
+        for row_M, column, inside_M in self._by_group(name, position_K):
+            value_K[row_M] = numbers(column)[inside_M]
+        return value_K
+
+    def _whole(self, name: str, kind: np.dtype[Any]) -> NDArray[Any]:
+        if name in (self._kind.names or ()):
+            slices = (np.arange(start, min(start + _SLICE, len(self))) for start in range(0, len(self), _SLICE))
+            value_N = np.concatenate([np.empty(0, kind), *(self._fresh(place_K)[name] for place_K in slices)])
+        else:
+            value_N = numbers(self.column(name))
+        return value_N.astype(kind)
+
+    def records(self, position_K: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the records of samples, checked, `(K,)`. Raises `ShardError`."""
+        for kept in self._kept:
+            at_K = np.searchsorted(kept.position_K, position_K)
+            at_K[at_K == len(kept.position_K)] = 0
+            if len(kept.position_K) and (kept.position_K[at_K] == position_K).all():
+                return kept.record_K[at_K]
+        known_U, back_K = np.unique(position_K, return_inverse=True)
+        record_U = self._fresh(known_U)
+        self._kept = (_Records(known_U, record_U), *self._kept[: _KEPT_BATCHES - 1])
+        return record_U[back_K]
+
+    def _fresh(self, position_K: NDArray[np.int64]) -> NDArray[Any]:
+        """Return records at ascending positions, from the files."""
+        part_K = np.searchsorted(self._start_P, position_K, side="right") - 1
+        for part in np.unique(part_K).tolist():
+            self._check_places(part)
+        size, count = self._kind.itemsize, len(position_K)
+        offset_K = self._header_P[part_K] + (position_K - self._start_P[part_K]) * size
+        try:
+            if count and part_K[0] == part_K[-1] and position_K[-1] - position_K[0] == count - 1:
+                data = self._bytes(int(part_K[0]), int(offset_K[0]), count * size)
+            else:
+                data = self._bytes_of_each(part_K.tolist(), offset_K.tolist(), size)
+        except OSError as error:
+            raise self._damaged_places(int(part_K[0]), str(error.strerror or error)) from error
+        if len(data) != count * size:
+            raise self._damaged_places(int(part_K[-1]), "cut short")
+        record_K = np.frombuffer(data, self._kind)
+        self._check_records(position_K, record_K)
+        return record_K
+
+    def _bytes(self, part: int, offset: int, size: int) -> bytes:
+        """Return bytes of a file of places. Raises `OSError`, and of a remote one `ShardError`."""
+        if self._pool is None:
+            return self._folder.read(self._parts[part].places, offset, size)
+        return self._pool.read(part, offset, size)
+
+    def _bytes_of_each(self, parts: list[int], offsets: list[int], size: int) -> bytes:
+        """Return `size` bytes at each offset of the part's places, joined; `parts` ascend. Raises as `_bytes` does."""
+        if self._pool is not None:
+            return self._pool.read_each(parts, offsets, size)
+        assert isinstance(self._folder, RemoteFolder), "files without a pool"
+        found = []
+        for part in dict.fromkeys(parts):
+            ranges = [(offset, size) for of_part, offset in zip(parts, offsets, strict=True) if of_part == part]
+            found += self._folder.store.read_ranges(self._parts[part].places, ranges)
+        return b"".join(found)
+
+    def _check_places(self, part: int) -> None:
+        """Raise `ShardError` unless the file of places begins as it must: type and number of records."""
+        if part in self._checked:
+            return
+        expected = header(self._parts[part].rows, self._kind)
+        try:
+            found = self._bytes(part, 0, len(expected))
+        except FileNotFoundError:
+            name = self._parts[part].places
+            raise ShardError(f"{self._folder.place(name)}: no such part of the index; {self.remedy}") from None
+        except OSError as error:
+            raise self._damaged_places(part, str(error.strerror or error)) from error
+        if found != expected:
+            raise self._damaged_places(part, "its header is not that of the records in dataset.json")
+        self._checked.add(part)
+
+    def _check_records(self, position_K: NDArray[np.int64], record_K: NDArray[Any]) -> None:
+        """Raise `ShardError` where a value can't be: an index may be hostile."""
+        classes = self._num_classes
+        bounds = {
+            "offset": (0, 2**62),
+            "size": (0, MAX_MEMBER_BYTES),
+            "shard": (0, len(self._shards) - 1),
+            "label": (-1, (2**31 if classes is None else classes) - 1),
+            "width": (0, 2**31 - 1),
+            "height": (0, 2**31 - 1),
+            **{name: (0, len(words) - 1) for name, words in self._word_lists.items()},
+            **({"json_offset": (0, 2**62), "json_size": (0, MAX_MEMBER_BYTES)} if self.has_json else {}),
+        }
+        for member in self.members:
+            bounds |= dict(zip(member_columns(member)[:2], ((0, 2**62), (0, MAX_MEMBER_BYTES)), strict=True))
+        for name, (low, high) in bounds.items():
+            value_K = record_K[name]
+            if len(value_K) and (value_K.min() < low or value_K.max() > high):
+                at = int(np.argmax((value_K < low) | (value_K > high)))
+                part = int(np.searchsorted(self._start_P, position_K[at], side="right") - 1)
+                what = f"{name} in row {position_K[at]} must be an integer from {low} to {high}, got {value_K[at]}"
+                raise self._damaged_places(part, what)
+
+    def _damaged_places(self, part: int, what: str) -> ShardError:
+        return ShardError(f"{self._folder.place(self._parts[part].places)}: damaged index ({what}); {self.remedy}")
+
+    def _by_group(
+        self, name: str, position_K: NDArray[np.int64]
+    ) -> "Iterator[tuple[NDArray[np.int64], pa.ChunkedArray[Any], NDArray[np.int64]]]":
+        """Yield (rows of `position_K`, column of their row group, their places in it) for each row group concerned."""
+        part_K = np.searchsorted(self._start_P, position_K, side="right") - 1
+        inside_K = position_K - self._start_P[part_K]
+        group_K2 = np.stack([part_K, inside_K // ROW_GROUP], axis=1)
+        group_G2, which_K = np.unique(group_K2, axis=0, return_inverse=True)
+        for number, (part, group) in enumerate(group_G2.tolist()):
+            row_M = np.flatnonzero(which_K.reshape(-1) == number)
+            yield row_M, self._group(part, group, name), inside_K[row_M] - group * ROW_GROUP
+
+    def _group(self, part: int, group: int, name: str) -> "pa.ChunkedArray[Any]":
+        place = (part, group, name)
+        found = self._groups.get(place)
+        if found is None:
+            found = self._read(part, group, name)
+            self._groups[place] = found
+            while len(self._groups) > _KEPT_GROUPS:
+                self._groups.popitem(last=False)
+        return found
+
+    def _read(self, part: int, group: int | None, name: str) -> "pa.ChunkedArray[Any]":
+        """Return a column of a row group, or of the whole part, checked. Raises `ShardError`."""
+        rows = self._parts[part].rows
+        with self._opened(part) as file:
+            table = file.read(columns=[name]) if group is None else file.read_row_group(group, columns=[name])
+            expected = rows if group is None else min(ROW_GROUP, rows - group * ROW_GROUP)
+            if len(table) != expected:
+                raise ValueError(f"must have {expected} rows in a row group, got {len(table)}")
+            column = table.unify_dictionaries().column(0)
+            shards = frozenset(self.words("shard")) if name == "shard" else None
+            fault = column_fault(name, column, IndexLimits(num_classes=self._num_classes, shards=shards))
+            if fault is not None:
+                raise ValueError(fault)
+        return column
+
+    @contextmanager
+    def _opened(self, part: int) -> Iterator[pq.ParquetFile]:
+        """Open the Parquet file of a part. What fails while it is open is a `ShardError` that names the file."""
+        path = self._folder.local(self._parts[part].file)
+        schema = self._schema
+        try:
+            require_regular(path)
+            with pq.ParquetFile(path) as file:
+                found, rows = file.schema_arrow, file.metadata.num_rows
+                if not found.equals(schema) or rows != self._parts[part].rows:
+                    raise ValueError(
+                        f"columns must be {schema.names}, {self._parts[part].rows} rows, got {found.names}, {rows}"
+                    )
+                yield file
+        except FileNotFoundError:
+            raise ShardError(f"{path}: no such part of the index; {self.remedy}") from None
+        except (*DAMAGE, ValueError) as error:
+            raise ShardError(f"{path}: damaged index ({error}); {self.remedy}") from error
