@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 import imgdata
 from imgdata import BadImageWarning, ImageError, OptionError
@@ -388,3 +389,34 @@ def test_masks_and_boxes_of_several_datasets_are_loaded_as_of_one(masked, tmp_pa
     boxes, *boxes_of = ([box for columns in part for box in columns["boxes"]] for part in parts)
     assert torch.equal(masks[:49], torch.cat([expected[0], expected[1][:9]]))
     assert all(map(torch.equal, boxes[:49], [*boxes_of[0], *boxes_of[1][:9]]))
+
+
+def test_pictures_masks_boxes_and_keypoints_are_those_of_torchvisions_transforms(masked):
+    """All four by the transforms themselves, of a recipe without chance: the usual one of an evaluation."""
+    theirs = v2.Compose([v2.Resize(40), v2.CenterCrop(30)])
+    clean = v2.SanitizeBoundingBoxes(labels_getter=lambda sample: sample["labels"])
+    split = imgdata.open(masked)["train"]
+    recipe = Recipe(Resize(40), CenterCrop(30))
+    with loader(masked, recipe=recipe, joint=ALL, exact=True, shuffle="none") as batches:
+        samples = [sample for batch in batches for sample in batch.tv_tensors()]
+    for position, ours in enumerate(samples):
+        size, stored = (HEIGHT, width(position)), fields(position)
+        points = torch.tensor(stored["keypoints"], dtype=torch.float32)
+        expected = theirs(
+            {
+                "image": tv_tensors.Image(v2.functional.pil_to_tensor(split[position].pil())),
+                "mask": tv_tensors.Mask(torch.from_numpy(numbers(position))),
+                "boxes": tv_tensors.BoundingBoxes(stored["boxes"], format="XYXY", canvas_size=size),
+                "keypoints": tv_tensors.KeyPoints(points[..., :2], canvas_size=size),
+                "labels": torch.arange(2),
+            }
+        )
+        assert torch.equal(ours["mask"], expected["mask"])
+        # Pillow rounds after each pass of a resize, PyTorch once.
+        assert (ours["image"].int() - expected["image"].int()).abs().max() <= 2
+        kept = clean({name: expected[name] for name in ("boxes", "labels")})
+        torch.testing.assert_close(ours["boxes"], kept["boxes"], atol=1e-4, rtol=0)
+        left, seen = kept["labels"].tolist(), ours["visibility"] > 0
+        assert ours["labels"].tolist() == [stored["box_labels"][row] for row in left]
+        assert seen.any()
+        torch.testing.assert_close(ours["keypoints"][seen], expected["keypoints"][left][seen], atol=1e-4, rtol=0)

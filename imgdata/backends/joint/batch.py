@@ -176,7 +176,7 @@ class JointMaker:
         """The objects of a sample that has none."""
 
     def start(self, works: Sequence[BatchRequest]) -> JointBatch:
-        """Begin what moves with a batch; there is a request for each view. Raises `ShardError`, `ImageError`."""
+        """Begin what moves with a batch; there is a request for each view. Raises `ShardError`."""
         batch = self._workers.begin(lambda: JointBatch(self, works))
         batch.begin(works, np.arange(len(works[0].position_N)))
         return batch
