@@ -117,11 +117,16 @@ class FilePool:
         for descriptor, offset in places if hasattr(os, "posix_fadvise") else ():
             if descriptor is not None:
                 os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)
-        found = [
-            self.read(file, offset, size) if descriptor is None else pread(descriptor, size, offset)
-            for file, (descriptor, offset) in zip(files, places, strict=True)
-        ]
-        return b"".join(found)
+        found = b"".join(
+            [
+                self.read(file, offset, size) if descriptor is None else os.pread(descriptor, size, offset)
+                for file, (descriptor, offset) in zip(files, places, strict=True)
+            ]
+        )
+        if len(found) == size * len(offsets):
+            return found
+        # One call may give less than asked.
+        return b"".join([self.read(file, offset, size) for file, offset in zip(files, offsets, strict=True)])
 
     def close(self) -> None:
         """Close what is open; a later read opens again."""

@@ -21,6 +21,7 @@ from imgdata.dataset.manifest import IndexPart, IndexParts, ShardRecord, SplitEn
 from imgdata.dataset.parted_index import PartedIndex
 from imgdata.dataset.places import header, place_type
 from imgdata.errors import OptionError, OutputError, ShardError
+from imgdata.order.epoch_order import Order
 from imgdata.recipes import CenterCrop, HorizontalFlip, RandomResizedCrop, Recipe
 from imgdata.shards import sidecars
 from imgdata.storage.folder import DatasetFolder
@@ -135,6 +136,33 @@ def test_a_split_that_no_memory_holds_is_trained_on_and_resumed(plain, parted, a
     with imgdata.Loader(parted, **options) as loader:
         loader.load_state_dict(state)
         assert [batch.positions.tolist() for batch in loader] == [one[0] for one in expected[2:]]
+
+
+@pytest.mark.parametrize("shuffle", ["global", "window"])
+def test_a_loader_of_billions_has_each_sample_once_an_epoch_and_resumes_in_the_keyed_order(
+    parted, as_billions, monkeypatch, shuffle
+):
+    options = {"shuffle": shuffle, "window_shards": 2, "drop_last": False}
+    settings = {"split": "train", "batch_size": 4, "recipe": RECIPE, **options}
+    with imgdata.Loader(parted, **settings) as loader:
+        sorted_state = loader.state_dict()
+    sorted_order = [one[0] for one in epoch(parted, **options)]
+    monkeypatch.setitem(Order.__init__.__kwdefaults__, "max_sorted", 6)
+    whole = epoch(parted, **options)
+    assert sorted([position for one in whole for position in one[0]][:SAMPLES]) == list(range(SAMPLES))
+    assert [one[0] for one in whole] != sorted_order
+    with imgdata.Loader(parted, **settings) as loader:
+        first = next(iter(loader))
+        state = loader.state_dict()
+    assert first.positions.tolist() == whole[0][0]
+    with imgdata.Loader(parted, **{**settings, "batch_size": 2}) as loader:
+        loader.load_state_dict(state)
+        rest = [position for batch in loader for position in batch.positions[batch.valid].tolist()]
+        assert rest == [position for one in whole[1:] for position in one[0]][: SAMPLES - 4]
+        with pytest.raises(
+            OptionError, match=r"fingerprint must be .* it was saved with another dataset, view or shuffle"
+        ):
+            loader.load_state_dict(sorted_state)
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

@@ -39,3 +39,16 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(folder, name):
 
 def test_it_can_be_pickled(folder):
     assert pickle.loads(pickle.dumps(folder)).path == folder.path
+
+
+def test_places_all_over_several_files_are_read_together(tmp_path):
+    for name, data in (("a", b"abcdefghij"), ("b", b"0123456789")):
+        (tmp_path / name).write_bytes(data)
+    pool = DatasetFolder(tmp_path).pool(["a", "b"])
+    for _ in range(2):  # files that are not open, and files that are
+        assert pool.read_each([0, 1, 0, 1], [0, 2, 8, 2], 2) == b"ab23ij23"
+        assert pool.read_each([], [], 2) == b""
+    # A file that ends before a place gives less: whoever asks sees it by the length.
+    assert pool.read_each([0, 1], [9, 0], 2) == b"j01"
+    with pytest.raises(FileNotFoundError):
+        DatasetFolder(tmp_path).pool(["c"]).read_each([0], [0], 1)
