@@ -72,14 +72,16 @@ class ShardFiles:
         """Whether a lease waits until its samples have come from a store."""
         return isinstance(self._files, RemoteShards)
 
-    def lease(self, position_N: NDArray[np.int64], member: str = "") -> Lease:
+    def lease(
+        self, position_N: NDArray[np.int64], member: str = "", given_up: Callable[[], bool] | None = None
+    ) -> Lease:
         """Open the files of these samples. Raises `ShardError`, and `SourceError` for loose files that have changed.
 
         With the name of a `member` that further image of the samples is read. Where the shards are remote, this waits
-        until the images are on this machine.
+        until the images are on this machine, or raises `ShardError` once `given_up` says that they are not needed.
         """
         if isinstance(self._files, RemoteShards):
-            return self._fetched_lease(self._files, position_N, member)
+            return self._fetched_lease(self._files, position_N, member, given_up)
         shard_S, place_N = np.unique(self._files.numbers(position_N), return_inverse=True)
         shards = shard_S.tolist()
         with self._lock:
@@ -94,9 +96,11 @@ class ShardFiles:
             lease.file_N[:] = np.array([self._file(shard) for shard in shards], np.int64)[place_N]
         return lease
 
-    def _fetched_lease(self, files: RemoteShards, position_N: NDArray[np.int64], member: str) -> Lease:
+    def _fetched_lease(
+        self, files: RemoteShards, position_N: NDArray[np.int64], member: str, given_up: Callable[[], bool] | None
+    ) -> Lease:
         offset_N, size_N = (self._index.array(column)[position_N] for column in _place_columns(member))
-        held = files.hold(files.numbers(position_N), offset_N, size_N)
+        held = files.hold(files.numbers(position_N), offset_N, size_N, given_up)
         lease = Lease(position_N, held.file_N, held.shift_N, member)
         with self._lock:
             for ended in self._loans.fetch():

@@ -7,6 +7,7 @@ without a name in memory, and each image is said to lie so many bytes beside its
 import errno
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 
 from imgdata.dataset.index import Index
 from imgdata.errors import ShardError
-from imgdata.storage.atomic import pread
+from imgdata.storage.atomic import pread, pwrite
 from imgdata.storage.local_paths import UrlPath
-from imgdata.storage.remote import joined_ranges, write_at
+from imgdata.storage.remote import joined_ranges
 from imgdata.storage.remote_folder import RemoteFolder
 
 
@@ -55,7 +56,7 @@ class RemoteShards:
     def open(self, number: int) -> int:
         """See `ImageFiles`: a copy of the whole shard, in memory."""
         file = unnamed_file()
-        write_at(file, self._folder.read(self._name(number)), 0)
+        pwrite(file, self._folder.read(self._name(number)), 0)
         return file
 
     def read(self, number: int, offset: int, size: int) -> bytes:
@@ -66,8 +67,17 @@ class RemoteShards:
         """Return the size of a shard in bytes. Raises `ShardError`."""
         return self._folder.store.head(self._name(number)).size
 
-    def hold(self, number_N: NDArray[np.int64], offset_N: NDArray[np.int64], size_N: NDArray[np.int64]) -> Held:
-        """Fetch `size_N` bytes at `offset_N` of the shards `number_N`. Raises `ShardError`."""
+    def hold(
+        self,
+        number_N: NDArray[np.int64],
+        offset_N: NDArray[np.int64],
+        size_N: NDArray[np.int64],
+        given_up: Callable[[], bool] | None = None,
+    ) -> Held:
+        """Fetch `size_N` bytes at `offset_N` of the shards `number_N`; see `RemoteStore.in_parallel` for `given_up`.
+
+        Raises `ShardError`.
+        """
         settings = self._folder.store.settings
         requests: list[tuple[int, int, int, int]] = []
         shift_N = np.zeros(len(number_N), np.int64)
@@ -89,11 +99,11 @@ class RemoteShards:
                     f"{self.path(number)}: cut short at byte {self.size(number)}, an image ends at byte {end}; write "
                     "the shard again"
                 )
-            write_at(file, data, place)
+            pwrite(file, data, place)
 
         try:
             os.ftruncate(file, total)
-            self._folder.store.in_parallel(fetch, len(requests))
+            self._folder.store.in_parallel(fetch, len(requests), given_up=given_up)
         except BaseException:
             os.close(file)
             raise

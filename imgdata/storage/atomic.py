@@ -77,6 +77,14 @@ def pread(descriptor: int, size: int, offset: int) -> bytes:
     return data
 
 
+def pwrite(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all of `data` at `offset`: one call may write less than asked. Raises `OSError`."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
 class FilePool:
     """Random reads from many files. Picklable, and safe to use from threads and after a fork.
 

@@ -5,7 +5,6 @@ times after errors that pass, with growing pauses, and then one error says where
 """
 
 import os
-import queue
 import random
 import threading
 import time
@@ -15,10 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from imgdata.errors import ImgdataError, OptionError, OutputError, ShardError
+from imgdata.storage.atomic import pwrite
 from imgdata.storage.local_paths import UrlPath, url_scheme
 from imgdata.storage.remote_client import Client, PutMode, RemoteFacts, Timing
 from imgdata.storage.remote_errors import meaning, reason_of
 from imgdata.storage.remote_obstore import SCHEMES, ObstoreClient
+from imgdata.storage.remote_threads import GivenUpError, in_parallel, is_stopped
 
 WEB = frozenset(("http", "https"))
 """Schemes of plain web servers, which read and write files by name, and don't list them."""
@@ -157,11 +158,11 @@ class RemoteStore:
         part = self.settings.part_bytes
         first, facts = self._part(name, 0, part, etag)
         os.ftruncate(file, facts.size)
-        write_at(file, first, 0)
+        pwrite(file, first, 0)
         starts = range(len(first), facts.size, part)
 
         def copy_part(i: int) -> None:
-            write_at(file, self._part(name, starts[i], min(part, facts.size - starts[i]), facts.etag)[0], starts[i])
+            pwrite(file, self._part(name, starts[i], min(part, facts.size - starts[i]), facts.etag)[0], starts[i])
 
         self.in_parallel(copy_part, len(starts))
         return facts
@@ -229,40 +230,21 @@ class RemoteStore:
         except RemoteMissingError:
             return
 
-    def in_parallel(self, work: Callable[[int], None], count: int) -> None:
-        """Call `work` with 0 to `count` - 1, by as many threads as there may be requests; raise its first error."""
-        if count <= 1:
+    def in_parallel(
+        self, work: Callable[[int], None], count: int, *, given_up: Callable[[], bool] | None = None
+    ) -> None:
+        """Call `work` with 0 to `count` - 1, by as many threads as there may be requests; raise its first error.
+
+        Where `given_up` says so, or the program ends, this stops waiting and raises `ShardError`.
+        """
+        if count <= 1 and given_up is None:
             for number in range(count):
                 work(number)
             return
-        numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for number in range(count):
-            numbers.put(number)
-        ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        stop = threading.Event()
-
-        def serve() -> None:
-            try:
-                while not stop.is_set():
-                    work(numbers.get_nowait())
-            except queue.Empty:
-                ended.put(None)
-            except BaseException as error:
-                ended.put(error)
-            else:
-                ended.put(None)
-
-        threads = min(count, self.settings.requests)
-        for _ in range(threads):
-            # Daemons: a program that ends does not wait for a server. Made for each call, since a fork loses them.
-            threading.Thread(target=serve, name="imgdata-remote", daemon=True).start()
         try:
-            for _ in range(threads):
-                fault = ended.get()
-                if fault is not None:
-                    raise fault
-        finally:
-            stop.set()
+            in_parallel(work, count, threads=self.settings.requests, given_up=given_up or (lambda: False))
+        except GivenUpError:
+            raise ShardError(f"{self.url}: reading was given up") from None
 
     def _connected(self) -> Client:
         with self._lock:
@@ -320,7 +302,7 @@ class RemoteStore:
                 means = meaning(error)
                 if means != "again":
                     raise self._error(name, error, means, writing=writing) from error
-                if attempt == settings.tries:
+                if attempt == settings.tries or is_stopped():
                     seconds = time.monotonic() - begun
                     raise self._gave_up(name, error, seconds, writing=writing) from error
             pause = min(settings.backoff_s * 2 ** (attempt - 1), settings.max_backoff_s)
@@ -366,14 +348,6 @@ class RemoteStore:
             return self.read(name) == (data if isinstance(data, bytes) else data.read_bytes())
         except ImgdataError:
             return False
-
-
-def write_at(file: int, data: bytes, offset: int) -> None:
-    """Write all of `data` at `offset`: one call may write less than asked. Raises `OSError`."""
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(file, view, offset)
-        view, offset = view[written:], offset + written
 
 
 def joined_ranges(ranges: Sequence[tuple[int, int]], *, gap: int, most: int) -> list[tuple[int, int, list[int]]]:

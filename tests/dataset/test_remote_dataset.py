@@ -3,6 +3,7 @@
 import os
 import pickle
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import imgdata
 from imgdata.storage import remote
 from support.animals import animals
+from support.patience import PATIENCE_S, settles
 from support.remote_servers import Fault, faulty, web_server
 
 
@@ -217,3 +219,23 @@ def test_what_reads_files_of_this_machine_says_so(url):
         imgdata.OptionError, match=r"in an object store, and DALI's pipeline reads files; copy the data"
     ):
         imgdata.dali_pipeline(url, split="train", batch_size=5, device="cpu")
+
+
+def test_a_loader_that_waits_for_a_store_can_be_closed(url):
+    with faulty(os.environ["AWS_ENDPOINT_URL"], Fault("stall", match=".tar", times=99)) as proxy:
+        os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint
+        loader = imgdata.Loader(url, split="train", recipe=imgdata.recipes.imagenet_train(32), batch_size=6)
+        ended = []
+
+        def wait():
+            try:
+                next(iter(loader))
+            except imgdata.OptionError as error:
+                ended.append(str(error))
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        assert settles(lambda: any(".tar" in request for request in proxy.requests), True)
+        loader.close()
+        waiting.join(PATIENCE_S)
+    assert ended == ["this loader is closed; make another Loader"]

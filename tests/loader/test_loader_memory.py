@@ -93,7 +93,7 @@ def test_repr_counts_all_memory(images, options, values):
 
 @on_the_cpu
 def test_an_error_does_not_keep_the_batch(images, backend, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise imgdata.ShardError("broken")
 
     monkeypatch.setattr("imgdata.backends.shard_files.ShardFiles.lease", broken)

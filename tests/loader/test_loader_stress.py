@@ -227,11 +227,11 @@ def test_ctrl_c_loses_no_batch(images, backend):
 def test_ctrl_c_while_a_batch_is_begun_comes_at_once(images, backend, monkeypatch):
     original, leases = ShardFiles.lease, []
 
-    def lease(files, position_N):
+    def lease(files, position_N, **more):
         leases.append(position_N)
         if len(leases) == 3:
             raise KeyboardInterrupt
-        return original(files, position_N)
+        return original(files, position_N, **more)
 
     with loader(images) as batches:
         expected = take(batches)

@@ -18,6 +18,7 @@ from imgdata.storage.remote import (
     is_url,
     joined_ranges,
 )
+from support.patience import PATIENCE_S
 from support.remote_servers import Fault, faulty, nginx, web_server
 
 QUICK = RemoteSettings(part_bytes=1000, put_bytes=6 * 2**20, gap_bytes=100, backoff_s=0.001, tries=4, stall_s=5.0)
@@ -355,3 +356,24 @@ def test_a_part_of_an_upload_is_tried_again(spoilt, tmp_path):
     assert not any(fault.times for fault in proxy.faults)
     assert sum("partNumber=1" in request for request in proxy.requests) == 1
     assert RemoteStore(store.url).read("shard.tar") == data
+
+
+def test_who_waits_can_give_up(store):
+    began, ended = threading.Event(), threading.Event()
+
+    def work(number):
+        began.set()
+        ended.wait(PATIENCE_S)
+
+    with pytest.raises(imgdata.ShardError, match="reading was given up"):
+        store.in_parallel(work, 3, given_up=began.is_set)
+    ended.set()
+
+
+def test_the_first_error_of_several_requests_is_raised(store):
+    def work(number):
+        if number == 5:
+            raise imgdata.ShardError("the sixth")
+
+    with pytest.raises(imgdata.ShardError, match="the sixth"):
+        store.in_parallel(work, 100)

@@ -117,6 +117,11 @@ class CpuBatch:
         if self._job is not None:
             self._job.cancel()
 
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the rest of the work can be left out."""
+        return self._completion.abandoned
+
     # --- BEGUN -------------------------------------------------------------------------------------------------
 
     def _begin_rows(self, work: BatchRequest, row_N: NDArray[np.int64], begun: "Begun") -> None:
@@ -284,9 +289,13 @@ class Begun:
         number = next(number for number, (one, _) in enumerate(self._views) if one is batch)
         return lease, native_N, job, crops[number].images if crops else np.empty(0)
 
+    def _is_given_up(self) -> bool:
+        return all(batch.is_abandoned for batch, _ in self._views)
+
     def _make(self) -> tuple[Lease, NDArray[np.bool_], NativeJob | None, list[native.Crops]]:
         work, backend = self._views[0][1], self._backend
-        lease, native_N = backend.files.lease(work.position_N), backend.by_native(work)
+        lease = backend.files.lease(work.position_N, given_up=self._is_given_up)
+        native_N = backend.by_native(work)
         number_M = np.flatnonzero(native_N)
         if backend.native is None or not len(number_M):
             return lease, native_N, None, []
