@@ -67,6 +67,7 @@ from ..options.steps import chosen_engine, chosen_step, engine_options, run_plan
     "--crop-ready", is_flag=True, help="Write JPEGs, without loss, so that random crops are decoded in less time."
 )
 @click.option("--strip", is_flag=True, help="With --crop-ready: drop metadata that no pixel depends on.")
+@click.option("--key-prefix", default="", help="Text before all keys, such as 2026/, where an append's keys are taken.")
 @click.option("--json-members", is_flag=True, help="Add a .json member with source, size and class to each sample.")
 @click.option(
     "--check",
@@ -158,6 +159,7 @@ def command(source: str, out: Path, **options: Any) -> None:
         max_pixels=options["max_pixels"],
         crop_ready=options["crop_ready"],
         strip=options["strip"],
+        key_prefix=options["key_prefix"],
         json_members=options["json_members"],
         hash=options["hash"],
     )

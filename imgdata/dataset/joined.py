@@ -16,6 +16,7 @@ from imgdata.dataset.dataset import Split, require_shards
 from imgdata.dataset.fields import join_tables
 from imgdata.dataset.index import Index
 from imgdata.dataset.index_checks import NO_LIMITS
+from imgdata.dataset.parted_index import PartedIndex
 from imgdata.errors import OptionError
 from imgdata.storage.folder import JoinedFolder
 from imgdata.storage.remote_folder import RemoteFolder
@@ -72,6 +73,8 @@ class JoinedSplit(Split):
                 raise OptionError(
                     f"{split.folder}: datasets that are read together must be on this machine; copy it first"
                 )
+            if isinstance(split.index, PartedIndex):
+                raise OptionError(f"{split.folder}: has an index in parts, and can't be read together with others")
         self.splits = tuple(splits)
         self.folder = JoinedFolder([split.folder for split in splits])
         self.name = splits[0].name
@@ -79,7 +82,7 @@ class JoinedSplit(Split):
         # Further images that not all have are read dataset by dataset.
         self.members = splits[0].members if len({split.members for split in splits}) == 1 else ()
         self.index = JoinedIndex([split.index for split in splits])
-        self.shards = [shard for split in splits for shard in split.shards]
+        self._shard_files = [f"{number}/{file}" for number, split in enumerate(splits) for file in split._shard_files]
         self.columns = Columns(self.index, None, self._joined_fields)
         self._files, self._pool = None, None
 

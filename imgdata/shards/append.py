@@ -30,7 +30,19 @@ from imgdata.sources.listing import Listing
 from imgdata.tables import counted
 
 _FREE = frozenset(
-    {"name", "shard_bytes", "shard_samples", "classes", "exclude", "views", "split", "seed", "shuffle", "check"}
+    {
+        "name",
+        "shard_bytes",
+        "shard_samples",
+        "classes",
+        "exclude",
+        "views",
+        "split",
+        "seed",
+        "shuffle",
+        "check",
+        "key_prefix",
+    }
 )
 """Options that may differ from one version to the next: they choose and order samples, or cut shards."""
 _SHOWN = 3
@@ -204,7 +216,7 @@ def _check_keys(out: Path, before: Manifest, grown: Listing) -> None:
         more = f" and {len(row_K) - _SHOWN:,} more" if len(row_K) > _SHOWN else ""
         raise OutputError(
             f"{out}: already has samples with {counted(len(row_K), 'key')} of the {len(grown):,} in {grown.title}: "
-            f"{some}{more}; leave these out with --exclude, or rename the files; nothing was written"
+            f"{some}{more}; leave these out with --exclude, or give all keys a --key-prefix; nothing was written"
         )
 
 

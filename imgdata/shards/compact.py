@@ -84,6 +84,10 @@ def compact(
                 f"{out}: holds tars that `imgdata index` found, which are not replaced; write the samples to another "
                 f"folder: `imgdata shard {out} NEW --view ...`"
             )
+        if any(split.parts is not None for split in manifest.splits):
+            raise OptionError(
+                f"{out}: has an index in parts, and can't be compacted; shard a view of it into a new folder"
+            )
         if manifest.members:
             names = ", ".join(one.name for one in manifest.members)
             raise OptionError(

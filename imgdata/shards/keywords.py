@@ -39,6 +39,7 @@ class WriterKeywords(TypedDict, total=False):
     max_pixels: int
     crop_ready: bool
     strip: bool
+    key_prefix: str
     json_members: bool
     hash: HashKind
 

@@ -5,7 +5,7 @@ import os
 
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.resized_fields import without_places
-from imgdata.shards.select import exclude, select_classes
+from imgdata.shards.select import exclude, select_classes, with_key_prefix
 from imgdata.shards.split import apply_split
 from imgdata.sources.detect import list_source
 from imgdata.sources.listing import Listing
@@ -40,4 +40,6 @@ def selected(listing: Listing, options: ShardOptions) -> Listing:
         listing = select_classes(listing, options.classes)
     if options.exclude:
         listing = exclude(listing, options.exclude)
+    if options.key_prefix:
+        listing = with_key_prefix(listing, options.key_prefix)
     return apply_split(listing, options.split, options.seed) if options.split else listing

@@ -48,6 +48,8 @@ class ShardOptions:
     """Write JPEGs without loss with restart markers, so that random crops are decoded in less time."""
     strip: bool = False
     """With `crop_ready`: drop all metadata of JPEGs but those that pixels depend on."""
+    key_prefix: str = ""
+    """Text before the key of each sample, such as `2026/`: for an append whose keys are taken."""
     json_members: bool = False
     """Add a `json` member to each sample; always on when the source has further columns."""
     hash: HashKind = "sha256"
@@ -56,6 +58,8 @@ class ShardOptions:
     def __post_init__(self) -> None:
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", self.name):
             raise OptionError(f"name must be 1 to 60 letters, digits, '_' or '-', got {self.name!r}")
+        if not re.fullmatch(r"[A-Za-z0-9_/-]{0,40}", self.key_prefix):
+            raise OptionError(f"key_prefix must be up to 40 letters, digits, '_', '-' or '/', got {self.key_prefix!r}")
         if self.shard_bytes < MIN_SHARD_BYTES:
             raise OptionError(f"shard size must be at least {MIN_SHARD_BYTES} bytes, got {self.shard_bytes}")
         if self.shard_samples is not None and self.shard_samples < 1:
@@ -101,7 +105,13 @@ class ShardOptions:
         return {name: value for name, value in values.items() if name not in _UNSAID or value != _UNSAID[name]}
 
 
-_UNSAID: Mapping[str, object] = {"views": [], "crop_ready": False, "strip": False, "hash": "sha256"}
+_UNSAID: Mapping[str, object] = {
+    "views": [],
+    "crop_ready": False,
+    "strip": False,
+    "hash": "sha256",
+    "key_prefix": "",
+}
 """Options that are written only with other values than these: datasets and runs from before have no such options."""
 
 

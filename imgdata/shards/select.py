@@ -6,11 +6,13 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from imgdata.arrow import number_array
+from imgdata.arrow import number_array, text_array
 from imgdata.errors import OptionError
 from imgdata.sources.listing import Listing
+from imgdata.tar.keys import clean_key
 
 
 def select_classes(listing: Listing, ids: Sequence[str]) -> Listing:
@@ -51,6 +53,12 @@ def exclude(listing: Listing, patterns: Sequence[str]) -> Listing:
             raise OptionError(f"exclude: {pattern!r} matches none of the {len(listing)} names, such as {names[0]!r}")
         kept_N &= ~matching_N
     return select_rows(listing, kept_N, "excluded")
+
+
+def with_key_prefix(listing: Listing, prefix: str) -> Listing:
+    """Return the listing with `prefix` before each key; a key that is too long then ends with a hash."""
+    keys = [clean_key(prefix + str(key)) for key in listing.key_N.to_pylist()]
+    return dataclasses.replace(listing, key_N=pa.chunked_array([text_array(keys)]))
 
 
 def select_rows(listing: Listing, kept_N: NDArray[np.bool_], what: str) -> Listing:

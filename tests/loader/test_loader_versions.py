@@ -113,3 +113,33 @@ def test_a_version_that_there_is_not_is_one_error(folders, options, message):
         loader(folders[1], **options)
     with pytest.raises(imgdata.OptionError, match="version must be left out when the source is open already"):
         loader(imgdata.open(folders[1]), version=1)
+
+
+def test_states_and_views_of_every_version_are_found_again_however_often_a_dataset_grew(tmp_path):
+    """Three versions; of each a state in the middle of an epoch, what is left of the epoch, and a saved view."""
+    out = tmp_path / "out"
+    kept = []
+    for number, counts in enumerate(
+        ({"train/b": 8, "val/b": 2}, {"train/a": 5, "test/a": 2}, {"train/c": 4, "train/b": 3})
+    ):
+        raw = pictures_of(tmp_path / f"raw{number}", counts, first=100 * number)
+        imgdata.shard(raw, out, shard_samples=4, workers=1, append=number > 0)
+        view = imgdata.open_view(imgdata.open(out), "train", f"fraction=0.5,seed={number}")
+        imgdata.save_view(view, f"half{number}")
+        for options in ({}, {"view": f"half{number}", "batch_size": 2}):
+            with loader(out, seed=number, **options) as batches:
+                taken(batches, 1)
+                state = batches.state_dict()
+                kept.append((options, number, state, _rest(out, state, seed=number, **options)))
+    assert imgdata.open(out).version == 3
+    for options, number, state, rest in kept:
+        assert _rest(out, state, seed=number, **options) == rest
+        with loader(out, seed=number, **options) as batches:
+            batches.load_state_dict(state)
+            assert len(batches.classes) == number + 1
+
+
+def _rest(out, state, **options):
+    with loader(out, **options) as batches:
+        batches.load_state_dict(state)
+        return taken(batches)

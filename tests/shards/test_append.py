@@ -168,6 +168,17 @@ def test_keys_that_are_taken_are_one_error_and_nothing_is_written(out, tmp_path)
     assert not (out / ".imgdata").exists()
 
 
+def test_a_prefix_makes_keys_that_are_free(out, raw, tmp_path):
+    append(raw, out, key_prefix="again/")
+    both = imgdata.open(out)
+    assert len(both["train"]) == 18
+    keys = [sample.key for sample in both["train"]]
+    assert {key.removeprefix("again/") for key in keys[9:]} == set(keys[:9])
+    assert imgdata.verify(out) == []
+    with pytest.raises(imgdata.OptionError, match="key_prefix must be up to 40 letters"):
+        append(raw, out, key_prefix="ü")
+
+
 def test_a_folder_without_a_dataset_is_refused(more, tmp_path):
     with pytest.raises(imgdata.OutputError, match=r"no finished dataset to append to; leave out --append"):
         append(more, tmp_path / "nothing")
