@@ -21,7 +21,7 @@ from support.patience import PATIENCE_S
 from support.rawdata import class_folders
 
 CLUSTER = """
-import json, os, sys
+import json, pathlib, subprocess, sys, time
 from ray.cluster_utils import Cluster
 import imgdata
 from imgdata.errors import ImgdataError
@@ -42,6 +42,16 @@ class Watch(imgdata.Watcher):
     def retried(self, what):
         self.told.append(what)
 
+# Of the first run, its driver dies.
+command = [sys.executable, "-m", "imgdata_cli.main", "shard", source, out, "--shard-samples", size, "--name", "syn"]
+driver = subprocess.Popen([*command, "--engine", "ray", "--address", cluster.address, "--quiet"])
+until = time.monotonic() + 120
+while len(list(pathlib.Path(out).glob("*.tar"))) < 2 and time.monotonic() < until:
+    time.sleep(0.02)
+driver.kill()
+driver.wait()
+
+# Of the second one, a machine.
 watch = Watch()
 engine = imgdata.RayOptions(address=cluster.address)
 summary = imgdata.shard(source, out, shard_samples=int(size), name="syn", engine=engine, watch=watch)
@@ -56,7 +66,7 @@ def digests(folder):
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs pip install 'imgdata[ray]'")
-def test_a_cluster_that_loses_a_machine_makes_the_dataset_of_one_run(tmp_path):
+def test_a_cluster_that_loses_its_driver_and_then_a_machine_makes_the_dataset_of_one_run(tmp_path):
     source = "synthetic:samples=3000,classes=5,width=128,height=96"
     imgdata.shard(source, tmp_path / "alone", shard_samples=100, name="syn", workers=2)
     out = tmp_path / "out"
@@ -69,7 +79,9 @@ def test_a_cluster_that_loses_a_machine_makes_the_dataset_of_one_run(tmp_path):
     )
     assert done.returncode == 0
     summary = json.loads(done.stdout.splitlines()[-1])
-    assert (summary["samples"], summary["shards"], summary["resumed_shards"]) == (3000, 30, 0)
+    assert summary["samples"] == 3000
+    # On a busy machine the first run may be done before it is killed.
+    assert summary["already_complete"] or 2 <= summary["resumed_shards"] == 30 - summary["shards"]
     assert digests(out) == digests(tmp_path / "alone")
 
 
