@@ -35,6 +35,8 @@ from imgdata.storage.atomic import output_error, sync_folder
 
 _FROZEN, _CUT, _PARTS = "plan.arrow", "cut.json", "parts-"
 _TRIES, _PAUSE_S = 100, 0.05
+_LEAVING_S = 2.0
+"""Seconds that an error in a process's own folder waits for what explains it: that the folder is being removed."""
 
 
 class ClosedError(Exception):
@@ -82,11 +84,21 @@ def attempt(folder: Path, plan_id: str) -> Iterator[Path]:
         job_folder(place).mkdir()
         yield place
     except (FileNotFoundError, OutputError) as error:
-        if not place.is_dir():
+        if _is_leaving(place):
             raise ClosedError from error
         raise
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _is_leaving(place: Path) -> bool:
+    """Return whether somebody removes the folder, which may take a moment when its first files are gone."""
+    until = time.monotonic() + _LEAVING_S
+    while place.is_dir():
+        if time.monotonic() > until:
+            return False
+        time.sleep(_PAUSE_S)
+    return True
 
 
 def publish(place: Path, folder: Path, report: ShardReport) -> None:

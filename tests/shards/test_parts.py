@@ -4,11 +4,14 @@ import hashlib
 import json
 import os
 import pickle
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -275,6 +278,60 @@ def test_a_process_that_is_late_is_ended_by_another_plan(raw, tmp_path):
     for _ in range(2):
         with pytest.raises(ClosedError):
             late(tmp_path, plan_id, meanwhile)
+
+
+def test_a_folder_that_is_being_removed_explains_the_error_of_its_process(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(part_files, "_LEAVING_S", PATIENCE_S)
+    imgdata.begin_parts(raw, tmp_path, OPTIONS, workers=1)
+    plan_id = open_frozen(frozen_path(tmp_path)).facts.plan_id
+
+    def meanwhile(place):
+        threading.Timer(0.2, part_files.close_parts, [tmp_path]).start()
+        raise OutputError("a file of the folder is gone")
+
+    with pytest.raises(ClosedError):
+        late(tmp_path, plan_id, meanwhile)
+
+
+@pytest.mark.slow
+def test_parts_that_race_with_the_end_change_nothing_without_locks_either(tmp_path, monkeypatch):
+    import fcntl
+
+    from support.rawdata import encoded
+
+    folder = tmp_path / "in" / "a"
+    folder.mkdir(parents=True)
+    for number in range(12):
+        # Shards of which nothing is left: others are renumbered at the end.
+        (folder / f"{number:02}.jpg").write_bytes(b"" if number in (0, 3, 7) else encoded(number))
+    options = ShardOptions(shard_samples=1, shuffle=False)
+    imgdata.shard(tmp_path / "in", tmp_path / "alone", options, workers=1)
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    replace, pauses = os.replace, random.Random(5)
+
+    def replace_slowly(source, target):
+        if "parts-" in str(source):
+            time.sleep(pauses.random() * 0.03)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_slowly)
+    for number in range(8):
+        out = tmp_path / f"out{number}"
+        imgdata.begin_parts(tmp_path / "in", out, options)
+        with ThreadPoolExecutor(6) as machines:
+            parts = [machines.submit(imgdata.write_part, out, part % 3, 3, workers=1) for part in range(6)]
+            finished = False
+            while not finished:
+                alive = not all(part.done() for part in parts)
+                try:
+                    imgdata.finish_parts(out)
+                    finished = True
+                except OutputError:
+                    if not alive:
+                        raise
+        for part in parts:
+            assert part.exception() is None or "the job was finished" in str(part.exception())
+        assert digests(out) == digests(tmp_path / "alone")
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next_on_its_machine(raw, tmp_path, monkeypatch):
