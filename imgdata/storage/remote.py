@@ -17,7 +17,7 @@ from imgdata.errors import ImgdataError, OptionError, OutputError, ShardError
 from imgdata.storage.atomic import pwrite
 from imgdata.storage.local_paths import UrlPath, url_scheme
 from imgdata.storage.remote_client import Client, PutMode, RemoteFacts, Timing
-from imgdata.storage.remote_errors import meaning, reason_of
+from imgdata.storage.remote_errors import credentials_of, meaning, reason_of
 from imgdata.storage.remote_obstore import SCHEMES, ObstoreClient
 from imgdata.storage.remote_threads import GivenUpError, in_parallel, is_stopped
 
@@ -25,12 +25,6 @@ WEB = frozenset(("http", "https"))
 """Schemes of plain web servers, which read and write files by name, and don't list them."""
 
 T = TypeVar("T")
-_CREDENTIALS = {
-    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; "
-    "AWS_SKIP_SIGNATURE=true for a public bucket",
-    "gs": "set GOOGLE_SERVICE_ACCOUNT to a key's file; GOOGLE_SKIP_SIGNATURE=true for a public bucket",
-    "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -312,7 +306,7 @@ class RemoteStore:
     def _error(self, name: str, error: Exception, means: str, *, writing: bool) -> ImgdataError:
         kind: type[ImgdataError] = OutputError if writing else ShardError
         place, where = self.place(name), f" at {self.endpoint}" if self.endpoint else ""
-        credentials = _CREDENTIALS.get(self.scheme, "check the credentials of this kind of store")
+        credentials = credentials_of(self.scheme)
         if means == "missing":
             return RemoteMissingError(f"{place}: no such object{where}; check the URL and the endpoint")
         if means == "denied":

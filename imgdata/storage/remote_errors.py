@@ -33,6 +33,12 @@ _BY_NAME: dict[str, Meaning] = {
 _METADATA_HOSTS = ("169.254.169.254", "169.254.170.2", "metadata.google.internal", "metadata/identity")
 """Hosts that are asked for credentials where the environment has none."""
 _MAX_CHARS = 300
+_CREDENTIALS = {
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; "
+    "AWS_SKIP_SIGNATURE=true for a public bucket",
+    "gs": "set GOOGLE_SERVICE_ACCOUNT to a key's file; GOOGLE_SKIP_SIGNATURE=true for a public bucket",
+    "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
 
 
 def meaning(error: Exception) -> Meaning:
@@ -57,3 +63,8 @@ def reason_of(error: Exception) -> str:
     text = str(error).partition("\n\nDebug source")[0]
     text = " ".join(text.split())
     return text if len(text) <= _MAX_CHARS else text[:_MAX_CHARS] + "..."
+
+
+def credentials_of(scheme: str) -> str:
+    """Return how a user gives the credentials for the stores of a scheme."""
+    return _CREDENTIALS.get(scheme, "check the credentials of this kind of store")

@@ -12,6 +12,7 @@ from typing import Any
 
 from imgdata.errors import MissingExtraError, OptionError
 from imgdata.storage.remote_client import PutMode, RemoteFacts, Timing
+from imgdata.storage.remote_errors import credentials_of, reason_of
 from imgdata.storage.remote_profile import profile_settings
 
 SCHEMES = frozenset(("s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https"))
@@ -47,7 +48,9 @@ class ObstoreClient:
                 for retries in (once, again)
             ]
         except (self._obstore.exceptions.BaseError, ValueError) as error:
-            raise OptionError(f"{url}: no URL of a store ({_first_line(error)}); give s3://BUCKET/FOLDER") from error
+            raise OptionError(
+                f"{url}: can't be opened ({reason_of(error)}); check the URL, and {credentials_of(scheme)}"
+            ) from error
         self._store, self._uploads = stores
 
     def head(self, path: str) -> RemoteFacts:
@@ -147,7 +150,3 @@ def _load_again() -> None:
         module = importlib.util.module_from_spec(spec)
         loader.exec_module(module)
     sys.modules[name] = module
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -3,6 +3,8 @@
 import pytest
 
 import imgdata
+from imgdata.storage.remote import RemoteStore
+from imgdata.storage.remote_errors import meaning
 from imgdata.storage.remote_profile import profile_settings
 
 CREDENTIALS = """
@@ -80,3 +82,30 @@ def test_a_damaged_file_is_named(files, tmp_path):
 
 def test_without_files_there_is_nothing(tmp_path):
     assert profile_settings({"AWS_CONFIG_FILE": str(tmp_path / "a"), "AWS_SHARED_CREDENTIALS_FILE": "b"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (Exception("Server returned non-2xx status code: 500 Internal Server Error: x"), "again"),
+        (Exception("Server returned non-2xx status code: 503 Slow Down"), "again"),
+        (Exception("Server returned non-2xx status code: 429 Too Many Requests"), "again"),
+        (Exception("Server returned non-2xx status code: 403 Forbidden"), "denied"),
+        (Exception("Server returned non-2xx status code: 404 Not Found"), "missing"),
+        (Exception("Server returned non-2xx status code: 416 Range Not Satisfiable"), "beyond"),
+        (Exception("Server returned non-2xx status code: 301 Moved Permanently"), "refused"),
+        (Exception("error sending request: connection reset by peer"), "again"),
+        (Exception("Error performing PUT http://169.254.169.254/latest/api/token in 3s"), "no credentials"),
+        (FileNotFoundError("ds/a not found"), "missing"),
+        (PermissionError("no"), "denied"),
+    ],
+    ids=str,
+)
+def test_what_an_error_of_a_store_means(error, expected):
+    assert meaning(error) == expected
+
+
+def test_an_account_that_is_not_named_is_one_line(monkeypatch):
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(imgdata.OptionError, match=r"az://c/x: can't be opened .*set AZURE_STORAGE_ACCOUNT_NAME and"):
+        RemoteStore("az://c/x").read("a")
