@@ -8,6 +8,8 @@ import pytest
 import imgdata
 from support.digit_runs import digit_folders, quick
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folders(digits, tmp_path_factory):
