@@ -52,8 +52,10 @@ def test_samples_are_those_of_the_folder(url, folder):
     assert str(there["train"].file(0)) == f"{url}/animals-train-000000.tar"
 
 
-@pytest.mark.parametrize("backend", ["cpu", "resident"])
+@pytest.mark.parametrize("backend", ["cpu", "dali", "resident"])
 def test_batches_are_those_of_the_folder(url, folder, backend):
+    if backend == "dali":
+        pytest.importorskip("nvidia.dali")
     recipe = imgdata.recipes.imagenet_eval(32, 36) if backend == "resident" else None
     here, there = (epoch(one, recipe, backend=backend) for one in (folder, url))
     for (images, labels), (others, other_labels) in zip(here, there, strict=True):
