@@ -48,7 +48,8 @@ class LoaderOptions:
     device: str = "cpu"
     """Device of images and labels: `cpu`, `cuda:0` or `mps`; `cuda` becomes the number of the current GPU."""
     backend: BackendName = "auto"
-    shuffle: Shuffle = "global"
+    shuffle: Shuffle = _OPEN
+    """By default `global`; of a dataset in an object store a loader makes that `window`."""
     seed: int = 0
     """Seed of the order and of all that is random in the recipe, 0 to 2^63-1."""
     drop_last: bool = _OPEN
@@ -77,6 +78,8 @@ class LoaderOptions:
     """Further images, boxes and keypoints of the samples that are moved as the pictures are."""
     ignore_index: int = 255
     """What masks have where they show nothing of the sample."""
+    cache: str = "auto"
+    """What is kept of a dataset in an object store: `auto`, `disk`, `memory`, `off`, or a number of gigabytes."""
     dali_options: Mapping[str, object] = field(default_factory=dict, hash=False)
     """Settings of NVIDIA DALI: see `imgdata.backends.dali.options`."""
 
@@ -88,6 +91,9 @@ class LoaderOptions:
         for op in (op for recipe in views_of(self.recipe) for op in recipe.functions):
             # A name that is wrong is heard of here, not from a thread.
             _ = op.called
+        if self.shuffle is None:
+            # First, as others depend on it.
+            object.__setattr__(self, "shuffle", "global")
         for name, value in self._defaults().items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -109,6 +115,7 @@ class LoaderOptions:
             _check_choice(name, getattr(self, name), get_args(choices))
         for recipe in views_of(self.recipe):
             _check_channels(self, recipe)
+        object.__setattr__(self, "cache", str(self.cache))
         object.__setattr__(self, "device", choose_device(self.device))
 
     def _defaults(self) -> dict[str, object]:

@@ -57,12 +57,12 @@ class ShardFiles:
         index = split.index
         index.load(("shard", "offset", "size"))
         self._index = index
-        self._files = image_files(split.folder, index)
+        self._files = image_files(split.folder, index, split.cache if isinstance(split, Split) else None)
         self._open: OrderedDict[int, int] = OrderedDict()
         self._users: Counter[int] = Counter()
         self._loans: Loans[list[int]] = Loans()
-        self._fetched: set[int] = set()
-        """Descriptors of what was fetched for leases, each for one lease."""
+        self._fetched: Counter[int] = Counter()
+        """Descriptors of what was fetched, and how many leases have each."""
         half = max(LEAST_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._limit = half if self._files.keeps_open else LEAST_FILES
         self._lock = threading.Lock()
@@ -148,10 +148,10 @@ class ShardFiles:
 
     def _end(self, shards: list[int]) -> None:
         """Count the users of these files down, and forget files that nobody uses or keeps."""
-        if self.fetches:
+        if isinstance(self._files, RemoteShards):
             for fetched in shards:
-                self._fetched.discard(fetched)
-                os.close(fetched)
+                self._fetched[fetched] -= 1
+                self._files.release(fetched)
             return
         self._users.subtract(shards)
         if self._files.keeps_open:
@@ -185,8 +185,11 @@ class ShardFiles:
         # Leases may live on, but are not read from any more. When the program ends the name `os` may be gone.
         while self._open:
             close(self._open.popitem()[1])
-        while self._fetched:
-            close(self._fetched.pop())
+        if not isinstance(self._files, RemoteShards):
+            return
+        for fetched, users in self._fetched.items():
+            for _ in range(users):
+                self._files.release(fetched)
 
 
 def _place_columns(member: str) -> tuple[str, str]:

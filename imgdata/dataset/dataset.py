@@ -16,7 +16,15 @@ from imgdata.dataset.fields import fields_table, type_text
 from imgdata.dataset.files import ImageFiles, image_files
 from imgdata.dataset.index import Index
 from imgdata.dataset.index_checks import IndexLimits
-from imgdata.dataset.manifest import MANIFEST, Manifest, SplitEntry, dataset_folder, parse_manifest, read_manifest
+from imgdata.dataset.manifest import (
+    MANIFEST,
+    Manifest,
+    ShardRecord,
+    SplitEntry,
+    dataset_folder,
+    parse_manifest,
+    read_manifest,
+)
 from imgdata.dataset.members import Member, member_columns
 from imgdata.dataset.near_keys import near_keys
 from imgdata.dataset.parted_index import PartedIndex
@@ -32,6 +40,7 @@ from imgdata.storage.folder import DatasetFolder, JoinedFolder, LooseFolder
 from imgdata.storage.local_paths import url_scheme
 from imgdata.storage.reading import parse_json
 from imgdata.storage.remote_folder import RemoteFolder
+from imgdata.storage.shard_cache import ShardCache
 
 if TYPE_CHECKING:
     import webdataset
@@ -59,6 +68,11 @@ class Split:
     Works as a map-style dataset of `torch.utils.data.DataLoader`: picklable, and safe after a fork.
     """
 
+    shard_records: tuple[ShardRecord, ...] = ()
+    """What `dataset.json` says of the tars; nothing where several datasets are read as one."""
+    cache: ShardCache | None = None
+    """What keeps shards of an object store on this machine; only a loader's split has one."""
+
     def __init__(
         self,
         folder: DatasetFolder,
@@ -84,6 +98,7 @@ class Split:
             )
         self.members = members
         """Further images of the samples, such as masks."""
+        self.shard_records = entry.shards
         self.index.require_members([one.name for one in members])
         self._files: ImageFiles | None = None
         self._pool: FilePool | None = None

@@ -20,6 +20,7 @@ from imgdata.storage.file_state import file_state
 from imgdata.storage.folder import DatasetFolder, LooseFolder
 from imgdata.storage.reading import open_regular
 from imgdata.storage.remote_folder import RemoteFolder
+from imgdata.storage.shard_cache import ShardCache
 
 
 class ImageFiles(Protocol):
@@ -136,8 +137,8 @@ class LoosePaths:
         )
 
 
-def image_files(folder: DatasetFolder, index: Index) -> ImageFiles:
-    """Return the files of the split with this index."""
+def image_files(folder: DatasetFolder, index: Index, cache: ShardCache | None = None) -> ImageFiles:
+    """Return the files of the split with this index, those of a remote one with its cache."""
     if isinstance(folder, RemoteFolder):
-        return RemoteShards(folder, index)
+        return RemoteShards(folder, index, cache)
     return LoosePaths(folder, index) if isinstance(folder, LooseFolder) else ShardPaths(folder, index)

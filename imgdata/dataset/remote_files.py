@@ -6,9 +6,11 @@ without a name in memory, and each image is said to lie so many bytes beside its
 
 import errno
 import os
-import tempfile
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +19,10 @@ from imgdata.dataset.index import Index
 from imgdata.errors import ShardError
 from imgdata.storage.atomic import pread, pwrite
 from imgdata.storage.local_paths import UrlPath
+from imgdata.storage.reading import unnamed_file
 from imgdata.storage.remote import joined_ranges
 from imgdata.storage.remote_folder import RemoteFolder
+from imgdata.storage.shard_cache import ShardCache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,20 +34,19 @@ class Held:
     shift_N: NDArray[np.int64]
     """Bytes that are added to an image's place in its shard to get its place behind that descriptor."""
     descriptors: list[int]
-    """All descriptors, to be closed once the batch is made."""
+    """All descriptors, for `RemoteShards.release` once the batch is made."""
 
 
 class RemoteShards:
     """The shards of a split in an object store. See `ImageFiles`.
 
-    `hold` is the seam for a cache of shards: of a shard that is on this machine as a whole it would give the file
-    itself and a shift of 0, and a range of all others.
+    Of a shard that the cache has, or that comes into it, `hold` gives the cache's file, and a range of all others.
     """
 
     keeps_open = False
 
-    def __init__(self, folder: RemoteFolder, index: Index) -> None:
-        self._folder, self._index = folder, index
+    def __init__(self, folder: RemoteFolder, index: Index, cache: ShardCache | None = None) -> None:
+        self._folder, self._index, self._cache = folder, index, cache
 
     def numbers(self, position_N: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `ImageFiles`."""
@@ -79,35 +82,72 @@ class RemoteShards:
         Raises `ShardError`.
         """
         settings = self._folder.store.settings
+        rows_of = {number: np.flatnonzero(number_N == number) for number in np.unique(number_N).tolist()}
+        ranges_of = {
+            number: list(zip(offset_N[row_K].tolist(), size_N[row_K].tolist(), strict=True))
+            for number, row_K in rows_of.items()
+        }
+        cached, tasks = self._lend(ranges_of)
         requests: list[tuple[int, int, int, int]] = []
-        shift_N = np.zeros(len(number_N), np.int64)
+        file_N, shift_N = np.zeros((2, len(number_N)), np.int64)
         total = 0
-        for number in np.unique(number_N).tolist():
-            row_K = np.flatnonzero(number_N == number)
-            ranges = list(zip(offset_N[row_K].tolist(), size_N[row_K].tolist(), strict=True))
+        for number, row_K in rows_of.items():
+            if number in cached:
+                file_N[row_K] = cached[number]
+                continue
+            ranges = ranges_of[number]
             for start, end, members in joined_ranges(ranges, gap=settings.gap_bytes, most=settings.part_bytes):
                 requests.append((number, start, end, total))
                 shift_N[row_K[members]] = total - start
                 total += end - start
-        file = unnamed_file()
 
-        def fetch(which: int) -> None:
-            number, start, end, place = requests[which]
+        lock, ended = threading.Lock(), False
+
+        def fetch(number: int, start: int, end: int, place: int) -> None:
             data = self.read(number, start, end - start)
             if len(data) < end - start:
                 raise ShardError(
                     f"{self.path(number)}: cut short at byte {self.size(number)}, an image ends at byte {end}; write "
                     "the shard again"
                 )
-            pwrite(file, data, place)
+            with lock:
+                # Behind an error of another request the file may be closed, and its number be another file's.
+                if not ended:
+                    pwrite(own, data, place)
 
+        descriptors = list(cached.values())
+        begun = time.perf_counter()
         try:
-            os.ftruncate(file, total)
-            self._folder.store.in_parallel(fetch, len(requests), given_up=given_up)
+            if requests:
+                own = unnamed_file()
+                descriptors.append(own)
+                os.ftruncate(own, total)
+                file_N[~np.isin(number_N, list(cached))] = own
+            tasks += [partial(fetch, *request) for request in requests]
+            if tasks:
+                self._folder.store.in_parallel(lambda number: tasks[number](), len(tasks), given_up=given_up)
         except BaseException:
-            os.close(file)
+            with lock:
+                ended = True
+            for descriptor in descriptors:
+                self.release(descriptor)
             raise
-        return Held(file_N=np.full(len(number_N), file, np.int64), shift_N=shift_N, descriptors=[file])
+        if self._cache is not None:
+            self._cache.lent(time.perf_counter() - begun if tasks else 0.0, total)
+        return Held(file_N=file_N, shift_N=shift_N, descriptors=descriptors)
+
+    def release(self, descriptor: int) -> None:
+        """End the use of a descriptor that `hold` gave."""
+        if self._cache is None or not self._cache.release(descriptor):
+            os.close(descriptor)
+
+    def _lend(self, ranges_of: dict[int, list[tuple[int, int]]]) -> tuple[dict[int, int], list[Callable[[], None]]]:
+        """Return the descriptors of shards that the cache has, by number, and what has to be done before."""
+        if self._cache is None:
+            return {}, []
+        number_of = {self._name(number): number for number in ranges_of}
+        found, tasks = self._cache.lend({name: ranges_of[number] for name, number in number_of.items()})
+        return {number_of[name]: file for name, file in found.items()}, tasks
 
     def read_all(
         self, number_N: NDArray[np.int64], offset_N: NDArray[np.int64], size_N: NDArray[np.int64]
@@ -119,7 +159,7 @@ class RemoteShards:
             return [pread(file, size, place) for file, size, place in rows]
         finally:
             for descriptor in held.descriptors:
-                os.close(descriptor)
+                self.release(descriptor)
 
     def unreadable(self, number: int, error: OSError) -> ShardError:
         """See `ImageFiles`."""
@@ -133,11 +173,3 @@ class RemoteShards:
 
     def _name(self, number: int) -> str:
         return self._index.words("shard")[number]
-
-
-def unnamed_file() -> int:
-    """Return the descriptor of an empty file without a name: in memory where the system can, else on the disk."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("imgdata", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())

@@ -21,6 +21,7 @@ from imgdata.loader.batch_functions import applied, named
 from imgdata.loader.columns import BatchColumns, joint_columns
 from imgdata.loader.delivery import Engine
 from imgdata.loader.planner import ATTEMPTS, Draft, Planner
+from imgdata.loader.remote_cache import shard_needs
 from imgdata.recipes.functions import BatchApply
 from imgdata.sample import Batch
 
@@ -93,6 +94,7 @@ class Batches(Iterator[Batch]):
         self._columns, self._function = columns, planner.recipe.find(BatchApply)
         self._total = planner.order.batches_left(cursor.samples)
         self._ahead: deque[_Ahead] = deque()
+        self._cache, self._planned_in = lanes[0].engine.setup.split.cache, 0
         self._pid = os.getpid()
         # Reentrant, since a handler of signals may take a batch anywhere.
         self._lock = threading.RLock()
@@ -158,6 +160,11 @@ class Batches(Iterator[Batch]):
 
     def _started(self, number: int) -> _Ahead:
         order, epoch = self._planner.order, self._cursor.epoch
+        if self._cache is not None:
+            if self._planned_in != os.getpid():
+                self._cache.plan(shard_needs(self._planner, epoch, self._cursor.samples, self._total))
+                self._planned_in = os.getpid()
+            self._cache.passed(self._cursor.taken)
         offset = self._cursor.samples + number * order.global_batch
         lane = self._lanes[order.bucket_at(epoch, offset)]
         # Its errors come before those of the draft.

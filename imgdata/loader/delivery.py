@@ -194,6 +194,8 @@ class Engine:
             view.close()
         for backend in backends:
             backend.close()
+        if self.setup.split.cache is not None:
+            self.setup.split.cache.close()
 
     def _own(self) -> _Own:
         """Return what belongs to this process: threads and locks of the parent are of no use in a forked child."""

@@ -33,6 +33,7 @@ def loader_text(
         f"  backend {engine.description}",
         f"  images: {views}{options.dtype}, {layout}, on {options.device}; buffers {memory:.1f} MB",
         *([] if engine.joint is None else [f"  moved with them: {', '.join(engine.joint.kinds)}"]),
+        *([] if (cache := engine.setup.split.cache) is None else [f"  cache: {cache!r}"]),
         f"  bad images: {bad or 'none yet'} (on_bad={options.on_bad!r})>",
     ]
     return "\n".join(lines)

@@ -28,6 +28,7 @@ from imgdata.loader.description import loader_text
 from imgdata.loader.frameworks import EpochSampler, refuse_other_ranks, refuse_several_workers
 from imgdata.loader.opened import Given, Source, open_source
 from imgdata.loader.planner import Planner
+from imgdata.loader.remote_cache import usual_shuffle, with_cache
 from imgdata.loader.shuffle_quality import check_shuffle
 from imgdata.order.bucket_order import BucketOrder
 from imgdata.order.epoch_order import MAX_EPOCH, Shuffle
@@ -64,7 +65,7 @@ class Loader:
         recipe: Recipe | str,
         device: "str | torch.device" = "cpu",
         backend: BackendName = "auto",
-        shuffle: Shuffle = "global",
+        shuffle: Shuffle | None = None,
         seed: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
@@ -86,6 +87,7 @@ class Loader:
         ignore_index: int = 255,
         buckets: Buckets | Sequence[tuple[int, int]] | None = None,
         dali_options: Mapping[str, object] | None = None,
+        cache: str | float = "auto",
     ) -> None:
         """Open the dataset. Raises `OptionError`, `ShardError`; warns with `ShuffleWarning`.
 
@@ -100,7 +102,8 @@ class Loader:
             device: Device of images and labels: `cpu`, `cuda:1`, `mps`, or `cuda` for PyTorch's current GPU.
             backend: What makes the batches: `cpu`, `dali`, `resident`, or `auto` for the best one here. `repr` says
                 which, and why.
-            shuffle: `global` for training, `window` for disks and networks that dislike random reads, `none`.
+            shuffle: `global` for training, `window` for disks and networks that dislike random reads, `none`; by
+                default `window` for a dataset in an object store, else `global`.
             seed: Seed of the order and of all that is random in the recipe, 0 to 2^63-1.
             rank: Rank of this process; by default what torch.distributed or the environment says.
             world_size: Number of ranks; by default what torch.distributed or the environment says.
@@ -134,13 +137,16 @@ class Loader:
             buckets: Shapes of batches, for pictures of several aspect ratios: `Buckets(area=224 * 224)`, or a list of
                 (height, width). Each batch has one shape, the same on all ranks.
             dali_options: For the DALI backend: `hw_decoder_load`, `depth`, `crop_decode`, `preallocate`.
+            cache: Where whole shards from an object store are kept: `disk`, in the cache folder, for all processes;
+                `memory`, for this process; `off`, where nothing is kept and ranges are read; or gigabytes of the disk,
+                such as 50, or `memory:8`. `auto` is `disk`, but `off` where a view needs little of the shards.
         """
         options = LoaderOptions(
             batch_size=batch_size,
             recipe=named(recipe) if isinstance(recipe, str) else recipe,
             device=str(device),
             backend=backend,
-            shuffle=shuffle,
+            shuffle=shuffle or usual_shuffle(source),
             seed=seed,
             drop_last=or_default(drop_last),
             dtype=or_default(dtype),
@@ -155,6 +161,7 @@ class Loader:
             joint=joint,  # type: ignore[arg-type]
             ignore_index=ignore_index,
             dali_options=dali_options or {},
+            cache=str(cache),
         )
         given = Given(source, split, view, version, weights, classes, options.seed)
         self._open(given, options, rank=rank, world_size=world_size, buckets=as_buckets(buckets))
@@ -188,7 +195,7 @@ class Loader:
         self._options = options = options if buckets is None else bucket_options(options)
         self.rank, self.world_size = rank_and_world(rank, world_size)
         self._rank_given = rank is not None
-        self._given, opened = given, open_source(given)
+        self._given, opened = given, with_cache(open_source(given), options.cache, options.window_shards)
         order = loader_order(buckets, opened.view, options, self.world_size)
         self._planner = Planner(
             index=opened.split.index,

@@ -75,6 +75,11 @@ class Planner:
             mix=mix_params(self.recipe, len(place_N), seed=self.order.seed, epoch=epoch, offset=offset),
         )
 
+    def positions(self, epoch: int, offset: int) -> NDArray[np.int64]:
+        """Return the positions in the split that `draft` has."""
+        place_N, _ = self.order.batch_at(epoch, offset, self.rank, self.world_size)
+        return self.view.position_N[self.view.epoch_rows(epoch)[place_N]]
+
     def replace(self, draft: Draft, rows: NDArray[np.int64]) -> None:
         """Put the next candidate into each of `rows`: a random sample of the epoch, by seed, epoch, sample and attempt.
 

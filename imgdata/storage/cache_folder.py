@@ -20,6 +20,7 @@ _WHAT = {
     "loose": "index of raw images",
     "remote": "file of a remote dataset",
     "resident": "decoded split",
+    "shards": "shard of a remote dataset",
 }
 """Folder in the cache folder -> what it keeps."""
 _LOCK, _UNFINISHED = ".lock", ".tmp"

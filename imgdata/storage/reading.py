@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -141,3 +142,11 @@ def bounded_lines(file: TextIO, max_chars: int) -> Iterator[str]:
         if len(line) > max_chars:
             raise OSError(errno.EFBIG, f"line {number} has more than {max_chars:,} characters")
         yield line
+
+
+def unnamed_file() -> int:
+    """Return the descriptor of an empty file without a name: in memory where the system can, else on the disk."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("imgdata", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

@@ -84,6 +84,12 @@ class RemoteFolder(DatasetFolder):
         self._etags.setdefault(name, facts.etag)
         return data
 
+    def version(self, name: str) -> str:
+        """Return the ETag with which this folder reads a file; empty where the store has none. Raises `ShardError`."""
+        if name not in self._etags:
+            self._etags.setdefault(name, self.store.head(name).etag)
+        return self._etags[name]
+
     def list(self, pattern: str = "*") -> list[str]:
         """Return the names of the files that match `pattern`, sorted; the user's own files are among them."""
         folder, _, last = pattern.rpartition("/")

@@ -36,6 +36,8 @@ def url(s3, folder):
 
 def epoch(source, recipe=None, **options):
     recipe = recipe or imgdata.recipes.imagenet_train(32)
+    # The order of a folder: that of a store is by windows of shards.
+    options = {"shuffle": "global", **options}
     with imgdata.Loader(source, split="train", recipe=recipe, batch_size=6, **options) as loader:
         return [(batch.images.numpy().copy(), batch.labels.numpy().copy()) for batch in loader]
 
@@ -67,7 +69,7 @@ def test_views_of_each_picture_are_those_of_the_folder(url, folder):
     recipe = imgdata.recipes.views(3, imgdata.recipes.imagenet_train(32))
 
     def batches(source):
-        with imgdata.Loader(source, split="train", recipe=recipe, batch_size=6) as loader:
+        with imgdata.Loader(source, split="train", recipe=recipe, batch_size=6, shuffle="global") as loader:
             return [np.stack([view.numpy() for view in batch.images]) for batch in loader]
 
     assert all(np.array_equal(one, other) for one, other in zip(batches(folder), batches(url), strict=True))
