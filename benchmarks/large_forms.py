@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks.large_index import records, write_records
 from benchmarks.report import machine, save
 from imgdata.arrow import number_array
-from imgdata.dataset.index import ROW_GROUP
+from imgdata.dataset.index_schema import ROW_GROUP
 from imgdata.dataset.places import header
 from imgdata.storage.atomic import FilePool
 

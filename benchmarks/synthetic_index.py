@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 import imgdata
 from benchmarks import photos
 from benchmarks.raw_files import write_file
-from imgdata.dataset.index import INDEX_SCHEMA, write_index
+from imgdata.dataset.index_schema import INDEX_SCHEMA
+from imgdata.dataset.index_writing import write_index
 
 PICTURES = 64
 CLASSES = 8

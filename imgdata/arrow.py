@@ -4,7 +4,7 @@ pyarrow's own ways between lists, arrays and NumPy import pandas, where it is in
 long as writing 3,000 images. Arrays made of buffers do without.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,3 +70,19 @@ def column_array(values: Sequence[object], kind: pa.DataType) -> pa.Array:
     if pa.types.is_string(kind):
         return text_array(values)  # type: ignore[arg-type]
     return number_array(np.asarray(values, kind.to_pandas_dtype()))
+
+
+def cut_tables(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Yield the rows of all tables, in order, in tables of `rows`, the last one shorter; none without any row."""
+    waiting: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        waiting.append(table)
+        count += len(table)
+        while count >= rows:
+            joined = pa.concat_tables(waiting)
+            waiting, count = [joined.slice(rows)], count - rows
+            yield joined.slice(0, rows)
+            del joined
+    if count:
+        yield pa.concat_tables(waiting)

@@ -1,9 +1,8 @@
 """The index: one Parquet file per split, one row per sample -> columns as NumPy and Arrow arrays."""
 
 import hashlib
-import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -13,186 +12,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from imgdata.arrow import number_array, numbers, text_array
+from imgdata.arrow import number_array, numbers
 from imgdata.dataset.index_checks import NO_LIMITS, IndexLimits, column_fault
+from imgdata.dataset.index_schema import LOOSE_FACTS, index_schema, schema_with
 from imgdata.dataset.members import member_columns, members_in
 from imgdata.errors import ShardError
-from imgdata.storage.atomic import whole_file
 from imgdata.storage.reading import require_regular
 
-_WORD = pa.dictionary(pa.int32(), pa.string())
-
-INDEX_SCHEMA = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("shard", _WORD, nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("size", pa.int64(), nullable=False),
-        pa.field("label", pa.int32(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("mode", _WORD, nullable=False),
-        pa.field("format", _WORD, nullable=False),
-        pa.field("orientation", pa.uint8(), nullable=False),
-        pa.field("xxh64", pa.uint64(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-    ]
-)
-"""Columns of every index: `offset` is the image's first byte in its tar, `label` -1 means none,
-`orientation` is EXIF's (1 upright), `xxh64` the hash of the image's bytes, `source` the name in the raw dataset."""
-
-JSON_FIELDS = (
-    pa.field("json_offset", pa.int64(), nullable=False),
-    pa.field("json_size", pa.int64(), nullable=False),
-    pa.field("json_xxh64", pa.uint64(), nullable=False),
-)
-"""Further columns when samples have a `json` member: its place and hash; size 0 for samples without that member."""
-
-CROP_READY_FIELDS = (
-    pa.field("restart_interval", pa.uint16(), nullable=False),
-    pa.field("original_xxh64", pa.uint64(), nullable=False),
-)
-"""Further columns of a dataset that was made crop-ready: MCUs between two restart markers of the image, 0 without
-them; and the hash of the bytes that it was made of."""
-
-LOOSE_FIELDS = (
-    pa.field("file", pa.int32(), nullable=False),
-    pa.field("state", pa.int64(), nullable=False),
-    pa.field("path", pa.string(), nullable=False),
-    pa.field("fields", pa.string(), nullable=False),
-)
-"""Further columns of an index of files that were not sharded. Of an image in an archive `file` is the archive's number;
-of others it is -1, `state` what `storage.file_state` said of the file, and `path` its name where `source` is not that.
-`fields` has further columns of the source as a JSON object, or nothing. `xxh64` is a hash of name and size."""
-_LOOSE = b"imgdata.loose"
-
-ROW_GROUP = 1 << 17
-"""Rows of a row group."""
 _FEW_ROWS = 1_000_000
 """So many rows take little memory, whatever the file's size."""
 DAMAGE = (pa.ArrowException, OSError, KeyError, UnicodeDecodeError)
 """Errors that pyarrow raises while it reads a damaged file; the last one for names of columns and for words."""
-
-
-def member_fields(name: str) -> tuple[pa.Field, ...]:
-    """Return the columns of a further image of the samples: its place, its format and its hash; size 0 for none."""
-    kinds = (pa.int64(), pa.int64(), _WORD, pa.uint64())
-    return tuple(
-        pa.field(column, kind, nullable=False) for column, kind in zip(member_columns(name), kinds, strict=True)
-    )
-
-
-def index_schema(
-    *, has_json: bool, crop_ready: bool = False, loose: bool = False, members: Sequence[str] = ()
-) -> pa.Schema:
-    """Return `INDEX_SCHEMA` with `JSON_FIELDS` behind it when samples have a `json` member, and `CROP_READY_FIELDS`.
-
-    Behind them are the columns of each of the `members`, further images of the samples, and behind all of them the
-    `LOOSE_FIELDS` of files that were not sharded.
-    """
-    of_members = [field for name in members for field in member_fields(name)]
-    return pa.schema(
-        [*INDEX_SCHEMA, *JSON_FIELDS * has_json, *CROP_READY_FIELDS * crop_ready, *of_members, *LOOSE_FIELDS * loose]
-    )
-
-
-def _schema_with(names: Sequence[str]) -> pa.Schema:
-    """Return the schema of an index with the columns `names`."""
-    return index_schema(
-        has_json="json_offset" in names,
-        crop_ready="restart_interval" in names,
-        loose="state" in names,
-        members=members_in(names),
-    )
-
-
-def write_index(
-    path: Path,
-    tables: pa.Table | Iterable[pa.Table],
-    *,
-    archives: Sequence[tuple[str, int]] = (),
-    has_fields: bool = False,
-) -> None:
-    """Write the rows of `tables` to `path`, whole or not at all: the same bytes for the same rows.
-
-    Of loose files, `archives` are names and states of those that the column `file` counts, and `has_fields` says
-    whether the column `fields` has any.
-
-    Each table is asked for when the one before it was written, and takes no memory afterwards: `ROW_GROUP` rows are in
-    memory at once. Raises `ShardError` when the columns are not those of `index_schema`, `OutputError` when the file
-    can't be written.
-    """
-    rest = iter([tables] if isinstance(tables, pa.Table) else tables)
-    first = next(rest)
-    schema = _schema_with(first.column_names)
-    words = [field.name for field in schema if field.type == _WORD]
-    with (
-        whole_file(path) as temporary,
-        pq.ParquetWriter(
-            temporary,
-            schema,
-            compression="zstd",
-            use_dictionary=words,
-            write_statistics=["label", "width", "height"],
-        ) as writer,
-    ):
-        for rows in _cut(itertools.chain([first], rest), schema):
-            writer.write_table(_row_group(rows, schema))
-            # Not kept while the next ones come together.
-            del rows
-        if "state" in schema.names:
-            facts = {"archives": list(archives), "has_fields": has_fields}
-            writer.add_key_value_metadata({_LOOSE: json.dumps(facts).encode()})
-
-
-def _cut(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the rows of the tables as tables of `ROW_GROUP` rows; at least one table, which may be empty."""
-    waiting: list[pa.Table] = []
-    count = written = 0
-    for table in tables:
-        if table.column_names != schema.names:
-            raise ShardError(f"columns of an index must be {schema.names}, got {table.column_names}")
-        waiting.append(table)
-        count += len(table)
-        while count >= ROW_GROUP:
-            rows = pa.concat_tables(waiting)
-            waiting = [rows.slice(ROW_GROUP)]
-            yield rows.slice(0, ROW_GROUP)
-            del rows
-            written += 1
-            count -= ROW_GROUP
-    if count or not written:
-        yield pa.concat_tables(waiting)
-
-
-def _row_group(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    columns = []
-    for field in schema:
-        column = rows.column(field.name)
-        if field.type == _WORD:
-            column = pa.chunked_array([_words_by_first_row(column)])
-        columns.append(column.cast(field.type))
-    return pa.table(columns, schema=schema)
-
-
-def _words_by_first_row(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """Return the words with a dictionary in the order of their first rows, whoever built the chunks."""
-    chunks = column.unify_dictionaries().chunks if pa.types.is_dictionary(column.type) else []
-    words = chunks[0].dictionary.to_pylist() if chunks else []
-    if not words or len(set(words)) < len(words) or column.null_count:
-        return column.cast(pa.string()).combine_chunks().dictionary_encode()
-    # Without a text for each row, which takes more memory than all other columns.
-    word_N = np.concatenate([_indices(chunk) for chunk in chunks])
-    first_W = np.full(len(words), len(word_N))
-    first_W[word_N[::-1]] = np.arange(len(word_N))[::-1]
-    order_W = np.argsort(first_W, kind="stable")[: np.count_nonzero(first_W < len(word_N))]
-    place_W = np.zeros(len(words), np.int32)
-    place_W[order_W] = np.arange(len(order_W))
-    return pa.DictionaryArray.from_arrays(number_array(place_W[word_N]), text_array([words[at] for at in order_W]))
-
-
-def _indices(chunk: pa.DictionaryArray) -> NDArray[Any]:
-    return numbers(pa.chunked_array([chunk.indices]))
 
 
 class IndexRow(NamedTuple):
@@ -234,7 +64,7 @@ class Index:
         self.members = members_in(names)
         """Names of the further images of the samples."""
         self.is_loose = "state" in names
-        facts = json.loads((metadata.metadata or {}).get(_LOOSE, b"{}")) if self.is_loose else {}
+        facts = json.loads((metadata.metadata or {}).get(LOOSE_FACTS, b"{}")) if self.is_loose else {}
         self.archives: list[tuple[str, int]] = [(str(name), int(state)) for name, state in facts.get("archives", ())]
         """Names and states of the user's archives that hold images; none where images are in shards."""
         self.has_fields = self.has_json or bool(facts.get("has_fields"))
@@ -258,7 +88,7 @@ class Index:
             raise ShardError(f"{self.path}: no such index; {self.remedy}") from None
         except DAMAGE as error:
             raise self._damaged(error) from error
-        expected = _schema_with(found.names)
+        expected = schema_with(found.names)
         if not found.equals(expected):
             raise ShardError(
                 f"{self.path}: columns of an index must be {expected.names}, got {found.names}; {self.remedy}"

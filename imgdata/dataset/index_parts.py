@@ -1,17 +1,18 @@
 """Rows of a large split -> the parts of its index: a Parquet file of some millions of rows each, and their places."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
-from imgdata.dataset.index import write_index
+from imgdata.arrow import cut_tables
+from imgdata.dataset.index_writing import write_index
 from imgdata.dataset.manifest import IndexPart, IndexParts
 from imgdata.dataset.members import members_in
 from imgdata.dataset.places import WordNumbers, word_columns, write_places
 from imgdata.errors import ShardError
-from imgdata.storage.reading import open_regular
+from imgdata.storage.reading import file_sha256
 
 PART_ROWS = 1 << 24
 """Rows of a part: some 500 MB of Parquet and as many of places."""
@@ -40,12 +41,12 @@ def write_parts(
     words = WordNumbers(shards)
     parts: list[IndexPart] = []
     names: list[str] = []
-    for number, table in enumerate(_cut(tables, part_rows or PART_ROWS)):
+    for number, table in enumerate(cut_tables(tables, part_rows or PART_ROWS)):
         index, places = (folder / name for name in part_names(index_file, number))
         write_index(index, table)
         write_places(places, table, words)
         names = table.column_names
-        parts.append(IndexPart(index.name, _sha256(index), places.name, _sha256(places), len(table)))
+        parts.append(IndexPart(index.name, file_sha256(index), places.name, file_sha256(places), len(table)))
     if len(words.words("shard")) != len(shards):
         raise ShardError(f"shards of an index must be those of its split, got {words.words('shard')[len(shards)]!r}")
     return IndexParts(
@@ -55,25 +56,3 @@ def write_parts(
         crop_ready="restart_interval" in names,
         members=members_in(names),
     )
-
-
-def _cut(tables: Iterable[pa.Table], part_rows: int) -> Iterator[pa.Table]:
-    """Yield the rows of all tables in tables of `part_rows`, the last one shorter."""
-    held: list[pa.Table] = []
-    count = 0
-    for table in tables:
-        start = 0
-        while count + len(table) - start >= part_rows:
-            end = start + part_rows - count
-            yield pa.concat_tables([*held, table.slice(start, end - start)])
-            held, count, start = [], 0, end
-        if start < len(table):
-            held.append(table.slice(start))
-            count += len(table) - start
-    if held:
-        yield pa.concat_tables(held)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb", opener=open_regular) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

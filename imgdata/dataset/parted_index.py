@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from imgdata.arrow import number_array, numbers
-from imgdata.dataset.index import DAMAGE, ROW_GROUP, Index, IndexRow, index_schema
+from imgdata.dataset.index import DAMAGE, Index, IndexRow
 from imgdata.dataset.index_checks import IndexLimits, column_fault
+from imgdata.dataset.index_schema import ROW_GROUP, index_schema
 from imgdata.dataset.lazy_array import MAX_WHOLE, lazy_array
 from imgdata.dataset.manifest import SplitEntry
 from imgdata.dataset.members import member_columns

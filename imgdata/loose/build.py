@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from imgdata.arrow import number_array, text_array
 from imgdata.dataset.columns import columns_file, write_columns
 from imgdata.dataset.fields import fields_table
-from imgdata.dataset.index import Index, index_schema, write_index
+from imgdata.dataset.index import Index
+from imgdata.dataset.index_schema import index_schema
+from imgdata.dataset.index_writing import write_index
 from imgdata.dataset.manifest import Manifest, ShardRecord, SplitEntry, how_to_shard
 from imgdata.errors import OptionError, SourceError
 from imgdata.images.info import UNKNOWN, ImageInfo

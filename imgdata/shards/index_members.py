@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from imgdata.arrow import column_array
-from imgdata.dataset.index import member_fields
+from imgdata.dataset.index_schema import member_fields
 from imgdata.dataset.manifest import Manifest
 from imgdata.dataset.members import Member, MemberKind, member_columns, members_in
 from imgdata.shards.record import NO_MEMBER

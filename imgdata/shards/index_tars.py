@@ -15,7 +15,7 @@ from imgdata.arrow import number_array, numbers
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.fields import join_tables
-from imgdata.dataset.index import index_schema
+from imgdata.dataset.index_schema import index_schema
 from imgdata.dataset.manifest import HASH_KINDS, HashKind, Manifest
 from imgdata.dataset.target import Target, TargetKind
 from imgdata.errors import OptionError, ShardError

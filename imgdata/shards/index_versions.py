@@ -7,11 +7,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from imgdata.dataset.columns import columns_file, write_columns
-from imgdata.dataset.index import Index, index_id, write_index
+from imgdata.dataset.index import Index, index_id
+from imgdata.dataset.index_writing import write_index
 from imgdata.dataset.manifest import Manifest
 from imgdata.dataset.versions import SplitVersion, Version
 from imgdata.errors import ShardError
-from imgdata.shards.sidecars import SplitRecord, file_sha256
+from imgdata.shards.sidecars import SplitRecord
+from imgdata.storage.reading import file_sha256
 
 
 def index_name(manifest: Manifest | None, split: str, usual: str) -> str:

@@ -22,7 +22,8 @@ from imgdata.arrow import column_array
 from imgdata.dataset.columns import columns_file, write_columns
 from imgdata.dataset.dataset import Dataset, Split
 from imgdata.dataset.fields import join_tables
-from imgdata.dataset.index import Index, index_id, write_index
+from imgdata.dataset.index import Index, index_id
+from imgdata.dataset.index_writing import write_index
 from imgdata.dataset.manifest import MANIFEST, Manifest, ShardRecord, SplitEntry, read_manifest
 from imgdata.dataset.versions import SplitVersion, Version
 from imgdata.errors import ShardError
@@ -30,11 +31,12 @@ from imgdata.shards.card import CARD
 from imgdata.shards.dataset_files import REJECTS, REPAIRS, list_file
 from imgdata.shards.job_folder import JobFolder
 from imgdata.shards.plan import shard_file
-from imgdata.shards.sidecars import dali_index_path, file_sha256, is_of_others, sidecar_files
+from imgdata.shards.sidecars import dali_index_path, is_of_others, sidecar_files
 from imgdata.shards.source_states import read_states, write_states
 from imgdata.shards.standing import is_begun
 from imgdata.storage.atomic import output_error, sync_folder, write_atomic
 from imgdata.storage.folder import DatasetFolder
+from imgdata.storage.reading import file_sha256
 from imgdata.version import __version__
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from imgdata.arrow import column_array
-from imgdata.dataset.index import index_schema
+from imgdata.dataset.index_schema import index_schema
 from imgdata.dataset.manifest import HashKind
 from imgdata.dataset.members import member_columns
 from imgdata.errors import ShardError

@@ -12,7 +12,7 @@ import xxhash
 from imgdata import native
 from imgdata.arrow import column_array
 from imgdata.dataset.fields import fields_table
-from imgdata.dataset.index import index_schema
+from imgdata.dataset.index_schema import index_schema
 from imgdata.dataset.manifest import HashKind
 from imgdata.dataset.members import MemberKind, member_columns
 from imgdata.errors import ImageError, ShardError

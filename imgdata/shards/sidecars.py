@@ -12,22 +12,21 @@ from pathlib import Path
 import pyarrow as pa
 
 from imgdata.dataset.columns import columns_file, write_columns
-from imgdata.dataset.index import write_index
 from imgdata.dataset.index_parts import parts_sha256, write_parts
+from imgdata.dataset.index_writing import write_index
 from imgdata.dataset.lazy_array import MAX_WHOLE
 from imgdata.dataset.manifest import MANIFEST, Manifest, ShardRecord, SplitEntry, json_bytes
 from imgdata.errors import ShardError
 from imgdata.shards.card import CARD, card
 from imgdata.shards.croissant import CROISSANT, croissant
 from imgdata.storage.atomic import output_error, write_atomic
-from imgdata.storage.reading import open_regular
+from imgdata.storage.reading import file_sha256
 
 __all__ = [
     "TIMM_INFO",
     "ShardRecord",
     "SplitRecord",
     "dali_index_path",
-    "file_sha256",
     "is_of_others",
     "sidecar_files",
     "write_dali_index",
@@ -137,12 +136,6 @@ def sidecar_files(manifest: Manifest) -> dict[str, bytes]:
         **({CROISSANT: croissant(manifest)} if manifest.has_sha256 else {}),
         CARD: card(manifest),
     }
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes in hexadecimal. Raises `OSError`."""
-    with open(path, "rb", opener=open_regular) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_of_others(path: Path, data: bytes, before: Manifest | None) -> bool:

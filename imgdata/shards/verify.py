@@ -19,11 +19,11 @@ from imgdata.shards.card import CARD
 from imgdata.shards.hashing import file_hash
 from imgdata.shards.parallel import in_threads
 from imgdata.shards.remote_copy import Shard, on_this_machine
-from imgdata.shards.sidecars import dali_index_path, file_sha256, sidecar_files
+from imgdata.shards.sidecars import dali_index_path, sidecar_files
 from imgdata.shards.verify_shard import Fault, ShardRows, check_shard, first_difference
 from imgdata.shards.verify_versions import check_versions, is_being_appended
 from imgdata.storage.folder import DatasetFolder
-from imgdata.storage.reading import MAX_JSON_BYTES, read_file
+from imgdata.storage.reading import MAX_JSON_BYTES, file_sha256, read_file
 
 __all__ = ["Fault", "verify"]
 

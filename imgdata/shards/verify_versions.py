@@ -7,9 +7,9 @@ import numpy as np
 from imgdata.dataset.index import Index, index_id
 from imgdata.dataset.manifest import MANIFEST, Manifest
 from imgdata.errors import ShardError
-from imgdata.shards.sidecars import file_sha256
 from imgdata.shards.verify_shard import Fault
 from imgdata.storage.atomic import JOB_FOLDER
+from imgdata.storage.reading import file_sha256
 
 _REBUILD = "rebuild the sidecars with `imgdata index` on the folder"
 _PREFIX = ("xxh64", "label", "offset", "size")

@@ -5,6 +5,7 @@ never end, and a small file can hold a number, a nesting or a text that no progr
 """
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -76,6 +77,12 @@ def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     if size > max_bytes or len(data) > max_bytes:
         raise OSError(errno.EFBIG, f"has more than {max_bytes:,} bytes, the limit for such a file", os.fspath(path))
     return data
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal. Raises `OSError`."""
+    with open(path, "rb", opener=open_regular) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:

@@ -11,7 +11,9 @@ import pyarrow as pa
 import pytest
 
 import imgdata
-from imgdata.dataset.index import INDEX_SCHEMA, Index, write_index
+from imgdata.dataset.index import Index
+from imgdata.dataset.index_schema import INDEX_SCHEMA
+from imgdata.dataset.index_writing import write_index
 from imgdata.dataset.summary import balance
 from imgdata.errors import ImageError, ShardError
 from support.rawdata import encoded

@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import imgdata
-from imgdata.dataset.index import INDEX_SCHEMA, Index, write_index
+from imgdata.dataset.index import Index
+from imgdata.dataset.index_schema import INDEX_SCHEMA
+from imgdata.dataset.index_writing import write_index
 from imgdata.dataset.manifest import MAX_PIXELS, read_manifest
 from imgdata.errors import ImgdataError, OptionError, ShardError
 from support.tars import dataset
@@ -49,7 +51,7 @@ def rewritten(folder, **columns):
 
 
 def _sha256(path):
-    from imgdata.shards.sidecars import file_sha256
+    from imgdata.storage.reading import file_sha256
 
     return file_sha256(path)
 

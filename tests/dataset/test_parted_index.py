@@ -14,9 +14,8 @@ import pytest
 import imgdata
 from imgdata import recipes
 from imgdata.backends.resident import window
-from imgdata.dataset import index as one_file
-from imgdata.dataset import index_parts, lazy_array, parted_index
-from imgdata.dataset.index import index_schema
+from imgdata.dataset import index_parts, index_writing, lazy_array, parted_index
+from imgdata.dataset.index_schema import index_schema
 from imgdata.dataset.manifest import IndexPart, IndexParts, ShardRecord, SplitEntry
 from imgdata.dataset.parted_index import PartedIndex
 from imgdata.dataset.places import header, place_type
@@ -38,7 +37,7 @@ PARTS = ["demo-train.index-00000.parquet", "demo-train.index-00001.parquet", "de
 @pytest.fixture(autouse=True)
 def small_numbers(monkeypatch):
     """Parts of 10 rows in row groups of 4, for splits of more than 6 samples: as two billion in parts of 2^24."""
-    monkeypatch.setattr(one_file, "ROW_GROUP", 4)
+    monkeypatch.setattr(index_writing, "ROW_GROUP", 4)
     monkeypatch.setattr(parted_index, "ROW_GROUP", 4)
     monkeypatch.setattr(index_parts, "PART_ROWS", 10)
     monkeypatch.setattr(sidecars, "MAX_WHOLE", 6)

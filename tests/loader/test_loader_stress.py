@@ -17,7 +17,7 @@ import torch
 
 import imgdata
 from imgdata.backends.shard_files import ShardFiles
-from imgdata.dataset.index import write_index
+from imgdata.dataset.index_writing import write_index
 from imgdata.dataset.manifest import MANIFEST, read_manifest
 from imgdata.order.epoch_order import Order
 from support.loaders import CPU_BACKENDS, as_saved, assert_same, epochs, loader, on_streaming, on_the_cpu, take

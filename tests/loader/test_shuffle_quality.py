@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 import imgdata
 from imgdata import ShardOptions
-from imgdata.dataset.index import INDEX_SCHEMA, Index, write_index
+from imgdata.dataset.index import Index
+from imgdata.dataset.index_schema import INDEX_SCHEMA
+from imgdata.dataset.index_writing import write_index
 from imgdata.errors import OptionError
 from imgdata.loader.shuffle_quality import (
     ShuffleWarning,

@@ -14,7 +14,7 @@ from PIL import Image
 
 import imgdata
 from imgdata import OptionError, ShardOptions, native
-from imgdata.dataset.index import CROP_READY_FIELDS
+from imgdata.dataset.index_schema import CROP_READY_FIELDS
 from support import pictures
 
 pytestmark = pytest.mark.skipif(not native.AVAILABLE, reason="the extension was not built")

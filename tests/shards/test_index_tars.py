@@ -11,7 +11,7 @@ import pytest
 
 import imgdata
 from imgdata import ShardOptions
-from imgdata.dataset.index import write_index
+from imgdata.dataset.index_writing import write_index
 from imgdata.errors import OptionError, ShardError, SourceError
 from support.rawdata import class_folders, encoded
 from support.tars import dataset, pairs, shard_writer, webdataset_samples, write_tar

@@ -109,7 +109,7 @@ def _with_sources(folder: Path, sources: list[str]) -> Viewer:
     split = next(iter(index.values()))
     table = pq.read_table(split.index.path)
     table = table.set_column(table.schema.get_field_index("source"), table.schema.field("source"), pa.array(sources))
-    from imgdata.dataset.index import write_index
+    from imgdata.dataset.index_writing import write_index
 
     write_index(split.index.path, table)
     return open_viewer(folder)

@@ -13,7 +13,8 @@ import pytest
 import imgdata
 import imgdata.web.connections
 import imgdata.web.server
-from imgdata.dataset.index import INDEX_SCHEMA, write_index
+from imgdata.dataset.index_schema import INDEX_SCHEMA
+from imgdata.dataset.index_writing import write_index
 from imgdata.web.connections import MOST_CONNECTIONS, MOST_HEAD_BYTES
 from imgdata.web.security import LONGEST_QUERY, MOST_BYTES
 from imgdata.web.view import open_viewer

@@ -21,7 +21,8 @@ import imgdata.web.server
 import imgdata.web.view
 from imgdata.auditing.report.files import write_report
 from imgdata.auditing.result import AuditResult
-from imgdata.dataset.index import INDEX_SCHEMA, write_index
+from imgdata.dataset.index_schema import INDEX_SCHEMA
+from imgdata.dataset.index_writing import write_index
 from imgdata.errors import ImgdataError, MissingExtraError, OptionError, ShardError
 from support.animals import animals
 from support.audits import animal_findings
