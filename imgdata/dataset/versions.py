@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from imgdata.checks import is_integer
+from imgdata.dataset.split_entry import json_count, json_file_name, json_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +63,9 @@ class Version:
     def from_dict(content: Mapping[str, Any]) -> "Version":
         """Return the version that `to_dict` gave. Raises `ValueError` and the like for anything else."""
         return Version(
-            splits={_text(name): _split(split) for name, split in content["splits"].items()},
-            classes=_count(content["classes"]),
-            rejected=_count(content["rejected"]),
+            splits={json_text(name): _split(split) for name, split in content["splits"].items()},
+            classes=json_count(content["classes"]),
+            rejected=json_count(content["rejected"]),
             options=dict(content["options"]),
             source=dict(content["source"]),
         )
@@ -91,25 +91,10 @@ def check_versions(versions: Sequence[Version], samples: Mapping[str, Sequence[i
 
 
 def _split(content: Mapping[str, Any]) -> SplitVersion:
-    index = _text(content["index"])
-    if not index or "/" in index or "\0" in index or index in (".", ".."):
-        raise ValueError(f"{index[:80]!r} must be the name of a file in the folder")
     return SplitVersion(
-        index=index,
-        index_sha256=_text(content["index_sha256"]),
-        shards=_count(content["shards"]),
-        samples=_count(content["samples"]),
-        fingerprint=_text(content["fingerprint"]),
+        index=json_file_name(content["index"]),
+        index_sha256=json_text(content["index_sha256"]),
+        shards=json_count(content["shards"]),
+        samples=json_count(content["samples"]),
+        fingerprint=json_text(content["fingerprint"]),
     )
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{str(value)[:80]} must be a text")
-    return value
-
-
-def _count(value: Any) -> int:
-    if not is_integer(value) or not 0 <= value < 2**62:
-        raise TypeError(f"{str(value)[:80]} must be a whole number, 0 or more")
-    return int(value)
