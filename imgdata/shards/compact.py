@@ -7,19 +7,21 @@ the dataset once they are whole: as `imgdata shard --overwrite` does it.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from imgdata.arrow import text_array
+from imgdata.arrow import numbers, text_array
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.manifest import Manifest, dataset_folder
-from imgdata.errors import OptionError
+from imgdata.dataset.members import Member
+from imgdata.errors import OptionError, ShardError
 from imgdata.sample import ClassName
 from imgdata.shards.job import write_listing
 from imgdata.shards.job_folder import own
@@ -28,10 +30,11 @@ from imgdata.shards.options import ShardOptions
 from imgdata.shards.parallel import check_workers
 from imgdata.shards.summary import ShardSummary, Watcher, finished_summary
 from imgdata.sources.listing import Listing
+from imgdata.sources.member_columns import MemberColumns
 from imgdata.sources.readers import RangeReader
 from imgdata.storage.local_paths import local_path
 from imgdata.views.by_split import views_by_split
-from imgdata.views.saved import list_views
+from imgdata.views.saved import list_views, load_view
 from imgdata.views.view import View
 
 _CLASS_FIELDS = ("class_id", "class_name")
@@ -77,7 +80,8 @@ def compact(
         opened = open_dataset(out)
         manifest = opened.manifest
         stale = tuple(list_views(opened))
-        if manifest.source.get("compacted") and manifest.version == 1 and _texts(manifest) == texts:
+        done = manifest.source.get("compacted") and manifest.version == 1 and _texts(manifest) == texts
+        if done and not any(_is_of_these(opened, text) for text in texts):
             return Compacted(summary=finished_summary(out), left_out=0, versions=1, stale_views=())
         if manifest.source.get("kind") == "index":
             raise OptionError(
@@ -87,12 +91,6 @@ def compact(
         if any(split.parts is not None for split in manifest.splits):
             raise OptionError(
                 f"{out}: has an index in parts, and can't be compacted; shard a view of it into a new folder"
-            )
-        if manifest.members:
-            names = ", ".join(one.name for one in manifest.members)
-            raise OptionError(
-                f"{out}: has further images ({names}), which can't be compacted in place; write the samples to another "
-                f"folder: `imgdata shard {out} NEW --view ...`"
             )
         if not texts and manifest.version == 1:
             raise OptionError(f"{out}: has one version, and no view is named, so there is nothing to leave out")
@@ -116,6 +114,18 @@ def compact(
 
 def _texts(manifest: Manifest) -> tuple[str, ...]:
     return tuple(manifest.options.get("views", ()))
+
+
+def _is_of_these(dataset: Dataset, text: str) -> bool:
+    """Return whether `text` begins with a saved view that was made of the dataset's samples as they are now."""
+    name = text.partition("|")[0].strip()
+    if name not in list_views(dataset):
+        return False
+    try:
+        load_view(dataset, name)
+    except ShardError:
+        return False
+    return True
 
 
 def _options(manifest: Manifest) -> ShardOptions:
@@ -187,9 +197,34 @@ def _listing(dataset: Dataset, texts: Sequence[str]) -> Listing:
         name_N=arrays["name"],
         key_N=arrays["key"],
         fields_N=arrays["fields"] if any(texts_of["fields"]) else None,
+        members=_members(manifest.members, views, columns["container"], texts_of["key"]),
         target=manifest.target,
         warnings=tuple(manifest.source.get("warnings", ())),
     )
+
+
+def _members(
+    members: Sequence[Member], views: Mapping[str, View], container_N: NDArray[np.int32], keys: Sequence[str]
+) -> tuple[MemberColumns, ...]:
+    """Return the places of the samples' further images, which are in the same tars as the pictures."""
+    found = []
+    for member in members:
+        offset, size, *_ = member.columns
+        offset_N, size_N = (
+            np.concatenate([numbers(view.index.column(name))[view.position_N] for view in views.values()])
+            for name in (offset, size)
+        )
+        names = [f"{key}.{member.name}" if there else "" for key, there in zip(keys, size_N.tolist(), strict=True)]
+        found.append(
+            MemberColumns(
+                member=member,
+                name_N=pa.chunked_array([text_array(names)]),
+                size_N=size_N.astype(np.int64),
+                container_N=container_N,
+                offset_N=offset_N.astype(np.int64),
+            )
+        )
+    return tuple(found)
 
 
 def _fields(dataset: Dataset, split: str, view: View) -> list[str]:

@@ -1,10 +1,13 @@
 """`compact`: what views leave out is taken out of the shards, and several versions become one, in the same folder."""
 
+import io
 import json
 import os
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import imgdata
 from support.rawdata import encoded, pictures_of
@@ -70,6 +73,51 @@ def test_the_same_call_again_has_nothing_to_do(out):
     assert (out / "dataset.json").read_bytes() == before
     with pytest.raises(imgdata.OptionError, match=r"has one version, and no view is named"):
         imgdata.compact(out)
+
+
+def test_masks_of_several_versions_stay_with_their_pictures_byte_for_byte(tmp_path):
+    out = tmp_path / "out"
+    for version in (1, 2):
+        raw = tmp_path / f"raw{version}"
+        for split, count in (("train", 5), ("val", 2)):
+            for number in range(version * 10, version * 10 + count):
+                write(raw / "images" / split / f"{number}.png", encoded(number, size=(20, 16), format="PNG"))
+                write(raw / "masks" / split / f"{number}.png", mask_of(number))
+        imgdata.shard(raw, out, name="shapes", shard_samples=3, workers=1, append=version == 2)
+    before = with_masks(out)
+    assert len(before) == 14
+    assert imgdata.compact(out, workers=1).versions == 2
+    assert with_masks(out) == before
+    assert imgdata.verify(out, deep=True) == []
+    view = imgdata.open_view(imgdata.open(out), "train", "fraction=0.5")
+    imgdata.save_view(view, "half")
+    imgdata.compact(out, "half", workers=1)
+    after = with_masks(out)
+    assert len(after) == 9
+    assert after.items() <= before.items()
+    assert imgdata.open(out).manifest.members[0].name == "mask"
+    assert imgdata.verify(out, deep=True) == []
+
+
+def write(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def mask_of(number):
+    made = io.BytesIO()
+    Image.fromarray(np.full((16, 20), number, np.uint8)).save(made, "PNG")
+    return made.getvalue()
+
+
+def with_masks(out):
+    """Bytes of the picture and numbers of the mask of each sample, by split and key."""
+    opened = imgdata.open(out)
+    return {
+        (split, sample.key): (sample.image, np.unique(sample.array_of("mask")).tolist())
+        for split in opened
+        for sample in opened[split]
+    }
 
 
 def test_what_is_compacted_can_be_appended_to_with_the_options_that_made_it(out, tmp_path):
