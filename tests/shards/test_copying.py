@@ -476,7 +476,7 @@ def test_ctrl_c_ends_a_run_of_copies_at_once_and_it_can_be_resumed(tmp_path):
             first = path
         else:
             os.link(first, path)
-    options = ["--check", "header", "--hash", "none", "--shard-samples", "500", "--workers", "2", "--quiet"]
+    options = ["--check", "header", "--hash", "none", "--shard-samples", "100", "--workers", "2", "--quiet"]
     script = "import imgdata_cli.main as m; m.main()"
     slow = (
         "import time; from imgdata.shards import tar_file as t; copy = t.TarFile.copy\n"
