@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -163,6 +164,7 @@ class Loader:
             dali_options=dali_options or {},
             cache=str(cache),
         )
+        self._shuffle_open = shuffle is None
         given = Given(source, split, view, version, weights, classes, options.seed)
         self._open(given, options, rank=rank, world_size=world_size, buckets=as_buckets(buckets))
 
@@ -176,9 +178,14 @@ class Loader:
         view: str | None = None,
         rank: int | None = None,
         world_size: int | None = None,
+        shuffle_open: bool = False,
     ) -> "Loader":
-        """Return a loader with these settings. Raises and warns as `Loader(...)` does."""
+        """Return a loader with these settings. Raises and warns as `Loader(...)` does.
+
+        With `shuffle_open` a state of the other kind of shuffle may be loaded, whose order is taken then.
+        """
         loader = cls.__new__(cls)
+        loader._shuffle_open = shuffle_open
         loader._open(Given(source, split, view), options, rank=rank, world_size=world_size)
         return loader
 
@@ -355,7 +362,8 @@ class Loader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next iterator resume where `state` was taken, also with another batch size or number of ranks.
 
-        Where the dataset has grown since, the loader goes back to the version that the state was taken of. Raises
+        Where the dataset has grown since, the loader goes back to the version that the state was taken of; where
+        `shuffle` was left open, it takes that of the state. Raises
         `OptionError` for a state of other data, another view, order or seed.
         """
         if isinstance(state, Mapping) and state.get("fingerprint") != self._fingerprint():
@@ -379,12 +387,16 @@ class Loader:
             lane.engine.close()
 
     def _go_back(self, wanted: object) -> None:
-        """Read the earlier version of the dataset that makes the fingerprint `wanted`, where there is one."""
-        for given in self._given.earlier():
+        """Read the version of the dataset, in the order, that makes the fingerprint `wanted`, where there is one."""
+        orders = [self._options]
+        if self._shuffle_open and self._options.shuffle != "none":
+            orders.append(replace(self._options, shuffle="global" if self._options.shuffle == "window" else "window"))
+        for given, options in ((given, one) for given in chain([self._given], self._given.earlier()) for one in orders):
             earlier = type(self).__new__(type(self))
+            earlier._shuffle_open = self._shuffle_open
             # A batch may be larger than that version was, or a view mean nothing there.
             with suppress(OptionError):
-                earlier._open(given, self._options, rank=self.rank, world_size=self.world_size, buckets=self._buckets)
+                earlier._open(given, options, rank=self.rank, world_size=self.world_size, buckets=self._buckets)
                 if earlier._fingerprint() == wanted:
                     self.close()
                     self.__dict__.update(earlier.__dict__, _rank_given=self._rank_given)

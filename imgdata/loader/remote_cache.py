@@ -100,7 +100,11 @@ def _parsed(cache: str) -> tuple[str, int | None]:
         if not number and word not in ("auto", "disk", "memory", "off"):
             word, number = "disk", word
         limit = int(float(number) * 1e9) if number else None
-        if word not in ("disk", "memory", *([] if number else ["auto", "off"])) or (limit is not None and limit < 0):
+        if (
+            not cache
+            or word not in ("disk", "memory", *([] if number else ["auto", "off"]))
+            or (limit is not None and limit < 0)
+        ):
             raise ValueError
     except (ValueError, OverflowError) as error:
         raise OptionError(

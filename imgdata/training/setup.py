@@ -16,6 +16,7 @@ from imgdata.backends.options import LoaderOptions, or_default
 from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
 from imgdata.loader.loader import Loader
+from imgdata.loader.remote_cache import usual_shuffle
 from imgdata.loose.opened import open as open_dataset
 from imgdata.models import ModelInput, model_input
 from imgdata.recipes.recipe import Recipe
@@ -239,7 +240,7 @@ def _loader(view: View, recipe: Recipe, options: DecidedOptions, ranks: Processe
         recipe=recipe,
         device=str(ranks.device),
         backend=options.backend,
-        shuffle="global" if shuffled else "none",
+        shuffle=usual_shuffle(view) if shuffled else "none",
         seed=options.seed,
         dtype=image_type(options.amp, ranks.device),
         channels_last=options.channels_last,
@@ -247,7 +248,7 @@ def _loader(view: View, recipe: Recipe, options: DecidedOptions, ranks: Processe
         prefetch=options.prefetch,
         columns=(options.weight_column,) if shuffled and options.weight_column is not None else (),
     )
-    return Loader.from_options(view, loading, rank=ranks.rank, world_size=ranks.world_size)
+    return Loader.from_options(view, loading, rank=ranks.rank, world_size=ranks.world_size, shuffle_open=shuffled)
 
 
 def _weight_scale(loader: Loader, options: DecidedOptions, own: OwnParts) -> float:
