@@ -50,6 +50,8 @@ def unpack(listing: Listing, path: Path, columns: HeaderColumns, root: Path) -> 
                 offset_N[row], size_N[row] = at, len(data)
                 at += file.write(data)
             file.flush()
+            # The index that names this state comes to disk: after a power cut it must not stand for images that don't.
+            os.fsync(file.fileno())
             state = file_state(os.fstat(file.fileno()))
         os.replace(temporary, path)
     except OSError as error:

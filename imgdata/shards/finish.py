@@ -138,13 +138,15 @@ def _close_gaps(job: JobFolder, name: str, split: str, kept: Sequence[ShardRepor
             continue
         try:
             # The index goes first: after a crash between the two, the tar under its old name shows that this move is
-            # unfinished, and the next run finds no index left to move.
+            # unfinished, and the next run finds no index left to move. Each rename comes to disk before the next, which
+            # may take its old name: after a power cut, both shards would be gone.
             if (out / _idx(old)).exists():
                 os.replace(out / _idx(old), out / _idx(new))
+                sync_folder(out)
             os.replace(out / old, out / new)
+            sync_folder(out)
         except OSError as error:
             raise output_error(error, out / new) from error
-    sync_folder(out)
     return files
 
 

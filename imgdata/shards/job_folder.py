@@ -210,6 +210,8 @@ class JobFolder:
     def end(self) -> None:
         """End the job: the dataset is finished, and nothing else in the job folder is needed."""
         (self.path / PLAN).unlink()
+        # To disk, before an append is put into the dataset: with its plan it would be taken for one that is not whole.
+        sync_folder(self.path)
 
     def swap_in(self) -> None:
         """Put the finished dataset of `next` in the place of the old one; does nothing if it was written in place."""
@@ -270,6 +272,9 @@ class JobFolder:
             for name in set(old) - set(new):
                 (self.out / name).unlink(missing_ok=True)
             for name in sorted(new, key=lambda name: name == MANIFEST):
+                if name == MANIFEST:
+                    # What it describes comes to disk before it: a power cut may lose any of the moves before a sync.
+                    sync_folder(self.out)
                 # Not found: an interrupted run has moved the file already.
                 with contextlib.suppress(FileNotFoundError):
                     os.replace(beside / name, self.out / name)
