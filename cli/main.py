@@ -203,15 +203,18 @@ def _set_debug(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 
 
 def _refuse_urls(arguments: list[str]) -> None:
-    """Raise `OptionError` for a path that is a URL; a dataset may be one, pictures for `predict` may be on the web."""
+    """Raise `OptionError` for a path that is a URL; a dataset may be one, and what `predict` reads.
+
+    Also where a dataset is written to.
+    """
     from imgdata.storage.local_paths import local_path, url_scheme
 
     web = ("http", "https") if arguments[:1] == ["predict"] else ()
     if not any("://" in argument for argument in arguments):
         return
-    allowed = _dataset_place(arguments)
+    allowed = _url_places(arguments)
     for place, argument in enumerate(arguments):
-        if place == allowed:
+        if place in allowed:
             continue
         # `--out=s3://bucket/run` as well.
         text = argument.partition("=")[2] if argument.startswith("--") and "=" in argument else argument
@@ -219,14 +222,18 @@ def _refuse_urls(arguments: list[str]) -> None:
             local_path(text)
 
 
-def _dataset_place(arguments: list[str]) -> int | None:
-    """Return where in the arguments the DATASET of a command is; None for a command without one, or for no command."""
+_MAY_BE_URLS = (("images",), ("dataset",), ("source", "out"))
+"""Arguments that may be URLs: those of the first line of which a command has all."""
+
+
+def _url_places(arguments: list[str]) -> set[int]:
+    """Return where in the arguments a URL may be: the DATASET of a command, or SOURCE and OUT."""
     first = next((place for place, argument in enumerate(arguments) if not argument.startswith("-")), len(arguments))
     command = _Commands().get_command(click.Context(cli), arguments[first]) if first < len(arguments) else None
     names = [one.name for one in command.params if isinstance(one, click.Argument)] if command else []
-    wanted = "images" if "images" in names else "dataset"
-    if command is None or wanted not in names:
-        return None
+    wanted = next((line for line in _MAY_BE_URLS if set(line) <= set(names)), ())
+    if command is None:
+        return set()
     valued = {
         text
         for one in command.params
@@ -239,8 +246,8 @@ def _dataset_place(arguments: list[str]) -> int | None:
             skip = not skip and argument in valued
         else:
             places.append(place)
-    number = names.index(wanted)
-    return places[number] if number < len(places) else None
+    numbers = map(names.index, wanted)
+    return {places[number] for number in numbers if number < len(places)}
 
 
 def _interrupt(*_: Any) -> NoReturn:

@@ -92,6 +92,7 @@ from ..options.steps import chosen_engine, chosen_step, engine_options, run_plan
 )
 @hash_option("Hash of each whole shard: as Croissant wants it, a fast one, or none.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes or threads.  [default: all cores]")
+@click.option("--work", metavar="FOLDER", help="Where shards are made for an OUT in an object store.  [cache folder]")
 @engine_options
 @step_options
 @click.option("--dry-run", is_flag=True, help="Print the plan, and what is in OUT; write nothing.")
@@ -121,6 +122,9 @@ def command(source: str, out: Path, **options: Any) -> None:
     The same command resumes a run that was interrupted. An old dataset in OUT is replaced only with --overwrite, once
     the new one is complete; with --append it gets more samples and classes, and what was trained on it resumes as it
     was.
+
+    OUT may be in an object store, such as s3://bucket/photos: shards are made in the folder --work, uploaded while
+    the next ones are made, and removed.
 
     Many machines: --plan on one of them, --part in each task, --finish at the end.
     """  # noqa: D301 - click wants a real backspace
@@ -187,6 +191,7 @@ def command(source: str, out: Path, **options: Any) -> None:
                 workers=options["workers"],
                 overwrite=options["overwrite"],
                 append=options["append"],
+                work=options["work"],
                 watch=display,
                 engine=engine,
             )

@@ -28,6 +28,9 @@ _PACKED = {"parquet": "Parquet", "tfrecord": "compressed TFRecords", "mds": "com
 SURE_SHARE = 0.5
 """Share of an estimated size that a dataset surely takes, where images are re-encoded."""
 
+_SHARDS_HERE = 4
+"""Shards that are surely on this machine at a time where each is uploaded."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Begun:
@@ -138,6 +141,8 @@ def _refuse_full_disk(job: JobFolder, plan: Plan, reports: Mapping[str, ShardRep
     needed = planned - sum(report.bytes for report in reports.values())
     if not plan.is_exact:
         needed = int(needed * SURE_SHARE)
+    if job.uploads:
+        needed = min(needed, _SHARDS_HERE * planned // plan.num_shards)
     free = shutil.disk_usage(job.folder).free
     if needed > free:
         raise OutputError(

@@ -33,11 +33,13 @@ from imgdata.shards.prepare import read_and_prepare
 from imgdata.shards.source_states import read_states, write_states
 from imgdata.shards.standing import standing_of
 from imgdata.shards.summary import ShardSummary, Watcher, finished_summary
+from imgdata.shards.upload import standing_at, uploading
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.reading import with_states
 from imgdata.sources.target import has_target, with_target
-from imgdata.storage.local_paths import local_path
+from imgdata.storage.local_paths import UrlPath, local_path
+from imgdata.storage.remote import is_url
 
 RATE_SAMPLES = 32
 
@@ -51,6 +53,7 @@ def shard(
     workers: int | None = None,
     overwrite: bool = False,
     append: bool = False,
+    work: str | os.PathLike[str] | None = None,
     watch: Watcher | None = None,
     class_names: Sequence[Any] | None = None,
     engine: Literal["local", "ray"] | RayOptions = "local",
@@ -69,6 +72,9 @@ def shard(
     `append` the images become a new version of the dataset in `out`: shards behind its own, and classes behind its own
     where they have other ids. Earlier versions stay as they are.
 
+    `out` may be the URL of a folder in an object store, such as `s3://bucket/photos`: shards are made in the folder
+    `work`, by default in the cache folder, uploaded while the next ones are made, and removed.
+
     The `engine` is `local`, this machine, or `ray`, a cluster (`RayOptions` says which), whose machines have source and
     `out` under the same paths. `begin_parts`, `write_part` and `finish_parts` do without a cluster's software.
 
@@ -82,6 +88,9 @@ def shard(
         raise OptionError("append and overwrite can't be given together: a dataset is added to, or is replaced")
     if engine not in ("local", "ray") and not isinstance(engine, RayOptions):
         raise OptionError(f"engine must be local, ray or RayOptions, got {engine!r}")
+    if work is not None and not is_url(out):
+        raise OptionError("work is for an OUT in an object store; leave it out")
+    _refuse_upload(out if is_url(out) else None, append=append)
     if engine != "local":
         if not isinstance(source, str | os.PathLike):
             raise OptionError("engine 'ray' reads files that all machines have; give a path, or engine='local'")
@@ -93,8 +102,26 @@ def shard(
         )
     workers = check_workers(workers)
     started = time.perf_counter()
-    out = local_path(out, "OUT")
     path = local_source(source) if isinstance(source, str | os.PathLike) else None
+    if is_url(out):
+        with uploading(out, work, overwrite=overwrite, watch=watch) as upload:
+            watch.stage("listing")
+            listing = _listed_for(upload.job, source, path, read, options, class_names)
+            complete_already = upload.begin(identity_of(listing, options))
+            if complete_already is not None:
+                return complete_already
+            summary = write_listing(
+                upload.job,
+                listing,
+                options,
+                workers=workers,
+                overwrite=overwrite,
+                watch=watch,
+                started=started,
+                engine=upload.engine,
+            )
+            return upload.deliver(summary)
+    out = local_path(out, "OUT")
     if path is not None:
         refuse_output_in_the_way(path, out)
     with own(out) as job:
@@ -240,6 +267,8 @@ def plan_shards(
     options, read = with_keywords(options, read, keywords)
     workers = check_workers(workers)
     path = local_source(source)
+    url, out = (out, None) if out is not None and is_url(out) else (None, out)
+    _refuse_upload(url, append=append)
     if out is not None:
         out = local_path(out, "OUT")
         refuse_output_in_the_way(path, out)
@@ -261,8 +290,19 @@ def plan_shards(
     described = describe(plan, images_per_s=len(rows) / max(seconds, 1e-6) * workers)
     if growth is not None:
         return growth.described(described)
-    standing = None if out is None else standing_of(out, identity_of(plan.listing, options))
+    identity = identity_of(plan.listing, options)
+    standing = (
+        standing_at(url, identity) if url is not None else standing_of(out, identity) if out is not None else None
+    )
     return described if standing is None else {**described, "out": standing}
+
+
+def _refuse_upload(url: str | os.PathLike[str] | None, *, append: bool) -> None:
+    """Raise `OptionError` for what can't be done with a dataset in an object store."""
+    if append and url is not None:
+        raise OptionError(
+            f"append can't be given with a URL ({UrlPath(url)}); append to a copy on a disk, and upload it"
+        )
 
 
 def _spooled(dataset: object, job: JobFolder, title: str, names: Sequence[Any] | None, read: SourceOptions) -> Listing:

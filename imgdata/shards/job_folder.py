@@ -62,6 +62,8 @@ class JobFolder:
         """Where the dataset is written: `out`, or the folder `next` inside it while an old dataset is there."""
         self.lock = lock
         """Descriptor of the locked file; a worker process that inherits it holds the lock as well."""
+        self.uploads = False
+        """Whether shards leave this machine as soon as they are finished."""
 
     @property
     def path(self) -> Path:
@@ -222,6 +224,15 @@ class JobFolder:
         new = [name for name in files_of(read_manifest(self.folder)) if (self.folder / name).exists()]
         write_atomic(self.out / JOB_FOLDER / _SWAP, to_json({"old": old, "new": new}))
         self._swap(old, new)
+
+    def empty(self) -> None:
+        """Remove everything here but images that were given as Python objects."""
+        for folder in (self.path, self.out):
+            for path in folder.iterdir():
+                if path.is_dir() and path != self.path:
+                    shutil.rmtree(path)
+                elif path != self.path and path.name not in (_LOCK, _OBJECTS):
+                    path.unlink()
 
     def complete_overwrite(self) -> None:
         """Finish an overwrite whose new dataset is whole."""

@@ -3,12 +3,12 @@
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from imgdata.dataset.manifest import read_manifest
+from imgdata.dataset.manifest import Manifest, read_manifest
 from imgdata.errors import ShardError
 from imgdata.shards.dataset_files import REJECTS, REPAIRS, list_file
 from imgdata.shards.record import ShardReport
@@ -131,6 +131,15 @@ def finished_summary(out: Path) -> ShardSummary:
                 raise ShardError(
                     f"{path}: missing, not of {shard.bytes} bytes, or without its .idx; --overwrite writes all again"
                 )
+    return manifest_summary(out, manifest, lambda name: _lines(out / name))
+
+
+def manifest_summary(out: Path, manifest: Manifest, lines: Callable[[str], Sequence[str]]) -> ShardSummary:
+    """Return the summary of a finished dataset; `lines` reads a list by its name, none where there is no such list."""
+
+    def of_all_versions(name: str) -> list[str]:
+        return [line for number in range(1, manifest.version + 1) for line in lines(list_file(name, number))]
+
     return ShardSummary(
         out=out,
         name=manifest.name,
@@ -138,8 +147,8 @@ def finished_summary(out: Path) -> ShardSummary:
             split.name: {"samples": split.samples, "shards": len(split.shards), "bytes": split.bytes}
             for split in manifest.splits
         },
-        rejected=reasons(json.loads(line) for line in _lines(out, REJECTS, manifest.version)),
-        repaired=len(_lines(out, REPAIRS, manifest.version)),
+        rejected=reasons(json.loads(line) for line in of_all_versions(REJECTS)),
+        repaired=len(of_all_versions(REPAIRS)),
         skipped=manifest.source["skipped"],
         warnings=tuple(manifest.source["warnings"]),
         already_complete=True,
@@ -147,10 +156,8 @@ def finished_summary(out: Path) -> ShardSummary:
     )
 
 
-def _lines(out: Path, name: str, version: int) -> list[str]:
-    """Return the lines of a list of all versions up to `version`."""
-    paths = [out / list_file(name, number) for number in range(1, version + 1)]
-    return [line for path in paths if path.exists() for line in path.read_text("utf-8").splitlines()]
+def _lines(path: Path) -> list[str]:
+    return path.read_text("utf-8").splitlines() if path.exists() else []
 
 
 def reasons(rejects: Iterable[Mapping[str, str]]) -> dict[str, int]:

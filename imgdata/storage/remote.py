@@ -217,6 +217,14 @@ class RemoteStore:
             etag = ""
         return RemoteFacts(name, size, etag or self.head(name).etag)
 
+    def copy(self, name: str, to: str) -> RemoteFacts:
+        """Give a copy of an object the name `to`, whole or not at all, without its bytes coming here.
+
+        Raises `RemoteMissingError`, `OutputError`.
+        """
+        self._tried(name, lambda: self._connected().copy(name, to), writing=True)
+        return self.head(to)
+
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is no error. Raises `OutputError`."""
         try:

@@ -41,6 +41,10 @@ class Client(Protocol):
         """Write an object, in parts of `part_bytes` where that is given; return its ETag."""
         ...
 
+    def copy(self, path: str, to: str) -> None:
+        """Write an object once more under another name, over what has it."""
+        ...
+
     def delete(self, path: str) -> None:
         """Remove an object."""
         ...

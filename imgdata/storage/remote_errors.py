@@ -48,7 +48,7 @@ def meaning(error: Exception) -> Meaning:
         return "no credentials"
     status = status_of(text)
     if status is not None:
-        return "again" if status >= 500 or status in _AGAIN else _BY_STATUS.get(status, "refused")
+        return "again" if (status >= 500 and status != 501) or status in _AGAIN else _BY_STATUS.get(status, "refused")
     return _BY_NAME.get(type(error).__name__, "again")
 
 

@@ -53,6 +53,11 @@ class FsspecClient:
             self._files.pipe_file(self._path(path), data)
         return self.head(path).etag
 
+    def copy(self, path: str, to: str) -> None:
+        """See `Client`."""
+        self._files.makedirs(self._path(to).rpartition("/")[0], exist_ok=True)
+        self._files.cp_file(self._path(path), self._path(to))
+
     def delete(self, path: str) -> None:
         """See `Client`."""
         self._files.rm_file(self._path(path))

@@ -86,6 +86,10 @@ class ObstoreClient:
             put = self._obstore.put(self._store, path, data, use_multipart=False, mode=condition)
         return put["e_tag"] or ""
 
+    def copy(self, path: str, to: str) -> None:
+        """See `Client`."""
+        self._obstore.copy(self._store, path, to)
+
     def delete(self, path: str) -> None:
         """See `Client`."""
         self._obstore.delete(self._store, path)

@@ -141,8 +141,7 @@ URLS = ["s3://bucket/ds", "gs://bucket/ds", "hf://datasets/a", "https://a.b/c", 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["shard", "{raw}", "{url}"],
-        ["shard", "{raw}", "{url}", "--dry-run"],
+        ["shard", "{raw}", "{url}", "--plan"],
         ["shard", "{url}", "{out}"],
         ["index", "{url}"],
         ["export", "{raw}", "{url}"],
@@ -166,7 +165,6 @@ def test_a_url_is_refused_in_one_line_before_the_first_byte(raw, tmp_path, monke
 @pytest.mark.parametrize(
     "call",
     [
-        lambda url, raw: imgdata.shard(raw, url),
         lambda url, raw: imgdata.shard(url, "out"),
         lambda url, raw: imgdata.index(url),
     ],
