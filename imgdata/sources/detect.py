@@ -131,6 +131,12 @@ def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
         if only_datasets_below(path):
             # Such as shards that were made from these folders.
             del reasons["tars"]
+    if options.image_column is not None and not reasons:
+        from imgdata.sources.parquet.source import holds_column
+
+        if holds_column(path, options.image_column):
+            # Several columns of plain bytes are not recognised by unusual names.
+            reasons["parquet"] = "--image-column"
     if (options.label_column is not None or options.split_column) and path.is_dir():
         # Folders have no columns; a table whose columns have unusual names is not recognised by them.
         reasons.pop("folder", None)

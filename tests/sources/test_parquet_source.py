@@ -195,6 +195,19 @@ def test_paths_without_bytes_are_no_images(tmp_path: Path, kind: pa.DataType) ->
         list_source(tmp_path, SourceOptions())
 
 
+@pytest.mark.parametrize("plain", [False, True])
+def test_of_several_columns_of_images_with_unusual_names_one_is_named(tmp_path: Path, plain: bool) -> None:
+    columns = {name: [data if plain else {"bytes": data} for data in IMAGES] for name in ("left", "right")}
+    pq.write_table(pa.table({**columns, "side": ["a", "b"] * 5}), tmp_path / "x.parquet")
+    wanted = "can't tell which column holds" if plain else r"holds image bytes; name it with --image-column \(left, rig"
+    with pytest.raises(SourceError, match=wanted):
+        list_source(tmp_path, SourceOptions())
+    for path in (tmp_path, tmp_path / "x.parquet"):
+        listing = list_source(path, SourceOptions(image_column="right", label_column="side"))
+        assert contents(listing) == IMAGES
+        assert [one.name for one in listing.classes] == ["a", "b"]
+
+
 def test_plain_bytes_other_names_and_further_columns_are_read(tmp_path: Path) -> None:
     columns = {
         "my.img": IMAGES,

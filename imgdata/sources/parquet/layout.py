@@ -70,17 +70,19 @@ def image_column(schema: pa.Schema, given: str | None) -> str | None:
 
 
 def holds_images(file: Path) -> bool:
-    """Return whether a column of `file` holds bytes.
+    """Return whether a column of `file` holds bytes of images; of several columns `layout_of` wants one to be named.
 
     Raises `SourceError` when the file is damaged, or has a column for images that holds none.
     """
     schema = open_parquet(file).schema_arrow
     if image_column(schema, None) is not None:
         return True
-    for column in schema:
-        if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
-            raise without_images(file, f"{column.name}.bytes", str(column.type.field("bytes").type))
-    return False
+    structs = [column for column in schema if pa.types.is_struct(column.type)]
+    kinds = {one.name: one.type.field("bytes").type for one in structs if one.type.get_field_index("bytes") >= 0}
+    if kinds and not any(map(_is_bytes, kinds.values())):
+        name, kind = next(iter(kinds.items()))
+        raise without_images(file, f"{name}.bytes", str(kind))
+    return bool(kinds)
 
 
 def without_images(file: Path, image: str, what: str) -> SourceError:

@@ -33,7 +33,14 @@ from imgdata.sources.label_column import Labels
 from imgdata.sources.listing import Listing, ListingBuilder, title_of
 from imgdata.sources.member_columns import Place
 from imgdata.sources.options import SourceOptions
-from imgdata.sources.parquet.layout import ParquetLayout, find_layout, holds_images, member_kinds, without_images
+from imgdata.sources.parquet.layout import (
+    ParquetLayout,
+    find_layout,
+    holds_images,
+    image_column,
+    member_kinds,
+    without_images,
+)
 from imgdata.sources.parts import missing_parts
 from imgdata.sources.splits import Splits, split_in_path, split_of_word
 from imgdata.sources.table.columns import no_label_warning
@@ -151,6 +158,15 @@ def recognise(path: Path) -> str | None:
     if not files or not holds_images(files[0]):
         return None
     return f"Parquet with images ({some([_relative(file, path) for file in files])})"
+
+
+def holds_column(path: Path, name: str) -> bool:
+    """Return whether the first Parquet file at or below `path` has a column of bytes called `name`.
+
+    Raises `SourceError` when that file is damaged.
+    """
+    files = _files(path)
+    return bool(files) and image_column(open_parquet(files[0]).schema_arrow, name) is not None
 
 
 def list_samples(path: Path, options: SourceOptions) -> Listing:
