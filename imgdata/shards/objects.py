@@ -109,6 +109,11 @@ def encoded_member(image: Any, name: str, at: str) -> bytes:
         raise SourceError(
             f"{at} must be a PIL image of mode 1, L, P, I or I;16, or an array of whole numbers, got mode {image.mode}"
         )
+    if isinstance(image, np.ndarray) and image.dtype != np.uint8:
+        raise SourceError(
+            f"{at} must be an array of uint8 (H, W) or (H, W, C), or of uint16 (H, W), got {image.dtype} of shape "
+            f"{image.shape}; scale floats, such as metres to millimetres"
+        )
     return encoded(image, at)
 
 
@@ -184,15 +189,22 @@ def _item(value: Any, split: str | None, at: str) -> Item:
         )
     if isinstance(value, Mapping) and not isinstance(value.get("bytes"), bytes):
         image, key = (next((name for name in names if name in value), None) for names in (_IMAGE, _KEY))
-        images = {name: one for name, one in value.items() if name != image and _is_further_image(name, one)}
+        shape = _shape_of(value[image]) if image is not None else None
+        images = {name: one for name, one in value.items() if name != image and _is_further_image(name, one, shape)}
         label = next((name for name in _LABEL if name in value and name not in images), None)
         # Datasets for segmentation call a mask the label.
         members = {"mask" if name in _LABEL else name: one for name, one in images.items()}
+        taken = {image, label, key, "json", *images, *(() if split else ("split",))}
+        if _are_images(value.get("members")):
+            # As `Writer.write` and `Sample` have them.
+            members |= value["members"]
+            taken.add("members")
+        if value.get("mask", True) is None:
+            taken.add("mask")
         if image is None:
             raise SourceError(
                 f"{at}: has no image: a mapping needs {', '.join(_IMAGE[:4])} ..., got {', '.join(value)}"
             )
-        taken = {image, label, key, "json", *images, *(() if split else ("split",))}
         fields = {name: one for name, one in value.items() if name not in taken} | dict(value.get("json") or {})
         return Item(
             image=value[image],
@@ -205,21 +217,46 @@ def _item(value: Any, split: str | None, at: str) -> Item:
     if isinstance(value, tuple | list):
         if len(value) != 2:
             raise SourceError(f"{at}: must be a mapping or a pair (image, label), got {len(value)} values")
-        if _is_further_image("label", value[1]):
+        if _is_further_image("label", value[1], None):
             return Item(image=value[0], split=split or "train", members={"mask": value[1]})
         return Item(image=value[0], label=value[1], split=split or "train")
     return Item(image=value, split=split or "train")
 
 
-def _is_further_image(name: object, value: Any) -> bool:
-    """Return whether an entry of a mapping is an image: encoded, a PIL image, or an array where the name says so."""
+def _is_further_image(name: object, value: Any, shape: tuple[int, ...] | None) -> bool:
+    """Return whether an entry of a mapping is an image beside a picture of `shape`.
+
+    It is where it is encoded or a PIL image. An array is where its name or its shape says so.
+    """
     if not isinstance(name, str) or not (is_member_name(name) or name in _LABEL):
         return False
-    if isinstance(value, np.ndarray):
-        of_pixels = kind_of(name) == "mask" or name == "depth" or name in _LABEL
-        return of_pixels and value.ndim in (2, 3) and value.dtype.kind in "bui"
-    is_encoded = isinstance(value, bytes) or (isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes))
-    return is_encoded or isinstance(value, Image.Image)
+    if not isinstance(value, np.ndarray):
+        return _is_image(value)
+    if value.ndim not in (2, 3):
+        return False
+    named = kind_of(name) == "mask" or name == "depth" or name in _LABEL
+    if named and value.dtype.kind in "bui":
+        return True
+    # Floats are refused where they are called a mask or depth: in the json member they would be lost as such.
+    fits = value.shape[:2] == shape
+    return fits and name not in _LABEL and (named or value.dtype in (np.uint8, np.uint16))
+
+
+def _are_images(value: Any) -> bool:
+    is_mapping = isinstance(value, Mapping) and bool(value)
+    return is_mapping and all(_is_image(one) or isinstance(one, np.ndarray) for one in value.values())
+
+
+def _is_image(value: Any) -> bool:
+    encoded = isinstance(value, bytes) or (isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes))
+    return encoded or isinstance(value, Image.Image)
+
+
+def _shape_of(image: Any) -> tuple[int, ...] | None:
+    """Return height and width of a picture; None where they are not known without a look into its bytes."""
+    if isinstance(image, np.ndarray):
+        return tuple(map(int, image.shape[:2]))
+    return (image.height, image.width) if isinstance(image, Image.Image) else None
 
 
 def _picture(array: np.ndarray[Any, Any], at: str) -> Image.Image:

@@ -202,6 +202,39 @@ def test_python_objects_bring_masks(tmp_path, mask):
     assert sample.fields["n"] == 3
 
 
+@pytest.mark.parametrize("image", [picture(1), np.asarray(picture(1))], ids=["PIL", "array"])
+def test_arrays_of_the_pictures_size_are_images_by_any_name(tmp_path, image):
+    right, thermal = np.asarray(picture(2)), numbers(3, most=60000, dtype=np.uint16)
+    code = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    imgdata.shard([{"image": image, "right": right, "thermal": thermal, "code": code}], tmp_path / "out")
+    (sample,) = imgdata.open(tmp_path / "out")["train"]
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(sample.members["right"]))), right)
+    assert np.array_equal(sample.array_of("thermal"), thermal)
+    assert sample.fields["code"] == code.tolist()
+    assert not {"right", "thermal"} & sample.fields.keys()
+
+
+def test_mappings_may_have_members_as_a_writer_takes_them_and_masks_that_are_none(tmp_path):
+    items = [{"image": picture(1), "members": {"depth": numbers(1)}, "mask": None}, {"image": picture(2), "members": 7}]
+    imgdata.shard({"train": items[:1], "val": items[1:]}, tmp_path / "out")
+    dataset = imgdata.open(tmp_path / "out")
+    assert np.array_equal(dataset["train"][0].array_of("depth"), numbers(1))
+    assert not {"members", "mask"} & dataset["train"][0].fields.keys()
+    assert dataset["val"][0].fields["members"] == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mask", r"mask must be an array of whole numbers of shape \(H, W\), got float32"),
+        ("depth", r"depth must be an array of uint8 .* got float32 of shape \(48, 64\); scale floats"),
+    ],
+)
+def test_floats_that_are_called_a_mask_or_depth_are_refused(tmp_path, name, message):
+    with pytest.raises(SourceError, match=message):
+        imgdata.shard([{"image": picture(1), name: numbers(1).astype(np.float32)}], tmp_path / "out")
+
+
 def test_pairs_of_pictures_and_masks_are_no_labels(tmp_path):
     class Pets(torchvision.datasets.VisionDataset):
         def __len__(self):
