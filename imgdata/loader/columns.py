@@ -8,10 +8,21 @@ from numpy.typing import NDArray
 
 from imgdata.backends.joint.batch import Parts
 from imgdata.dataset.columns import Columns
+from imgdata.dataset.dataset import Split
+from imgdata.errors import OptionError
 from imgdata.loader.delivery import Engine
 
 if TYPE_CHECKING:
     import torch
+
+
+def check_columns(split: Split, names: Sequence[str]) -> None:
+    """Raise `OptionError` where one of `names` is no column of `split`."""
+    images = {member.name for member in split.members}
+    if any(name in images and name not in split.columns.names for name in names):
+        name = next(name for name in names if name in images)
+        raise OptionError(f"columns can't hold images, got {name!r}; joint=[{name!r}] brings it with its picture")
+    split.columns.check(names)
 
 
 class BatchColumns:

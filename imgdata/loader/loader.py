@@ -23,7 +23,7 @@ from imgdata.loader.buckets import (
     loader_order,
     summary,
 )
-from imgdata.loader.columns import BatchColumns
+from imgdata.loader.columns import BatchColumns, check_columns
 from imgdata.loader.delivery import Engine
 from imgdata.loader.description import loader_text
 from imgdata.loader.frameworks import EpochSampler, refuse_other_ranks, refuse_several_workers
@@ -212,11 +212,12 @@ class Loader:
             rank=self.rank,
             world_size=self.world_size,
         )
-        if options.mixes and opened.view.targets is None and opened.view.has_unlabelled:
+        # What `joint` names can't be mixed, whatever the labels are: it says so.
+        if options.mixes and not options.joint and opened.view.targets is None and opened.view.has_unlabelled:
             raise OptionError("a recipe that mixes samples must have labels for all, got some without; use a view")
         if options.training:
             check_shuffle(opened.view, order)
-        opened.split.columns.check(options.columns)
+        check_columns(opened.split, options.columns)
         self._columns = opened.split.columns
         self._buckets = buckets
         self._lanes = tuple(

@@ -40,6 +40,12 @@ class Source(Protocol):
         ...
 
 
+class _SourceOfColumns(Source, Protocol):
+    def holds_column(self, path: Path, name: str) -> bool:
+        """Return whether the files at `path` have a column of bytes called `name`."""
+        ...
+
+
 _LAYOUTS = {
     "cifar": "CIFAR-10 or CIFAR-100: python or binary archive or folder, Kaggle's train/ with trainLabels.csv",
     "imagenet": "ImageNet: train/<wnid>/, the official ILSVRC2012 tars, Kaggle's ILSVRC/, a tar for each class",
@@ -131,12 +137,10 @@ def detect(path: str | os.PathLike[str], options: SourceOptions) -> Source:
         if only_datasets_below(path):
             # Such as shards that were made from these folders.
             del reasons["tars"]
-    if options.image_column is not None and not reasons:
-        from imgdata.sources.parquet.source import holds_column
-
-        if holds_column(path, options.image_column):
-            # Several columns of plain bytes are not recognised by unusual names.
-            reasons["parquet"] = "--image-column"
+    image, parquet = options.image_column, cast(_SourceOfColumns, source("parquet"))
+    if image is not None and not reasons and parquet.holds_column(path, image):
+        # Several columns of plain bytes are not recognised by unusual names.
+        reasons["parquet"] = "--image-column"
     if (options.label_column is not None or options.split_column) and path.is_dir():
         # Folders have no columns; a table whose columns have unusual names is not recognised by them.
         reasons.pop("folder", None)

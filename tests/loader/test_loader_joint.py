@@ -279,6 +279,7 @@ def test_masks_that_nobody_asked_for_are_not_read(flawed, backend):
         ({"joint": 3}, "joint must be names of what moves along, such as"),
         ({"joint": ["iscrowd"]}, r"joint must name 'boxes' as well, got 'iscrowd' alone.*columns=\['iscrowd'\]"),
         ({"joint": ["boxes"], "columns": ["boxes"]}, "'boxes' must stand in one of joint and columns"),
+        ({"joint": (), "columns": ["s", "mask"]}, r"columns can't hold images, got 'mask'; joint=\['mask'\] brings it"),
         ({"recipe": Recipe(*CUT.ops, MixUp())}, "MixUp mixes pictures, which no mask or box can follow; leave it out"),
         ({"recipe": Recipe(*CUT.ops, CutMix())}, "CutMix mixes pictures"),
         ({"recipe": Recipe(*CUT.ops, RandomApply([AugMix()]))}, "AugMix sums pictures that were moved in different"),
@@ -288,6 +289,12 @@ def test_masks_that_nobody_asked_for_are_not_read(flawed, backend):
 def test_what_can_not_move_with_pictures_is_refused(masked, options, message):
     with pytest.raises(OptionError, match=message):
         loader(masked, **{"recipe": CUT, **options})
+
+
+def test_pictures_without_labels_and_with_masks_are_not_mixed_because_of_the_masks(tmp_path):
+    imgdata.shard([{"image": np.zeros((8, 8, 3), np.uint8), "mask": np.eye(8, dtype=np.uint8)}] * 4, tmp_path)
+    with pytest.raises(OptionError, match="CutMix mixes pictures, which no mask or box can follow"):
+        imgdata.Loader(tmp_path, split="train", recipe=Recipe(CenterCrop(8), CutMix()), batch_size=2, joint=["mask"])
 
 
 def test_a_dataset_without_masks_says_so(images):
