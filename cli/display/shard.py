@@ -126,14 +126,13 @@ def print_part(summary: PartSummary) -> None:
     if summary.rejected:
         why = ", ".join(f"{count:,} {reason}" for reason, count in summary.rejected.items())
         tell(console, ODD, "rejected", f"{sum(summary.rejected.values()):,} ({why})")
-    rate = summary.samples_written / summary.seconds if summary.seconds else 0.0
     before = f", {summary.resumed_shards:,} of them finished before" if summary.resumed_shards else ""
     tell(
         console,
         GOOD,
         "done",
         f"part {summary.part}/{summary.parts}: {counted(summary.shards, 'shard')}{before}, "
-        f"{counted(summary.samples, 'sample')} in {_duration(summary.seconds)} ({rate:,.0f}/s): {summary.out}",
+        f"{counted(summary.samples, 'sample')} in {_took(summary.samples_written, summary.seconds)}: {summary.out}",
     )
 
 
@@ -144,7 +143,8 @@ def print_unfinished(dataset: Path, found: Unfinished) -> None:
         f"{dataset}: not finished: {found.written:,} of {counted(found.shards, 'shard')} are written", soft_wrap=True
     )
     if found.running:
-        console.print(f"{counted(found.running, 'process')} write now, or were killed while they did")
+        verbs = "writes now, or was killed while it did" if found.running == 1 else "write now, or were killed"
+        console.print(f"{counted(found.running, 'process')} {verbs}")
     if found.missing:
         console.print(f"parts with missing shards, of {found.parts}: --array={found.missing}", soft_wrap=True)
     elif found.parts is not None:
@@ -171,12 +171,11 @@ def print_summary(summary: ShardSummary) -> None:
             f"repaired {summary.repaired:,}; see {summary.out / list_file(REPAIRS, summary.version)}", soft_wrap=True
         )
     _print_notes(console, summary.skipped, summary.warnings)
-    rate = summary.samples_written / summary.seconds if summary.seconds else 0.0
     tell(
         console,
         GOOD,
         "done",
-        f"{counted(summary.samples, 'sample')} in {_duration(summary.seconds)} ({rate:,.0f}/s): {summary.out}"
+        f"{counted(summary.samples, 'sample')} in {_took(summary.samples_written, summary.seconds)}: {summary.out}"
         + (f", version {summary.version}" if summary.version > 1 else ""),
     )
 
@@ -197,6 +196,11 @@ def _print_notes(console: Console, skipped: Mapping[str, int], warnings: Sequenc
         console.print(f"passed over {passed}", soft_wrap=True)
     for warning in warnings:
         note(console, warning)
+
+
+def _took(written: int, seconds: float) -> str:
+    """Return the time, with the rate of what was written; without one where all was written before."""
+    return _duration(seconds) + (f" ({written / seconds:,.0f}/s)" if written and seconds else "")
 
 
 def _duration(seconds: float) -> str:

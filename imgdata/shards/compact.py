@@ -199,7 +199,8 @@ def _listing(dataset: Dataset, texts: Sequence[str]) -> Listing:
         fields_N=arrays["fields"] if any(texts_of["fields"]) else None,
         members=_members(manifest.members, views, columns["container"], texts_of["key"]),
         target=manifest.target,
-        warnings=tuple(manifest.source.get("warnings", ())),
+        # Those of an append are of its source alone.
+        warnings=tuple(manifest.source.get("warnings", ())) if manifest.version == 1 else (),
     )
 
 

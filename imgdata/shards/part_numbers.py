@@ -37,8 +37,10 @@ def parse_part(text: str) -> tuple[int, Cut]:
 
 def checked_part(part: int, parts: int) -> tuple[int, Cut]:
     """Return part number `part` of `parts`. Raises `OptionError`."""
+    if parts < 1:
+        raise OptionError(f"part must be of 1 or more parts, such as 0/1, got {part}/{parts}")
     if not 0 <= part < parts:
-        raise OptionError(f"part must be 0/{max(parts, 1)} to {max(parts, 1) - 1}/{max(parts, 1)}, got {part}/{parts}")
+        raise OptionError(f"part must be 0/{parts} to {parts - 1}/{parts}, got {part}/{parts}")
     return part, Cut(parts)
 
 
@@ -73,7 +75,9 @@ def _from_slurm(environment: Mapping[str, str], noted: Cut | None) -> tuple[int,
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:
-    text = environment.get(name, "")
+    text = environment.get(name)
+    if text is None:
+        raise OptionError(f"{name} isn't set, without which nothing says which part this is; {_HOW}")
     if not text.isdecimal():
         raise OptionError(f"{name} must be a number, got {text!r}; {_HOW}")
     return int(text)

@@ -1,7 +1,7 @@
 """Views of several datasets -> one view of all; weights of the datasets -> how often an epoch draws from each."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -91,9 +91,14 @@ def _classes(views: Sequence[View], how: JoinClasses) -> tuple[tuple[ClassName, 
 def _mixture(
     weights: Sequence[float], views: Sequence[View], dataset_N: NDArray[np.int32], seed: int
 ) -> DatasetResampling:
-    good = len(weights) == len(views) and all(0 < weight < math.inf for weight in weights)
+    try:
+        good = len(weights) == len(views) and all(0 < weight < math.inf for weight in weights)
+    except TypeError:
+        # One number, or texts.
+        good = False
     if not good:
-        raise OptionError(f"weights must be {len(views)} numbers above 0, one for each dataset, got {list(weights)}")
+        shown = repr(weights) if isinstance(weights, str) or not isinstance(weights, Iterable) else list(weights)
+        raise OptionError(f"weights must be {len(views)} numbers above 0, one for each dataset, got {shown}")
     quota_D = quotas(np.array(weights, np.float64), len(dataset_N))
     if not quota_D.all():
         number = int(np.argmin(quota_D))

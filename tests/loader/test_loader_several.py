@@ -1,5 +1,6 @@
 """Loaders of several datasets: one after the other, or mixed by weights; exact, resumable, the same on any ranks."""
 
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import imgdata
 from imgdata.recipes import CenterCrop, HorizontalFlip, Recipe
 from support.loaders import on_the_cpu
+from support.masks import write_dataset
 from support.rawdata import pictures_of
 
 RECIPE = Recipe(CenterCrop(size=16), HorizontalFlip())
@@ -178,6 +180,9 @@ def test_a_state_of_earlier_versions_of_some_is_resumed(folders, tmp_path):
         ({"weights": [1, 0]}, r"weights must be 2 numbers above 0"),
         ({"weights": [1, float("nan")]}, r"weights must be 2 numbers above 0"),
         ({"weights": [1e9, 1]}, r"would get none of the 30 draws of an epoch with 1; give it a larger weight"),
+        ({"weights": ["a", 1]}, r"weights must be 2 numbers above 0, one for each dataset, got \['a', 1\]"),
+        ({"weights": 1}, r"weights must be 2 numbers above 0, one for each dataset, got 1"),
+        ({"weights": "ab"}, r"weights must be 2 numbers above 0, one for each dataset, got 'ab'"),
         ({"classes": "other"}, r"classes must be joined or separate, got 'other'"),
         ({"view": "balance"}, r"balance can't be used on one of several datasets"),
         ({"version": 1}, r"version is of one dataset"),
@@ -204,3 +209,39 @@ def test_raw_images_beside_shards_are_refused(folders, tmp_path):
     raw = pictures_of(tmp_path / "raw", {"train/cat": 3})
     with pytest.raises(imgdata.OptionError, match="only shards can be loaded together with others"):
         loader([folders[0], raw])
+
+
+@pytest.mark.parametrize("weights", [None, [0.7, 0.3]], ids=str)
+def test_every_backend_has_the_same_samples_and_labels(folders, backend, weights):
+    options = {"weights": weights, "columns": ["dataset"], "recipe": Recipe(CenterCrop(size=16)), "batch_size": 5}
+    with loader(folders, backend="cpu", **options) as wanted, loader(folders, **options) as found:
+        for one, other in zip(wanted, found, strict=True):
+            assert one.keys == other.keys
+            assert one.labels.tolist() == other.labels.tolist()
+            assert one.columns["dataset"].tolist() == other.columns["dataset"].tolist()
+            assert (one.images.float() - other.images.float()).abs().mean() < 3
+
+
+def test_masks_are_those_of_each_dataset_and_tars_that_were_indexed_are_read_like_others(tmp_path):
+    numbers = []
+    for number, name in enumerate("ab"):
+        numbers += write_dataset(tmp_path / name, 4 + number)
+    for tar in (tmp_path / "a").glob("*.tar"):
+        (tmp_path / "indexed").mkdir(exist_ok=True)
+        shutil.copy(tar, tmp_path / "indexed")
+    imgdata.index(tmp_path / "indexed", workers=1)
+    for first in ("a", "indexed"):
+        options = {"joint": ["mask"], "shuffle": "none", "batch_size": 9, "recipe": Recipe(CenterCrop(size=16))}
+        with loader([tmp_path / first, tmp_path / "b"], **options) as both:
+            (batch,) = both
+        for found, mask in zip(batch.columns["mask"].numpy(), numbers, strict=True):
+            top, left = round((mask.shape[0] - 16) / 2), round((mask.shape[1] - 16) / 2)
+            assert np.array_equal(found, mask[top : top + 16, left : left + 16])
+
+
+def test_masks_that_one_dataset_lacks_are_refused_with_its_name(folders, tmp_path):
+    write_dataset(tmp_path / "masked", 4)
+    with pytest.raises(
+        imgdata.OptionError, match=r"joint names 'mask', which each of the datasets must have, and .*a "
+    ):
+        loader([tmp_path / "masked", folders[0]], joint=["mask"])

@@ -63,7 +63,7 @@ def test_another_array_is_a_cut_of_its_own(environment, noted, part, cut):
         ({"RANK": "8", "WORLD_SIZE": "8"}, "part must be 0/8 to 7/8, got 8/8"),
         ({"RANK": "x", "WORLD_SIZE": "8"}, "RANK must be a number, got 'x'"),
         (slurm(17, 2, 3, 17), "an array of the 2 tasks 3 to 17 doesn't tell which part task 17 is; give --part I/N"),
-        ({"SLURM_ARRAY_TASK_ID": "3"}, "SLURM_ARRAY_TASK_COUNT must be a number, got ''"),
+        ({"SLURM_ARRAY_TASK_ID": "3"}, "SLURM_ARRAY_TASK_COUNT isn't set, .*; give --part I/N"),
     ],
 )
 def test_numbers_without_a_meaning_are_one_clear_message(environment, message):
@@ -77,7 +77,9 @@ def test_a_part_is_a_number_of_a_number(text):
         parse_part(text)
 
 
-@pytest.mark.parametrize(("text", "message"), [("3/3", "0/3 to 2/3, got 3/3"), ("0/0", "0/1 to 0/1, got 0/0")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("3/3", "0/3 to 2/3, got 3/3"), ("0/0", "1 or more parts, such as 0/1, got 0/0")]
+)
 def test_a_part_is_below_the_number_of_parts(text, message):
     with pytest.raises(OptionError, match=message):
         parse_part(text)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from imgdata.augment.motion import mixes_moved
 from imgdata.backends.options import LoaderOptions
 from imgdata.dataset.dataset import Split
+from imgdata.dataset.joined import JoinedSplit
 from imgdata.dataset.members import Member, member_columns
 from imgdata.errors import OptionError
 from imgdata.recipes.ops import CutMix, MixUp, MixUpOrCutMix
@@ -52,6 +53,7 @@ def joint_of(split: Split, options: LoaderOptions) -> Joint | None:
     asked_fields = [name for name in names if name not in known]
     for name in asked_fields:
         if name not in fields:
+            _refuse_some_without(name, split)
             _refuse_unknown(name, known, [name for name in (BOXES, KEYPOINTS, BOX_LABELS) if name in fields])
     for name in names:
         if name in known and not split.index.array(member_columns(name)[1]).any():
@@ -76,6 +78,17 @@ def joint_of(split: Split, options: LoaderOptions) -> Joint | None:
         of_boxes=tuple(others),
         ignore_index=options.ignore_index,
     )
+
+
+def _refuse_some_without(name: str, split: Split) -> None:
+    """Raise `OptionError` where some of the datasets that are read together have the further image, others not."""
+    parts = split.splits if isinstance(split, JoinedSplit) else ()
+    without = [str(one.folder) for one in parts if name not in {member.name for member in one.members}]
+    if without and len(without) < len(parts):
+        raise OptionError(
+            f"joint names {name!r}, which each of the datasets must have, and {', '.join(without)} has none; leave out "
+            "the name or that dataset"
+        )
 
 
 def _refuse_unknown(name: str, members: Iterable[str], fields: Iterable[str]) -> None:
