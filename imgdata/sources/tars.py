@@ -43,6 +43,7 @@ from imgdata.tar.samples import (
 )
 
 NAME = "tars"
+_NO_LABELS = "no labels found"
 _SIDE_EXTENSIONS = {"cls", "json", "txt"}
 _PEEK_MEMBERS = 64
 _PEEK_BYTES = 256 * 2**20
@@ -284,7 +285,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
             f"{captions} different texts in the txt members are captions, and no classes: images get no label, and the "
             "texts go into the json members (field txt); --label-from txt makes each a class"
         )
-        kept = [text for text in listing.warnings if not text.startswith("no labels found")]
+        kept = [text for text in listing.warnings if not text.startswith(_NO_LABELS)]
         listing = replace(listing, warnings=(*kept, note))
     return check_classes(listing, path, named=True)
 
@@ -350,6 +351,10 @@ def _listed(path: Path, options: SourceOptions, label_from: str | None) -> tuple
     provisional_N = np.array(provisional, np.int32)
     splits_of_texts = _splits_of_texts(labels, provisional_N) if not tars.given_splits else None
     label_N, classes = labels.finish(provisional_N, known_classes)
+    notes = labels.warnings()
+    if tars.manifest is not None:
+        # A dataset of imgdata may have no labels, and its labels are where it says.
+        notes = [text for text in notes if not text.startswith(_NO_LABELS)]
     listing = builder.build(
         title=tars.title,
         kind=NAME,
@@ -361,7 +366,7 @@ def _listed(path: Path, options: SourceOptions, label_from: str | None) -> tuple
             *missing_parts(os.path.relpath(os.path.abspath(tar), tars.root) for tar in tars.tars),
             *contents_notes(all_contents),
             *several_images_warning(other_images(several, further_images.extensions)),
-            *labels.warnings(),
+            *notes,
         ),
     )
     if splits_of_texts is None:

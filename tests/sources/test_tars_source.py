@@ -194,6 +194,11 @@ def test_a_dataset_without_any_labels_says_what_was_looked_for(tmp_path):
     assert "no labels found (looked for a cls member" in listed.warnings[0]
 
 
+def test_a_dataset_that_was_sharded_without_labels_says_nothing_of_them(tmp_path):
+    imgdata.shard([JPEG] * 2, tmp_path / "out")
+    assert listing(tmp_path / "out").warnings == ()
+
+
 def test_one_of_several_images_is_chosen_by_extension(tmp_path):
     left, right = encoded(5), encoded(6)
     write_tar(tmp_path / "a.tar", [("k.left.png", left), ("k.right.png", right), ("k.cls", b"0")])
