@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from imgdata.dataset.manifest import MANIFEST
-from imgdata.errors import ImageError, OptionError, OutputError
+from imgdata.errors import ImageError, OptionError, OutputError, SourceError
 from imgdata.shards.begun import begin, copied_out, with_advice
 from imgdata.shards.engines.local import LocalEngine
 from imgdata.shards.finish import complete
@@ -150,6 +150,8 @@ def write_part(
                 reports |= _write(job, frozen, todo, samples=left, workers=workers, watch=watch)
         except ImageError as error:
             raise with_advice(error) from error
+        except SourceError as error:
+            raise SourceError(f"{error}; where it changed after --plan, run --plan again before") from error
         except ClosedError as error:
             raise closed(out) from error
     return PartSummary(

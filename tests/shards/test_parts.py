@@ -168,7 +168,9 @@ def test_an_image_that_changed_since_the_plan_ends_its_part(raw, tmp_path):
     imgdata.begin_parts(source, tmp_path / "out", OPTIONS, workers=1)
     for image in source.rglob("*.jpg"):
         os.utime(image, ns=(1, 1))
-    with pytest.raises(SourceError, match="changed between listing and reading"):
+    with pytest.raises(
+        SourceError, match=r"changed between listing and reading.*; where it changed after --plan, run --plan again"
+    ):
         imgdata.write_part(tmp_path / "out", 0, 1, workers=1)
     imgdata.begin_parts(source, tmp_path / "out", OPTIONS, workers=1)
     imgdata.write_part(tmp_path / "out", 0, 1, workers=1)
