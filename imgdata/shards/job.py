@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from imgdata.dataset.manifest import MANIFEST
-from imgdata.errors import ImageError, OptionError
+from imgdata.errors import ImageError, OptionError, OutputError
 from imgdata.shards.append import appended_images, plan_growth
 from imgdata.shards.begun import begin, copied_out, identity_of, with_advice
 from imgdata.shards.changes import changed_images, refuse_changed
@@ -19,7 +19,7 @@ from imgdata.shards.engines.ray import RayOptions
 from imgdata.shards.finish import complete
 from imgdata.shards.job_folder import JobFolder, own
 from imgdata.shards.keywords import ShardKeywords, with_keywords
-from imgdata.shards.listed import listed, local_source, selected
+from imgdata.shards.listed import listed, selected, source_of
 from imgdata.shards.merge import complete_append
 from imgdata.shards.object_spool import ObjectSpool
 from imgdata.shards.objects import class_names as class_names_of
@@ -102,8 +102,10 @@ def shard(
         )
     workers = check_workers(workers)
     started = time.perf_counter()
-    path = local_source(source) if isinstance(source, str | os.PathLike) else None
+    path = source_of(source) if isinstance(source, str | os.PathLike) else None
     if is_url(out):
+        if path is not None and f"{UrlPath(out)}/".startswith(f"{path}/"):
+            raise OutputError(f"{UrlPath(out)}: is the source, or inside it; choose a place beside {path}")
         with uploading(out, work, overwrite=overwrite, watch=watch) as upload:
             watch.stage("listing")
             listing = _listed_for(upload.job, source, path, read, options, class_names)
@@ -266,7 +268,7 @@ def plan_shards(
     """
     options, read = with_keywords(options, read, keywords)
     workers = check_workers(workers)
-    path = local_source(source)
+    path = source_of(source)
     url, out = (out, None) if out is not None and is_url(out) else (None, out)
     _refuse_upload(url, append=append)
     if out is not None:

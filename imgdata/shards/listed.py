@@ -7,11 +7,18 @@ from imgdata.shards.options import ShardOptions
 from imgdata.shards.resized_fields import without_places
 from imgdata.shards.select import exclude, select_classes, with_key_prefix
 from imgdata.shards.split import apply_split
+from imgdata.shards.store_source import mirrored
 from imgdata.sources.detect import list_source
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.synthetic import PREFIX as SYNTHETIC
-from imgdata.storage.local_paths import local_path
+from imgdata.storage.local_paths import UrlPath, local_path
+from imgdata.storage.remote import is_url
+
+
+def source_of(source: str | os.PathLike[str]) -> str:
+    """Return the path, description or URL of the raw dataset."""
+    return str(UrlPath(source)) if is_url(source) else local_source(source)
 
 
 def local_source(source: str | os.PathLike[str]) -> str:
@@ -22,6 +29,9 @@ def local_source(source: str | os.PathLike[str]) -> str:
 
 def listed(path: str, read: SourceOptions | None, options: ShardOptions) -> Listing:
     """Return the part of the raw dataset at `path` that `options` ask for. Raises `SourceError` and `OptionError`."""
+    if is_url(path):
+        with mirrored(path) as mirror:
+            return mirror.reading_objects(listed(os.fspath(mirror.path), read, options))
     read = dataclasses.replace(read or SourceOptions(), exclude=options.exclude)
     listing = list_source(path, read)
     if options.encoding.resize is not None:

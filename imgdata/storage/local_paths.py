@@ -22,7 +22,7 @@ def local_path(path: str | os.PathLike[str], what: str = "") -> Path:
     scheme = url_scheme(path)
     if scheme is not None:
         raise OptionError(
-            f"{what + ': ' if what else ''}{os.fspath(path)} is a URL, where a path on this machine is needed: "
+            f"{what + ': ' if what else ''}{UrlPath(path)} is a URL, where a path on this machine is needed: "
             f"mount or copy what is at {scheme}://, and give a local path"
         )
     return Path(path)

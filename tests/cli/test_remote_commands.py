@@ -142,7 +142,7 @@ def test_doctor(run, url):
     ("arguments", "said"),
     [
         (["index", "{url}"], "is a URL"),
-        (["shard", "{url}", "{out}"], "is a URL"),
+        (["shard", "{url}", "{out}"], "nothing is there"),
         (["parity", "{url}"], "is a URL"),
         (["inspect", "{url}", "--view", "s3://bucket/view.csv"], "is a URL"),
         (["train", "{url}", "--out", "s3://bucket/run"], "is a URL"),

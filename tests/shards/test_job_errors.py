@@ -142,7 +142,7 @@ URLS = ["s3://bucket/ds", "gs://bucket/ds", "hf://datasets/a", "https://a.b/c", 
     "arguments",
     [
         ["shard", "{raw}", "{url}", "--plan"],
-        ["shard", "{url}", "{out}"],
+        ["shard", "{url}", "{out}", "--plan"],
         ["index", "{url}"],
         ["export", "{raw}", "{url}"],
         ["train", "{raw}", "--out={url}"],
@@ -165,7 +165,7 @@ def test_a_url_is_refused_in_one_line_before_the_first_byte(raw, tmp_path, monke
 @pytest.mark.parametrize(
     "call",
     [
-        lambda url, raw: imgdata.shard(url, "out"),
+        lambda url, raw: imgdata.begin_parts(url, "out"),
         lambda url, raw: imgdata.index(url),
     ],
 )
