@@ -18,29 +18,11 @@ _NAME = re.compile("[a-z][a-z0-9_]{0,39}")
 _TAKEN = frozenset(("image", "json", "txt", "cls", "original", "label", "key", "split", "bytes", *IMAGE_EXTENSIONS))
 """Names that mean something else: a sample's picture, its other members, columns of the index."""
 _MASKS = frozenset(
-    [
-        "mask",
-        "masks",
-        "seg",
-        "segmentation",
-        "segmentations",
-        "semantic",
-        "semantic_mask",
-        "instance",
-        "instances",
-        "instance_mask",
-        "panoptic",
-        "annotation",
-        "annotations",
-        "trimap",
-        "labelids",
-        "label_ids",
-        "seg_map",
-        "segmap",
-        "ground_truth",
-        "gt",
-        "segmentation_mask",
-    ]
+    (
+        *("mask", "masks", "seg", "segmentation", "segmentations", "semantic", "semantic_mask", "instance"),
+        *("instances", "instance_mask", "panoptic", "annotation", "annotations", "trimap", "labelids", "label_ids"),
+        *("seg_map", "segmap", "ground_truth", "gt", "segmentation_mask"),
+    )
 )
 """Names of members that are masks where nothing else says so; so are those that end in `_mask`."""
 FORMAT = "_format"

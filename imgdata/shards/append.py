@@ -5,7 +5,6 @@ journal as any other. Once it is whole, `merge` puts it behind what is in OUT, a
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,11 @@ import pyarrow.compute as pc
 
 from imgdata.dataset.index import Index
 from imgdata.dataset.manifest import Manifest, read_manifest
-from imgdata.dataset.members import member_columns
 from imgdata.dataset.target import Target
 from imgdata.dataset.versions import Version
 from imgdata.errors import OptionError, OutputError
 from imgdata.sample import ClassName
-from imgdata.shards.changes import Stored
-from imgdata.shards.dataset_files import REJECTS, list_file
+from imgdata.shards.changes import Stored, stored_in_dataset
 from imgdata.shards.options import ShardOptions, differences
 from imgdata.shards.plan import shard_file
 from imgdata.shards.standing import finished_in
@@ -110,29 +107,7 @@ def plan_growth(out: Path, listing: Listing, options: ShardOptions) -> Growth:
 
 def appended_images(out: Path, growth: Growth) -> list[Stored]:
     """Return what the version `growth.done` added to the dataset, for a comparison with the source."""
-    before, after = growth.before.at(growth.done - 1), growth.before.at(growth.done)
-    starts = {split.name: split.samples for split in before.splits}
-    stored = []
-    for split in after.splits:
-        start = starts.get(split.name, 0)
-        if start < split.samples:
-            index = Index(out / split.index)
-            rejected = frozenset(_rejected(out / list_file(REJECTS, growth.done), split.name))
-            stored.append(
-                Stored(
-                    split=split.name,
-                    source_N=index.column("source").slice(start),
-                    xxh64_N=index.column("xxh64").slice(start),
-                    members=tuple(index.column(member_columns(name)[-1]).slice(start) for name in index.members),
-                    rejected=rejected,
-                )
-            )
-    return stored
-
-
-def _rejected(path: Path, split: str) -> list[str]:
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    return [reject["source"] for reject in map(json.loads, lines) if reject["split"] == split]
+    return stored_in_dataset(out, growth.before, growth.done)
 
 
 def _fitted(out: Path, before: Manifest, listing: Listing, options: ShardOptions) -> ShardOptions:

@@ -128,7 +128,7 @@ def _refuse_another_source(
     if not state or job.state == state:
         return
     watch.stage("comparing images with the source")
-    manifest = read_manifest(job.folder).at(1)
+    manifest = read_manifest(job.folder)
     stored = stored_in_dataset(job.folder, manifest)
     names = changed_images(listing, stored, options, manifest.image_extension, workers=workers)
     refuse_changed(job.out, names, state="made")

@@ -20,7 +20,7 @@ from imgdata.dataset.manifest import Manifest
 from imgdata.dataset.members import member_columns, members_in
 from imgdata.errors import ImageError, OutputError
 from imgdata.sample import SampleRef
-from imgdata.shards.dataset_files import REJECTS
+from imgdata.shards.dataset_files import REJECTS, list_file
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.parallel import in_threads
 from imgdata.shards.prepare import read_and_prepare
@@ -47,24 +47,28 @@ class Stored:
     rejected: frozenset[str]
 
 
-def stored_in_dataset(folder: Path, manifest: Manifest) -> list[Stored]:
-    """Return what the finished dataset in `folder` holds."""
+def stored_in_dataset(folder: Path, manifest: Manifest, version: int = 1) -> list[Stored]:
+    """Return what the run that made a version of the dataset in `folder` stored, and what it left out."""
+    after = manifest.at(version)
+    starts = {} if version == 1 else {split.name: split.samples for split in manifest.at(version - 1).splits}
     rejects: dict[str, set[str]] = {}
-    path = folder / REJECTS
+    path = folder / list_file(REJECTS, version)
     for line in path.read_text("utf-8").splitlines() if path.exists() else ():
         reject = json.loads(line)
         rejects.setdefault(reject["split"], set()).add(reject["source"])
     stored = []
-    for split in manifest.splits:
+    for split in after.splits:
+        start = starts.get(split.name, 0)
+        if start == split.samples:
+            continue
         index = open_index(DatasetFolder(folder), split)
-        rejected = frozenset(rejects.get(split.name, ()))
         stored.append(
             Stored(
                 split=split.name,
-                source_N=index.column("source"),
-                xxh64_N=index.column("xxh64"),
-                members=tuple(index.column(member_columns(name)[-1]) for name in index.members),
-                rejected=rejected,
+                source_N=index.column("source").slice(start),
+                xxh64_N=index.column("xxh64").slice(start),
+                members=tuple(index.column(member_columns(name)[-1]).slice(start) for name in index.members),
+                rejected=frozenset(rejects.get(split.name, ())),
             )
         )
     return stored

@@ -130,8 +130,8 @@ def _columns(listing: Listing, row_N: NDArray[np.int64]) -> dict[str, pa.Chunked
         "label": listing.label_N,
         "size": listing.size_N,
         "container": listing.container_N,
+        "offset": listing.offset_N,
     }
-    values |= {"offset": listing.offset_N}
     if listing.state_N is not None:
         values["state"] = listing.state_N
     # Large strings: all names together may have more than 2 GiB.
