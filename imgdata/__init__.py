@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from imgdata.auditing.result import AuditResult, CheckResult
     from imgdata.auditing.run import audit
     from imgdata.backends.dali.webdataset_pipeline import dali_pipeline
-    from imgdata.dataset.dataset import Dataset, Split
+    from imgdata.dataset.dataset import Dataset
+    from imgdata.dataset.split import Split
     from imgdata.dataset.summary import Summary
     from imgdata.images.encode import Encoding
     from imgdata.inference.evaluate import ClassScore, Confusion, Evaluation, evaluate
@@ -99,7 +100,7 @@ _PLACES = {
     "audit": "auditing.run",
     "dali_pipeline": "backends.dali.webdataset_pipeline",
     "Dataset": "dataset.dataset",
-    "Split": "dataset.dataset",
+    "Split": "dataset.split",
     "Summary": "dataset.summary",
     "Encoding": "images.encode",
     "ClassScore": "inference.evaluate",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from imgdata.augment.mix import MixParams
 from imgdata.augment.params import BatchParams
 from imgdata.backends.options import LoaderOptions
-from imgdata.dataset.dataset import Split
+from imgdata.dataset.split import Split
 from imgdata.errors import ImageError
 from imgdata.recipes.functions import Apply
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.backends.buffers import Loans
-from imgdata.dataset.dataset import Split
 from imgdata.dataset.files import image_files
 from imgdata.dataset.members import member_columns
 from imgdata.dataset.remote_files import RemoteShards
+from imgdata.dataset.split import Split
 from imgdata.errors import ImgdataError, ShardError
 from imgdata.storage.atomic import pread
 from imgdata.views.view import View

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import xxhash
 
-from imgdata.dataset.dataset import Split
 from imgdata.dataset.files import image_files
 from imgdata.dataset.remote_files import RemoteShards
+from imgdata.dataset.split import Split
 
 _FETCHED = 64
 """Images of a remote dataset that are fetched together, and held in memory."""

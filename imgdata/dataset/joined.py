@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from imgdata.arrow import number_array
 from imgdata.dataset.columns import Columns
-from imgdata.dataset.dataset import Split, require_shards
 from imgdata.dataset.fields import join_tables
 from imgdata.dataset.index import Index
 from imgdata.dataset.index_checks import NO_LIMITS
 from imgdata.dataset.parted_index import PartedIndex
+from imgdata.dataset.split import Split, require_shards
 from imgdata.errors import OptionError
 from imgdata.storage.folder import JoinedFolder
 from imgdata.storage.remote_folder import RemoteFolder

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.dataset.dataset import Dataset, Split, open
+from imgdata.dataset.dataset import Dataset, open
 from imgdata.dataset.index import Index
+from imgdata.dataset.split import Split
 from imgdata.dataset.targets import Targets
 from imgdata.tables import as_html, as_text, counted, new_table
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.dataset.dataset import Split
 from imgdata.dataset.members import member_columns
+from imgdata.dataset.split import Split
 from imgdata.errors import ImageError
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from imgdata.backends.joint.batch import Parts
 from imgdata.dataset.columns import Columns
-from imgdata.dataset.dataset import Split
+from imgdata.dataset.split import Split
 from imgdata.errors import OptionError
 from imgdata.loader.delivery import Engine
 

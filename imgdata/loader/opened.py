@@ -5,9 +5,10 @@ from itertools import islice, product
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from imgdata.dataset.dataset import Dataset, Split, reopen
+from imgdata.dataset.dataset import Dataset, reopen
 from imgdata.dataset.index import index_id
 from imgdata.dataset.joined import JoinedSplit
+from imgdata.dataset.split import Split
 from imgdata.errors import OptionError
 from imgdata.loose.opened import open as open_dataset
 from imgdata.views.saved import open_view

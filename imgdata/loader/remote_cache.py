@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from imgdata.cgroups import memory_limit
-from imgdata.dataset.dataset import Dataset, Split
+from imgdata.dataset.dataset import Dataset
+from imgdata.dataset.split import Split
 from imgdata.errors import OptionError
 from imgdata.loader.opened import Opened, Source
 from imgdata.loader.planner import Planner

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgdata.dataset.dataset import Split
+from imgdata.dataset.split import Split
 from imgdata.errors import OptionError
 from imgdata.order.epoch_order import Order, Shuffle, permutation, spread
 from imgdata.views.view import View

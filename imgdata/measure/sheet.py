@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from imgdata.dataset.dataset import Split
+from imgdata.dataset.split import Split
 from imgdata.errors import ImageError
 from imgdata.loader.loader import Loader
 from imgdata.measure.doctor.inputs import Case, DoctorOptions, make_case

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from imgdata.dataset.dataset import open_index
 from imgdata.dataset.manifest import Manifest
 from imgdata.dataset.members import member_columns, members_in
+from imgdata.dataset.split import open_index
 from imgdata.errors import ImageError, OutputError
 from imgdata.sample import SampleRef
 from imgdata.shards.dataset_files import REJECTS, list_file

@@ -13,10 +13,11 @@ import numpy as np
 import xxhash
 
 from imgdata.arrow import number_array
-from imgdata.dataset.dataset import Dataset, Split
+from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.each_verified import each_verified
 from imgdata.dataset.fields import OWN_FIELDS
+from imgdata.dataset.split import Split
 from imgdata.errors import OptionError
 from imgdata.sample import ClassName
 from imgdata.storage.atomic import output_error

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgdata.arrow import number_array, numbers
-from imgdata.dataset.dataset import open_index
 from imgdata.dataset.index import Index
 from imgdata.dataset.manifest import Manifest
+from imgdata.dataset.split import open_index
 from imgdata.errors import ShardError
 from imgdata.storage.folder import DatasetFolder
 

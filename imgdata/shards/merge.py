@@ -20,11 +20,12 @@ import pyarrow as pa
 
 from imgdata.arrow import column_array
 from imgdata.dataset.columns import columns_file, write_columns
-from imgdata.dataset.dataset import Dataset, Split
+from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.fields import join_tables
 from imgdata.dataset.index import Index, index_id
 from imgdata.dataset.index_writing import write_index
 from imgdata.dataset.manifest import MANIFEST, Manifest, ShardRecord, SplitEntry, read_manifest
+from imgdata.dataset.split import Split
 from imgdata.dataset.versions import SplitVersion, Version
 from imgdata.errors import ShardError
 from imgdata.shards.card import CARD

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from hashlib import sha256 as new_sha256
 from pathlib import Path
 
-from imgdata.dataset.dataset import open_index
 from imgdata.dataset.index import Index
 from imgdata.dataset.manifest import (
     MANIFEST,
@@ -14,6 +13,7 @@ from imgdata.dataset.manifest import (
     SplitEntry,
     is_as_written,
 )
+from imgdata.dataset.split import open_index
 from imgdata.errors import ShardError
 from imgdata.shards.card import CARD
 from imgdata.shards.hashing import file_hash

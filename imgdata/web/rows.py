@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from imgdata.dataset.dataset import Dataset, Split
+from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.index import joined_words
+from imgdata.dataset.split import Split
 from imgdata.views.view import View, whole
 
 _TEXT_BYTES = 128 << 20

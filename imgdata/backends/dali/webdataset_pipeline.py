@@ -10,9 +10,10 @@ from typing import Any
 
 from imgdata.backends.dali.available import load, refusal
 from imgdata.backends.dali.options import decoder_place
-from imgdata.dataset.dataset import Dataset, require_shards
+from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.remote_manifest import require_local
+from imgdata.dataset.split import require_shards
 from imgdata.errors import OptionError, ShardError
 
 READER = "imgdata"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from imgdata.augment.motion import mixes_moved
 from imgdata.backends.options import LoaderOptions
-from imgdata.dataset.dataset import Split
 from imgdata.dataset.joined import JoinedSplit
 from imgdata.dataset.members import Member, member_columns
+from imgdata.dataset.split import Split
 from imgdata.errors import OptionError
 from imgdata.recipes.ops import CutMix, MixUp, MixUpOrCutMix
 from imgdata.recipes.recipe import Recipe

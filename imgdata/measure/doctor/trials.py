@@ -16,8 +16,8 @@ from imgdata.backends.protocol import BackendSetup
 from imgdata.backends.resident.backend import Store
 from imgdata.backends.resident.host_store import HostStore
 from imgdata.backends.resident.window import Kept, kept, num_bytes, num_threads
-from imgdata.dataset.dataset import Split
 from imgdata.dataset.dataset import open as open_dataset
+from imgdata.dataset.split import Split
 from imgdata.images.encode import Encoding, extension_of
 from imgdata.loader.planner import Planner
 from imgdata.measure.doctor.stages import StageTimes, draw_sample, time_stages

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.backends.shard_files import ShardFiles
-from imgdata.dataset.dataset import Split
+from imgdata.dataset.split import Split
 
 _MOST_BYTES = 2**26
 """Bytes that are read in each way."""

@@ -15,8 +15,8 @@ from imgdata.augment.mix import MixParams
 from imgdata.augment.params import BatchParams
 from imgdata.backends.options import LoaderOptions
 from imgdata.backends.protocol import BackendKind, BackendSetup, BatchRequest
-from imgdata.dataset.dataset import Split
 from imgdata.dataset.manifest import MAX_PIXELS
+from imgdata.dataset.split import Split
 from imgdata.errors import ShardError
 from imgdata.measure.parity.executors import Executor
 from imgdata.measure.parity.pictures import Picture

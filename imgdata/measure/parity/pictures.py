@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from imgdata.dataset.dataset import Split
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.manifest import MANIFEST, dataset_folder
+from imgdata.dataset.split import Split
 from imgdata.errors import ImageError, OptionError, SourceError
 from imgdata.images.probe import probe
 from imgdata.sources.walk import is_image
