@@ -293,6 +293,20 @@ def _viewer(_: str) -> str:
     return "\n".join([head, f"|---|{'--:|' * len(report['rows'])}", *rows, "", f"{_origin(report)} {load}"])
 
 
+def _reliability(_: str) -> str:
+    """Return how the states read in which crashes and power cuts leave the files of each writer."""
+    report = _results("reliability")
+    head = "| writer | steps | ended by | states | read as before | as after | one clear error | lost |"
+    rows = [
+        f"| {row['writer']} | {row['steps']:,} | {title} | {row[kind]['states']:,} | {row[kind]['old']:,} | "
+        f"{row[kind]['new']:,} | {row[kind]['error']:,} | **{row[kind]['lost']:,}** |"
+        for row in report["writers"]
+        for kind, title in (("killed", "a kill"), ("powerless", "a power cut"))
+    ]
+    origin = f"Counted on {report['date']}. To repeat: `python -m benchmarks.reliability --save`."
+    return "\n".join([head, "|---|--:|---|--:|--:|--:|--:|--:|", *rows, "", origin])
+
+
 def _audit_trained(_: str) -> str:
     """Return the accuracy on the clean test after training on flipped, corrected and right labels, by seed."""
     report = _results("audit_labels")
@@ -452,6 +466,7 @@ FIGURES: dict[str, Callable[[str], str]] = {
     "audit_duplicates": _audit_duplicates,
     "audit_trained": _audit_trained,
     "viewer": _viewer,
+    "reliability": _reliability,
     "targets": _targets,
     "gpu": _gpu,
     "pipeline": _pipeline,

@@ -2,12 +2,15 @@
 
 import hashlib
 import pickle
+import subprocess
+import sys
 import time
 
 import pytest
 
 import imgdata
 from imgdata import ShardOptions
+from imgdata.shards.engines import local
 from imgdata.shards.engines.local import LocalEngine
 from imgdata.shards.job import write_listing
 from imgdata.shards.job_folder import own
@@ -94,3 +97,18 @@ def test_an_engine_that_fails_leaves_a_job_that_can_be_resumed(raw, tmp_path):
     assert written(raw, tmp_path / "out", InProcess).resumed_shards >= 2
     imgdata.shard(raw, tmp_path / "alone", OPTIONS, workers=1)
     assert digests(tmp_path / "out") == digests(tmp_path / "alone")
+
+
+def test_a_worker_process_that_answers_nonsense_and_lives_on_is_ended(tmp_path, monkeypatch):
+    raw = class_folders(tmp_path / "raw", {"": 3})
+    babbling = "import time; print('no answer', flush=True); time.sleep(600)"
+
+    def start(_lock):
+        pipe = subprocess.PIPE
+        return subprocess.Popen([sys.executable, "-c", babbling], stdin=pipe, stdout=pipe)
+
+    monkeypatch.setattr(local, "PROCESSES_FROM", 0)
+    monkeypatch.setattr(local, "_END_S", 0.1)
+    monkeypatch.setattr(local, "_start_process", start)
+    with pytest.raises(imgdata.ShardError, match=r"the worker process ended \(exit code -9\)"):
+        imgdata.shard(raw, tmp_path / "out", workers=2)

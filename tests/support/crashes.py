@@ -14,6 +14,7 @@ import torch
 
 import imgdata
 from imgdata.errors import ImgdataError
+from imgdata.storage.shard_shelves import DiskShelf
 from imgdata.training.checkpoint import load_checkpoint, save_checkpoint
 from imgdata.training.loop import train
 from imgdata.training.run_folder import RunFolder
@@ -225,6 +226,52 @@ def opening_raw_images(place: Path) -> Work:
     return Work(before=lambda cache: cache.mkdir(), act=read, read=read, ends=lambda cache: len(digests(cache)) > 0)
 
 
+SHARD_BYTES = 5000
+
+
+def fill(cache: Path, key: str, limit: int = 2 * SHARD_BYTES) -> None:
+    """Fetch a shard into the cache, unless it has it."""
+    with mock.patch.dict(os.environ, IMGDATA_CACHE=str(cache)):
+        shelf = DiskShelf(limit)
+    place = shelf.begin(key, SHARD_BYTES)
+    if place is not None:
+        # In two parts, as they come from a store.
+        data = key.encode() * SHARD_BYTES
+        os.pwrite(place.file, data[: SHARD_BYTES // 2], 0)
+        os.pwrite(place.file, data[SHARD_BYTES // 2 : SHARD_BYTES], SHARD_BYTES // 2)
+        shelf.finish(place)
+        shelf.close(place)
+
+
+def shards_in(cache: Path, keys: str) -> list[str]:
+    """Those of the shards that the cache has; their bytes are compared."""
+    with mock.patch.dict(os.environ, IMGDATA_CACHE=str(cache)):
+        shelf = DiskShelf(2 * SHARD_BYTES)
+    found = []
+    for key in keys:
+        place = shelf.open(key, SHARD_BYTES)
+        if place is not None:
+            assert os.pread(place.file, SHARD_BYTES + 1, 0) == key.encode() * SHARD_BYTES, f"other bytes in {key}"
+            shelf.close(place)
+            found.append(key)
+    return found
+
+
+def caching(place: Path) -> Work:
+    """A shard that is fetched into a full cache, in which another one makes room."""
+
+    def before(cache: Path) -> None:
+        cache.mkdir()
+        for key in "ab":
+            fill(cache, key)
+
+    def read(cache: Path) -> Found:
+        # A removal that is lost is made again by the next shard that needs room.
+        return shards_in(cache, "abc") is not None
+
+    return Work(before=before, act=lambda cache: fill(cache, "c"), read=read, ends=lambda cache: shards_in(cache, "c"))
+
+
 def saving_a_checkpoint(place: Path) -> Work:
     """A run's `last.pt`, written over the one before."""
     states = [{"step": step, "model": {"weight": torch.full((3, 5), float(step))}} for step in (1, 2)]
@@ -298,6 +345,7 @@ WORKS: dict[str, Callable[[Path], Work]] = {
     "index": indexing,
     "shard --plan, --part, --finish": writing_parts,
     "an index of raw images": opening_raw_images,
+    "a shard in the cache": caching,
     "a saved view": saving_a_view,
     "a decision": deciding,
     "a checkpoint": saving_a_checkpoint,

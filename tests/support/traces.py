@@ -199,6 +199,13 @@ def powerless(trace: Trace) -> list[Crash]:
     return _distinct(_lost(trace), but=killed(trace))
 
 
+def crash_after(trace: Trace, after: int, how: str) -> Crash:
+    """The state after so many steps: killed, or without power; of unsynced data there is nothing, half or zeros."""
+    if how == "killed":
+        return Crash(after, how, _state(trace, after))
+    return Crash(after, how, _state(trace, after, set(_unsynced_names(trace.steps[:after])), unsynced=how))
+
+
 def _lost(trace: Trace) -> Iterator[Crash]:
     for after in range(len(trace.steps) + 1):
         for how in ("nothing", "half", "zeros"):

@@ -27,6 +27,8 @@ from imgdata.shards.writer import Progress, write_shard
 PROCESSES_FROM = 40_000
 """Samples from which processes pay. They take 0.25 s to start; two threads lose 7 us an image to the lock."""
 
+_END_S = 10.0
+"""Seconds in which a worker process ends whose answers have ended."""
 _WORKER = "from imgdata.shards.engines.local import serve; serve()"
 _Event = tuple[int, int, int] | ShardReport | BaseException
 
@@ -157,7 +159,7 @@ class LocalEngine:
             except (EOFError, OSError, pickle.UnpicklingError, ValueError):
                 self._events.put(
                     ShardError(
-                        f"{task.file}: the worker process ended (exit code {process.wait()}); if it was killed "
+                        f"{task.file}: the worker process ended (exit code {_exit_code(process)}); if it was killed "
                         "for memory, use fewer --workers; the same command resumes from the finished shards"
                     )
                 )
@@ -166,6 +168,15 @@ class LocalEngine:
                 # A task that can't be pickled, say: raised again by `run`.
                 self._events.put(error)
                 return
+
+
+def _exit_code(process: "subprocess.Popen[bytes]") -> int:
+    """Return the exit code of a worker process whose answers ended; one that lives on is killed."""
+    try:
+        return process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def _no_workers(error: Exception) -> ShardError:
