@@ -73,7 +73,8 @@ def shard(
     where they have other ids. Earlier versions stay as they are.
 
     `out` may be the URL of a folder in an object store, such as `s3://bucket/photos`: shards are made in the folder
-    `work`, by default in the cache folder, uploaded while the next ones are made, and removed.
+    `work`, by default in the cache folder, uploaded while the next ones are made, and removed. `source` may be one as
+    well where it holds class folders, or images and a table.
 
     The `engine` is `local`, this machine, or `ray`, a cluster (`RayOptions` says which), whose machines have source and
     `out` under the same paths. `begin_parts`, `write_part` and `finish_parts` do without a cluster's software.

@@ -227,6 +227,13 @@ def test_another_machine_goes_on_where_the_first_one_is_lost(url, local, tmp_pat
     assert objects(url) == local
 
 
+def test_a_dry_run_says_what_is_at_the_place(url):
+    assert "out" not in imgdata.plan_shards(SOURCE, OPTIONS, out=url)
+    imgdata.shard(SOURCE, url, OPTIONS, workers=2)
+    assert imgdata.plan_shards(SOURCE, OPTIONS, out=url)["out"] == "exists: complete already"
+    assert "refused without --overwrite" in imgdata.plan_shards(SOURCE, OTHER, out=url)["out"]
+
+
 REFUSED = {
     "a web server": ({}, "http://127.0.0.1:9/ds", "takes no uploads"),
     "a file of this machine": ({}, "file:///ds", "is a URL, where a path on this machine is needed"),
