@@ -353,7 +353,7 @@ def test_masks_of_8_and_16_bits_are_int32_together(tmp_path):
 
 def test_masks_come_from_a_store_as_from_a_folder(masked, monkeypatch, tmp_path):
     monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path))
-    options = {"recipe": CUT, "joint": ALL}
+    options = {"recipe": CUT, "joint": ALL, "shuffle": "global"}
     with web_server(masked) as url, loader(url, **options) as there, loader(masked, **options) as here:
         assert_same(taken(there, ["mask", "depth"]), taken(here, ["mask", "depth"]))
         assert not there.bad

@@ -325,7 +325,7 @@ def test_options_stand_in_the_manifest(finished):
     options = json.loads((finished / "dataset.json").read_text())["options"]
     assert options["shard_samples"] == 10
     # These only where they are given, as in folders that were written before there were any.
-    seldom = {"views", "crop_ready", "strip", "hash"}
+    seldom = {"views", "crop_ready", "strip", "hash", "key_prefix"}
     assert set(options) >= {f.name for f in dataclasses.fields(ShardOptions)} - {"encoding"} - seldom
     assert seldom.isdisjoint(options)
 
