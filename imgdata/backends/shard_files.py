@@ -58,6 +58,7 @@ class ShardFiles:
         index.load(("shard", "offset", "size"))
         self._index = index
         self._files = image_files(split.folder, index, split.cache if isinstance(split, Split) else None)
+        self._store = self._files if isinstance(self._files, RemoteShards) else None
         self._open: OrderedDict[int, int] = OrderedDict()
         self._users: Counter[int] = Counter()
         self._loans: Loans[list[int]] = Loans()
@@ -70,7 +71,7 @@ class ShardFiles:
     @property
     def fetches(self) -> bool:
         """Whether a lease waits until its samples have come from a store."""
-        return isinstance(self._files, RemoteShards)
+        return self._store is not None
 
     def lease(
         self, position_N: NDArray[np.int64], member: str = "", given_up: Callable[[], bool] | None = None
@@ -185,11 +186,11 @@ class ShardFiles:
         # Leases may live on, but are not read from any more. When the program ends the name `os` may be gone.
         while self._open:
             close(self._open.popitem()[1])
-        if not isinstance(self._files, RemoteShards):
+        if self._store is None:
             return
         for fetched, users in self._fetched.items():
             for _ in range(users):
-                self._files.release(fetched)
+                self._store.release(fetched)
 
 
 def _place_columns(member: str) -> tuple[str, str]:

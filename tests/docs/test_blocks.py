@@ -26,7 +26,7 @@ NOT_RUN = {
     "docs/pipelines/p2-know-your-dataset.md": 1,
     "docs/pipelines/p3-cnn-layer-by-layer.md": 1,
     "docs/pipelines/p4-pretrained-models.md": 1,
-    "docs/remote.md": 2,
+    "docs/remote.md": 4,
     "docs/sharding.md": 1,
     "docs/training.md": 2,
     "docs/tutorial.md": 1,
