@@ -124,8 +124,13 @@ def _check_ranks(ranks: list[Any], order: Any, batches: int) -> None:
         at = number * order.global_batch
         parts = [rank.draft(0, at).position_N for rank in ranks]
         whole_N = order.epoch_positions(0)[at : at + order.global_batch]
-        if not np.array_equal(np.concatenate(parts), whole_N) or len(np.unique(whole_N)) != len(whole_N):
-            raise RuntimeError(f"batch {number}: ranks must share out the global batch, each sample once")
+        check_parts(number, parts, whole_N)
+
+
+def check_parts(number: int, parts: list[Any], whole_N: Any) -> None:
+    """Check that the parts of a batch are disjoint, and together the global batch."""
+    if not np.array_equal(np.concatenate(parts), whole_N) or len(np.unique(whole_N)) != len(whole_N):
+        raise RuntimeError(f"batch {number}: ranks must share out the global batch, each sample once")
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:

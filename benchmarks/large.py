@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.growth_index import check_parts
 from benchmarks.large_index import plant
 from benchmarks.processes import run_json
 
@@ -114,8 +115,7 @@ def _check_ranks(order: Any, world_size: int) -> None:
     for number in np.linspace(0, len(order) - 1, _CHECKED_BATCHES).astype(int).tolist():
         whole_N = order.batch(0, number)[0]
         parts = [order.batch(0, number, rank, world_size)[0] for rank in range(world_size)]
-        if not np.array_equal(np.concatenate(parts), whole_N) or len(np.unique(whole_N)) != len(whole_N):
-            raise RuntimeError(f"batch {number}: ranks must share out the global batch, each sample once")
+        check_parts(number, parts, whole_N)
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:

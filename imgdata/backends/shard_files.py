@@ -81,8 +81,8 @@ class ShardFiles:
         With the name of a `member` that further image of the samples is read. Where the shards are remote, this waits
         until the images are on this machine, or raises `ShardError` once `given_up` says that they are not needed.
         """
-        if isinstance(self._files, RemoteShards):
-            return self._fetched_lease(self._files, position_N, member, given_up)
+        if self._store is not None:
+            return self._fetched_lease(self._store, position_N, member, given_up)
         shard_S, place_N = np.unique(self._files.numbers(position_N), return_inverse=True)
         shards = shard_S.tolist()
         with self._lock:
@@ -149,10 +149,10 @@ class ShardFiles:
 
     def _end(self, shards: list[int]) -> None:
         """Count the users of these files down, and forget files that nobody uses or keeps."""
-        if isinstance(self._files, RemoteShards):
+        if self._store is not None:
             for fetched in shards:
                 self._fetched[fetched] -= 1
-                self._files.release(fetched)
+                self._store.release(fetched)
             return
         self._users.subtract(shards)
         if self._files.keeps_open:

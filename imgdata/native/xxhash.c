@@ -1,21 +1,8 @@
 /* XXH64 and one case of XXH3, after the specification of xxHash (github.com/Cyan4973/xxHash, doc/xxhash_spec.md). */
 #include "xxhash.h"
 
-#include <string.h>
-
 static const uint64_t PRIME_1 = 0x9E3779B185EBCA87u, PRIME_2 = 0xC2B2AE3D27D4EB4Fu, PRIME_3 = 0x165667B19E3779F9u,
                       PRIME_4 = 0x85EBCA77C2B2AE63u, PRIME_5 = 0x27D4EB2F165667C5u;
-
-static uint64_t read_64(const uint8_t *data)
-{
-    uint64_t value;
-
-    memcpy(&value, data, sizeof value);
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    value = __builtin_bswap64(value);
-#endif
-    return value;
-}
 
 static uint64_t read_32(const uint8_t *data)
 {

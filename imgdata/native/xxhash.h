@@ -4,6 +4,19 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
+
+/* A number of 8 bytes, lowest first. */
+static inline uint64_t read_64(const uint8_t *data)
+{
+    uint64_t value;
+
+    memcpy(&value, data, sizeof value);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    value = __builtin_bswap64(value);
+#endif
+    return value;
+}
 
 uint64_t xxh64(const uint8_t *data, size_t size);
 

@@ -39,12 +39,22 @@ from imgdata.shards.dataset_files import files_of, planned_files
 from imgdata.shards.part_files import close_parts
 from imgdata.shards.plan import Plan
 from imgdata.shards.source_states import read_states, write_states
-from imgdata.shards.standing import NEXT, PLAN, changes, finished_in, identity_in, is_dataset, read_json, to_json
+from imgdata.shards.standing import (
+    APPEND,
+    NEXT,
+    PLAN,
+    changes,
+    finished_in,
+    identity_in,
+    is_dataset,
+    read_json,
+    to_json,
+)
 from imgdata.storage.atomic import JOB_FOLDER, output_error, sync_folder, write_atomic
 from imgdata.storage.locks import LockHeldError, locked
 
 _LOCK, _GAPS, _SPOOL, _SWAP = "lock", "closing-gaps", "images.spool", "swap.json"
-_OBJECTS, _APPEND = "objects.spool", "append"
+_OBJECTS = "objects.spool"
 _WAIT_S = 3.0
 """Seconds that a run waits for the lock: workers of a killed run end, and release the lock, within a second."""
 
@@ -101,7 +111,7 @@ class JobFolder:
     @property
     def append(self) -> Path:
         """Folder of a dataset of its own that is to be put behind the finished one."""
-        return self.out / JOB_FOLDER / _APPEND
+        return self.out / JOB_FOLDER / APPEND
 
     def begin_append(self, identity: Mapping[str, Any]) -> "JobFolder":
         """Return the job of an append, new or begun. Raises `OutputError` where another one was begun."""
@@ -251,7 +261,7 @@ class JobFolder:
         """Remove the job folder, unless a job is unfinished in it. Call while the lock is held."""
         self.sweep()
         path = self.out / JOB_FOLDER
-        if any((path / name).exists() for name in (PLAN, NEXT, _SWAP, _APPEND)):
+        if any((path / name).exists() for name in (PLAN, NEXT, _SWAP, APPEND)):
             return
         close_parts(self.out)
         for leftover in path.iterdir():

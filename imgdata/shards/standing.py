@@ -10,8 +10,9 @@ from imgdata.errors import OutputError
 from imgdata.shards.options import differences
 from imgdata.storage.atomic import JOB_FOLDER
 
-PLAN, NEXT = "plan.json", "next"
-"""Names in a job folder: the plan of an unfinished dataset, and the folder of one that is to replace a finished one."""
+PLAN, NEXT, APPEND = "plan.json", "next", "append"
+"""Names in a job folder: the plan of an unfinished dataset, the folder of one that is to replace a finished one, and
+of one that is to be put behind it."""
 
 
 def standing_of(out: Path, identity: Mapping[str, Any]) -> str | None:

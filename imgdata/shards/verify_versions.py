@@ -7,6 +7,7 @@ import numpy as np
 from imgdata.dataset.index import Index, index_id
 from imgdata.dataset.manifest import MANIFEST, Manifest
 from imgdata.errors import ShardError
+from imgdata.shards.standing import APPEND
 from imgdata.shards.verify_shard import Fault
 from imgdata.storage.atomic import JOB_FOLDER
 from imgdata.storage.reading import file_sha256
@@ -52,4 +53,4 @@ def _fault(folder: Path, name: str, sha256: str, fingerprint: str, now: str) -> 
 
 def is_being_appended(folder: Path) -> bool:
     """Return whether an append is whole and was interrupted before it was the dataset's next version."""
-    return (folder / JOB_FOLDER / "append" / MANIFEST).exists()
+    return (folder / JOB_FOLDER / APPEND / MANIFEST).exists()

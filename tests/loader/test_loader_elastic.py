@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import imgdata
 from support.digit_runs import ENVIRONMENT
 from support.patience import PATIENCE_S
 from support.rawdata import class_folders
+from support.remote_servers import free_ports
 
 GLOBAL_BATCH, EPOCHS, DIES_AFTER = 4, 3, 3
 
@@ -48,19 +48,13 @@ dist.destroy_process_group()
 """
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 @pytest.mark.slow
 def test_a_rank_dies_and_the_others_continue_with_the_very_next_samples(tmp_path):
     imgdata.shard(class_folders(tmp_path / "pets", {"train": 5}), tmp_path / "out", workers=1)
     with imgdata.Loader(tmp_path / "out", split="train", recipe="plain", batch_size=GLOBAL_BATCH, threads=1) as loader:
         expected = [batch.positions.tolist() for _ in range(EPOCHS) for batch in loader]
     (tmp_path / "rank.py").write_text(RANK)
-    port = free_port()
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1:2", "--nproc-per-node=1", "--max-restarts=3"]
     command += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=job"]
     command += ["--rdzv-conf=last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=3"]

@@ -8,7 +8,7 @@ import pytest
 
 import imgdata
 from imgdata.recipes import CenterCrop, HorizontalFlip, Recipe
-from support.loaders import on_the_cpu
+from support.loaders import on_the_cpu, sums
 from support.masks import write_dataset
 from support.rawdata import pictures_of
 
@@ -28,18 +28,8 @@ def loader(source, **options):
     return imgdata.Loader(source, **{"split": "train", "batch_size": 4, "recipe": RECIPE, "threads": 1, **options})
 
 
-def taken(batches, count=None):
-    """Positions, labels and a sum of pixels of each batch."""
-    found = []
-    for batch in batches:
-        found.append((batch.positions.tolist(), batch.labels.tolist(), batch.images.sum().item()))
-        if len(found) == count:
-            break
-    return found
-
-
 def positions(batches):
-    return [position for batch in taken(batches) for position in batch[0]]
+    return [position for batch in sums(batches) for position in batch[0]]
 
 
 def test_without_weights_every_sample_of_all_comes_once(folders):
@@ -73,7 +63,7 @@ def test_an_epoch_has_each_dataset_as_often_as_its_weight_says(folders):
     with loader(folders, weights=[0.4, 0.6], drop_last=False, batch_size=30) as mixed:
         for epoch in range(5):
             mixed.set_epoch(epoch)
-            (found,) = taken(mixed)
+            (found,) = sums(mixed)
             assert Counter(position < 21 for position in found[0]) == {True: 12, False: 18}
 
 
@@ -92,18 +82,18 @@ def test_all_samples_of_a_dataset_are_drawn_before_one_is_drawn_again(folders):
 @pytest.mark.parametrize("options", [{}, {"weights": [0.7, 0.3]}, {"weights": [2, 5], "shuffle": "window"}], ids=str)
 def test_a_run_resumes_with_the_very_next_batch_and_other_ranks(folders, options):
     with loader(folders, **options) as whole:
-        epoch = taken(whole)
+        epoch = sums(whole)
     with loader(folders, **options) as first:
-        head = taken(first, 2)
+        head = sums(first, 2)
         state = first.state_dict()
     with loader(folders, **options) as rest:
         rest.load_state_dict(state)
-        assert head + taken(rest) == epoch
+        assert head + sums(rest) == epoch
     parts = []
     for rank in (0, 1):
         with loader(folders, **options, batch_size=2, rank=rank, world_size=2) as half:
             half.load_state_dict(state)
-            parts.append(taken(half))
+            parts.append(sums(half))
     assert [one[0] + other[0] for one, other in zip(*parts, strict=True)] == [batch[0] for batch in epoch[2:]]
 
 
@@ -135,7 +125,7 @@ def test_classes_can_be_kept_apart(folders):
     with loader(folders, classes="separate", shuffle="none", drop_last=False, batch_size=30) as apart:
         assert [named.id for named in apart.classes] == ["0/cat", "0/dog", "1/ant", "1/dog"]
         assert [named.name for named in apart.classes] == ["a/cat", "a/dog", "b/ant", "b/dog"]
-        ((_, labels, _),) = taken(apart)
+        ((_, labels, _),) = sums(apart)
         assert set(labels[:21]) == {0, 1}
         assert set(labels[21:]) == {2, 3}
 
@@ -161,15 +151,15 @@ def test_a_state_of_earlier_versions_of_some_is_resumed(folders, tmp_path):
 
     grown = shutil.copytree(folders[0], tmp_path / "a")
     with loader([grown, folders[1]], weights=[1, 1]) as before:
-        epoch = taken(before)
+        epoch = sums(before)
     with loader([grown, folders[1]], weights=[1, 1]) as before:
-        head, state = taken(before, 1), before.state_dict()
+        head, state = sums(before, 1), before.state_dict()
     more = pictures_of(tmp_path / "more", {"train/bee": 2}, first=100)
     imgdata.shard(more, grown, workers=1, append=True)
     with loader([grown, folders[1]], weights=[1, 1]) as after:
         assert len(after.classes) == 4
         after.load_state_dict(state)
-        assert head + taken(after) == epoch
+        assert head + sums(after) == epoch
         assert len(after.classes) == 3
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import imgdata
 from imgdata.recipes import CenterCrop, Recipe
+from support.loaders import sums
 from support.rawdata import pictures_of
 
 RECIPE = Recipe(CenterCrop(size=16))
@@ -29,16 +30,6 @@ def loader(source, **options):
     return imgdata.Loader(source, **{"split": "train", "batch_size": 3, "recipe": RECIPE, "threads": 1, **options})
 
 
-def taken(batches, count=None):
-    """Positions and labels of some batches, or of all that are left."""
-    found = []
-    for batch in batches:
-        found.append((batch.positions.tolist(), batch.labels.tolist(), batch.images.sum().item()))
-        if len(found) == count:
-            break
-    return found
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -55,17 +46,17 @@ def taken(batches, count=None):
 def test_a_state_of_an_earlier_version_resumes_with_that_version(folders, options):
     one, two = folders
     with loader(one, **options) as uninterrupted:
-        epoch = taken(uninterrupted)
+        epoch = sums(uninterrupted)
     with loader(one, **options) as before:
-        first = taken(before, 1)
+        first = sums(before, 1)
         state = before.state_dict()
     with loader(two, **options) as after:
         after.load_state_dict(state)
-        assert first + taken(after) == epoch
+        assert first + sums(after) == epoch
         assert len(after) == len(epoch)
         assert [named.id for named in after.classes] == ["cat", "dog"]
         # And so on: the next epoch, and a state of it.
-        assert taken(after, 1)
+        assert sums(after, 1)
         assert after.state_dict()["fingerprint"] == state["fingerprint"]
 
 
@@ -77,7 +68,7 @@ def test_a_new_run_reads_the_newest_version_unless_another_is_named(folders):
         loader(one, shuffle="none") as old,
     ):
         assert len(newest.dataset) == 22
-        assert taken(first) == taken(old)
+        assert sums(first) == sums(old)
         with pytest.raises(imgdata.OptionError, match="fingerprint must be"):
             first.load_state_dict(newest.state_dict())
     with loader(imgdata.open(two, version=1)) as opened:
@@ -89,7 +80,7 @@ def test_a_state_of_no_version_is_refused(folders):
         state = batches.state_dict()
         with pytest.raises(imgdata.OptionError, match="fingerprint must be"):
             batches.load_state_dict({**state, "fingerprint": "0" * 32})
-        assert taken(batches, 1)
+        assert sums(batches, 1)
 
 
 def test_a_view_of_an_earlier_version_is_read_from_that_version(folders):
@@ -97,7 +88,7 @@ def test_a_view_of_an_earlier_version_is_read_from_that_version(folders):
     dataset = imgdata.open(two)
     view = imgdata.load_view(dataset, "half")
     with loader(one, view="half") as before, loader(view, split=None) as after, loader(two, view="half") as named:
-        assert taken(before) == taken(after) == taken(named)
+        assert sums(before) == sums(after) == sums(named)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +119,7 @@ def test_states_and_views_of_every_version_are_found_again_however_often_a_datas
         imgdata.save_view(view, f"half{number}")
         for options in ({}, {"view": f"half{number}", "batch_size": 2}):
             with loader(out, seed=number, **options) as batches:
-                taken(batches, 1)
+                sums(batches, 1)
                 state = batches.state_dict()
                 kept.append((options, number, state, _rest(out, state, seed=number, **options)))
     assert imgdata.open(out).version == 3
@@ -142,4 +133,4 @@ def test_states_and_views_of_every_version_are_found_again_however_often_a_datas
 def _rest(out, state, **options):
     with loader(out, **options) as batches:
         batches.load_state_dict(state)
-        return taken(batches)
+        return sums(batches)

@@ -128,6 +128,13 @@ def take(batches: Iterable[imgdata.Batch], count: int | None = None) -> list[See
     return [seen(batch) for batch in islice(batches, count)]
 
 
+def sums(batches: Iterable[imgdata.Batch], count: int | None = None) -> list[tuple[list[int], list[Any], Any]]:
+    """Positions, labels and a sum of pixels of the next `count` batches, or of all."""
+    return [
+        (batch.positions.tolist(), batch.labels.tolist(), batch.images.sum().item()) for batch in islice(batches, count)
+    ]
+
+
 def epochs(loader: imgdata.Loader, count: int) -> list[Seen]:
     """All batches of `count` epochs."""
     return [batch for _ in range(count) for batch in take(loader)]

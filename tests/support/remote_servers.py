@@ -93,7 +93,7 @@ def _started() -> str | None:
     who = {"name": "tests", "credentials": keys, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
     (root / "keys.json").write_text(json.dumps({"identities": [who]}))
     parts = ("master", "volume", "filer", "s3")
-    ports = dict(zip([f"{part}.port{kind}" for part in parts for kind in ("", ".grpc")], _free_ports(8), strict=True))
+    ports = dict(zip([f"{part}.port{kind}" for part in parts for kind in ("", ".grpc")], free_ports(8), strict=True))
     words = ["server", "-dir", str(root), "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-filer", "-s3"]
     words += [f"-{name}={port}" for name, port in ports.items()]
     words += [f"-s3.config={root / 'keys.json'}", "-volume.max=50", "-master.volumeSizeLimitMB=64"]
@@ -128,7 +128,8 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine on which nothing listens."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -226,7 +227,7 @@ def nginx(folder: Path, tmp_path: Path) -> Iterator[str]:
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         pytest.skip("nginx is not installed")
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     places = "".join(
         f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )

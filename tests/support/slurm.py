@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from support.remote_servers import free_ports
+
 _START_S = 60
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))
 
@@ -27,16 +29,10 @@ def why_not() -> str | None:
     return None if os.getuid() == 0 else "slurmd needs root"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def slurm(folder: Path, cpus: int = 4) -> Iterator[dict[str, str]]:
     """Yield the environment in which `sbatch` reaches the cluster; its processes end with the block."""
-    host = socket.gethostname().split(".")[0]
+    host, ports = socket.gethostname().split(".")[0], free_ports(2)
     folder.mkdir(mode=0o755)
     key, socket_path = folder / "munge.key", folder / "munge.socket"
     key.write_bytes(secrets.token_bytes(64))
@@ -49,8 +45,8 @@ def slurm(folder: Path, cpus: int = 4) -> Iterator[dict[str, str]]:
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser={getpass.getuser()}
-SlurmctldPort={free_port()}
-SlurmdPort={free_port()}
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
 AuthType=auth/munge
 AuthInfo=socket={socket_path}
 CredType=cred/munge
