@@ -167,6 +167,11 @@ class ShardCache:
             state.passage, state.needs, state.batch = iter(()), {}, _ENDED
             state.waiting.clear()
             state.complete.clear()
+            for shard in state.shards.values():
+                # At once: the program may end before the last block has come.
+                if shard.place.path is not None:
+                    shard.place.path.unlink(missing_ok=True)
+                    shard.place.path = None
             self._close_unused(state)
             state.changed.notify_all()
 
@@ -417,7 +422,8 @@ class ShardCache:
         with state.changed:
             shard.users -= 1
             shard.fault = fault
-            if fault is None and state.shelf is not None and state.shards.get(shard.about.name) is shard:
+            wanted = state.shards.get(shard.about.name) is shard and state.batch != _ENDED
+            if fault is None and state.shelf is not None and wanted:
                 try:
                     state.shelf.finish(shard.place)
                     shard.block_B = None
