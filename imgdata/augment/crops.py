@@ -208,5 +208,7 @@ def exp(x: Floats) -> Floats:
     rest = (x - turns * _LN2_HIGH) - turns * _LN2_LOW
     total = np.ones_like(rest)
     for factor in range(13, 0, -1):  # |rest| < 0.35: the next term of the series is below 1e-17.
-        total = total * rest / factor + 1.0
+        total *= rest
+        total /= factor
+        total += 1.0
     return np.ldexp(total, turns.astype(np.int32))

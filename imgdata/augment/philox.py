@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imgdata import native
+
 _ROUNDS = 10
 _MULTIPLIER_21 = np.array([[0xD2E7470EE14C6C93], [0xCA5A826395121157]], np.uint64)
 _WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
@@ -27,6 +29,7 @@ def philox4x64(counter_4K: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[
 
     NumPy has no 64 x 64 -> 128 bit product; its upper half is put together from products of 32-bit halves, which
     cannot overflow. Both multiplications of a round run as one array operation: at these sizes calls cost, not work.
+    The compiled module does the same in a twentieth of the time.
     """
     x_2K, y_2K = counter_4K[[0, 2]], counter_4K[[1, 3]]
     product, low, high, a, b = (np.empty_like(x_2K) for _ in range(5))
@@ -64,7 +67,7 @@ def uniform_blocks(
 ) -> NDArray[np.float64]:
     """Return float64 `(S, N, 4)` in [0, 1): each position's four numbers of each of S blocks `(stream, block)`.
 
-    One call for all that a batch needs: a call costs 0.06 ms, and then 0.08 ms for 1,000 blocks.
+    One call for all that a batch needs: without the compiled module a call costs 0.06 ms, and 0.08 ms for 1,000 blocks.
     """
     return _unit(_raw_blocks(seed, epoch, position_N, blocks))
 
@@ -104,15 +107,18 @@ def _unit(word: NDArray[np.uint64]) -> NDArray[np.float64]:
 def _raw_blocks(
     seed: int, epoch: int, position_N: NDArray[np.int64], blocks: Sequence[tuple[int, int]]
 ) -> NDArray[np.uint64]:
-    counter_4SN = np.empty((4, len(blocks), len(position_N)), np.uint64)
+    counter_SN4 = np.empty((len(blocks), len(position_N), 4), np.uint64)
     # Without blocks the array below would have no second axis.
     stream_block_S2: NDArray[Any] = np.array(blocks, np.uint64).reshape(-1, 2)
-    counter_4SN[0] = stream_block_S2[:, 1, None]
-    counter_4SN[1] = stream_block_S2[:, 0, None]
-    counter_4SN[2] = position_N
-    counter_4SN[3] = _DOMAIN
-    word_4K = philox4x64(counter_4SN.reshape(4, -1), (seed, epoch))
-    return np.ascontiguousarray(word_4K.T).reshape(len(blocks), len(position_N), 4)
+    counter_SN4[:, :, 0] = stream_block_S2[:, 1, None]
+    counter_SN4[:, :, 1] = stream_block_S2[:, 0, None]
+    counter_SN4[:, :, 2] = position_N
+    counter_SN4[:, :, 3] = _DOMAIN
+    if native.AVAILABLE:
+        native.philox4x64(counter_SN4, (seed, epoch))
+        return counter_SN4
+    word_4K = philox4x64(np.ascontiguousarray(counter_SN4.reshape(-1, 4).T), (seed, epoch))
+    return np.ascontiguousarray(word_4K.T).reshape(counter_SN4.shape)
 
 
 class Stream(IntEnum):

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from imgdata import native
 from imgdata.arrow import number_array, numbers
 from imgdata.dataset.index import DAMAGE, Index, IndexRow
 from imgdata.dataset.index_checks import IndexLimits, column_fault
@@ -38,10 +39,16 @@ _SLICE = 1 << 20
 
 
 class _Records(NamedTuple):
-    """Records that were read, by ascending positions."""
+    """Records that were read."""
 
-    position_K: NDArray[np.int64]
+    asked: bytes
+    """The positions that were asked for, as bytes."""
     record_K: NDArray[Any]
+    """Their records."""
+    position_U: NDArray[np.int64]
+    """The same positions, ascending, each once."""
+    record_U: NDArray[Any]
+    """Their records."""
 
 
 class PartedIndex(Index):
@@ -182,15 +189,18 @@ class PartedIndex(Index):
 
     def records(self, position_K: NDArray[np.int64]) -> NDArray[Any]:
         """Return the records of samples, checked, `(K,)`. Raises `ShardError`."""
-        for kept in self._kept:
-            at_K = np.searchsorted(kept.position_K, position_K)
-            at_K[at_K == len(kept.position_K)] = 0
-            if len(kept.position_K) and (kept.position_K[at_K] == position_K).all():
-                return kept.record_K[at_K]
+        asked, kept = position_K.tobytes(), self._kept
+        for one in kept:
+            if one.asked == asked:
+                return one.record_K
+        for one in kept:
+            if len(at_K := _places_in(one.position_U, position_K)):
+                return one.record_U[at_K]
         known_U, back_K = np.unique(position_K, return_inverse=True)
         record_U = self._fresh(known_U)
-        self._kept = (_Records(known_U, record_U), *self._kept[: _KEPT_BATCHES - 1])
-        return record_U[back_K]
+        record_K = record_U[back_K]
+        self._kept = (_Records(asked, record_K, known_U, record_U), *kept[: _KEPT_BATCHES - 1])
+        return record_K
 
     def _fresh(self, position_K: NDArray[np.int64]) -> NDArray[Any]:
         """Return records at ascending positions, from the files."""
@@ -200,17 +210,29 @@ class PartedIndex(Index):
         size, count = self._kind.itemsize, len(position_K)
         offset_K = self._header_P[part_K] + (position_K - self._start_P[part_K]) * size
         try:
+            record_K = None
             if count and part_K[0] == part_K[-1] and position_K[-1] - position_K[0] == count - 1:
                 data = self._bytes(int(part_K[0]), int(offset_K[0]), count * size)
-            else:
+            elif (record_K := self._records_of_each(part_K, offset_K)) is None:
                 data = self._bytes_of_each(part_K.tolist(), offset_K.tolist(), size)
         except OSError as error:
             raise self._damaged_places(int(part_K[0]), str(error.strerror or error)) from error
-        if len(data) != count * size:
-            raise self._damaged_places(int(part_K[-1]), "cut short")
-        record_K = np.frombuffer(data, self._kind)
+        if record_K is None:
+            if len(data) != count * size:
+                raise self._damaged_places(int(part_K[-1]), "cut short")
+            record_K = np.frombuffer(data, self._kind)
         self._check_records(position_K, record_K)
         return record_K
+
+    def _records_of_each(self, part_K: NDArray[np.int64], offset_K: NDArray[np.int64]) -> NDArray[Any] | None:
+        """Return the records at offsets, by the compiled module; None where Python reads them. Raises `OSError`."""
+        if self._pool is None or not native.AVAILABLE:
+            return None
+        known = self._pool.descriptors()
+        file_P = np.array([known.get(part, -1) for part in range(len(self._parts))], np.int64)
+        file_K = file_P[part_K]
+        # Where the process may open few files, some are opened for each read.
+        return native.read_records(file_K, offset_K, self._kind) if file_K.min(initial=0) >= 0 else None
 
     def _bytes(self, part: int, offset: int, size: int) -> bytes:
         """Return bytes of a file of places. Raises `OSError`, and of a remote one `ShardError`."""
@@ -326,3 +348,14 @@ class PartedIndex(Index):
             raise ShardError(f"{path}: no such part of the index; {self.remedy}") from None
         except (*DAMAGE, ValueError) as error:
             raise ShardError(f"{path}: damaged index ({error}); {self.remedy}") from error
+
+
+def _places_in(sorted_U: NDArray[np.int64], wanted_M: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where each of `wanted_M` stands in `sorted_U`; nothing unless all of them do."""
+    for some_M in (wanted_M[:1], wanted_M):
+        # The first one alone tells most batches apart.
+        at_M = sorted_U.searchsorted(some_M)
+        at_M[at_M == len(sorted_U)] = 0
+        if not len(sorted_U) or not (sorted_U[at_M] == some_M).all():
+            return at_M[:0]
+    return at_M

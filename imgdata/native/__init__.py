@@ -201,6 +201,28 @@ def stat_files(paths: Sequence[str]) -> NDArray[np.int64] | None:
     return facts_N7
 
 
+def philox4x64(counter_K4: NDArray[np.uint64], key: tuple[int, int]) -> None:
+    """Put Philox 4x64-10 of each counter in its place, uint64 `(K, 4)`, C-contiguous; the key is two 64-bit words."""
+    _compiled.philox4x64(counter_K4, *key)
+
+
+def read_records(
+    files: Sequence[int] | NDArray[np.int64], offset_K: NDArray[np.int64], kind: np.dtype[Any]
+) -> NDArray[Any] | None:
+    """Return the record at each offset of its open file, `(K,)`; None where a file ends before. Raises `OSError`.
+
+    The system is told all places that are not in memory before the first of them is read: a disk is asked for them
+    together. The GIL is free.
+    """
+    record_K = np.empty(len(offset_K), kind)
+    outcome = _compiled.read_records(
+        np.ascontiguousarray(files, np.int64), np.ascontiguousarray(offset_K), record_K.view(np.uint8)
+    )
+    if outcome > 0:
+        raise OSError(outcome, os.strerror(outcome))
+    return record_K if outcome == 0 else None
+
+
 def zero_ended(paths: Sequence[str]) -> bytes:
     """Return the paths as the system wants them, a zero behind each."""
     return os.fsencode("".join([f"{path}\0" for path in paths]))

@@ -8,6 +8,7 @@
 #include "no_result.h"
 #include "planes.h"
 #include "planes_face.h"
+#include "planning.h"
 #include "resample.h"
 #include "tar_hash.h"
 #include "thumbnail.h"
@@ -331,7 +332,7 @@ static int fill(PyObject *module)
     if (PyModule_AddStringConstant(module, "LIBJPEG_TURBO", TEXT_OF(LIBJPEG_TURBO_VERSION)) < 0)
         return -1;
     if (crop_ready_add_functions(module) < 0 || planes_add_functions(module) < 0 || copying_add_functions(module) < 0 ||
-        file_facts_add_functions(module) < 0 || tar_hash_add_functions(module) < 0)
+        file_facts_add_functions(module) < 0 || planning_add_functions(module) < 0 || tar_hash_add_functions(module) < 0)
         return -1;
     return batch_add_types(module);
 }

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from imgdata.errors import OutputError
@@ -115,6 +115,10 @@ class FilePool:
         if len(self._descriptors) >= self._limit or self._descriptors.setdefault(file, descriptor) != descriptor:
             os.close(descriptor)
         return data
+
+    def descriptors(self) -> Mapping[int, int]:
+        """Return the descriptors that stay open until `close`, by the number of their file."""
+        return self._descriptors
 
     def read_each(self, files: Sequence[int], offsets: Sequence[int], size: int) -> bytes:
         """Return `size` bytes at each offset of its file, joined; fewer where a file ends before. Raises `OSError`.

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imgdata import native
 from imgdata.augment.philox import philox4x64, raw, raw_of_one, uniform, uniform_blocks
 
 WORDS = st.integers(0, 2**64 - 1)
@@ -42,6 +43,22 @@ def test_numpys_philox_gives_the_same_for_the_next_counter(counter, key):
     theirs = np.random.Philox(counter=np.array(counter, np.uint64), key=np.array(key, np.uint64)).random_raw(4)
     ours = philox4x64(np.array([counter[0] + 1, *counter[1:]], np.uint64)[:, None], key)[:, 0]
     assert ours.tolist() == theirs.tolist()
+
+
+@pytest.mark.skipif(not native.AVAILABLE, reason="the extension was not built")
+@given(counters=st.lists(st.tuples(WORDS, WORDS, WORDS, WORDS), max_size=5), key=st.tuples(WORDS, WORDS))
+def test_the_compiled_module_gives_the_same(counters, key):
+    counter_K4 = np.array(counters, np.uint64).reshape(-1, 4)
+    expected_4K = philox4x64(counter_K4.T, key)
+    native.philox4x64(counter_K4, key)
+    assert counter_K4.tolist() == expected_4K.T.tolist()
+
+
+def test_numbers_need_no_compiled_module(monkeypatch):
+    arguments = (2**63 - 1, 3, np.array([2**62, 0, 7]), [(4, 0), (0, 5), (28, 2)])
+    expected = uniform_blocks(*arguments)
+    monkeypatch.setattr(native, "AVAILABLE", False)
+    assert uniform_blocks(*arguments).tolist() == expected.tolist()
 
 
 @given(seed=NATURAL, epoch=NATURAL, position=NATURAL, stream=st.integers(0, 9), draws=st.integers(1, 40))

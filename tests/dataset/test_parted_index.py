@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import imgdata
-from imgdata import recipes
+from imgdata import native, recipes
 from imgdata.backends.resident import window
 from imgdata.dataset import index_parts, index_writing, lazy_array, parted_index
 from imgdata.dataset.index_schema import index_schema
@@ -333,6 +333,33 @@ def test_records_that_can_not_be_are_refused_with_file_and_row(parted, data, at,
         ShardError, match=f"places-00000.npy: damaged index .{message}.*; rebuild it with `imgdata index"
     ):
         imgdata.open(parted)["train"].read(0)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_records_at_random_are_the_same_without_the_compiled_module(parted, monkeypatch, compiled):
+    monkeypatch.setattr(native, "AVAILABLE", native.AVAILABLE and compiled)
+    index, position_K = imgdata.open(parted)["train"].index, np.array([21, 3, 3, 14])
+    expected = index.column("offset").to_pylist()
+    assert index.array("offset")[position_K].tolist() == [expected[i] for i in position_K]
+    places = parted / "demo-train.places-00002.npy"
+    os.truncate(places, places.stat().st_size - 1)
+    with pytest.raises(ShardError, match=r"places-00002.npy: damaged index \(cut short\)"):
+        index.array("offset")[np.array([1, 22])]
+
+
+@pytest.mark.skipif(not native.AVAILABLE, reason="the extension was not built")
+def test_records_of_the_compiled_module_are_within_bounds(tmp_path):
+    path, kind = tmp_path / "file", np.dtype("<u2")
+    path.write_bytes(bytes(range(8)))
+    with open(path, "rb") as file:
+        number = file.fileno()
+        assert native.read_records([number, number], np.array([6, 1]), kind).tolist() == [0x0706, 0x0201]
+        assert native.read_records([number], np.array([7]), kind) is None
+        assert len(native.read_records([], np.array([], np.int64), kind)) == 0
+        with pytest.raises(ValueError, match="a file, an offset and a record"):
+            native.read_records([number], np.array([0, 1]), kind)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        native.read_records([-1], np.array([0]), kind)
 
 
 def test_parts_that_are_missing_cut_short_or_of_other_rows_are_named(parted):
