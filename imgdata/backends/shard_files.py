@@ -83,7 +83,7 @@ class ShardFiles:
         """
         if self._store is not None:
             return self._fetched_lease(self._store, position_N, member, given_up)
-        shard_S, place_N = np.unique(self._files.numbers(position_N), return_inverse=True)
+        shard_S, place_N = np.unique(self._files.numbers(position_N, member), return_inverse=True)
         shards = shard_S.tolist()
         with self._lock:
             for ended in self._loans.fetch():
@@ -101,7 +101,7 @@ class ShardFiles:
         self, files: RemoteShards, position_N: NDArray[np.int64], member: str, given_up: Callable[[], bool] | None
     ) -> Lease:
         offset_N, size_N = (self._index.array(column)[position_N] for column in _place_columns(member))
-        held = files.hold(files.numbers(position_N), offset_N, size_N, given_up)
+        held = files.hold(files.numbers(position_N, member), offset_N, size_N, given_up)
         lease = Lease(position_N, held.file_N, held.shift_N, member)
         with self._lock:
             for ended in self._loans.fetch():
@@ -117,7 +117,7 @@ class ShardFiles:
         try:
             data = pread(file, size, offset + int(lease.shift_N[number]))
         except OSError as error:
-            raise self.unreadable(position, error) from error
+            raise self._unreadable(self._number(position, lease.member), error) from error
         if len(data) != size:
             raise self.cut_short(position, lease.member)
         return data
@@ -129,15 +129,15 @@ class ShardFiles:
     def cut_short(self, position: int, member: str = "") -> ImgdataError:
         """Return what to raise where a file ends before a sample, or a member of it, does."""
         key = self._index.key(position)
-        return self._files.cut_short(self._number(position), key, sum(self._place(position, member)))
+        return self._files.cut_short(self._number(position, member), key, sum(self._place(position, member)))
 
     def _place(self, position: int, member: str) -> tuple[int, int]:
         """Return the first byte and the number of bytes of an image."""
         offset, size = _place_columns(member)
         return int(self._index.array(offset)[position]), int(self._index.array(size)[position])
 
-    def _number(self, position: int) -> int:
-        return int(self._files.numbers(np.array([position]))[0])
+    def _number(self, position: int, member: str = "") -> int:
+        return int(self._files.numbers(np.array([position]), member)[0])
 
     def _unreadable(self, shard: int, error: OSError) -> ImgdataError:
         if error.errno == errno.EMFILE:

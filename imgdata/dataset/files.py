@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.dataset.index import Index
+from imgdata.dataset.members import loose_columns, member_columns
 from imgdata.dataset.remote_files import RemoteShards
 from imgdata.errors import ImgdataError, ShardError, SourceError
 from imgdata.storage.file_names import escape_name, unescape_name
@@ -29,8 +30,8 @@ class ImageFiles(Protocol):
     keeps_open: bool
     """Whether it pays to keep a file open: another image of it may be read soon."""
 
-    def numbers(self, position_N: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the number of the file of each image, int64 `(N,)`."""
+    def numbers(self, position_N: NDArray[np.int64], member: str = "") -> NDArray[np.int64]:
+        """Return the number of the file of each picture, or of each further image `member`, int64 `(N,)`."""
         ...
 
     def path(self, number: int) -> Path:
@@ -58,7 +59,7 @@ class ShardPaths:
     def __init__(self, folder: DatasetFolder, index: Index) -> None:
         self._folder, self._index = folder, index
 
-    def numbers(self, position_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    def numbers(self, position_N: NDArray[np.int64], member: str = "") -> NDArray[np.int64]:
         """See `ImageFiles`."""
         return self._index.shard_N[position_N].astype(np.int64)
 
@@ -80,31 +81,39 @@ class ShardPaths:
 
 
 class LoosePaths:
-    """The user's files: archives first, then a file for each position. See `ImageFiles`."""
+    """The user's files: archives first, then a file for each position, and for each further image. See `ImageFiles`."""
 
     keeps_open = False
 
     def __init__(self, folder: LooseFolder, index: Index) -> None:
         self._folder, self._index = folder, index
 
-    def numbers(self, position_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    def numbers(self, position_N: NDArray[np.int64], member: str = "") -> NDArray[np.int64]:
         """See `ImageFiles`."""
-        file_N = self._index.array("file")[position_N].astype(np.int64)
-        return np.where(file_N >= 0, file_N, len(self._archives) + position_N)
+        index, image = self._index, self._images.index(member)
+        file_N = index.array(loose_columns(member)[0])[position_N].astype(np.int64)
+        number_N = np.where(file_N >= 0, file_N, len(self._archives) + len(index) * image + position_N)
+        if not member:
+            return number_N
+        # Of a sample without this image nothing is read, from whatever file: from that of its picture.
+        has_N = index.array(member_columns(member)[1])[position_N] > 0
+        return np.where(has_N, number_N, self.numbers(position_N))
 
     def path(self, number: int) -> Path:
         """See `ImageFiles`."""
-        row = number - len(self._archives)
-        if row < 0:
+        if number < len(self._archives):
             return self._folder.path / unescape_name(self._archives[number][0])
-        index = self._index
-        name = index.column("path")[row].as_py() or index.column("source")[row].as_py()
+        (_, _, path), row = self._place(number)
+        name = self._index.column(path)[row].as_py() or self._index.column("source")[row].as_py()
         return self._folder.path / unescape_name(name)
 
     def open(self, number: int) -> int:
         """See `ImageFiles`: a file is the one that was listed, by its size, time and inode."""
-        row = number - len(self._archives)
-        expected = self._archives[number][1] if row < 0 else int(self._index.array("state")[row])
+        if number < len(self._archives):
+            expected = self._archives[number][1]
+        else:
+            (_, state, _), row = self._place(number)
+            expected = int(self._index.array(state)[row])
         descriptor = open_regular(self.path(number))
         try:
             if file_state(os.fstat(descriptor)) != expected:
@@ -128,6 +137,16 @@ class LoosePaths:
     @cached_property
     def _archives(self) -> list[tuple[str, int]]:
         return self._index.archives
+
+    @cached_property
+    def _images(self) -> tuple[str, ...]:
+        """The images of each sample: its picture, which has no name, and further ones."""
+        return ("", *self._index.members)
+
+    def _place(self, number: int) -> tuple[tuple[str, str, str], int]:
+        """Return the columns of the index, and the row, that are about a file."""
+        which, row = divmod(number - len(self._archives), len(self._index))
+        return loose_columns(self._images[which]), row
 
     def _changed(self, number: int, how: str) -> SourceError:
         shown = escape_name(str(self.path(number)))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from imgdata.arrow import number_array, numbers
 from imgdata.dataset.index_checks import NO_LIMITS, IndexLimits, column_fault
 from imgdata.dataset.index_schema import LOOSE_FACTS, index_schema, schema_with
-from imgdata.dataset.members import member_columns, members_in
+from imgdata.dataset.members import loose_columns, member_columns, members_in
 from imgdata.errors import ShardError
 from imgdata.storage.reading import require_regular
 
@@ -270,6 +270,7 @@ def content_id(index: Index) -> str:
     if not index.is_loose:
         return index_id(index)
     digest = hashlib.sha256(index_id(index).encode())
-    digest.update(index.array("state").astype("<i8").tobytes())
+    for name in ("", *index.members):
+        digest.update(index.array(loose_columns(name)[1]).astype("<i8").tobytes())
     digest.update(repr([state for _, state in index.archives]).encode())
     return digest.hexdigest()[:32]

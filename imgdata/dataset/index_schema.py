@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from imgdata.dataset.members import member_columns, members_in
+from imgdata.dataset.members import loose_columns, member_columns, members_in
 
 WORD = pa.dictionary(pa.int32(), pa.string())
 """Type of a column with few distinct words."""
@@ -50,7 +50,8 @@ LOOSE_FIELDS = (
 )
 """Further columns of an index of files that were not sharded. Of an image in an archive `file` is the archive's number;
 of others it is -1, `state` what `storage.file_state` said of the file, and `path` its name where `source` is not that.
-`fields` has further columns of the source as a JSON object, or nothing. `xxh64` is a hash of name and size."""
+`fields` has further columns of the source as a JSON object, or nothing. `xxh64` is a hash of name and size. A further
+image has columns of its own for `file`, `state` and `path`, such as `mask_file`."""
 LOOSE_FACTS = b"imgdata.loose"
 """Key of the Parquet file's metadata under which archives of loose files stand."""
 
@@ -72,11 +73,18 @@ def index_schema(
     """Return `INDEX_SCHEMA` with `JSON_FIELDS` behind it when samples have a `json` member, and `CROP_READY_FIELDS`.
 
     Behind them are the columns of each of the `members`, further images of the samples, and behind all of them the
-    `LOOSE_FIELDS` of files that were not sharded.
+    `LOOSE_FIELDS` of files that were not sharded, and those of each of their further images.
     """
     of_members = [field for name in members for field in member_fields(name)]
-    return pa.schema(
-        [*INDEX_SCHEMA, *JSON_FIELDS * has_json, *CROP_READY_FIELDS * crop_ready, *of_members, *LOOSE_FIELDS * loose]
+    of_files = [*LOOSE_FIELDS, *(field for name in members for field in _loose_fields(name))] if loose else []
+    return pa.schema([*INDEX_SCHEMA, *JSON_FIELDS * has_json, *CROP_READY_FIELDS * crop_ready, *of_members, *of_files])
+
+
+def _loose_fields(name: str) -> tuple[pa.Field, ...]:
+    """Return the columns that say in which file a further image lies."""
+    kinds = (pa.int32(), pa.int64(), pa.string())
+    return tuple(
+        pa.field(column, kind, nullable=False) for column, kind in zip(loose_columns(name), kinds, strict=True)
     )
 
 

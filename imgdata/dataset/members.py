@@ -60,6 +60,12 @@ def member_columns(name: str) -> tuple[str, str, str, str]:
     return f"{name}_offset", f"{name}_size", f"{name}{FORMAT}", f"{name}_xxh64"
 
 
+def loose_columns(name: str = "") -> tuple[str, str, str]:
+    """Return the columns of an index of loose files for the member `name`, or the picture: file, state, path."""
+    before = f"{name}_" if name else ""
+    return f"{before}file", f"{before}state", f"{before}path"
+
+
 def is_member_name(name: str) -> bool:
     """Return whether a member may have this name."""
     return _NAME.fullmatch(name) is not None and name not in _TAKEN

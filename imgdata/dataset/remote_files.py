@@ -48,7 +48,7 @@ class RemoteShards:
     def __init__(self, folder: RemoteFolder, index: Index, cache: ShardCache | None = None) -> None:
         self._folder, self._index, self._cache = folder, index, cache
 
-    def numbers(self, position_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    def numbers(self, position_N: NDArray[np.int64], member: str = "") -> NDArray[np.int64]:
         """See `ImageFiles`."""
         return self._index.shard_N[position_N].astype(np.int64)
 

@@ -148,7 +148,7 @@ class Split:
             raise KeyError(f"no further images {name!r} in split {self.name!r}, only {', '.join(self.index.members)}")
         i = self._row(position)
         offset, size, *_ = member_columns(name)
-        return self._read(i, offset, size) if self.index.array(size)[i] else b""
+        return self._read(i, offset, size, name) if self.index.array(size)[i] else b""
 
     def fields(self, position: SupportsIndex) -> dict[str, object]:
         """Return what the sample's `json` member holds, without reading its image; empty where it has none.
@@ -230,12 +230,12 @@ class Split:
         """Return what `read` returns, compared with the hash in the index. Raises `ShardError` when they differ."""
         i = self._row(position)
         data = self._read(i, "offset", "size")
-        # A loose file is compared with what the system said of it when it is opened.
-        return data if self.is_loose else self._compared(i, data, "offset", "xxh64")
+        return self._compared(i, data, "offset", "xxh64")
 
     def _compared(self, i: int, data: bytes, offset: str, xxh64: str, what: str = "") -> bytes:
         """Return `data` where its hash is that in the column `xxh64`. Raises `ShardError`."""
-        if xxhash.xxh64_intdigest(data) != int(self.index.array(xxh64)[i]):
+        # A loose file is compared with what the system said of it when it is opened.
+        if not self.is_loose and xxhash.xxh64_intdigest(data) != int(self.index.array(xxh64)[i]):
             key, byte = self.index.key(i), int(self.index.array(offset)[i])
             raise ShardError(f"{self.file(i)}: {key}{what} at byte {byte} differs from the index; check the copy")
         return data
@@ -272,9 +272,9 @@ class Split:
             self._files = image_files(self.folder, self.index)
         return self._files
 
-    def _read(self, i: int, offset_column: str, size_column: str) -> bytes:
+    def _read(self, i: int, offset_column: str, size_column: str, member: str = "") -> bytes:
         index, files = self.index, self._opened()
-        number = int(files.numbers(np.array([i]))[0])
+        number = int(files.numbers(np.array([i]), member)[0])
         offset, size = int(index.array(offset_column)[i]), int(index.array(size_column)[i])
         try:
             data = self._bytes(files, number, offset, size)

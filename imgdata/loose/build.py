@@ -1,7 +1,8 @@
 """A raw dataset -> the files of its index in the cache folder: one for each split, and a `dataset.json`."""
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from imgdata.dataset.index import Index
 from imgdata.dataset.index_schema import index_schema
 from imgdata.dataset.index_writing import write_index
 from imgdata.dataset.manifest import Manifest, ShardRecord, SplitEntry, how_to_shard
-from imgdata.errors import OptionError, SourceError
+from imgdata.dataset.members import loose_columns, member_columns
+from imgdata.errors import SourceError
 from imgdata.images.info import UNKNOWN, ImageInfo
 from imgdata.loose.headers import HeaderColumns, Headers, read_headers
-from imgdata.loose.places import OWN, Places, chunks, find_places
+from imgdata.loose.places import OWN, ImagePlaces, Places, chunks, find_places
 from imgdata.loose.unpacked import unpack
 from imgdata.order.epoch_order import stored_order
 from imgdata.sample import fields_of
@@ -36,6 +38,7 @@ SHARD = "loose"
 IMAGES = ".images"
 """Ending of the file that holds images which lie in no files of their own."""
 _NAMED = 3
+_FORMATS = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg", "tif": "tiff"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,20 +57,21 @@ def build(root: Path, read: SourceOptions, kept: Path, place: str, before: Itera
     Headers of files that an index of `before` knows are not read again. Raises `SourceError`, `OptionError`,
     `ShardError` for damaged tars, and `OutputError`.
     """
-    listing = _with_pictures_alone(list_source(root, read), root)
+    listing = list_source(root, read)
     columns = HeaderColumns(len(listing))
     if isinstance(listing.reader, PlainReader):
         places = find_places(listing, root)
-        hash_N = _hashes(listing, places)
-        row_N = _unknown_rows(hash_N, places, columns, before)
+        hash_N = _hashes(listing.name_N, places.pictures)
+        row_N = _unknown_rows(hash_N, places.pictures, columns, before)
         read_headers(listing, places, root, columns, row_N)
         content = f"{place}-{_digest(listing, places)}"
     else:
+        listing = _with_pictures_alone(listing, root)
         content = f"{place}-{listing.fingerprint()[:12]}"
         places = unpack(listing, kept / f"{content}{IMAGES}", columns, root)
-        hash_N = _hashes(listing, places)
+        hash_N = _hashes(listing.name_N, places.pictures)
     headers = columns.done()
-    missing_N = (places.file_N == OWN) & (places.state_N == 0)
+    missing_N = (places.pictures.file_N == OWN) & (places.pictures.state_N == 0)
     entries, files = [], dict[str, str]()
     for number, name in enumerate(listing.splits):
         row_N = np.flatnonzero((listing.split_N == number) & ~missing_N)
@@ -83,7 +87,7 @@ def build(root: Path, read: SourceOptions, kept: Path, place: str, before: Itera
             write_columns(
                 kept / columns_file(index), fields_table(fields_of(json.loads(text)) if text else {} for text in texts)
             )
-        num_bytes = int(places.size_N[row_N].sum())
+        num_bytes = int(places.pictures.size_N[row_N].sum())
         entries.append(SplitEntry(name, index, "", (ShardRecord(SHARD, len(row_N), num_bytes, ""),)))
     if not entries:
         raise SourceError(f"{root}: none of the {len(listing)} files that are listed is there")
@@ -97,6 +101,7 @@ def build(root: Path, read: SourceOptions, kept: Path, place: str, before: Itera
         target=listing.target,
         rejected=0,
         files=files,
+        members=tuple(columns.member for columns in listing.members),
         source={
             "kind": listing.kind,
             "skipped": dict(listing.skipped),
@@ -108,31 +113,27 @@ def build(root: Path, read: SourceOptions, kept: Path, place: str, before: Itera
 
 
 def _with_pictures_alone(listing: Listing, root: Path) -> Listing:
-    """Return the listing without further images of samples, which need shards.
-
-    Raises `OptionError` for a dataset of images and masks.
-    """
+    """Return the listing without further images of samples, which have to lie in files or archives byte for byte."""
     if not listing.members:
         return listing
     names = ", ".join(columns.member.name for columns in listing.members)
-    if listing.kind in ("pairs", "voc"):
-        raise OptionError(f"{root}: images with masks can't be read in place; {how_to_shard(root)}")
     left_out = f"further images ({names}) are left out; {how_to_shard(root)}, which keeps them"
     return replace(listing, members=(), warnings=(*listing.warnings, left_out))
 
 
 def _digest(listing: Listing, places: Places) -> str:
     digest = xxhash.xxh3_128(listing.fingerprint().encode())
-    digest.update(places.state_N.tobytes())
+    for images in (places.pictures, *places.members.values()):
+        digest.update(images.state_N.tobytes())
     digest.update(repr(places.archives).encode())
     return digest.hexdigest()[:12]
 
 
-def _hashes(listing: Listing, places: Places) -> NDArray[np.uint64]:
+def _hashes(name_N: pa.ChunkedArray, places: ImagePlaces) -> NDArray[np.uint64]:
     """Return the hash of name and size of each image, uint64 `(N,)`."""
-    hash_N = np.zeros(len(listing), np.uint64)
-    for row_K in chunks(len(listing)):
-        names = listing.name_N.slice(int(row_K[0]), len(row_K)).to_pylist()
+    hash_N = np.zeros(len(name_N), np.uint64)
+    for row_K in chunks(len(name_N)):
+        names = name_N.slice(int(row_K[0]), len(row_K)).to_pylist()
         sizes = places.size_N[row_K].tolist()
         hash_N[row_K] = [
             xxhash.xxh64_intdigest(f"{size} {name}".encode()) for name, size in zip(names, sizes, strict=True)
@@ -141,7 +142,7 @@ def _hashes(listing: Listing, places: Places) -> NDArray[np.uint64]:
 
 
 def _unknown_rows(
-    hash_N: NDArray[np.uint64], places: Places, columns: HeaderColumns, before: Iterable[Index]
+    hash_N: NDArray[np.uint64], places: ImagePlaces, columns: HeaderColumns, before: Iterable[Index]
 ) -> NDArray[np.int64]:
     """Put the headers that earlier indices know; return the rows of the others."""
     known = _known(before)
@@ -197,8 +198,8 @@ def _table(
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
         "key": listing.key_N.take(rows),
         "shard": pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), len(row_N)), text_array([SHARD])),
-        "offset": number_array(places.offset_N[row_N]),
-        "size": number_array(places.size_N[row_N]),
+        "offset": number_array(places.pictures.offset_N[row_N]),
+        "size": number_array(places.pictures.size_N[row_N]),
         "label": number_array(listing.label_N[row_N]),
         "width": number_array(headers.width_N[row_N]),
         "height": number_array(headers.height_N[row_N]),
@@ -207,13 +208,39 @@ def _table(
         "orientation": number_array(headers.orientation_N[row_N]),
         "xxh64": number_array(hash_N[row_N]),
         "source": listing.name_N.take(rows),
-        "file": number_array(places.file_N[row_N]),
-        "state": number_array(places.state_N[row_N]),
-        "path": places.path_N.take(rows),
         "fields": empty if listing.fields_N is None else listing.fields_N.take(rows),
     }
-    schema = index_schema(has_json=False, loose=True)
+    columns |= _file_columns(loose_columns(), places.pictures, row_N)
+    for further in listing.members:
+        name = further.member.name
+        images, hashes = places.members[name], _hashes(further.name_N, places.members[name])
+        offset, size, word, xxh64 = member_columns(name)
+        columns |= {offset: number_array(images.offset_N[row_N]), size: number_array(images.size_N[row_N])}
+        # Headers of further images are not read.
+        columns |= {word: _formats_by_name(further.name_N.take(rows)), xxh64: number_array(hashes[row_N])}
+        columns |= _file_columns(loose_columns(name), images, row_N)
+    schema = index_schema(has_json=False, loose=True, members=[further.member.name for further in listing.members])
     return pa.table([columns[field.name] for field in schema], schema=schema)
+
+
+def _formats_by_name(name_N: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the formats that the extensions of files say, as words; that of no name is `unknown`."""
+    ends = (os.path.splitext(str(name))[1][1:].lower() for chunk in name_N.chunks for name in chunk.to_pylist())
+    return pa.chunked_array(
+        [text_array([_FORMATS.get(end, end) or UNKNOWN.format for end in ends])]
+    ).dictionary_encode()
+
+
+def _file_columns(
+    names: Sequence[str], images: ImagePlaces, row_N: NDArray[np.int64]
+) -> dict[str, pa.Array | pa.ChunkedArray]:
+    """Return the columns `names` that say in which files images lie."""
+    found = (
+        number_array(images.file_N[row_N]),
+        number_array(images.state_N[row_N]),
+        images.path_N.take(number_array(row_N)),
+    )
+    return dict(zip(names, found, strict=True))
 
 
 def _warnings(listing: Listing, headers: Headers, missing_N: NDArray[np.bool_]) -> list[str]:

@@ -77,7 +77,7 @@ def read_headers(
     listing: Listing, places: Places, root: Path, columns: HeaderColumns, row_N: NDArray[np.int64]
 ) -> None:
     """Put what the headers of the rows `row_N` of a listing say into `columns`. Raises `SourceError`."""
-    reader = listing.reader
+    reader, pictures = listing.reader, places.pictures
     assert isinstance(reader, PlainReader)
     pool = FilePool([root / unescape_name(name) for name, _ in places.archives])
 
@@ -87,11 +87,11 @@ def read_headers(
         with heard_warnings():
             for row, ref in zip(row_K.tolist(), listing.refs(row_K), strict=True):
                 path = path_of(reader, ref)
-                size, offset = int(places.size_N[row]), int(places.offset_N[row])
-                archive = int(places.file_N[row])
+                size, offset = int(pictures.size_N[row]), int(pictures.offset_N[row])
+                archive = int(pictures.file_N[row])
                 try:
                     if archive == OWN:
-                        found.append(_of_file(path, size) if places.state_N[row] else UNKNOWN)
+                        found.append(_of_file(path, size) if pictures.state_N[row] else UNKNOWN)
                     else:
                         found.append(_info(partial(pool.read, archive, offset), size))
                 except OSError as error:

@@ -5,7 +5,7 @@ Columns, whatever the number of images; references to samples exist for some tho
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +31,8 @@ OWN = -1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Places:
-    """Where the images of a listing lie, row by row."""
+class ImagePlaces:
+    """Where one image of each sample lies, row by row."""
 
     file_N: NDArray[np.int32]
     """Number of the image's archive, or `OWN`."""
@@ -42,7 +42,16 @@ class Places:
     """What `file_state` says of a file that is an image; 0 in archives, and for files that are not there."""
     path_N: pa.ChunkedArray
     """Names of the files that are images, relative to the dataset where they are in it, escaped; empty where that is
-    the sample's name."""
+    the sample's name, and for a sample without this image."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Places:
+    """Where the images of a listing lie."""
+
+    pictures: ImagePlaces
+    members: Mapping[str, ImagePlaces]
+    """Further images by name."""
     archives: tuple[tuple[str, int], ...]
     """Names of the archives, relative to the dataset where they are in it, escaped, and their states."""
 
@@ -52,39 +61,65 @@ def find_places(listing: Listing, root: Path) -> Places:
     reader = listing.reader
     assert isinstance(reader, PlainReader)
     number_of: dict[str, int] = {}
+    before = "" if root == Path() else os.fspath(root) + os.sep
+    pictures = _places(reader, listing.refs, listing.size_N, before, number_of)
+    members = {
+        columns.member.name: _places(reader, columns.refs, columns.size_N, before, number_of, has_names=False)
+        for columns in listing.members
+    }
+    archives = tuple((escape_name(_below(path, before)), state_of(path)) for path in number_of)
+    return Places(pictures=pictures, members=members, archives=archives)
+
+
+def _places(
+    reader: PlainReader,
+    refs: Callable[[NDArray[np.int64]], Iterable[SampleRef]],
+    all_size_N: NDArray[np.int64],
+    before: str,
+    number_of: dict[str, int],
+    *,
+    has_names: bool = True,
+) -> ImagePlaces:
+    """Return the places of one image of each sample, and count archives in `number_of`.
+
+    `before` is what the paths of files in the dataset begin with. With `has_names` the index has the names of `refs`.
+    """
     parts: list[tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]] = []
     texts: list[pa.Array] = []
     sizes: list[NDArray[np.int64]] = []
-    before = "" if root == Path() else os.fspath(root) + os.sep
     with ThreadPoolExecutor(THREADS) as pool:
-        for row_K in chunks(len(listing)):
+        for row_K in chunks(len(all_size_N)):
             file_K = np.full(len(row_K), OWN, np.int32)
             offset_K = np.zeros(len(row_K), np.int64)
             own: list[str] = []
             names: list[str] = []
-            for place, ref in enumerate(listing.refs(row_K)):
+            for place, ref in enumerate(refs(row_K)):
+                if not ref.name:
+                    own.append("")
+                    names.append("")
+                    continue
                 path, start = path_of(reader, ref), reader.start(ref)
                 if start is None:
                     own.append(path)
                     inside = _below(path, before)
-                    names.append("" if inside == unescape_name(ref.name) else escape_name(inside))
+                    named = has_names and inside == unescape_name(ref.name)
+                    names.append("" if named else escape_name(inside))
                 else:
                     file_K[place], offset_K[place] = number_of.setdefault(path, len(number_of)), start
                     names.append("")
-            size_K = listing.size_N[row_K].copy()
+            size_K = all_size_N[row_K].copy()
             state_K = np.zeros(len(row_K), np.int64)
             own_K = file_K == OWN
             size_K[own_K], state_K[own_K] = states(own, pool)
             parts.append((file_K, offset_K, state_K))
             sizes.append(size_K)
             texts.append(text_array(names))
-    return Places(
+    return ImagePlaces(
         file_N=np.concatenate([part[0] for part in parts]),
         offset_N=np.concatenate([part[1] for part in parts]),
         size_N=np.concatenate(sizes),
         state_N=np.concatenate([part[2] for part in parts]),
         path_N=pa.chunked_array(texts, pa.string()),
-        archives=tuple((escape_name(_below(path, before)), state_of(path)) for path in number_of),
     )
 
 

@@ -20,7 +20,7 @@ from imgdata.storage.cache_folder import CacheWarning, cache_folder
 from imgdata.storage.folder import LooseFolder
 from imgdata.storage.locks import locked
 
-_VERSION = 1
+_VERSION = 2
 
 
 def open_raw(root: Path, read: SourceOptions) -> Dataset:

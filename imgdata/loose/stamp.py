@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from imgdata.arrow import number_array, numbers, text_array
 from imgdata.dataset.index import Index
+from imgdata.dataset.members import loose_columns
 from imgdata.errors import SourceError
 from imgdata.images.info import IMAGE_SUFFIXES
 from imgdata.loose.places import CHUNK, OWN, THREADS, state_of, states
@@ -22,7 +23,9 @@ from imgdata.storage.atomic import write_atomic
 from imgdata.storage.file_names import escape_name, unescape_name
 
 _UNUSED_SUFFIXES = frozenset((*IMAGE_SUFFIXES, ".xml"))
-"""Files that decide nothing about a listing but by their names: images, whose states are in the index, annotations."""
+"""Files that decide nothing about a listing but by their names: images, whose states are in the index, annotations.
+Those of Pascal VOC do: they are beside the folder `JPEGImages`."""
+_VOC = "JPEGImages"
 _SETTLED_NS = 2_000_000_000
 """Within so many nanoseconds of a change, another one may leave the same time."""
 
@@ -70,24 +73,29 @@ def is_unchanged(index: Index, root: Path) -> bool:
     try:
         if any(state_of(os.path.join(root, unescape_name(name))) != state for name, state in index.archives):
             return False
-        file_N, state_N = index.array("file"), index.array("state")
         with ThreadPoolExecutor(THREADS) as pool:
-            for start in range(0, len(index), CHUNK):
-                rows = slice(start, start + CHUNK)
-                own_K = file_N[rows] == OWN
-                if not own_K.any():
-                    continue
-                source, path = (index.column(name)[rows].to_pylist() for name in ("source", "path"))
-                paths = [
-                    os.path.join(root, unescape_name(own or name))
-                    for own, name, is_own in zip(path, source, own_K.tolist(), strict=True)
-                    if is_own
-                ]
-                if not np.array_equal(states(paths, pool)[1], state_N[rows][own_K]):
-                    return False
+            return all(_are_unchanged(index, name, root, pool) for name in ("", *index.members))
     except SourceError:
         # Whoever lists the files says what is wrong with them.
         return False
+
+
+def _are_unchanged(index: Index, member: str, root: Path, pool: ThreadPoolExecutor) -> bool:
+    """Return whether the pictures, or the further images `member`, are as they were. Raises `SourceError`."""
+    file, state, path = loose_columns(member)
+    file_N, state_N = index.array(file), index.array(state)
+    for start in range(0, len(index), CHUNK):
+        rows = slice(start, start + CHUNK)
+        own_K = file_N[rows] == OWN
+        if not own_K.any():
+            continue
+        named = index.column(path)[rows].to_pylist()
+        sources = [""] * len(named) if member else index.column("source")[rows].to_pylist()
+        names = [own or source for own, source, is_own in zip(named, sources, own_K.tolist(), strict=True) if is_own]
+        # A sample without this image has no name, and no state.
+        paths = [os.path.join(root, unescape_name(name)) if name else "" for name in names]
+        if not np.array_equal(states(paths, pool)[1], state_N[rows][own_K]):
+            return False
     return True
 
 
@@ -103,11 +111,16 @@ def _below(top: str) -> Iterator[str]:
             seen.add((info.st_dev, info.st_ino))
             yield folder
             with os.scandir(folder) as entries:
+                suffixes = IMAGE_SUFFIXES if _is_beside_voc(folder) else _UNUSED_SUFFIXES
                 for entry in entries:
                     if entry.is_dir():
                         folders.append(entry.path)
-                    elif os.path.splitext(entry.name)[1].lower() not in _UNUSED_SUFFIXES:
+                    elif os.path.splitext(entry.name)[1].lower() not in suffixes:
                         yield entry.path
         except OSError:
             # A source that needs it says so; a change of it changes the state of the folder above.
             continue
+
+
+def _is_beside_voc(folder: str) -> bool:
+    return os.path.isdir(os.path.join(os.path.dirname(folder), _VOC))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from imgdata.devices import own_cores
 from imgdata.errors import ImageError, OptionError
 from imgdata.loose.headers import HeaderColumns, info_of
-from imgdata.loose.places import Places
+from imgdata.loose.places import ImagePlaces, Places
 from imgdata.loose.progress import report
 from imgdata.sample import SampleRef
 from imgdata.sources.listing import Listing
@@ -58,14 +58,14 @@ def unpack(listing: Listing, path: Path, columns: HeaderColumns, root: Path) -> 
         raise output_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
-    return Places(
+    pictures = ImagePlaces(
         file_N=np.zeros(len(listing), np.int32),
         offset_N=offset_N,
         size_N=size_N,
         state_N=np.zeros(len(listing), np.int64),
         path_N=pa.chunked_array([pa.repeat("", len(listing))]),
-        archives=((escape_name(os.path.abspath(path)), state),),
     )
+    return Places(pictures=pictures, members={}, archives=((escape_name(os.path.abspath(path)), state),))
 
 
 def _read_all(listing: Listing, order_N: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:

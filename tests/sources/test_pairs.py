@@ -154,14 +154,6 @@ def test_every_file_is_used_or_counted(tmp_path):
     )
 
 
-def test_images_with_masks_are_not_opened_in_place(tmp_path):
-    image_folder(tmp_path / "raw", {"train": 2})
-    with pytest.raises(
-        OptionError, match=r"images with masks can't be read in place; make a dataset with `imgdata shard"
-    ):
-        imgdata.open(tmp_path / "raw")
-
-
 @pytest.mark.parametrize(
     ("name", "plain"),
     [
