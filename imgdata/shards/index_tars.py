@@ -35,7 +35,7 @@ from imgdata.shards.sidecars import (
 from imgdata.sources.listing import clean_title
 from imgdata.sources.parts import missing_parts
 from imgdata.sources.tar_members import other_images
-from imgdata.sources.tars import TarSet, expand, tar_set
+from imgdata.sources.tars import TarSet, expand, refuse_gzip, tar_set
 from imgdata.storage.atomic import JOB_FOLDER
 from imgdata.storage.local_paths import local_path
 from imgdata.tar.archive import open_tar
@@ -75,7 +75,10 @@ def index(
     patterns = [tars] if isinstance(tars, str | Path) else list(tars)
     for path in (*patterns, *([] if out is None else [out])):
         local_path(path)
-    found = tar_set(list(dict.fromkeys(tar for pattern in patterns for tar in expand(pattern))))
+    paths = list(dict.fromkeys(tar for pattern in patterns for tar in expand(pattern)))
+    for path in paths:
+        refuse_gzip(path)
+    found = tar_set(paths)
     folder = _folder(found, Path(out) if out is not None else None)
     spec, label_from = target_of(target, label_from, found.manifest)
     extensions = tuple(ext.lower().lstrip(".") for ext in image_ext)

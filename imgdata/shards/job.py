@@ -32,6 +32,7 @@ from imgdata.shards.plan import describe, make_plan
 from imgdata.shards.prepare import read_and_prepare
 from imgdata.shards.source_states import read_states, write_states
 from imgdata.shards.standing import standing_of
+from imgdata.shards.store_readers import reading_ahead
 from imgdata.shards.summary import ShardSummary, Watcher, finished_summary
 from imgdata.shards.upload import standing_at, uploading
 from imgdata.sources.listing import Listing
@@ -74,7 +75,7 @@ def shard(
 
     `out` may be the URL of a folder in an object store, such as `s3://bucket/photos`: shards are made in the folder
     `work`, by default in the cache folder, uploaded while the next ones are made, and removed. `source` may be one as
-    well where it holds class folders, or images and a table.
+    well where its images are files, or lie unpacked in tars, such as those of a dataset.
 
     The `engine` is `local`, this machine, or `ray`, a cluster (`RayOptions` says which), whose machines have source and
     `out` under the same paths. `begin_parts`, `write_part` and `finish_parts` do without a cluster's software.
@@ -284,12 +285,14 @@ def plan_shards(
     plan = make_plan(listing, options, None if growth is None else growth.before.image_extension)
     seconds = 0.0
     rows = plan.splits[0].row_N[:RATE_SAMPLES]
-    for ref in plan.listing.refs(rows):
-        started = time.perf_counter()
-        # A bad image costs its time as well; it is reported when the shards are written.
-        with contextlib.suppress(ImageError):
-            read_and_prepare(plan.listing.reader, ref, options, plan.extension)
-        seconds += time.perf_counter() - started
+    refs = list(plan.listing.refs(rows))
+    with reading_ahead(plan.listing.reader, refs) as reader:
+        for ref in refs:
+            started = time.perf_counter()
+            # A bad image costs its time as well; it is reported when the shards are written.
+            with contextlib.suppress(ImageError):
+                read_and_prepare(reader, ref, options, plan.extension)
+            seconds += time.perf_counter() - started
     described = describe(plan, images_per_s=len(rows) / max(seconds, 1e-6) * workers)
     if growth is not None:
         return growth.described(described)

@@ -29,19 +29,23 @@ def local_source(source: str | os.PathLike[str]) -> str:
 
 def listed(path: str, read: SourceOptions | None, options: ShardOptions) -> Listing:
     """Return the part of the raw dataset at `path` that `options` ask for. Raises `SourceError` and `OptionError`."""
+    read = dataclasses.replace(read or SourceOptions(), exclude=options.exclude)
     if is_url(path):
         with mirrored(path) as mirror:
-            return mirror.reading_objects(listed(os.fspath(mirror.path), read, options))
-    read = dataclasses.replace(read or SourceOptions(), exclude=options.exclude)
-    listing = list_source(path, read)
-    if options.encoding.resize is not None:
-        listing = without_places(listing, read)
+            listing = mirror.in_store(_whole(os.fspath(mirror.path), read, options))
+    else:
+        listing = _whole(path, read, options)
     if options.views:
         # Imported here: a twentieth of the start, which few runs need.
         from imgdata.shards.select_views import select_views
 
         listing = select_views(listing, path, options.views)
     return selected(listing, options)
+
+
+def _whole(path: str, read: SourceOptions, options: ShardOptions) -> Listing:
+    listing = list_source(path, read)
+    return listing if options.encoding.resize is None else without_places(listing, read)
 
 
 def selected(listing: Listing, options: ShardOptions) -> Listing:

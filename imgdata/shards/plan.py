@@ -20,6 +20,7 @@ from imgdata.order.epoch_order import stored_order
 from imgdata.sample import ClassName, SampleRef
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.prepare import prepare
+from imgdata.shards.store_readers import reading_ahead
 from imgdata.sources.listing import Listing, Reader
 from imgdata.sources.reading import read_sample, retried
 from imgdata.tar.archive import BLOCK, END_OF_ARCHIVE, padded
@@ -177,12 +178,15 @@ def _survey(listing: Listing, options: ShardOptions, extension: str | None) -> t
     encoding = options.encoding
     found: list[tuple[str, bytes]] = []
     formats: Counter[str] = Counter()
-    for ref in listing.refs(sorted(set(np.linspace(0, len(listing) - 1, SURVEY_SAMPLES).astype(int).tolist()))):
-        # Bad images are dealt with, one by one, when the shards are written.
-        with contextlib.suppress(ImageError):
-            data = read_sample(listing.reader, ref)
-            formats[probe(data).format] += 1
-            found.append((ref.name, data))
+    rows = sorted(set(np.linspace(0, len(listing) - 1, SURVEY_SAMPLES).astype(int).tolist()))
+    refs = list(listing.refs(rows))
+    with reading_ahead(listing.reader, refs) as reader:
+        for ref in refs:
+            # Bad images are dealt with, one by one, when the shards are written.
+            with contextlib.suppress(ImageError):
+                data = read_sample(reader, ref)
+                formats[probe(data).format] += 1
+                found.append((ref.name, data))
     if extension is None:
         extension = _usual_extension(formats) if encoding.format == "keep" else encoding.format
     sizes = []

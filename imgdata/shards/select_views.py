@@ -12,8 +12,10 @@ from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.manifest import MANIFEST
 from imgdata.errors import OptionError
 from imgdata.shards.select import select_rows
+from imgdata.shards.store_readers import StoreRanges
 from imgdata.sources.listing import Listing
 from imgdata.sources.readers import RangeReader
+from imgdata.storage.remote import is_url
 from imgdata.views.by_split import views_by_split
 from imgdata.views.view import View
 
@@ -24,7 +26,8 @@ def select_views(listing: Listing, source: str, texts: Sequence[str]) -> Listing
     Raises `OptionError` for a source that is no dataset of imgdata, a view that draws samples several times, and views
     of different classes.
     """
-    if not (Path(source).is_dir() or Path(source).name == MANIFEST) or not isinstance(listing.reader, RangeReader):
+    is_dataset = is_url(source) or Path(source).is_dir() or Path(source).name == MANIFEST
+    if not is_dataset or not isinstance(listing.reader, RangeReader | StoreRanges):
         raise OptionError(f"view: {source} must be a dataset of imgdata, whose views are taken")
     dataset = open_dataset(source)
     views = views_by_split(dataset, texts)
@@ -45,9 +48,9 @@ def select_views(listing: Listing, source: str, texts: Sequence[str]) -> Listing
 
 def _rows_of(view: View, dataset: Dataset, listing: Listing) -> NDArray[np.int64]:
     """Return the row of the listing of each sample of the view: both know the tar and the byte."""
-    assert isinstance(listing.reader, RangeReader)
+    assert isinstance(listing.reader, RangeReader | StoreRanges)
     containers = {path.absolute(): number for number, path in enumerate(listing.reader.containers)}
-    paths = [dataset.folder.local(name).absolute() for name in view.index.words("shard")]
+    paths = [dataset.folder.place(name).absolute() for name in view.index.words("shard")]
     container_S = np.array([containers[path] for path in paths], np.int64)
     wanted_K = _place(container_S[view.index.shard_N[view.position_N]], view.index.offset_N[view.position_N])
     place_N = _place(listing.container_N.astype(np.int64), listing.offset_N)

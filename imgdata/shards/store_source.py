@@ -1,129 +1,154 @@
-"""The URL of raw images in an object store -> a folder that looks the same, for its listing; a reader of the objects.
+"""The URL of a raw dataset in an object store -> a folder that looks the same, for its listing; a reader of objects.
 
-Images are listed by their names and sizes alone: each is a hole of its size in that folder. Tables and lists of names
-are copied. The folder is gone when the listing is made; images are read from the store, each by one request.
+Each object is a hole of its size in that folder, which says its name. Small files beside the images are copied there at
+once, and large ones, such as tars, when the listing opens them: as many stay as have room. The folder is gone when the
+listing is made; images are read from the store.
 """
 
 import contextlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import xxhash
 
-from imgdata.errors import OptionError, ShardError, SourceError
-from imgdata.sample import SampleRef
+from imgdata.errors import ImgdataError, OptionError, ShardError, SourceError
+from imgdata.shards.store_readers import StoreRanges, StoreReader
 from imgdata.sources.listing import Listing
-from imgdata.sources.readers import FileReader
+from imgdata.sources.readers import FileReader, RangeReader
 from imgdata.sources.walk import is_image
 from imgdata.storage.atomic import output_error
-from imgdata.storage.file_names import unescape_name
 from imgdata.storage.local_paths import UrlPath
+from imgdata.storage.reading import filled_on_opening
 from imgdata.storage.remote import RemoteStore
 from imgdata.storage.remote_client import RemoteFacts
 
-_PACKED = (".tar", ".tgz", ".tar.gz", ".zip", ".parquet", ".arrow", ".npz", ".npy", ".h5", ".hdf5", ".tfrecord", ".mds")
-READS = 8
-"""Images of a shard that are asked for at a time."""
-_MAX_COPY_BYTES = 1 << 28
-"""Largest file beside the images that is copied: a table."""
+_MANY_IMAGES = (".tar", ".tgz", ".gz", ".zip", ".parquet", ".arrow", ".npz", ".npy", ".h5", ".hdf5", ".mds", ".bin")
+"""Ends of the names of files that are copied when they are opened, whatever their size."""
+_MAX_COPY_BYTES = 16 * 2**20
+"""Largest other file beside the images that is copied before it is opened: a table."""
+KEPT_BYTES = 4 * 2**30
+"""Most bytes of opened files that stay in the folder at a time, beside a single larger one."""
 
 
-@dataclass(frozen=True)
-class StoreReader:
-    """Reader of samples that are objects: `folder / ref.name`, within the URL of the store."""
-
-    store: RemoteStore
-    folder: str
-
-    def file(self, ref: SampleRef) -> None:
-        """Return None: no file of this machine holds the image."""
-
-    def read(self, ref: SampleRef) -> bytes:
-        """Return the whole object. Raises `SourceError` when its size is not the listed one, and `ShardError`."""
-        name = f"{self.folder}{unescape_name(ref.name)}"
-        data = self.store.read(name)
-        if len(data) != ref.size:
-            raise SourceError(
-                f"{self.store.place(name)}: changed between listing and reading: {ref.size} bytes were listed; wait "
-                "until nothing writes to the source, then run the same command again"
-            )
-        return data
-
-
-@dataclass(frozen=True)
 class Mirror:
     """A folder that looks like a source in a store."""
 
-    store: RemoteStore
-    path: Path
-    content: str
-    """Hash of the names and ETags of all objects."""
+    def __init__(self, store: RemoteStore, path: Path, objects: Sequence[RemoteFacts]) -> None:
+        """Make the folder's files, as holes but for small ones. Raises `SourceError`, `ShardError`, `OutputError`."""
+        self.store = store
+        self.path = path
+        self.fault: ShardError | None = None
+        """Error of an object that the listing could not open."""
+        self._facts = {one.name: one for one in objects}
+        self._empty: set[str] = set()
+        self._opened: OrderedDict[str, int] = OrderedDict()
+        self._lock = threading.Lock()
+        digest, small = xxhash.xxh3_128(), []
+        for one in objects:
+            digest.update(f"{one.name} {one.size} {one.etag}\n".encode())
+            self._make_hole(one)
+            if one.size <= _MAX_COPY_BYTES and not is_image(one.name) and not one.name.lower().endswith(_MANY_IMAGES):
+                small.append(one.name)
+            else:
+                self._empty.add(one.name)
+        self.content = digest.hexdigest()
+        """Hash of the names, sizes and ETags of all objects."""
+        store.in_parallel(lambda number: self._copy(small[number]), len(small))
 
-    def reading_objects(self, listing: Listing) -> Listing:
+    def fill(self, name: str) -> None:
+        """Copy an object into the folder, where it is not there yet. Raises `ShardError`, `OutputError`."""
+        with self._lock:
+            if name in self._opened:
+                self._opened.move_to_end(name)
+            if name not in self._empty:
+                return
+            size = self._facts[name].size
+            room = min(KEPT_BYTES, shutil.disk_usage(self.path).free // 2)
+            while self._opened and sum(self._opened.values()) + size > room:
+                oldest, _ = self._opened.popitem(last=False)
+                # A new file: the old one stays for those that have it open.
+                (self.path / oldest).unlink()
+                self._make_hole(self._facts[oldest])
+                self._empty.add(oldest)
+            try:
+                self._copy(name)
+            except ShardError as error:
+                self.fault = self.fault or error
+                raise
+            self._empty.remove(name)
+            self._opened[name] = size
+
+    def in_store(self, listing: Listing) -> Listing:
         """Return `listing`, which was made of the folder, with a reader of the objects. Raises `SourceError`."""
-        if not isinstance(listing.reader, FileReader) or listing.members:
+        reader = listing.reader
+        if isinstance(reader, FileReader) and reader.root.is_relative_to(self.path):
+            folder = self._name(reader.root)
+            return self._listed(listing, StoreReader(self.store, "" if folder == "." else f"{folder}/"))
+        if isinstance(reader, RangeReader):
+            names = tuple(map(self._name, reader.containers))
+            return self._listed(listing, StoreRanges(self.store, names, tuple(self._facts[one].etag for one in names)))
+        raise SourceError(
+            f"{self.store.url}: images are compressed, or in arrays or a mixture of files (layout {listing.kind}), "
+            "which are not read from an object store; copy them to this machine first"
+        )
+
+    def _listed(self, listing: Listing, reader: StoreReader | StoreRanges) -> Listing:
+        return replace(listing, reader=reader, content=self.content)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.path).as_posix()
+
+    def _make_hole(self, one: RemoteFacts) -> None:
+        if ".." in PurePosixPath(one.name).parts or one.name.startswith("/") or "//" in one.name:
             raise SourceError(
-                f"{self.store.url}: of layouts in object stores class folders and tables of images are read, this "
-                f"one is {listing.kind}{' with masks' if listing.members else ''}; copy it to this machine first"
+                f"{self.store.place(one.name)}: no name that a file can have; rename it, or copy the others"
             )
-        folder = Path(listing.reader.root).relative_to(self.path).as_posix()
-        prefix = "" if folder == "." else f"{folder}/"
-        return replace(listing, reader=StoreReader(self.store, prefix), content=self.content)
+        file = self.path / one.name
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with open(file, "xb") as hole:
+                hole.truncate(one.size)
+        except (FileExistsError, NotADirectoryError):
+            raise SourceError(
+                f"{self.store.place(one.name)}: an object and a folder have one name; rename one of them"
+            ) from None
+        except OSError as error:
+            raise output_error(error, file) from error
+
+    def _copy(self, name: str) -> None:
+        try:
+            with open(self.path / name, "r+b") as file:
+                self.store.copy_to(file.fileno(), name, etag=self._facts[name].etag or None)
+        except OSError as error:
+            raise output_error(error, self.path / name) from error
 
 
 @contextlib.contextmanager
 def mirrored(url: str | os.PathLike[str]) -> Iterator[Mirror]:
     """Yield a folder that looks like what is at `url`; it is removed with the block.
 
-    Raises `SourceError` for files that hold many images, `ShardError` for a store that can't be read.
+    Raises `SourceError` for what can't be a folder, `ShardError` for a store that can't be read.
     """
     store = RemoteStore(os.fspath(url))
     objects = [one for one in store.list() if not one.name.endswith("/")]
     if not objects:
         raise SourceError(f"{store.url}: nothing is there; check the URL and the endpoint")
-    packed = next((one.name for one in objects if one.name.lower().endswith(_PACKED)), None)
-    if packed is not None:
-        raise SourceError(
-            f"{store.url}: holds {packed}; tars, Parquet and other files of many images are not read from a URL as a "
-            "source: copy them to this machine first"
-        )
-    digest = xxhash.xxh3_128()
     with tempfile.TemporaryDirectory(prefix="imgdata-") as temporary:
-        path = Path(temporary, UrlPath(store.url).name)
+        path = Path(temporary).resolve() / UrlPath(store.url).name
         path.mkdir()
-        copied = []
-        for one in objects:
-            digest.update(f"{one.name} {one.size} {one.etag}\n".encode())
-            if _made(path, one, store):
-                copied.append(one.name)
-        store.in_parallel(lambda number: _copy(store, copied[number], path), len(copied))
+        mirror = Mirror(store, path, objects)
         try:
-            yield Mirror(store, path, digest.hexdigest())
-        except (SourceError, OptionError, ShardError) as error:
+            with filled_on_opening(path, mirror.fill):
+                yield mirror
+        except ImgdataError as error:
+            if mirror.fault is not None:
+                raise mirror.fault from error
+            if not isinstance(error, SourceError | OptionError | ShardError):
+                raise
             raise type(error)(str(error).replace(str(path), store.url)) from error
-
-
-def _made(path: Path, one: RemoteFacts, store: RemoteStore) -> bool:
-    """Make a hole for an object; return whether it is to be copied."""
-    if ".." in PurePosixPath(one.name).parts or one.name.startswith("/") or "//" in one.name:
-        raise SourceError(f"{store.place(one.name)}: no name that a file can have; rename it, or copy the others")
-    file = path / one.name
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with open(file, "xb") as hole:
-            hole.truncate(one.size)
-    except (FileExistsError, NotADirectoryError):
-        raise SourceError(
-            f"{store.place(one.name)}: an object and a folder have one name; rename one of them"
-        ) from None
-    except OSError as error:
-        raise output_error(error, file) from error
-    return not is_image(one.name) and one.size <= _MAX_COPY_BYTES
-
-
-def _copy(store: RemoteStore, name: str, path: Path) -> None:
-    with open(path / name, "r+b") as file:
-        store.copy_to(file.fileno(), name)

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from imgdata.shards.plan import ShardTask
 from imgdata.shards.prepare import Prepared, read_and_prepare
 from imgdata.shards.record import NO_MEMBER, Note, Reject, Repair, ShardReport, ShardRows, job_folder, write_record
 from imgdata.shards.sidecars import DaliMember, dali_index_of, dali_index_path, dali_line
-from imgdata.shards.store_source import READS, StoreReader
+from imgdata.shards.store_readers import READS, StoreReader, reading_ahead
 from imgdata.shards.tar_file import TarFile
 from imgdata.storage.atomic import output_error, sync_folder, write_atomic
 from imgdata.tar.archive import members, open_tar
@@ -59,8 +60,11 @@ def write_shard(
     temporary = job_folder(task.folder) / f"{task.file}.{os.getpid()}.tmp"
     final = task.folder / task.file
     try:
-        with TarFile(temporary, task.options.hash, has_spare_core=has_spare_core) as tar:
-            shard = _Shard(task, tar)
+        with (
+            reading_ahead(task.reader, task.refs) as reader,
+            TarFile(temporary, task.options.hash, has_spare_core=has_spare_core) as tar,
+        ):
+            shard = _Shard(replace(task, reader=reader), tar)
             rows, rejects = shard.rows, shard.rejects
             told, told_at = (0, 0, 0), time.monotonic()
             for number in shard.fill(threads):

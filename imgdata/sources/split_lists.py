@@ -8,6 +8,7 @@ from imgdata.errors import SourceError
 from imgdata.sources.classes import some
 from imgdata.sources.folder_names import split_of_folder
 from imgdata.sources.walk import extension, is_image, visible
+from imgdata.storage.reading import open_regular
 
 _FOLDERS = ("", "meta", "splits", "split", "lists", "list", "labels", "annotations", "ImageSets", "ImageSets/Main")
 _ENDINGS = (".txt", ".lst", ".list")
@@ -99,7 +100,7 @@ def _stems(file: Path) -> Iterator[str]:
     try:
         if file.stat().st_size > _MAX_BYTES:
             return
-        with open(file, encoding="utf-8-sig") as lines:
+        with open(file, encoding="utf-8-sig", opener=open_regular) as lines:
             for line in lines:
                 text = line.strip().replace("\\", "/").removeprefix("./")
                 first, _, behind = text.rpartition(" ")

@@ -200,10 +200,6 @@ class TarSet:
 
 def tar_set(tars: Sequence[Path]) -> TarSet:
     """Return `tars` in the order of their splits, with splits and name. Raises `SourceError`, `ShardError`."""
-    for tar in tars:
-        with open_tar(tar) as file:
-            if file.read(2) == b"\x1f\x8b":
-                raise SourceError(f"{tar}: compressed with gzip, which has no random access; run `gunzip` on it first")
     root = Path(os.path.commonpath([os.path.abspath(tar.parent) for tar in tars]))
     manifest = _manifest(root)
     if manifest is not None:
@@ -235,6 +231,13 @@ def tar_set(tars: Sequence[Path]) -> TarSet:
         title=_title(ordered, root),
         manifest=None,
     )
+
+
+def refuse_gzip(tar: Path) -> None:
+    """Raise `SourceError` for a tar that is compressed."""
+    with open_tar(tar) as file:
+        if file.read(2) == b"\x1f\x8b":
+            raise SourceError(f"{tar}: compressed with gzip, which has no random access; run `gunzip` on it first")
 
 
 def _manifest(root: Path) -> Manifest | None:
@@ -304,6 +307,7 @@ def _listed(path: Path, options: SourceOptions, label_from: str | None) -> tuple
     provisional = array("i")
     further_images = TarMembers(tars.manifest)
     for container, (tar, split) in enumerate(zip(tars.tars, tars.splits, strict=True)):
+        refuse_gzip(tar)
         with open_tar(tar) as file:
             contents = tar_contents(tar, options.image_ext)
             all_contents.append((tar.name, replace(contents, samples=[])))

@@ -4,13 +4,14 @@ Files of a dataset may come from anyone. A pipe or a device under the name of a 
 never end, and a small file can hold a number, a nesting or a text that no program can handle.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,6 +30,26 @@ _KINDS = (
     (stat.S_ISBLK, errno.EINVAL, "a device"),
 )
 
+_FILLING: dict[str, Callable[[str], None]] = {}
+"""Folders whose files get their bytes when they are opened, each with what fetches those of a file."""
+
+
+@contextlib.contextmanager
+def filled_on_opening(folder: str | os.PathLike[str], fill: Callable[[str], None]) -> Iterator[None]:
+    """Call `fill` with the name of each file below `folder` that is opened inside the block, by any thread, before."""
+    place = f"{os.fspath(folder)}/"
+    _FILLING[place] = fill
+    try:
+        yield
+    finally:
+        del _FILLING[place]
+
+
+def _fill(path: str) -> None:
+    for place, fill in list(_FILLING.items()):
+        if path.startswith(place):
+            fill(path.removeprefix(place))
+
 
 def open_regular(path: str | os.PathLike[str], flags: int = 0) -> int:
     """Open the regular file at `path` for reading and return its descriptor; links are followed.
@@ -36,6 +57,8 @@ def open_regular(path: str | os.PathLike[str], flags: int = 0) -> int:
     Also serves as `opener` of the built-in `open`, whose `flags` are not needed. Never waits: raises `OSError` that
     says what is there instead of a file, such as a named pipe.
     """
+    if _FILLING:
+        _fill(os.fspath(path))
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:

@@ -103,6 +103,15 @@ class RemoteStore:
     def __repr__(self) -> str:
         return f"RemoteStore({self.url!r})"
 
+    def __eq__(self, other: object) -> bool:
+        """Return whether both are one place, read in one way: then they can share a connection."""
+        if not isinstance(other, RemoteStore):
+            return NotImplemented
+        return (self.url, self.endpoint, self.settings) == (other.url, other.endpoint, other.settings)
+
+    def __hash__(self) -> int:
+        return hash((self.url, self.endpoint))
+
     @property
     def scheme(self) -> str:
         """Scheme of the URL, such as `s3`."""

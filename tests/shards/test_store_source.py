@@ -1,16 +1,22 @@
 """Raw images in an object store: the shards are those of the same files on a disk."""
 
 import os
+import shutil
+import zipfile
 from dataclasses import replace
 
 import pytest
 
 import imgdata
 from imgdata import ShardOptions
-from imgdata.storage import remote
+from imgdata.shards import store_source
+from imgdata.shards.summary import Watcher
+from imgdata.storage import remote, remote_ahead
 from imgdata.storage.remote import RemoteStore
+from support.masks import image_folder, numbers
 from support.rawdata import class_folders, encoded
 from support.remote_servers import Fault, faulty
+from support.tars import shard_writer
 
 OPTIONS = ShardOptions(name="pets", shard_samples=10)
 
@@ -31,22 +37,62 @@ def tars(folder):
     return {path.name: path.read_bytes() for path in folder.glob("*.tar")}
 
 
-def test_class_folders_become_the_same_shards(s3, raw, tmp_path):
+def folders(place):
+    class_folders(place, {"train": 8, "val": 3})
+
+
+def table(place):
+    (place / "images").mkdir(parents=True)
+    for number in range(6):
+        (place / "images" / f"{number}.jpg").write_bytes(encoded(number))
+    rows = "".join(f"images/{number}.jpg,{'ab'[number % 2]}\n" for number in range(6))
+    (place / "labels.csv").write_text(f"file,label\n{rows}images/missing.jpg,a\n")
+
+
+def masks(place):
+    image_folder(place, {"train": 5, "val": 2})
+
+
+def tars_with_fields(place):
+    shard_writer(place, {"train": 12, "val": 3}, json=True)
+
+
+def stored_zip(place):
+    files = class_folders(place / "files", {"train": 8, "val": 3})
+    with zipfile.ZipFile(place / "images.zip", "w") as archive:
+        for path in files.rglob("*.jpg"):
+            archive.write(path, path.relative_to(files))
+    shutil.rmtree(files)
+
+
+def dataset_with_masks(place):
+    with imgdata.Writer(place, shuffle=False) as writer:
+        for seed in range(14):
+            pixels = numbers(seed, (48 + seed, 40))
+            writer.write(encoded(seed, (48 + seed, 40)), seed % 2, mask=pixels, json={"text": f"ü{seed}"})
+
+
+@pytest.mark.parametrize("make", [folders, table, masks, tars_with_fields, stored_zip, dataset_with_masks])
+def test_a_source_in_a_store_becomes_the_shards_of_its_copy_on_a_disk(s3, tmp_path, make, monkeypatch):
+    raw = tmp_path / "raw"
+    make(raw)
+    # Files that the listing has opened make room for others, and images come in several windows.
+    monkeypatch.setattr(store_source, "KEPT_BYTES", 1000)
+    monkeypatch.setattr(remote_ahead, "WINDOW_BYTES", 5000)
     imgdata.shard(raw, tmp_path / "here", OPTIONS)
-    imgdata.shard(s3.upload(raw, "raw"), tmp_path / "there", OPTIONS)
+    imgdata.shard(s3.upload(raw, "raw"), tmp_path / "there", OPTIONS, workers=1)
     assert tars(tmp_path / "there") == tars(tmp_path / "here")
     assert imgdata.verify(tmp_path / "there") == []
 
 
-def test_images_with_a_table_become_the_same_shards(s3, tmp_path):
-    folder = tmp_path / "table"
-    (folder / "images").mkdir(parents=True)
-    for number in range(6):
-        (folder / "images" / f"{number}.jpg").write_bytes(encoded(number))
-    rows = "".join(f"images/{number}.jpg,{'ab'[number % 2]}\n" for number in range(6))
-    (folder / "labels.csv").write_text(f"file,label\n{rows}")
-    imgdata.shard(folder, tmp_path / "here", OPTIONS)
-    imgdata.shard(s3.upload(folder, "table"), tmp_path / "there", OPTIONS)
+@pytest.mark.parametrize(
+    "options",
+    [{"resize": 32}, {"crop_ready": True, "hash": "xxh128", "views": ("count=5",)}, {"shuffle": False}],
+)
+def test_a_dataset_in_a_store_is_sharded_again_as_its_copy_on_a_disk(s3, tmp_path, options):
+    imgdata.shard(class_folders(tmp_path / "raw", {"train": 8, "val": 3}), tmp_path / "dataset", OPTIONS)
+    imgdata.shard(tmp_path / "dataset", tmp_path / "here", **options)
+    imgdata.shard(s3.upload(tmp_path / "dataset", "dataset"), tmp_path / "there", **options)
     assert tars(tmp_path / "there") == tars(tmp_path / "here")
 
 
@@ -85,13 +131,56 @@ def test_a_store_that_fails_in_the_middle_is_one_error_and_the_next_run_resumes(
     assert tars(tmp_path / "there") == tars(tmp_path / "here")
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [("a.tar", "holds a.tar"), ("data/train-0.parquet", "holds data/train-0.parquet"), ("", "nothing is")],
-)
-def test_what_is_not_read_from_a_store_is_named(s3, tmp_path, name, said):
-    if name:
-        RemoteStore(f"{s3.url}/raw").put(name, b"data")
-    with pytest.raises(imgdata.SourceError, match=said):
+class WhenWriting(Watcher):
+    """Calls a function when the listing is made."""
+
+    def __init__(self, act):
+        self.act = act
+
+    def stage(self, name):
+        if name == "writing":
+            self.act()
+
+
+def test_a_tar_that_changes_after_it_was_listed_ends_the_run(s3, tmp_path):
+    source = s3.upload(shard_writer(tmp_path / "raw", {"train": 12}), "raw")
+    other = shard_writer(tmp_path / "other", {"train": 12}, json=True)
+    change = WhenWriting(lambda: s3.upload(other, "raw"))
+    with pytest.raises(imgdata.ShardError, match=r"raw/demo-train-00000\d\.tar: changed while it was read"):
+        imgdata.shard(source, tmp_path / "out", OPTIONS, watch=change)
+    with pytest.raises(imgdata.OutputError, match="list of images has changed"):
+        imgdata.shard(source, tmp_path / "out", OPTIONS)
+    imgdata.shard(source, tmp_path / "out", OPTIONS, overwrite=True)
+    assert imgdata.verify(tmp_path / "out") == []
+
+
+def test_a_tar_that_must_not_be_read_is_one_line_and_a_tar_in_order_is_few_requests(s3, tmp_path, monkeypatch):
+    source = s3.upload(shard_writer(tmp_path / "raw", {"train": 12}, maxcount=12), "raw")
+    denied = Fault("status", 1, "demo-train-000000.tar", 403)
+    with faulty(os.environ["AWS_ENDPOINT_URL"], denied) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        with pytest.raises(imgdata.ShardError, match=r"^s3://.*/demo-train-000000\.tar: may not be read.*[^\n]*$"):
+            imgdata.shard(source, tmp_path / "out", OPTIONS)
+        assert not (tmp_path / "out").exists()
+        proxy.requests.clear()
+        imgdata.shard(source, tmp_path / "out", shuffle=False)
+        gets = [one for one in proxy.requests if one.startswith("GET") and "000000.tar" in one]
+        # The survey of formats, the listing, and the shard of 12 images.
+        assert len(gets) <= 3, gets
+
+
+def test_what_is_not_read_from_a_store_is_named(s3, tmp_path):
+    def run():
         imgdata.shard(f"{s3.url}/raw", tmp_path / "out", OPTIONS)
+
+    with pytest.raises(imgdata.SourceError, match="nothing is there"):
+        run()
+    (tmp_path / "raw").mkdir()
+    shutil.make_archive(str(tmp_path / "raw" / "packed"), "zip", class_folders(tmp_path / "files", {"train": 2}))
+    s3.upload(tmp_path / "raw", "raw")
+    with pytest.raises(imgdata.SourceError, match=r"images are compressed.* \(layout zip\)"):
+        run()
+    RemoteStore(f"{s3.url}/raw").put("packed.zip", b"damaged")
+    with pytest.raises(imgdata.SourceError, match=r"packed\.zip: no ZIP archive"):
+        run()
     assert not (tmp_path / "out").exists()

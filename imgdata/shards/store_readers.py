@@ -1,0 +1,103 @@
+"""Places of samples in an object store -> their bytes: objects that are images, ranges of objects that hold many."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from imgdata.errors import ImageError, SourceError
+from imgdata.sample import SampleRef
+from imgdata.sources.listing import Reader
+from imgdata.sources.readers import LARGE_BYTES, refuse_by_head
+from imgdata.storage.file_names import unescape_name
+from imgdata.storage.local_paths import UrlPath
+from imgdata.storage.remote import RemoteMissingError, RemoteStore
+from imgdata.storage.remote_ahead import RangesAhead
+
+READS = 8
+"""Images of a shard that are asked for at a time, where each is an object."""
+_HEAD_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class StoreReader:
+    """Reader of samples that are objects: `folder / ref.name`, within the URL of the store."""
+
+    store: RemoteStore
+    folder: str
+
+    def file(self, ref: SampleRef) -> None:
+        """Return None: no file of this machine holds the image."""
+
+    def read(self, ref: SampleRef) -> bytes:
+        """Return the whole object.
+
+        Raises `SourceError` when its size is not the listed one, `ImageError` where a table names an object that was
+        not there when it was listed, and `ShardError`.
+        """
+        name = f"{self.folder}{unescape_name(ref.name)}"
+        try:
+            data = self.store.read(name)
+        except RemoteMissingError:
+            if ref.size:
+                raise
+            raise ImageError("missing", "there is no such object, though a table names it") from None
+        if len(data) != ref.size:
+            raise SourceError(
+                f"{self.store.place(name)}: changed between listing and reading: {ref.size} bytes were listed; wait "
+                "until nothing writes to the source, then run the same command again"
+            )
+        return data
+
+
+@dataclass(frozen=True)
+class StoreRanges:
+    """Reader of samples that are ranges of objects, such as tars, each in the version that was listed."""
+
+    store: RemoteStore
+    names: tuple[str, ...]
+    etags: tuple[str, ...]
+    """The version of each object; empty where the store has none."""
+    coming: RangesAhead | None = field(default=None, compare=False, repr=False)
+    """What fetches the samples of a shard ahead."""
+
+    @property
+    def containers(self) -> tuple[UrlPath, ...]:
+        """The URLs of the objects."""
+        return tuple(UrlPath(self.store.place(name)) for name in self.names)
+
+    def file(self, ref: SampleRef) -> None:
+        """Return None: no file of this machine holds the image."""
+
+    def read(self, ref: SampleRef) -> bytes:
+        """Return the bytes from `ref.offset` on.
+
+        Raises `SourceError` when the object ends before, `ShardError` for one that has changed or can't be read.
+        """
+        name, etag = self.names[ref.container], self.etags[ref.container] or None
+        if ref.size > LARGE_BYTES:
+            refuse_by_head(self.store.read(name, ref.offset, _HEAD_BYTES, etag=etag), ref.size)
+        if self.coming is not None and ref.size <= LARGE_BYTES:
+            data = self.coming.read(ref.container, ref.offset, ref.size)
+        else:
+            data = self.store.read(name, ref.offset, ref.size, etag=etag)
+        if len(data) != ref.size:
+            raise SourceError(
+                f"{self.store.place(name)}: ends inside {ref.name} (byte {ref.offset + len(data)}); the object is cut "
+                "short"
+            )
+        return data
+
+
+@contextlib.contextmanager
+def reading_ahead(reader: Reader, refs: Sequence[SampleRef]) -> Iterator[Reader]:
+    """Yield a reader for `refs` in about this order, which fetches ranges of objects before they are asked for.
+
+    It is `reader` itself where that reads other places.
+    """
+    if not isinstance(reader, StoreRanges):
+        yield reader
+        return
+    places = (one for ref in refs for one in (ref, *ref.members) if 0 < one.size <= LARGE_BYTES)
+    wanted = [(one.container, one.offset, one.size) for one in places]
+    with contextlib.closing(RangesAhead(reader.store, reader.names, reader.etags, wanted)) as coming:
+        yield replace(reader, coming=coming)
