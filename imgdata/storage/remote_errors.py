@@ -36,9 +36,12 @@ _MAX_CHARS = 300
 _CREDENTIALS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; "
     "AWS_SKIP_SIGNATURE=true for a public bucket",
-    "gs": "set GOOGLE_SERVICE_ACCOUNT to a key's file; GOOGLE_SKIP_SIGNATURE=true for a public bucket",
-    "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+    "gs": "set GOOGLE_APPLICATION_CREDENTIALS to a key's file, or run `gcloud auth application-default login`; "
+    "GOOGLE_SKIP_SIGNATURE=true for a public bucket",
+    "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or AZURE_STORAGE_CONNECTION_STRING; "
+    "AZURE_SKIP_SIGNATURE=true for a public container",
 }
+_SAME = {"s3a": "s3", "adl": "az", "azure": "az", "abfs": "az", "abfss": "az"}
 
 
 def meaning(error: Exception) -> Meaning:
@@ -67,4 +70,4 @@ def reason_of(error: Exception) -> str:
 
 def credentials_of(scheme: str) -> str:
     """Return how a user gives the credentials for the stores of a scheme."""
-    return _CREDENTIALS.get(scheme, "check the credentials of this kind of store")
+    return _CREDENTIALS.get(_SAME.get(scheme, scheme), "check the credentials of this kind of store")

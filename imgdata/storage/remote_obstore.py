@@ -12,10 +12,10 @@ from typing import Any
 
 from imgdata.errors import MissingExtraError, OptionError
 from imgdata.storage.remote_client import PutMode, RemoteFacts, Timing
+from imgdata.storage.remote_environment import AMAZON, AZURE, GOOGLE, client_settings
 from imgdata.storage.remote_errors import credentials_of, reason_of
-from imgdata.storage.remote_profile import profile_settings
 
-SCHEMES = frozenset(("s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https"))
+SCHEMES = AMAZON | GOOGLE | AZURE | {"http", "https"}
 """Schemes of URLs that obstore knows."""
 _MAX_BACKOFF = timedelta(seconds=10)
 
@@ -27,13 +27,10 @@ class ObstoreClient:
         """Connect to nothing yet."""
         self._obstore = import_obstore()
         scheme = url.partition("://")[0].lower()
-        config: dict[str, Any] = {}
-        if scheme in ("s3", "s3a"):
-            config = _s3_settings(endpoint, os.environ)
-        elif endpoint is not None:
-            raise OptionError(f"endpoint must be left out for {scheme}://, got {endpoint!r}; it is for s3://")
+        config, plain = client_settings(scheme, endpoint, os.environ)
+        self._needs_version = scheme in GOOGLE
         options = {
-            "allow_http": scheme == "http" or str(config.get("endpoint", "")).startswith("http://"),
+            "allow_http": plain,
             "connect_timeout": timedelta(seconds=timing.connect_s),
             "read_timeout": timedelta(seconds=timing.stall_s),
             "timeout": timedelta(seconds=timing.request_s),
@@ -82,9 +79,19 @@ class ObstoreClient:
                 self._uploads, path, data, use_multipart=True, chunk_size=part_bytes, max_concurrency=4
             )
         else:
-            condition = mode if mode in ("overwrite", "create") else {"e_tag": mode}
+            condition = mode if mode in ("overwrite", "create") else self._condition(path, mode)
             put = self._obstore.put(self._store, path, data, use_multipart=False, mode=condition)
-        return put["e_tag"] or ""
+        return _quoted(put["e_tag"] or "")
+
+    def _condition(self, path: str, etag: str) -> dict[str, str]:
+        """Return the condition that an object has this ETag. Raises obstore's error where it has another one."""
+        if not self._needs_version:
+            return {"e_tag": etag}
+        # Google compares numbers of generations.
+        found = self._obstore.head(self._store, path)
+        if _facts(found).etag != etag:
+            raise self._obstore.exceptions.PreconditionError(f"{path} has another ETag")
+        return {"e_tag": etag, "version": found["version"]}
 
     def copy(self, path: str, to: str) -> None:
         """See `Client`."""
@@ -96,19 +103,13 @@ class ObstoreClient:
 
 
 def _facts(meta: Mapping[str, Any]) -> RemoteFacts:
-    etag = meta["e_tag"] or f"{meta['last_modified'].isoformat()}-{meta['size']}"
+    etag = _quoted(meta["e_tag"] or "") or f"{meta['last_modified'].isoformat()}-{meta['size']}"
     return RemoteFacts(meta["path"], meta["size"], etag)
 
 
-def _s3_settings(endpoint: str | None, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return what obstore doesn't find by itself: it reads `AWS_*`, and no files."""
-    settings = dict(profile_settings(environment))
-    endpoint = endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
-    if endpoint is not None:
-        settings["endpoint"] = endpoint
-    if "AWS_REGION" not in environment and "AWS_DEFAULT_REGION" not in environment:
-        settings.setdefault("region", "us-east-1")
-    return settings
+def _quoted(etag: str) -> str:
+    """Return an ETag as headers have it: lists of Azure leave out the quotes."""
+    return etag if not etag or etag.startswith(('"', 'W/"')) else f'"{etag}"'
 
 
 _FORKED = False
