@@ -10,7 +10,7 @@ import imgdata
 
 _ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = {
-    "Make datasets": ("shards", "sources", "images"),
+    "Make datasets": ("shards", "sources", "images", "cluster"),
     "Read datasets": ("dataset", "loose", "sample", "storage", "tar"),
     "Load batches": ("loader", "backends", "order"),
     "Recipes": ("recipes", "augment"),

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from imgdata.auditing.result import AuditResult, CheckResult
     from imgdata.auditing.run import audit
     from imgdata.backends.dali.webdataset_pipeline import dali_pipeline
+    from imgdata.cluster import RayOptions
     from imgdata.dataset.dataset import Dataset
     from imgdata.dataset.split import Split
     from imgdata.dataset.summary import Summary
@@ -64,7 +65,6 @@ if TYPE_CHECKING:
     from imgdata.order.ranks import rank_and_world
     from imgdata.sample import Batch, ClassName, Sample
     from imgdata.shards.compact import Compacted, compact
-    from imgdata.shards.engines.ray import RayOptions
     from imgdata.shards.export import export
     from imgdata.shards.index_tars import index
     from imgdata.shards.job import plan_shards, shard
@@ -155,7 +155,7 @@ _PLACES = {
     "Sample": "sample",
     "Compacted": "shards.compact",
     "compact": "shards.compact",
-    "RayOptions": "shards.engines.ray",
+    "RayOptions": "cluster",
     "export": "shards.export",
     "index": "shards.index_tars",
     "plan_shards": "shards.job",

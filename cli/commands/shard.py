@@ -1,17 +1,16 @@
 """`imgdata shard`: a raw dataset into a dataset folder."""
 
-import contextlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..options.common import byte_size, hash_option, quiet_option
+from ..options.engine import chosen_engine, engine_options, ray_prints_to_stderr
 from ..options.source import source_options, taken
-from ..options.steps import chosen_engine, chosen_step, engine_options, run_plan, run_step, step_options
+from ..options.steps import chosen_step, run_plan, run_step, step_options
 
 
 @click.command(short_help="Turn an image dataset into verified, indexed shards.")
@@ -93,7 +92,7 @@ from ..options.steps import chosen_engine, chosen_step, engine_options, run_plan
 @hash_option("Hash of each whole shard: as Croissant wants it, a fast one, or none.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes or threads.  [default: all cores]")
 @click.option("--work", metavar="FOLDER", help="Where shards are made for an OUT in an object store.  [cache folder]")
-@engine_options
+@engine_options("writes shards")
 @step_options
 @click.option("--dry-run", is_flag=True, help="Print the plan, and what is in OUT; write nothing.")
 @click.option(
@@ -180,9 +179,7 @@ def command(source: str, out: Path, **options: Any) -> None:
         run_plan(source, out, write, read, options)
         return
     engine = chosen_engine(ctx)
-    # Ray prints what happens to its machines, and standard output is for results.
-    quiet_ray = contextlib.nullcontext() if engine == "local" else contextlib.redirect_stdout(sys.stderr)
-    with ShardDisplay(quiet=quiet) as display, quiet_ray:
+    with ShardDisplay(quiet=quiet) as display, ray_prints_to_stderr(engine):
         try:
             summary = shard(
                 source,

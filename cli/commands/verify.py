@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..options.common import dataset_argument, json_option, quiet_option, workers_option
+from ..options.engine import chosen_engine, engine_options, ray_prints_to_stderr
 
 _SHOWN = 50
 
@@ -15,10 +16,13 @@ _SHOWN = 50
 @dataset_argument
 @click.option("--deep", is_flag=True, help="Decode every image too.")
 @workers_option
+@engine_options("checks shards")
 @quiet_option
 @json_option("the faults")
 @click.pass_context
-def command(ctx: click.Context, dataset: Path, deep: bool, workers: int | None, quiet: bool, as_json: bool) -> None:
+def command(
+    ctx: click.Context, /, dataset: Path, deep: bool, workers: int | None, quiet: bool, as_json: bool, **_: object
+) -> None:
     """Check DATASET: tar structure, hashes, labels and every sidecar.
 
     Each fault is printed with its shard, byte and key, and the exit code is then 1. An edited README.md is reported,
@@ -27,14 +31,23 @@ def command(ctx: click.Context, dataset: Path, deep: bool, workers: int | None, 
     \b
       imgdata verify out/
       imgdata verify out/ --deep --json
+      imgdata verify s3://bucket/photos --engine ray --address auto
     """  # noqa: D301
     from imgdata.dataset.remote_manifest import manifest_of
     from imgdata.shards.verify import verify
 
     from ..display.console import BAD, GOOD, Counting, note, say, tell
 
-    with Counting("verifying", "shards", quiet=quiet or as_json) as counting:
-        faults = verify(dataset, deep=deep, workers=workers, progress=counting.progress)
+    engine = chosen_engine(ctx)
+    with Counting("verifying", "shards", quiet=quiet or as_json) as counting, ray_prints_to_stderr(engine):
+        faults = verify(
+            dataset,
+            deep=deep,
+            workers=workers,
+            progress=counting.progress,
+            engine=engine,
+            retried=lambda what: None if quiet else note(counting.console, what),
+        )
     serious = [fault for fault in faults if fault.serious]
     shards = [shard for split in manifest_of(dataset).splits for shard in split.shards]
     unhashed = sum(shard.hash == "none" for shard in shards)

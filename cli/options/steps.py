@@ -1,36 +1,16 @@
-"""Steps and engines of `imgdata shard`: `--plan`, `--part`, `--finish`, and who writes the shards."""
+"""Steps of `imgdata shard`: `--plan`, `--part`, `--finish`."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from .common import Command, byte_size
+from .common import Command
+from .engine import ENGINE_PARAMETERS
 
-if TYPE_CHECKING:
-    from imgdata.shards.engines.ray import RayOptions
-
-_ENGINE_OPTIONS = (
-    click.option(
-        "--engine",
-        type=click.Choice(["local", "ray"]),
-        default="local",
-        show_default=True,
-        help="What writes shards: this machine, or a Ray cluster.",
-    ),
-    click.option("--address", metavar="HOST:PORT", help="Ray cluster; auto: that of this machine.  [$RAY_ADDRESS]"),
-    click.option(
-        "--task-cpus",
-        type=click.FloatRange(min=0, min_open=True),
-        default=1.0,
-        show_default=True,
-        help="Cores of a Ray task.",
-    ),
-    click.option("--task-memory", type=byte_size, metavar="SIZE", help="Memory that Ray reserves for a task."),
-)
 _STEP_OPTIONS = (
     click.option("--plan", "plan", is_flag=True, help="Only list and plan, for parts that many machines write."),
     click.option(
@@ -44,13 +24,6 @@ _STEP_OPTIONS = (
 )
 
 
-def engine_options(command: Command) -> Command:
-    """Add `--engine` and the options of a cluster."""
-    for option in reversed(_ENGINE_OPTIONS):
-        command = option(command)
-    return command
-
-
 def step_options(command: Command) -> Command:
     """Add the steps of a conversion in parts."""
     for option in reversed(_STEP_OPTIONS):
@@ -58,21 +31,7 @@ def step_options(command: Command) -> Command:
     return command
 
 
-def chosen_engine(ctx: click.Context) -> "Literal['local'] | RayOptions":
-    """Return what `--engine` and its options ask for. Raises `OptionError` for options of another engine."""
-    from imgdata.errors import OptionError
-    from imgdata.shards.engines.ray import RayOptions
-
-    given = ctx.params
-    if given["engine"] == "local":
-        for option in ("address", "task_cpus", "task_memory"):
-            if ctx.get_parameter_source(option) is not ParameterSource.DEFAULT:
-                raise OptionError(f"--{option.replace('_', '-')} is for --engine ray")
-        return "local"
-    return RayOptions(address=given["address"], task_cpus=given["task_cpus"], task_memory=given["task_memory"])
-
-
-_NOT_OF_PLANS = ("append", "engine", "address", "task_cpus", "task_memory")
+_NOT_OF_PLANS = ("append", *ENGINE_PARAMETERS)
 _OF_STEPS = {
     "part": ("source", "out", "part", "workers", "quiet", "as_json"),
     "finish": ("source", "out", "finish", "quiet", "as_json"),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
+from imgdata.cluster import RayOptions, cluster_options
 from imgdata.dataset.manifest import MANIFEST
 from imgdata.errors import ImageError, OptionError, OutputError
 from imgdata.shards.append import appended_images, plan_growth
@@ -15,7 +16,6 @@ from imgdata.shards.begun import begin, copied_out, identity_of, with_advice
 from imgdata.shards.changes import changed_images, refuse_changed
 from imgdata.shards.engines.local import LocalEngine
 from imgdata.shards.engines.protocol import Engine
-from imgdata.shards.engines.ray import RayOptions
 from imgdata.shards.finish import complete
 from imgdata.shards.job_folder import JobFolder, own
 from imgdata.shards.keywords import ShardKeywords, with_keywords
@@ -88,17 +88,15 @@ def shard(
     watch = watch or Watcher()
     if append and overwrite:
         raise OptionError("append and overwrite can't be given together: a dataset is added to, or is replaced")
-    if engine not in ("local", "ray") and not isinstance(engine, RayOptions):
-        raise OptionError(f"engine must be local, ray or RayOptions, got {engine!r}")
+    cluster = cluster_options(engine)
     if work is not None and not is_url(out):
         raise OptionError("work is for an OUT in an object store; leave it out")
     _refuse_upload(out if is_url(out) else None, append=append)
-    if engine != "local":
+    if cluster is not None:
         if not isinstance(source, str | os.PathLike):
             raise OptionError("engine 'ray' reads files that all machines have; give a path, or engine='local'")
         if append:
             raise OptionError("append can't be given with engine 'ray'; leave out the engine")
-        cluster = engine if isinstance(engine, RayOptions) else RayOptions()
         return shard_on_cluster(
             source, out, options, read=read, workers=workers, overwrite=overwrite, watch=watch, cluster=cluster
         )

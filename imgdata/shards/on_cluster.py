@@ -5,9 +5,10 @@ import os
 import time
 from pathlib import Path
 
+from imgdata.cluster import RayEngine, RayOptions
 from imgdata.errors import ImageError
 from imgdata.shards.begun import with_advice
-from imgdata.shards.engines.ray import RayEngine, RayOptions
+from imgdata.shards.engines.ray import write_by_ray
 from imgdata.shards.job_folder import join
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.part_files import ClosedError
@@ -52,7 +53,7 @@ def shard_on_cluster(
                 )
                 try:
                     with engine:
-                        for one in engine.run(job.folder, frozen.facts.plan_id, todo, frozen.files):
+                        for one in write_by_ray(engine, job.folder, frozen.facts.plan_id, todo, frozen.files):
                             watch.advanced(one.samples + one.rejects, one.bytes, one.rejects)
                 except ImageError as error:
                     raise with_advice(error) from error

@@ -1,8 +1,9 @@
 """A dataset's folder or URL -> a folder on this machine that has its small files, and a shard while it is looked at."""
 
 import contextlib
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -10,8 +11,11 @@ from imgdata.dataset.manifest import MANIFEST, Manifest, dataset_folder, read_ma
 from imgdata.dataset.remote_manifest import manifest_at, remote_folder
 from imgdata.storage.atomic import output_error
 from imgdata.storage.local_paths import url_scheme
+from imgdata.storage.locks import LockHeldError, locked
 from imgdata.storage.remote import RemoteMissingError
 from imgdata.storage.remote_folder import RemoteFolder
+
+_ALONE, _LOCK = "imgdata-shard-", "lock"
 
 Shard = Callable[[str], AbstractContextManager[None]]
 """Function of a shard's name: the shard is in the folder inside the block."""
@@ -48,6 +52,24 @@ def _small_files(remote: RemoteFolder, manifest: Manifest) -> list[str]:
     earlier = (split.index for version in manifest.versions for split in version.splits.values())
     indices = dict.fromkeys([*(split.index for split in manifest.splits), *earlier])
     return [MANIFEST, *indices, *manifest.files]
+
+
+@contextlib.contextmanager
+def files_alone(remote: RemoteFolder, names: Sequence[str]) -> Iterator[Path]:
+    """Yield a temporary folder that has these files of a dataset; what is missing stays missing.
+
+    Folders of processes that were killed are removed first: those that nobody has locked. Raises `ShardError`,
+    `OutputError`.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{_ALONE}*"):
+        with contextlib.suppress(LockHeldError, OSError), locked(left / _LOCK):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_ALONE, ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary)
+        with locked(folder / _LOCK):
+            for name in names:
+                _copy(remote, name, folder / name)
+            yield folder
 
 
 @contextlib.contextmanager

@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256 as new_sha256
 from pathlib import Path
+from typing import Literal
 
+from imgdata.cluster import RayEngine, RayOptions, cluster_options
 from imgdata.dataset.index import Index
 from imgdata.dataset.manifest import (
     MANIFEST,
@@ -14,15 +17,16 @@ from imgdata.dataset.manifest import (
     is_as_written,
 )
 from imgdata.dataset.split import open_index
-from imgdata.errors import ShardError
+from imgdata.errors import OptionError, ShardError
 from imgdata.shards.card import CARD
-from imgdata.shards.hashing import file_hash
 from imgdata.shards.parallel import in_threads
-from imgdata.shards.remote_copy import Shard, on_this_machine
+from imgdata.shards.remote_copy import on_this_machine
 from imgdata.shards.sidecars import dali_index_path, sidecar_files
-from imgdata.shards.verify_shard import Fault, ShardRows, check_shard, first_difference
+from imgdata.shards.verify_by_ray import checked_by_ray
+from imgdata.shards.verify_shard import Fault, ShardRows, check_tar, first_difference
 from imgdata.shards.verify_versions import check_versions, is_being_appended
 from imgdata.storage.folder import DatasetFolder
+from imgdata.storage.local_paths import url_scheme
 from imgdata.storage.reading import MAX_JSON_BYTES, file_sha256, read_file
 
 __all__ = ["Fault", "verify"]
@@ -34,6 +38,8 @@ def verify(
     deep: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    engine: Literal["local", "ray"] | RayOptions = "local",
+    retried: Callable[[str], None] = lambda what: None,
 ) -> list[Fault]:
     """Check the dataset in the folder `out` (or that of its `dataset.json`), or at a URL: each shard is copied for it.
 
@@ -45,70 +51,76 @@ def verify(
     Shards are compared with the hash that they have. Of one without a hash (`hash="none"`), images are compared with
     their hashes in the index, labels with the index, and headers and padding with what imgdata writes: for tars of its
     own that is every byte as well; in tars from elsewhere times and owners are in no hash.
+
+    The `engine` is `local`, with `workers` threads of this machine, or `ray`, a cluster (`RayOptions` says which),
+    whose machines reach the dataset by the same path or URL: each shard is a task. `retried` gets a sentence for each
+    task that is tried again.
     """
+    cluster = cluster_options(engine)
+    if cluster is not None and workers is not None:
+        raise OptionError("workers is for engine 'local'; the threads of a Ray task are its task_cpus")
+    ray = None if cluster is None else RayEngine(cluster, told=retried)
+    if ray is not None:
+        ray.check()
     with on_this_machine(out) as (folder, manifest, shard):
-        return _faults(folder, manifest, shard, deep, workers, progress)
-
-
-def _faults(
-    folder: Path,
-    manifest: Manifest,
-    here: Shard,
-    deep: bool,
-    workers: int | None,
-    progress: Callable[[int, int], None] | None,
-) -> list[Fault]:
-    faults = _check_manifest(folder) + _check_files(folder, manifest) + _check_extra(folder, manifest)
-    faults += check_versions(folder, manifest)
-    jobs: list[tuple[ShardRecord, Index | None, int]] = []
-    for split in manifest.splits:
-        index, index_faults = _open_index(folder, split, manifest)
+        faults = _check_manifest(folder) + _check_files(folder, manifest) + _check_extra(folder, manifest)
+        faults += check_versions(folder, manifest)
+        jobs, index_faults = _jobs(folder, manifest)
         faults += index_faults
-        start = 0
-        for shard in split.shards:
-            jobs.append((shard, index, start))
-            start += shard.samples
+        max_pixels = manifest.max_pixels if deep else None
 
-    def check(job: tuple[ShardRecord, Index | None, int]) -> list[Fault]:
-        with here(job[0].file):
-            return _check(folder, *job, manifest, deep)
+        def check(job: _Job) -> list[Fault]:
+            rows, misplaced = job.rows()
+            with shard(job.shard.file):
+                return misplaced + check_tar(folder, job.shard, rows, manifest, max_pixels)
 
-    for found in in_threads(check, jobs, workers=workers, progress=progress):
-        faults += found
+        if ray is None:
+            found = in_threads(check, jobs, workers=workers, progress=progress)
+        else:
+            place = str(out) if url_scheme(out) is not None else str(folder.absolute())
+            found = checked_by_ray(
+                ray, place, manifest, max_pixels, [job.shard for job in jobs], lambda n: jobs[n].rows(), progress
+            )
+        for some in found:
+            faults += some
     return faults
 
 
 _REBUILD = "rebuild the sidecars with `imgdata index` on the folder"
 
 
-def _check(
-    folder: Path, shard: ShardRecord, index: Index | None, start: int, manifest: Manifest, deep: bool
-) -> list[Fault]:
-    rows = None if index is None else _rows(index, shard, start)
-    misplaced = []
-    if index is not None and rows is None:
-        misplaced = [Fault(index.path.name, "", -1, f"rows of {shard.file} are not where they must be; {_REBUILD}")]
-    return misplaced + _check_tar(folder, shard, rows, manifest, deep)
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A shard that has to be checked."""
+
+    shard: ShardRecord
+    index: Index | None
+    """The index that has its samples; None for a damaged one."""
+    start: int
+    """Its first row there."""
+
+    def rows(self) -> tuple[ShardRows | None, list[Fault]]:
+        """Return what the index says of the shard, and a fault where other rows are in its place."""
+        if self.index is None:
+            return None, []
+        rows = _rows(self.index, self.shard, self.start)
+        if rows is not None:
+            return rows, []
+        what = f"rows of {self.shard.file} are not where they must be; {_REBUILD}"
+        return None, [Fault(self.index.path.name, "", -1, what)]
 
 
-def _check_tar(folder: Path, shard: ShardRecord, rows: ShardRows | None, manifest: Manifest, deep: bool) -> list[Fault]:
-    path = folder / shard.file
-    try:
-        size = path.stat().st_size
-        digest = file_hash(path, shard.hash)
-    except OSError as error:
-        return [Fault(shard.file, "", -1, f"can't be read: {error.strerror or error}")]
-    faults = []
-    if size != shard.bytes:
-        what = "cut short" if size < shard.bytes else "too long"
-        faults.append(Fault(shard.file, "", min(size, shard.bytes), f"{what}: {size} bytes, must be {shard.bytes}"))
-    intact = digest == shard.digest and shard.hash != "none"
-    if rows is not None:
-        faults += check_shard(path, rows, manifest, deep=deep, intact=intact)
-    if digest != shard.digest and not faults:
-        unnamed = "no image, label or header shows where" if rows is not None else "the index is damaged as well"
-        faults.append(Fault(shard.file, "", -1, f"{shard.hash} is {digest}, must be {shard.digest}; {unnamed}"))
-    return faults
+def _jobs(folder: Path, manifest: Manifest) -> tuple[list[_Job], list[Fault]]:
+    """Return all shards with their rows, and the faults of the indices."""
+    jobs, faults = [], []
+    for split in manifest.splits:
+        index, index_faults = _open_index(folder, split, manifest)
+        faults += index_faults
+        start = 0
+        for shard in split.shards:
+            jobs.append(_Job(shard, index, start))
+            start += shard.samples
+    return jobs, faults
 
 
 def _open_index(folder: Path, split: SplitEntry, manifest: Manifest) -> tuple[Index | None, list[Fault]]:

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from imgdata import native
 from imgdata.dataset.index import Index
-from imgdata.dataset.manifest import Manifest
+from imgdata.dataset.manifest import Manifest, ShardRecord
 from imgdata.dataset.members import member_columns
 from imgdata.errors import ImageError, ShardError
 from imgdata.images.decode import check, refuse_large
 from imgdata.images.probe import probe
 from imgdata.sample import ClassName, mask_numbers
+from imgdata.shards.hashing import file_hash
 from imgdata.shards.parallel import end_if_stopped
 from imgdata.shards.sidecars import DaliMember, dali_index, dali_index_path
 from imgdata.storage.atomic import pread
@@ -94,11 +95,39 @@ class _Walk:
     """Keys of samples that lost members to a damaged header, or before the place where reading went on."""
 
 
-def check_shard(path: Path, rows: ShardRows, manifest: Manifest, *, deep: bool, intact: bool) -> list[Fault]:
+def check_tar(
+    folder: Path, shard: ShardRecord, rows: ShardRows | None, manifest: Manifest, max_pixels: int | None
+) -> list[Fault]:
+    """Compare a shard in the folder with its record, and with its rows where these can be trusted.
+
+    With `max_pixels` images of up to so many are decoded, and larger ones are faults.
+    """
+    path = folder / shard.file
+    try:
+        size = path.stat().st_size
+        digest = file_hash(path, shard.hash)
+    except OSError as error:
+        return [Fault(shard.file, "", -1, f"can't be read: {error.strerror or error}")]
+    faults = []
+    if size != shard.bytes:
+        what = "cut short" if size < shard.bytes else "too long"
+        faults.append(Fault(shard.file, "", min(size, shard.bytes), f"{what}: {size} bytes, must be {shard.bytes}"))
+    intact = digest == shard.digest and shard.hash != "none"
+    if rows is not None:
+        faults += _check_shard(path, rows, manifest, max_pixels, intact=intact)
+    if digest != shard.digest and not faults:
+        unnamed = "no image, label or header shows where" if rows is not None else "the index is damaged as well"
+        faults.append(Fault(shard.file, "", -1, f"{shard.hash} is {digest}, must be {shard.digest}; {unnamed}"))
+    return faults
+
+
+def _check_shard(
+    path: Path, rows: ShardRows, manifest: Manifest, max_pixels: int | None, *, intact: bool
+) -> list[Fault]:
     """Compare the tar `path` with its rows: structure, labels, images, json members and the DALI index.
 
-    `deep`: decode the images. `intact`: the hash of the tar is right; otherwise, also where it has none, padding
-    and headers are searched for the fault too.
+    `intact`: the hash of the tar is right; otherwise, also where it has none, padding and headers are searched for the
+    fault too.
     """
     # Of our own tars headers are known to the byte.
     own = manifest.source.get("kind") != "index"
@@ -106,7 +135,7 @@ def check_shard(path: Path, rows: ShardRows, manifest: Manifest, *, deep: bool, 
     try:
         size = os.fstat(descriptor).st_size
         walk = _walk(path, descriptor, size, rows, LabelReader(manifest.label_from), manifest.classes)
-        faults = walk.faults + _check_images(path.name, descriptor, size, rows, manifest.max_pixels if deep else None)
+        faults = walk.faults + _check_images(path.name, descriptor, size, rows, max_pixels)
         if rows.json is not None:
             faults += _check_side(path.name, descriptor, size, rows, "json member", rows.json)
         for member in manifest.members:
@@ -117,7 +146,7 @@ def check_shard(path: Path, rows: ShardRows, manifest: Manifest, *, deep: bool, 
                 rows,
                 member.name,
                 is_mask=member.kind == "mask",
-                max_pixels=manifest.max_pixels if deep else None,
+                max_pixels=max_pixels,
             )
         if not intact and not faults:
             faults += _search_padding(path.name, descriptor, size, walk.members, own)

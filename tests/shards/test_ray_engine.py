@@ -1,91 +1,19 @@
-"""A dataset that a Ray cluster writes is that of one run: whatever dies, whatever is slow."""
+"""How tasks on a Ray cluster are started, tried again and given up, on a Ray that does what the test says."""
 
-import hashlib
-import json
-import os
 import socket
-import subprocess
 import sys
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
 
 import imgdata
 from imgdata import OptionError, RayOptions, ShardError, ShardOptions
+from imgdata import cluster as ray_engine
+from imgdata.cluster import RayEngine
 from imgdata.errors import ImageError, MissingExtraError
-from imgdata.shards.engines import ray as ray_engine
-from imgdata.shards.engines.ray import RayEngine, Written
-from support.patience import PATIENCE_S
+from imgdata.shards.engines.ray import Written, write_by_ray
 from support.rawdata import class_folders
-
-CLUSTER = """
-import json, pathlib, subprocess, sys, time
-from ray.cluster_utils import Cluster
-import imgdata
-from imgdata.errors import ImgdataError
-
-source, out, size = sys.argv[1:4]
-small = {"object_store_memory": 80_000_000, "include_dashboard": False}
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
-machines = [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
-
-class Watch(imgdata.Watcher):
-    shards, told = 0, []
-
-    def advanced(self, samples, num_bytes, rejects):
-        self.shards += 1
-        if self.shards == 2:
-            cluster.remove_node(machines[0], allow_graceful=False)
-
-    def retried(self, what):
-        self.told.append(what)
-
-# Of the first run, its driver dies.
-command = [sys.executable, "-m", "imgdata_cli.main", "shard", source, out, "--shard-samples", size, "--name", "syn"]
-driver = subprocess.Popen([*command, "--engine", "ray", "--address", cluster.address, "--quiet"])
-until = time.monotonic() + 120
-while len(list(pathlib.Path(out).glob("*.tar"))) < 2 and time.monotonic() < until:
-    time.sleep(0.02)
-driver.kill()
-driver.wait()
-
-# Of the second one, a machine.
-watch = Watch()
-engine = imgdata.RayOptions(address=cluster.address)
-summary = imgdata.shard(source, out, shard_samples=int(size), name="syn", engine=engine, watch=watch)
-print(json.dumps({**summary.to_dict(), "told": watch.told, "shards": watch.shards}))
-cluster.shutdown()
-"""
-
-
-def digests(folder):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(find_spec("ray") is None, reason="needs pip install 'imgdata[ray]'")
-def test_a_cluster_that_loses_its_driver_and_then_a_machine_makes_the_dataset_of_one_run(tmp_path):
-    source = "synthetic:samples=3000,classes=5,width=128,height=96"
-    imgdata.shard(source, tmp_path / "alone", shard_samples=100, name="syn", workers=2)
-    out = tmp_path / "out"
-    done = subprocess.run(
-        [sys.executable, "-c", CLUSTER, source, out, "100"],
-        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": "/tmp"},
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 0
-    summary = json.loads(done.stdout.splitlines()[-1])
-    assert summary["samples"] == 3000
-    # On a busy machine the first run may be done before it is killed.
-    assert summary["already_complete"] or 2 <= summary["resumed_shards"] == 30 - summary["shards"]
-    assert digests(out) == digests(tmp_path / "alone")
-
-
-# How the engine decides, on a Ray that does what the test says
 
 
 class RayError(Exception):
@@ -116,7 +44,7 @@ class FakeRay:
         return [{"Alive": True, "Resources": {"CPU": self.cpus, "memory": 4e9}}, {"Alive": False, "Resources": {}}]
 
     def remote(self, function):
-        def start(folder, plan_id, number, cpus):
+        def start(number):
             self.started.append(number)
             return (number, self.started.count(number) - 1)
 
@@ -136,7 +64,7 @@ class FakeRay:
         outcome = self.outcome(task)
         if isinstance(outcome, Exception):
             raise outcome
-        return Written(task[0], samples=3, bytes=100, rejects=0, seconds=0.1)
+        return 0.1, Written(samples=task[0], bytes=100, rejects=0)
 
     def cancel(self, task, force):
         assert force
@@ -147,7 +75,8 @@ def run(ray, count, monkeypatch, **options):
     monkeypatch.setattr(ray_engine, "_imported", lambda: ray)
     told = []
     with RayEngine(RayOptions(**options), told=told.append) as engine:
-        numbers = [one.number for one in engine.run("folder", "id", range(count), [f"{n}.tar" for n in range(count)])]
+        written = write_by_ray(engine, "folder", "id", range(count), [f"{n}.tar" for n in range(count)])
+        numbers = [one.samples for one in written]
     return sorted(numbers), told
 
 
@@ -205,7 +134,7 @@ def test_a_straggler_that_dies_leaves_its_second_try_alone(monkeypatch):
 
 def test_a_cluster_on_which_nothing_moves_is_one_clear_message(monkeypatch):
     monkeypatch.setattr(ray_engine, "STALLED_S", 0.0)
-    with pytest.raises(ShardError, match="no shard was finished in 0 minutes; `ray status` says what"):
+    with pytest.raises(ShardError, match="no task ended in 0 minutes; `ray status` says what"):
         run(FakeRay({0: ["hangs"]}), 1, monkeypatch)
 
 
