@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from imgdata.shards.verify import verify
     from imgdata.shards.verify_shard import Fault
     from imgdata.sources.options import SourceOptions
+    from imgdata.storage.shard_state import CacheFacts
     from imgdata.training.history import EpochRow, Report, TrainResult, TrainWatcher
     from imgdata.training.loop import train
     from imgdata.training.options import TrainOptions
@@ -123,6 +124,7 @@ _PLACES = {
     "BadImageWarning": "loader.bad_images",
     "BucketSummary": "loader.buckets",
     "Buckets": "loader.buckets",
+    "CacheFacts": "storage.shard_state",
     "Loader": "loader.loader",
     "ShuffleQuality": "loader.shuffle_quality",
     "ShuffleWarning": "loader.shuffle_quality",
@@ -201,6 +203,7 @@ __all__ = [
     "BenchResult",
     "BucketSummary",
     "Buckets",
+    "CacheFacts",
     "CheckResult",
     "ClassName",
     "ClassScore",

@@ -23,6 +23,7 @@ FACE = [
     "BenchResult",
     "BucketSummary",
     "Buckets",
+    "CacheFacts",
     "CheckResult",
     "ClassName",
     "ClassScore",

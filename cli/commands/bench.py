@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..options.backend import BackendType
-from ..options.common import RECIPE_HELP, dataset_argument, json_option, quiet_option
+from ..options.common import CACHE_HELP, RECIPE_HELP, dataset_argument, json_option, quiet_option
 from ..options.source import raw_options
 
 
@@ -30,6 +30,7 @@ from ..options.source import raw_options
     "--threads", type=click.IntRange(min=1), help="Threads, or worker processes of other loaders.  [all cores]"
 )
 @click.option("--dtype", metavar="uint8|float16|float32", help="Type of the images.  [as the recipe suggests]")
+@click.option("--cache", default="auto", metavar="auto|disk|memory|off|GB", help=CACHE_HELP)
 @click.option("--ranks", type=click.IntRange(min=1), default=1, show_default=True, help="Run as rank 0 of N.")
 @click.option(
     "--seconds", type=float, default=10.0, show_default=True, help="Measured time of each loader in each round."

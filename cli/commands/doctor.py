@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..options.backend import BackendType
-from ..options.common import json_option, quiet_option, recipe_option, watch_reading
+from ..options.common import CACHE_HELP, json_option, quiet_option, recipe_option, watch_reading
 from ..options.source import raw_options
 from ..options.train import given
 
@@ -24,6 +24,7 @@ from ..options.train import given
 @click.option("--backend", type=BackendType(), help="What makes the batches.  [auto]")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that read and decode.  [all cores]")
 @click.option("--dtype", type=click.Choice(["uint8", "float16", "float32"]), help="Type of the images.  [float32]")
+@click.option("--cache", metavar="auto|disk|memory|off|GB", help=CACHE_HELP)
 @click.option("--tune", is_flag=True, help="Try other settings with the real loader, and print the best as code.")
 @click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Time for --tune.")
 @quiet_option

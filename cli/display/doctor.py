@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from imgdata.measure.doctor.tune import Tuned
     from imgdata.measure.machine.gpu import Gpu
     from imgdata.measure.machine.host import Machine
+    from imgdata.measure.machine.store import StoreRates
 
 _BAR = 16
 _COLOURS = {"error": BAD, "warning": ODD, "note": "cyan"}
@@ -112,12 +113,16 @@ def _print_findings(findings: "Findings", console: Console) -> None:
         f"{case.options.dtype} on {case.options.device}",
         soft_wrap=True,
     )
-    console.print(f"backend {case.description}\n", soft_wrap=True)
+    console.print(f"backend {case.description}{'' if findings.disk.store else chr(10)}", soft_wrap=True)
+    if findings.disk.store is not None:
+        console.print(f"store   {_store_text(findings.disk.store, findings.disk.split_bytes)}\n", soft_wrap=True)
     console.print(_stages(findings, bars=console.width >= WIDTH))
     if findings.disk.why_not_cold is not None:
         tell(console, ODD, "note", f"reading from disk was not timed: {findings.disk.why_not_cold}")
     console.print()
     tell(console, GOOD, f"{rate.images_per_s:,.0f}", f"images/s by the real loader, {rate.cores:.1f} cores at work")
+    if findings.cache is not None:
+        tell(console, GOOD, "cache", f"{findings.cache}: what this run of the loader found, and had to wait for")
     if pipeline.taken > _TAKEN:
         tell(
             console,
@@ -142,6 +147,17 @@ def _print_findings(findings: "Findings", console: Console) -> None:
         tell(console, ODD, "not sharded", _sharded_text(findings.sharded), wrap=True)
     if findings.tuned is not None:
         _print_tuned(findings.tuned, console)
+
+
+def _store_text(store: "StoreRates", split_bytes: int) -> str:
+    kept = (
+        f"{store.cache_bytes / 1e9:,.1f} GB of shards may be kept in {store.cache}" if store.cache else "none is kept"
+    )
+    at_once = f"{store.requests} requests at a time" if store.requests > 1 else "one request"
+    return (
+        f"{store.url}: {store.latency_ms:,.1f} ms for a small request, {store.mb_per_s:,.0f} MB/s by {at_once}; "
+        f"the split has {split_bytes / 1e9:,.1f} GB, {kept}"
+    )
 
 
 def _sharded_text(sharded: "Sharded") -> str:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from imgdata.tables import counted
-from imgdata.training.history import EpochRow, Report, TrainWatcher, view_text
+from imgdata.training.history import EpochRow, Report, TrainWatcher, cache_text, view_text
 
 from .console import GOOD, ODD, Display, note, screen, tell
 
@@ -129,6 +129,8 @@ class TrainDisplay(Display, TrainWatcher):
         if best:
             line.stylize(GOOD, sum(width for _, width in _COLUMNS[:5]), sum(width for _, width in _COLUMNS[:6]))
         self.console.print(line, soft_wrap=True)
+        if row.cache:
+            self.console.print(Text(f"{'':>9}{cache_text(row.cache)}", "dim"), soft_wrap=True)
 
     def noted(self, text: str) -> None:
         """Print a note."""
@@ -219,8 +221,12 @@ def print_result(result: "TrainResult", console: Console) -> None:
     console.print(
         f"{result.images_per_s:,.0f} images/s in training, {result.data_wait:.1%} of the time waiting for data"
     )
+    if result.cache:
+        console.print(f"shards: {cache_text(result.cache)}", soft_wrap=True)
     waited_s = sum(row.data_wait * row.seconds for row in result.rows)
-    if advice := advice_for_run(result.config, result.data_wait, waited_s=waited_s):
+    if advice := advice_for_run(
+        result.config, result.data_wait, waited_s=waited_s, cache_hits=result.rows[-1].cache.get("cache_hits")
+    ):
         note(console, advice)
     if result.bad:
         note(console, f"{counted(len(result.bad), 'training picture')} could not be decoded; others took their place")

@@ -33,6 +33,7 @@ dataset_argument = click.argument("dataset", metavar="DATASET", type=click.Path(
 """The folder or URL of a finished dataset, as `dataset`."""
 quiet_option = click.option("--quiet", is_flag=True, help="Print nothing but results and errors.")
 """No progress, no notes, no closing line, as `quiet`."""
+CACHE_HELP = "Shards of an object store that are kept; GB: gigabytes of the disk.  [auto]"
 RECIPE_HELP = "imagenet, cifar, classifier, plain, a ready recipe such as imagenet_eval, or a .json file."
 
 

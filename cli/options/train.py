@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from .backend import BackendType
+from .common import CACHE_HELP
 
 _ZERO = click.FloatRange(min=0)
 _ONE = click.FloatRange(0, 1)
@@ -35,6 +36,11 @@ def flip_option() -> click.Option:
         is_flag=False,
         flag_value="on",
     )
+
+
+def cache_option() -> click.Option:
+    """Return `--cache`: which shards of an object store are kept."""
+    return _option("--cache", CACHE_HELP, metavar="auto|disk|memory|off|GB")
 
 
 def no_flip_option() -> click.Option:
@@ -106,6 +112,7 @@ SECTIONS: Mapping[str, list[click.Option]] = {
         _option("--backend", "What makes the batches.  [auto]", type=BackendType()),
         _option("--threads", "Threads that read and decode.  [all cores]", type=_COUNT),
         _option("--prefetch", "Batches made ahead.  [2]", type=_COUNT),
+        cache_option(),
         _choice("--amp", "auto|none|bf16|fp16", "16-bit arithmetic.  [auto]"),
         _option("--channels-last/--channels-first", "Memory format.  [channels last]", is_flag=True),
         _flag("--sync-batchnorm", "Batch statistics over all GPUs."),

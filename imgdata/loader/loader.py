@@ -38,6 +38,7 @@ from imgdata.order.resume import Progress, advance, fingerprint, resume
 from imgdata.recipes.presets import named
 from imgdata.recipes.recipe import Recipe
 from imgdata.sample import Batch, ClassName
+from imgdata.storage.shard_state import CacheFacts
 from imgdata.views.together import JoinClasses
 from imgdata.views.view import View
 
@@ -344,6 +345,15 @@ class Loader:
     def bad(self) -> tuple[BadImage, ...]:
         """The images that this process could not use, each once."""
         return self._bad.records
+
+    @property
+    def cache_facts(self) -> CacheFacts | None:
+        """What the cache of shards has done in this process so far; None where no shards are kept.
+
+        Each loader counts its own batches; those that are made ahead are among them.
+        """
+        cache = self._engine.setup.split.cache
+        return None if cache is None else cache.facts
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next iterator begin with `epoch`: at its start, or where a state of it that was just loaded says."""

@@ -26,7 +26,7 @@ from imgdata.storage.cache_folder import CacheWarning
 from imgdata.storage.remote_folder import RemoteFolder
 from imgdata.storage.shard_parts import BLOCK, COMING, MISSING, THERE, OpenShard, RemoteShard
 from imgdata.storage.shard_shelves import DiskShelf, MemoryShelf, NoRoomError
-from imgdata.storage.shard_state import CacheFacts, CacheSettings, CacheState, Need
+from imgdata.storage.shard_state import CacheFacts, CacheSettings, CacheState, Need, size_text
 
 FETCHERS = 8
 """Threads that fetch ahead, each with one request at a time."""
@@ -65,11 +65,8 @@ class ShardCache:
                 text = "none, ranges are read"
             else:
                 count, held = shelf.held()
-                text = f"{count} shards, {_size(held)} of {_size(shelf.limit)} in {shelf.where}"
-        if not facts.images:
-            return text
-        share = 100 * facts.hits / facts.images
-        return f"{text}; {share:.0f} % hits, {_size(facts.fetched_bytes)} fetched, waited {facts.waited_s:.1f} s"
+                text = f"{count} shards, {size_text(held)} of {size_text(shelf.limit)} in {shelf.where}"
+        return f"{text}; {facts}" if facts.images else text
 
     def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:
         if getpid() in self.__dict__.get("_states", {}):
@@ -79,6 +76,18 @@ class ShardCache:
     def facts(self) -> CacheFacts:
         """What this process has asked for and fetched."""
         return self._own().facts
+
+    @property
+    def where(self) -> str:
+        """Where shards are kept, for people; empty once they can't be."""
+        shelf = self._own().shelf
+        return "" if shelf is None else shelf.where
+
+    @property
+    def limit(self) -> int:
+        """Bytes of shards that may be kept."""
+        shelf = self._own().shelf
+        return 0 if shelf is None else shelf.limit
 
     def plan(self, passage: Iterator[Sequence[Need]]) -> None:
         """Let shards be fetched in this order: stretches of an epoch, each with the shards in the order of need.
@@ -458,7 +467,3 @@ def _close_copies(state: CacheState) -> set[int]:
         for file in files:
             os.dup2(nothing.fileno(), file, inheritable=False)
     return files
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"

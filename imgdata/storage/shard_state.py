@@ -1,4 +1,4 @@
-"""What a cache of shards is told, what it counts, and what it has in one process: plain data."""
+"""The settings of a cache of shards, what it counts, and what it has in one process: plain data."""
 
 import threading
 from collections import deque
@@ -34,7 +34,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class CacheFacts:
-    """What a cache has done in this process so far."""
+    """What a cache of shards has done in this process so far; printed, it is one line."""
 
     images: int = 0
     """Images that were asked for."""
@@ -44,6 +44,29 @@ class CacheFacts:
     """Bytes that came from the store, also of what is not kept."""
     waited_s: float = 0.0
     """Seconds for which batches waited for a store, all batches together."""
+
+    @property
+    def hit_share(self) -> float:
+        """Share of the images that needed no request, 0 to 1; 1 where none was asked for."""
+        return self.hits / self.images if self.images else 1.0
+
+    def since(self, before: "CacheFacts") -> "CacheFacts":
+        """Return what has been done since `before`, facts of the same cache."""
+        return CacheFacts(
+            self.images - before.images,
+            self.hits - before.hits,
+            self.fetched_bytes - before.fetched_bytes,
+            self.waited_s - before.waited_s,
+        )
+
+    def __str__(self) -> str:
+        share = 100 * self.hit_share
+        return f"{share:.0f} % hits, {size_text(self.fetched_bytes)} fetched, waited {self.waited_s:.1f} s"
+
+
+def size_text(num_bytes: int) -> str:
+    """Return a number of bytes for people, such as `1.5 GB`."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 @dataclass(eq=False)

@@ -12,7 +12,16 @@ from imgdata.errors import TrainingError
 from imgdata.storage.atomic import write_atomic
 from imgdata.training.checkpoint import load_checkpoint, save_checkpoint
 from imgdata.training.distributed import Processes
-from imgdata.training.history import EpochRow, Report, TrainResult, TrainWatcher, epochs_csv, quality, steps_csv
+from imgdata.training.history import (
+    EpochRow,
+    Report,
+    TrainResult,
+    TrainWatcher,
+    cache_row,
+    epochs_csv,
+    quality,
+    steps_csv,
+)
 from imgdata.training.interrupts import Stop
 from imgdata.training.learner import Learner, Outcome
 from imgdata.training.network import half_type
@@ -63,6 +72,7 @@ class Course:
         self._rows: list[EpochRow] = []
         self._epoch_correct = 0
         self._epoch_seconds = self._epoch_waited = 0.0
+        self._cache_before = prepared.train.cache_facts
         # Steps whose losses nobody has waited for yet.
         self._pending: list[Outcome] = []
         self._reported = time.monotonic()
@@ -125,6 +135,7 @@ class Course:
             self._learner.thaw()
         self._learner.begin_epoch()
         prepared.train.set_epoch(epoch)
+        self._cache_before = prepared.train.cache_facts
         self._clock.restart()
         self._clock.waits()
         for batch in prepared.train:
@@ -253,6 +264,7 @@ class Course:
             data_wait=self._epoch_waited / self._epoch_seconds,
             seconds=self._epoch_seconds,
             metrics=scores.metrics,
+            cache=cache_row(prepared.train.cache_facts, self._cache_before),
         )
         return row, scores
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imgdata.loader.bad_images import BadImage
+from imgdata.storage.shard_state import CacheFacts, size_text
 from imgdata.training.scores import Scores
 from imgdata.training.task import TARGET_METRICS
 
@@ -40,6 +41,9 @@ class EpochRow:
     """Seconds of training, without validation."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Values of the user's own metrics, by name."""
+    cache: Mapping[str, float] = field(default_factory=dict)
+    """For a dataset in an object store, of training and on this rank: `cache_hits`, the share of images that were on
+    this machine already, `fetched_mb`, and `store_wait_s`, seconds for which batches waited, all batches together."""
 
 
 def quality(row: EpochRow, best_by: str | None = None) -> tuple[float, ...]:
@@ -49,11 +53,30 @@ def quality(row: EpochRow, best_by: str | None = None) -> tuple[float, ...]:
 
 
 def epochs_csv(rows: Sequence[EpochRow]) -> bytes:
-    """Return the contents of `metrics.csv`; own metrics come after the other columns."""
-    names = [one.name for one in fields(EpochRow) if one.name != "metrics"]
-    own = sorted({name for row in rows for name in row.metrics})
-    lines = [[getattr(row, name) for name in names] + [row.metrics.get(name, "") for name in own] for row in rows]
+    """Return the contents of `metrics.csv`; facts of the cache and own metrics come after the other columns."""
+    names = [one.name for one in fields(EpochRow) if one.name not in ("metrics", "cache")]
+    further = [{**row.cache, **row.metrics} for row in rows]
+    own = [
+        *dict.fromkeys(name for row in rows for name in row.cache),
+        *sorted({n for row in rows for n in row.metrics}),
+    ]
+    lines = [
+        [getattr(row, name) for name in names] + [more.get(name, "") for name in own]
+        for row, more in zip(rows, further, strict=True)
+    ]
     return _csv([*names, *own], lines)
+
+
+def cache_row(facts: CacheFacts | None, before: CacheFacts | None) -> dict[str, float]:
+    """Return what a row says of the cache since `before`; nothing where there is none."""
+    if facts is None or before is None:
+        return {}
+    done = facts.since(before)
+    return {
+        "cache_hits": done.hit_share,
+        "fetched_mb": done.fetched_bytes / 1e6,
+        "store_wait_s": done.waited_s,
+    }
 
 
 def steps_csv(losses: Sequence[float], lrs: Sequence[float]) -> bytes:
@@ -100,6 +123,18 @@ class TrainResult:
         rows = self.rows[1:] or self.rows
         return sum(row.data_wait * row.seconds for row in rows) / sum(row.seconds for row in rows)
 
+    @property
+    def cache(self) -> Mapping[str, float]:
+        """The facts of the cache of shards over all epochs, by the names of `EpochRow.cache`; empty without one."""
+        rows = [row.cache for row in self.rows if row.cache]
+        if not rows:
+            return {}
+        names = ("fetched_mb", "store_wait_s")
+        return {
+            "cache_hits": sum(row["cache_hits"] for row in rows) / len(rows),
+            **{name: sum(row[name] for row in rows) for name in names},
+        }
+
     def __str__(self) -> str:
         scores, options = self.scores, self.config["options"]
         own = "".join(f", {name} {value:.4g}" for name, value in scores.metrics.items() if name not in TARGET_METRICS)
@@ -116,6 +151,7 @@ class TrainResult:
                 f"{'validation':<{wide}}  {view_text(self.config, 'val')}",
                 f"{'speed':<{wide}}  {self.images_per_s:,.0f} images/s in training, {self.data_wait:.1%} of the time "
                 "waiting for data",
+                *([f"{'shards':<{wide}}  {cache_text(self.cache)}"] if self.cache else []),
                 f"{'files':<{wide}}  {self.run}",
             ]
         )
@@ -148,7 +184,14 @@ class TrainResult:
             "images_per_s": self.images_per_s,
             "data_wait": self.data_wait,
             "train_seconds": sum(row.seconds for row in self.rows),
+            **({"cache": dict(self.cache)} if self.cache else {}),
         }
+
+
+def cache_text(cache: Mapping[str, float]) -> str:
+    """Return one phrase about the cache of shards: facts by the names of `EpochRow.cache`."""
+    fetched, waited = size_text(round(1e6 * cache["fetched_mb"])), cache["store_wait_s"]
+    return f"{cache['cache_hits']:.0%} of the images were kept here, {fetched} fetched, batches waited {waited:.1f} s"
 
 
 def view_text(config: Mapping[str, Any], which: Literal["train", "val"]) -> str:

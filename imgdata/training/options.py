@@ -24,6 +24,7 @@ FREE = (
     "backend",
     "threads",
     "prefetch",
+    "cache",
     "accumulate",
     "compile",
     "tensorboard",
@@ -137,6 +138,8 @@ class TrainOptions:
     """Threads of the loader. None: one for each core."""
     prefetch: int = 2
     """Batches that are made ahead."""
+    cache: str = "auto"
+    """What is kept of a dataset in an object store: `auto`, `disk`, `memory`, `off`, or a number of gigabytes."""
     amp: Precision = "auto"
     """16-bit arithmetic: bf16 on GPUs that have it, none on the CPU."""
     channels_last: bool = True
@@ -168,6 +171,7 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and value not in choices:
                 raise OptionError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        object.__setattr__(self, "cache", str(self.cache))
         for name in ("lr", "clip_grad", "hold_out"):
             if getattr(self, name) == 0:
                 raise OptionError(f"{name} must be above 0, got 0")
@@ -203,8 +207,11 @@ class TrainOptions:
                 raise OptionError(f"{name} can't be given with a recipe from a file; put it into {self.recipe}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values, for JSON."""
-        return dataclasses.asdict(self)
+        """Return the settings as plain values, for JSON; those of an object store where they are given."""
+        content = dataclasses.asdict(self)
+        if self.cache == _DEFAULTS["cache"]:
+            del content["cache"]
+        return content
 
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> "TrainOptions":

@@ -246,6 +246,7 @@ def _loader(view: View, recipe: Recipe, options: DecidedOptions, ranks: Processe
         channels_last=options.channels_last,
         threads=or_default(options.threads),
         prefetch=options.prefetch,
+        cache=options.cache,
         columns=(options.weight_column,) if shuffled and options.weight_column is not None else (),
     )
     return Loader.from_options(view, loading, rank=ranks.rank, world_size=ranks.world_size, shuffle_open=shuffled)

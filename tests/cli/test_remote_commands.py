@@ -1,5 +1,6 @@
 """Commands on a dataset by its URL: what they print and write is what they do for the same dataset in a folder."""
 
+import csv
 import json
 from dataclasses import replace
 
@@ -112,7 +113,13 @@ def test_audit(run, url, folder, tmp_path):
 @pytest.mark.slow
 def test_train_evaluate_predict_and_features(run, url, tmp_path):
     quickly = ["--model", "cnn", "--epochs", "1", "--batch-size", "5", "--device", "cpu", "--quiet"]
-    assert run("train", url, "--out", tmp_path / "run", *quickly)[0] == 0
+    code, _, err = run("train", url, "--out", tmp_path / "run", *quickly[:-1])
+    assert code == 0
+    assert "% of the images were kept here, 0." in err
+    (row,) = csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines())
+    assert 0 <= float(row["cache_hits"]) <= 1
+    assert float(row["fetched_mb"]) > 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["cache"]["fetched_mb"] > 0
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data"] == url
     assert run("evaluate", tmp_path / "run", url, "--quiet")[0] == 0
     assert run("features", tmp_path / "run", url, "-o", tmp_path / "f.npz", "--quiet")[0] == 0
@@ -126,16 +133,29 @@ def test_train_evaluate_predict_and_features(run, url, tmp_path):
 def test_bench_measures_ours_and_says_why_not_others(run, url):
     code, out, _ = run("bench", url, "--seconds", "0.2", "--rounds", "1", "--compare", "webdataset", "--device", "cpu")
     assert code == 0
-    assert "webdataset left out: it is given files of this machine, and the dataset is at a URL" in " ".join(
-        out.split()
-    )
+    words = " ".join(out.split())
+    assert "webdataset left out: it is given files of this machine, and the dataset is at a URL" in words
+    assert "hits fetched MB/s store s" in words
+    assert "100% 0.0 0.0" in words
 
 
 @pytest.mark.slow
 def test_doctor(run, url):
-    code, out, _ = run("doctor", url, "--device", "cpu", "--json")
+    code, out, _ = run("doctor", url, "--device", "cpu")
     assert code == 0
-    assert json.loads(out.splitlines()[-1])["data"]["disk"]["cold"]["images_per_s"] > 0
+    words = " ".join(out.split())
+    assert f"store {url}: " in words
+    assert "ms for a small request" in words
+    assert "read from store" in words
+    assert "first epoch alone: the cache of shards holds the split" in words
+    assert "fetched, waited" in words
+    assert "disk" not in words.partition("MB/s by")[0]
+    report = json.loads(run("doctor", url, "--device", "cpu", "--cache", "off", "--json")[1].splitlines()[-1])
+    store = report["data"]["disk"]["store"]
+    assert (store["url"], store["cache"], store["latency_ms"] > 0, store["mb_per_s"] > 0) == (url, "", True, True)
+    (stage,) = [one for one in report["stages"] if one["lane"] == "store"]
+    assert stage["counted"]
+    assert "cache" not in report
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,16 @@ def test_the_table_has_a_head_a_line_for_each_loader_and_notes(shown, some_resul
     assert note == "- not counted: much"
 
 
+def test_of_a_store_hits_bytes_and_waiting_have_columns(some_result):
+    kept = measured(cache_hits=0.975, fetched_mb_per_s=12.34, store_wait_s=1.26)
+    of_store = dataclasses.replace(some_result, figures=figures([kept], mean_bytes=80_000.0), peers=())
+    assert [word for word in ("hits", "fetched MB/s", "store s") if word in str(some_result)] == []
+    times = str(of_store).partition("p50 ms")[2].splitlines()
+    assert times[0].split() == ["p95", "p99", "first", "s", "hits", "fetched", "MB/s", "store", "s"]
+    assert times[1].split()[-3:] == ["98%", "12.3", "1.3"]
+    assert of_store.to_dict()["cache_hits"] == 0.975
+
+
 @pytest.mark.parametrize(
     ("shards", "where"), [(0, "in files that are not sharded"), (1, "in 1 shard"), (2_000, "in 2,000 shards")]
 )

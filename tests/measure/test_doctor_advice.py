@@ -14,6 +14,7 @@ from imgdata.measure.doctor.trials import InMemory, Resized, Rewritten
 from imgdata.measure.doctor.tune import Setting, search
 from imgdata.measure.doctor.wait import advice_for_run, advice_for_wait
 from imgdata.measure.machine.disk import DiskRates, ReadRate
+from imgdata.measure.machine.store import StoreRates
 from imgdata.measure.timing import Rate
 
 TIMES = StageTimes(
@@ -198,6 +199,46 @@ def test_a_slow_disk_is_read_in_order_or_less_is_read():
     assert promised(one, SLOW_DISK, resized=HALF) == {'shuffle="window"': 4000, RESIZE: 1667}
 
 
+STORE = StoreRates(
+    url="s3://b",
+    latency_ms=20.0,
+    mb_per_s=80.0,
+    requests=8,
+    shard_bytes=10**8,
+    cache="/cache/shards",
+    cache_bytes=2 * 10**9,
+    free_bytes=50 * 10**9,
+)
+"""A store whose cache may hold two gigabytes: a window of 16 shards."""
+ANEW = {"cache": "", "cache_bytes": 0}
+
+
+@pytest.mark.parametrize(
+    ("split_gb", "changes", "rate", "advice"),
+    [
+        (2, {}, None, {}),
+        (30, {}, 800, {"cache=32": 4000}),
+        (30, {"free_bytes": 10**9}, 800, {"IMGDATA_CACHE on a disk with 32 GB, and cache=32": 4000}),
+        (30, {"cache_bytes": 10**9}, 500, {"cache=32": 4000, "window_shards=5": 800}),
+        (2, ANEW, 500, {"cache=3": 4000}),
+    ],
+)
+def test_a_store_is_read_once_if_the_cache_may_hold_the_split(split_gb, changes, rate, advice):
+    disk = replace(
+        SLOW_DISK,
+        cold_in_order=ReadRate(mb_per_s=80.0, images_per_s=800.0),
+        split_bytes=split_gb * 10**9,
+        store=replace(STORE, **changes),
+    )
+    one = pipeline(disk=disk, cores=4.0)
+    assert one.stages[0].name == "read from store"
+    assert one.ceiling() == ((4000, "cpu") if rate is None else (rate, "store"))
+    # Measured while the store set the pace.
+    slow = replace(one, measured=Rate(images_per_s=rate or 4000.0, cpu_ms=1.0, cores=4.0, denied=0.0))
+    found = promised(slow, disk, dtype="uint8")
+    assert found == advice
+
+
 # --- the search for settings --------------------------------------------------------------------------
 
 START = Setting(backend="cpu", threads=2, prefetch=2, dtype="float32")
@@ -288,6 +329,8 @@ RUN = {
         ({"picture_side": 1024}, "pictures of 1,024 pixels become 224: `imgdata shard SOURCE NEW --resize 256`"),
         ({"cores": 4.0, "threads": 4}, "--backend dali"),
         ({"gpu": False}, "share the cores"),
+        ({"cache_hits": 0.4}, "60% of the images of the last epoch came from the object store"),
+        ({"cache_hits": 0.95}, "more cores"),
         ({}, "more cores"),
     ],
 )

@@ -77,6 +77,12 @@ class Measured:
     """Images that could not be decoded, as far as the loader says."""
     version: str
     """Version of the loader."""
+    cache_hits: float | None = None
+    """Share of the images that a cache of shards had; None where shards of an object store are not kept."""
+    fetched_mb_per_s: float | None = None
+    """Bytes that came from the store, in 10^6 for each second."""
+    store_wait_s: float | None = None
+    """Seconds for which batches waited for the store, all batches together."""
 
     def to_json(self) -> str:
         """Return all of it in one line."""

@@ -14,8 +14,13 @@ def notes(
     peers: Sequence[PeerFigures],
     left_out: Mapping[str, str],
     decided: Decided,
+    *,
+    remote: bool = False,
 ) -> Iterator[str]:
-    """Yield what has to be said; `rounds` has for each round of our loader what its processes measured."""
+    """Yield what has to be said; `rounds` has for each round of our loader what its processes measured.
+
+    `remote` says that the dataset is in an object store.
+    """
     runs = [run for processes in rounds for run in processes]
     turns = ", in turns; ratios are medians of pairs of the same round" if peers else ""
     times = f"medians of {options.rounds} rounds" if options.rounds > 1 else "one round"
@@ -27,6 +32,11 @@ def notes(
     if max(run.batches for run in runs) >= decided.batches_per_epoch:
         batches = f"{decided.batches_per_epoch:,} batch{'es' if decided.batches_per_epoch > 1 else ''}"
         yield f"an epoch has only {batches}; its end, where nothing is made ahead, counts"
+    if remote:
+        yield (
+            "from an object store, in windows of shards; hits: images that were kept on this machine already, where "
+            "rounds and runs before have left theirs; store s: batches waited for it, all together"
+        )
     if options.ranks > 1:
         yield f"rank 0 of {options.ranks:,}; the others are not there, and take nothing"
     if decided.kind.decodes_once:

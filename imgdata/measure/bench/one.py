@@ -92,7 +92,7 @@ def measure(job: Job, ready: Callable[[], None], may_begin: Callable[[], bool]) 
         warm_up += 1
     ticks.wait()
     pids = process_tree()
-    cpu_begun = cpu_s(pids)
+    cpu_begun, cache_begun = cpu_s(pids), loader.cache()
     started = ticks.mark()
     images = batches = 0
     while time.perf_counter() - started < job.seconds:
@@ -105,6 +105,7 @@ def measure(job: Job, ready: Callable[[], None], may_begin: Callable[[], bool]) 
     ticks.wait()
     seconds = time.perf_counter() - started
     took_cpu_s = cpu_s(pids) - cpu_begun
+    cache = None if cache_begun is None else (loader.cache() or cache_begun).since(cache_begun)
     p50_ms, p95_ms, p99_ms = np.percentile(ticks.gaps_ms(), (50, 95, 99)).tolist()
     return Measured(
         images=images,
@@ -120,6 +121,9 @@ def measure(job: Job, ready: Callable[[], None], may_begin: Callable[[], bool]) 
         gpu_mb=_gpu_mb(job.options.device, free_before),
         bad=loader.bad(),
         version=loader.version,
+        cache_hits=None if cache is None else cache.hit_share,
+        fetched_mb_per_s=None if cache is None else cache.fetched_bytes / seconds / 1e6,
+        store_wait_s=None if cache is None else cache.waited_s,
     )
 
 

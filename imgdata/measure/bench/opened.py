@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import torch
 
+from imgdata.storage.shard_state import CacheFacts
+
 
 class Opened(NamedTuple):
     """A loader, opened for a job; nothing has been read yet."""
@@ -16,3 +18,5 @@ class Opened(NamedTuple):
     """Batches that come at about the same time: one from each worker process."""
     bad: Callable[[], int] = lambda: 0
     """Number of images that could not be decoded so far."""
+    cache: Callable[[], CacheFacts | None] = lambda: None
+    """What a cache of shards has done so far; None where nothing is kept."""

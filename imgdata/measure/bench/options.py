@@ -34,6 +34,8 @@ class BenchOptions:
     """Threads of our loader, and worker processes of the others; by default the cores for this process."""
     dtype: DType | None = None
     """Type of the images; by default float32 where the recipe has `Normalize`, else uint8."""
+    cache: str = "auto"
+    """What is kept of a dataset in an object store: `auto`, `disk`, `memory`, `off`, or a number of gigabytes."""
     ranks: int = 1
     """The loader is rank 0 of so many; the others are not there."""
     seconds: float = 10.0

@@ -33,7 +33,7 @@ def decide(job: Job) -> Decided:
 def imgdata(job: Job) -> Opened:
     """See `make_loader`."""
     loader = make_loader(job)
-    return Opened(_batches(loader), __version__, bad=lambda: len(loader.bad))
+    return Opened(_batches(loader), __version__, bad=lambda: len(loader.bad), cache=lambda: loader.cache_facts)
 
 
 def _batches(loader: Loader) -> Iterator[torch.Tensor]:

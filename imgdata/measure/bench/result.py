@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-_TIMES = ("p50 ms", "p95", "p99", "first s")
+_TIMES = ("p50 ms", "p95", "p99", "first s", "hits", "fetched MB/s", "store s")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +41,12 @@ class Figures:
     """Least number of batches before a measurement."""
     batches: int
     """Measured in a round."""
+    cache_hits: float | None = None
+    """Share of the images that the cache of shards had, 0 to 1; None where no shards of an object store are kept."""
+    fetched_mb_per_s: float | None = None
+    """Bytes that came from the store, in 10^6 for each second."""
+    store_wait_s: float | None = None
+    """Seconds of a round for which batches waited for the store, all batches together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +125,9 @@ def together(measured: Sequence[Measured]) -> Measured:
         gpu_mb=_sum([one.gpu_mb for one in measured]),
         bad=sum(one.bad for one in measured),
         version=measured[0].version,
+        cache_hits=None if measured[0].cache_hits is None else mean(one.cache_hits or 0.0 for one in measured),
+        fetched_mb_per_s=_sum([one.fetched_mb_per_s for one in measured]),
+        store_wait_s=_sum([one.store_wait_s for one in measured]),
     )
 
 
@@ -158,6 +167,9 @@ def _medians(rounds: Sequence[Measured], mean_bytes: float | None) -> dict[str, 
         "gpu_mb": _median([one.gpu_mb for one in rounds]),
         "warm_up_batches": min(one.warm_up_batches for one in rounds),
         "batches": round(mean(one.batches for one in rounds)),
+        "cache_hits": _median([one.cache_hits for one in rounds]),
+        "fetched_mb_per_s": _median([one.fetched_mb_per_s for one in rounds]),
+        "store_wait_s": _median([one.store_wait_s for one in rounds]),
     }
 
 
@@ -209,8 +221,10 @@ def _head(result: BenchResult) -> list[tuple[str, str]]:
 
 def _columns(result: BenchResult) -> list[str]:
     gpu = ["GPU MB"] * (result.figures.gpu_mb is not None)
+    store = ["hits", "fetched MB/s", "store s"] * (result.figures.cache_hits is not None)
     ratio = ["ours/its"] * bool(result.peers)
-    return ["images/s", "per core", "CPU ms", "p50 ms", "p95", "p99", "first s", "MB/s", "peak MB", *gpu, *ratio]
+    measured = ["images/s", "per core", "CPU ms", "p50 ms", "p95", "p99", "first s", "MB/s", "peak MB"]
+    return [*measured, *gpu, *store, *ratio]
 
 
 def _rows(result: BenchResult) -> list[tuple[str, list[str]]]:
@@ -225,6 +239,8 @@ def _rows(result: BenchResult) -> list[tuple[str, list[str]]]:
 
 def _cells(figures: Figures, result: BenchResult) -> list[str]:
     gpu = [_number(figures.gpu_mb, 0)] * (result.figures.gpu_mb is not None)
+    hits = "" if figures.cache_hits is None else f"{figures.cache_hits:.0%}"
+    store = [hits, _number(figures.fetched_mb_per_s, 1), _number(figures.store_wait_s, 1)]
     return [
         _number(figures.images_per_s, 0),
         _number(figures.images_per_cpu_s, 0),
@@ -236,6 +252,7 @@ def _cells(figures: Figures, result: BenchResult) -> list[str]:
         _number(figures.mb_per_s, 0),
         _number(figures.peak_mb, 0),
         *gpu,
+        *store * (result.figures.cache_hits is not None),
     ]
 
 

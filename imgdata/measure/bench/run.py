@@ -8,6 +8,7 @@ from imgdata.backends.options import LoaderOptions, or_default
 from imgdata.dataset.dataset import Dataset
 from imgdata.devices import own_cores
 from imgdata.errors import ImgdataError, OptionError
+from imgdata.loader.remote_cache import usual_shuffle
 from imgdata.loose.asked import asked_for
 from imgdata.loose.opened import open as open_dataset
 from imgdata.measure.bench.job import OURS, Job, Measured
@@ -58,7 +59,8 @@ def bench(
             for name in given.compare
             if name in READ_TARS
         }
-    if isinstance(opened.folder, RemoteFolder):
+    remote = isinstance(opened.folder, RemoteFolder)
+    if remote:
         left_out |= {name: "it is given files of this machine, and the dataset is at a URL" for name in given.compare}
     rounds = _rounds(jobs, given, left_out, progress)
     own = [together(measured) for measured in rounds[OURS]]
@@ -98,7 +100,7 @@ def bench(
         command=given.command(dataset),
         versions={**loader_versions(), **{peer.name: peer.version for peer in peers}},
         machine=machine_summary([one.options.device for one in jobs]),
-        notes=tuple(notes(given, rounds[OURS], peers, left_out, first)),
+        notes=tuple(notes(given, rounds[OURS], peers, left_out, first, remote=remote)),
     )
 
 
@@ -133,6 +135,8 @@ def _job(dataset: str | Path, options: BenchOptions, batch_size: int, recipe: Re
             backend=options.backend,
             dtype=or_default(options.dtype),
             threads=max(1, cores // len(devices)) if options.threads is None else options.threads,
+            shuffle=usual_shuffle(dataset),
+            cache=options.cache,
         ),
         rank=0,
         world_size=len(devices) if options.all_gpus else options.ranks,

@@ -1,15 +1,18 @@
 """What was measured -> the settings that would help, each with the images/s that it promises."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from imgdata.backends.protocol import BackendKind
 from imgdata.backends.resident.kind import ResidentKind
-from imgdata.measure.doctor.pipeline import Pipeline
+from imgdata.measure.doctor.pipeline import SOURCES, USUAL_WINDOW, Pipeline
 from imgdata.measure.doctor.trials import InMemory, Resized, Rewritten, Sharded
 from imgdata.measure.machine.disk import DiskRates
 
+_MORE = 1.05
+"""Room of a cache over the bytes of its shards: small files are in it as well."""
 _LEAST_GAIN = 1.05
 """Less is within what two measurements differ by."""
 
@@ -50,7 +53,7 @@ def advise(measured: Measured) -> list[Advice]:
     now = _with_loader(measured, measured.pipeline.alone)
     found = [
         advice
-        for rule in (_threads, _shards, _resize, _crop_ready, _memory, _bytes, _others, _window, _batch)
+        for rule in (_threads, _shards, _cache, _resize, _crop_ready, _memory, _bytes, _others, _window, _batch)
         for advice in rule(measured)
     ]
     helpful = [advice for advice in found if advice.predicted_images_per_s >= _LEAST_GAIN * now]
@@ -63,7 +66,7 @@ def _with_loader(measured: Measured, rate: float, *, smaller: float = 1.0) -> fl
     So does the disk, but for images that are `smaller` times as large in bytes.
     """
     pipeline = measured.pipeline
-    disk = [stage.images_per_s / smaller for stage in pipeline.stages if stage.lane == "disk" and stage.counted]
+    disk = [stage.images_per_s / smaller for stage in pipeline.stages if stage.lane in SOURCES and stage.counted]
     return pipeline.ceiling(min([rate, *disk]))[0]
 
 
@@ -102,6 +105,31 @@ def _shards(measured: Measured) -> Iterator[Advice]:
             setting='imgdata shard DATASET NEW, and shuffle="window"',
             predicted_images_per_s=pipeline.ceiling(min(cpu, sharded.shards_cold.images_per_s))[0],
             why=f"the split is larger than memory; in order the disk gives {sharded.shards_cold.mb_per_s:,.0f} MB/s",
+        )
+
+
+def _cache(measured: Measured) -> Iterator[Advice]:
+    pipeline, disk, store = measured.pipeline, measured.disk, measured.disk.store
+    if store is None or pipeline.ceiling()[1] != "store" or not pipeline.streams:
+        return
+    cpu = 1000 * pipeline.width / pipeline.cpu_ms
+    gigabytes = math.ceil(_MORE * disk.split_bytes / 1e9)
+    held = f"the cache of shards may hold {store.cache_bytes / 1e9:,.1f}" if store.cache else "nothing is kept of it"
+    free = store.cache_bytes + store.free_bytes >= 1e9 * gigabytes
+    yield Advice(
+        setting=f"cache={gigabytes}"
+        if free
+        else f"IMGDATA_CACHE on a disk with {gigabytes:,} GB, and cache={gigabytes}",
+        predicted_images_per_s=pipeline.ceiling(cpu)[0],
+        why=f"the split has {disk.split_bytes / 1e9:,.1f} GB, and {held}: the rest comes anew in every epoch "
+        f"(--cache {gigabytes}, or IMGDATA_CACHE_GB={gigabytes} for all commands)",
+    )
+    window = store.cache_bytes // (2 * store.shard_bytes)
+    if disk.cold_in_order is not None and 1 <= window < USUAL_WINDOW // 2:
+        yield Advice(
+            setting=f"window_shards={window}",
+            predicted_images_per_s=pipeline.ceiling(min(cpu, disk.cold_in_order.images_per_s))[0],
+            why=f"a window of shards that the cache holds comes in whole shards, at {store.mb_per_s:,.0f} MB/s",
         )
 
 

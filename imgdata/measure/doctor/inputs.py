@@ -14,6 +14,7 @@ from imgdata.devices import choose_device
 from imgdata.errors import OptionError
 from imgdata.loader.delivery import Engine
 from imgdata.loader.opened import Given, Opened, open_source
+from imgdata.loader.remote_cache import usual_shuffle
 from imgdata.recipes import HorizontalFlip, Normalize, PadRandomCrop
 from imgdata.recipes.presets import OF_ONE_SIZE, SHORT_NAMES, named_recipe
 from imgdata.recipes.recipe import Recipe
@@ -42,6 +43,8 @@ class DoctorOptions:
     threads: int | None = None
     dtype: DType | None = None
     """Type of the images; by default the loader's, with `model` on a GPU that of a run."""
+    cache: str = "auto"
+    """What is kept of a dataset in an object store: `auto`, `disk`, `memory`, `off`, or a number of gigabytes."""
     tune_seconds: float | None = None
     """Try other settings for so long."""
 
@@ -104,6 +107,8 @@ def make_case(dataset: str | Path, options: DoctorOptions) -> Case:
         backend=options.backend,
         dtype=or_default(options.dtype or _trained_dtype(options)),
         threads=or_default(options.threads),
+        shuffle=usual_shuffle(opened.view),
+        cache=options.cache,
     )
     if loading.batch_size > len(opened.view):
         raise OptionError(f"batch_size must be at most the {len(opened.view):,} samples, got {loading.batch_size:,}")

@@ -7,18 +7,24 @@ from imgdata.backends.protocol import BackendKind
 from imgdata.backends.registry import reference_kind
 from imgdata.measure.doctor.stages import StageTimes
 from imgdata.measure.machine.disk import DiskRates
+from imgdata.measure.machine.store import StoreRates
 from imgdata.measure.timing import Rate
 
-Lane = Literal["disk", "cpu", "loader", "copy", "device"]
+Lane = Literal["disk", "store", "cpu", "loader", "copy", "device"]
 """A resource that works beside others: the slowest lane limits the rate. Stages of the lane `cpu` share the cores."""
 
 LANES: dict[Lane, str] = {
     "disk": "the disk",
+    "store": "the object store",
     "cpu": "the processor",
     "loader": "the loader",
     "copy": "the copy to the device",
     "device": "the network",
 }
+SOURCES: tuple[Lane, ...] = ("disk", "store")
+"""Lanes that encoded images come by."""
+USUAL_WINDOW = 16
+"""Shards of a loader's window, by default."""
 _TOGETHER = "the resize spares what it costs"
 
 
@@ -72,10 +78,10 @@ class Pipeline:
 
     @property
     def predicted(self) -> float:
-        """Images/s of the loader alone, by its stages: threads / sum of ms; no more than the disk gives."""
+        """Images/s of the loader alone, by its stages: threads / sum of ms; at most what disk or store gives."""
         if not self.streams:
             return self.alone
-        return min([1000 * self.width / self.cpu_ms, *self._rates("disk")])
+        return min([1000 * self.width / self.cpu_ms, *self._rates(*SOURCES)])
 
     @property
     def taken(self) -> float:
@@ -96,8 +102,9 @@ class Pipeline:
         """
         rate = self.predicted if loader is None else loader
         lane: Lane = "cpu" if self.streams else "loader"
-        if self.streams and rate >= min(self._rates("disk"), default=float("inf")):
-            lane = "disk"
+        for source in SOURCES:
+            if self.streams and rate >= min(self._rates(source), default=float("inf")):
+                lane = source
         model = min(self._rates("device"), default=float("inf"))
         if self.model_on_cpu:
             # One after the other on the same cores.
@@ -136,8 +143,8 @@ class Pipeline:
             "cores": self.cores,
         }
 
-    def _rates(self, lane: Lane) -> list[float]:
-        return [stage.images_per_s for stage in self.stages if stage.lane == lane and stage.counted]
+    def _rates(self, *lanes: Lane) -> list[float]:
+        return [stage.images_per_s for stage in self.stages if stage.lane in lanes and stage.counted]
 
 
 def list_stages(
@@ -160,7 +167,9 @@ def list_stages(
     """
     fits = disk.split_bytes <= memory_bytes
     rows: list[Stage] = []
-    if disk.cold is not None:
+    if disk.store is not None:
+        rows.append(_store_stage(disk, disk.store))
+    elif disk.cold is not None:
         rows.append(
             Stage(
                 name="read from disk",
@@ -196,6 +205,28 @@ def list_stages(
             )
         )
     return tuple(rows)
+
+
+def _store_stage(disk: DiskRates, store: StoreRates) -> Stage:
+    """Return the row of an object store: it counts in each epoch where the cache of shards can't hold the split."""
+    window_fits = store.cache_bytes >= min(disk.split_bytes, USUAL_WINDOW * store.shard_bytes)
+    read = disk.cold_in_order if window_fits else disk.cold
+    assert read is not None
+    if disk.split_bytes <= store.cache_bytes:
+        note = "first epoch alone: the cache of shards holds the split"
+    elif store.cache:
+        note = f"more than the cache of shards holds, {'whole shards' if window_fits else 'by ranges'}"
+    else:
+        note = "nothing is kept, by ranges"
+    return Stage(
+        name="read from store",
+        lane="store",
+        images_per_s=read.images_per_s,
+        ms_per_image=1000 / read.images_per_s,
+        mb_per_s=read.mb_per_s,
+        counted=disk.split_bytes > store.cache_bytes,
+        note=note,
+    )
 
 
 def _cpu_stages(times: StageTimes, disk: DiskRates, width: float, kind: BackendKind, dtype: str) -> list[Stage]:

@@ -5,21 +5,28 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from imgdata.backends import registry
 from imgdata.backends.options import BackendName
 from imgdata.backends.pillow import operators
-from imgdata.backends.protocol import BackendKind
+from imgdata.backends.protocol import BackendKind, BackendSetup
 from imgdata.loader.loader import Loader
+from imgdata.loader.remote_cache import with_cache
 from imgdata.measure.doctor.advice import Advice, Measured, advise
 from imgdata.measure.doctor.inputs import Case, DoctorOptions, make_case
 from imgdata.measure.doctor.pipeline import Pipeline, list_stages
 from imgdata.measure.doctor.problems import Needs, Problem, find_problems
 from imgdata.measure.doctor.stages import StageTimes, draw_sample, time_stages
-from imgdata.measure.doctor.trials import Sharded, try_crop_ready, try_in_memory, try_resized, try_shards
+from imgdata.measure.doctor.trials import Sharded, try_crop_ready, try_in_memory, try_resized, try_shards, written
 from imgdata.measure.doctor.tune import Tuned, tune
 from imgdata.measure.machine.disk import DiskRates, time_disk
 from imgdata.measure.machine.host import Machine, look_at_machine
+from imgdata.measure.machine.store import is_remote
 from imgdata.measure.timing import Rate, loader_rate
+from imgdata.shards.options import ShardOptions
+from imgdata.storage.shard_state import CacheFacts
 
 _SECONDS = 1.5
 """Time of each run of the real loader."""
@@ -41,6 +48,8 @@ class Findings:
     tuned: Tuned | None
     sharded: Sharded | None = None
     """Measurements of some images in shards; None where the dataset is sharded."""
+    cache: CacheFacts | None = None
+    """What the cache of shards did in the loader's run; None where there is none."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -66,6 +75,7 @@ class Findings:
             "advice": [asdict(one) for one in self.advice],
             "tuned": None if self.tuned is None else self.tuned.to_dict(),
             **({} if self.sharded is None else {"sharded": asdict(self.sharded)}),
+            **({} if self.cache is None else {"cache": {**asdict(self.cache), "hit_share": self.cache.hit_share}}),
         }
 
 
@@ -114,10 +124,29 @@ def doctor(
 def measure(case: Case, given: DoctorOptions, machine: Machine, step: Step) -> Findings:
     """Time the whole pipeline."""
     sample_M = draw_sample(case.setup, case.opened.view.position_N)
-    step("reading from disk")
-    disk = time_disk(case.opened.split, sample_M, case.options.threads)
+    if not is_remote(case.opened.split.folder):
+        step("reading from disk")
+        disk = time_disk(case.opened.split, sample_M, case.options.threads)
+        return _measure(case, given, machine, step, disk, case.setup, sample_M)
+    step("reading from the object store")
+    cache = with_cache(case.opened, case.options.cache, case.options.window_shards).split.cache
+    disk = time_disk(case.opened.split, sample_M, case.options.threads, cache)
+    with written(case.setup, sample_M, ShardOptions()) as local:
+        return _measure(case, given, machine, step, disk, local, np.arange(len(local.split)))
+
+
+def _measure(
+    case: Case,
+    given: DoctorOptions,
+    machine: Machine,
+    step: Step,
+    disk: DiskRates,
+    setup: BackendSetup,
+    sample_M: NDArray[np.int64],
+) -> Findings:
+    """Time all but the reading; `setup` reads the samples `sample_M` on this machine."""
     step("decoding in one thread")
-    times = time_stages(case.setup, sample_M)
+    times = time_stages(setup, sample_M)
     copied = stepped = None
     if case.options.device.startswith("cuda"):
         from imgdata.measure.doctor.device import copy_ms
@@ -130,7 +159,7 @@ def measure(case: Case, given: DoctorOptions, machine: Machine, step: Step) -> F
         step(f"training {given.model}")
         stepped = step_ms(case, given.model)
     step("running the loader")
-    rate = _loader_rate(case)
+    rate, facts = _loader_rate(case)
     cores = machine.cpu.usable
     pipeline = Pipeline(
         stages=list_stages(
@@ -155,14 +184,21 @@ def measure(case: Case, given: DoctorOptions, machine: Machine, step: Step) -> F
     if case.opened.split.is_loose:
         step("reading a part of the sample from shards")
         sharded = try_shards(case.setup, sample_M)
-    advice = _advice(case, times, disk, pipeline, machine, sample_M, sharded, step)
+    advice = _advice(case, times, disk, pipeline, machine, setup, sample_M, sharded, step)
     tuned = None
     if given.tune_seconds is not None:
         step("trying settings")
         decoded = 1000 * min(case.options.threads, cores) / times.total_ms
         tuned = tune(case, given.tune_seconds, cores=cores, decode_images_per_s=decoded)
     return Findings(
-        case=case, times=times, disk=disk, pipeline=pipeline, advice=tuple(advice), tuned=tuned, sharded=sharded
+        case=case,
+        times=times,
+        disk=disk,
+        pipeline=pipeline,
+        advice=tuple(advice),
+        tuned=tuned,
+        sharded=sharded,
+        cache=facts,
     )
 
 
@@ -172,7 +208,8 @@ def _advice(
     disk: DiskRates,
     pipeline: Pipeline,
     machine: Machine,
-    sample_M: Any,
+    setup: BackendSetup,
+    sample_M: NDArray[np.int64],
     sharded: Sharded | None,
     step: Step,
 ) -> list[Advice]:
@@ -180,17 +217,17 @@ def _advice(
     others: list[tuple[BackendKind, float]] = []
     if case.kind.is_reference:
         step("re-encoding a part of the sample")
-        resized = try_resized(case.setup, sample_M)
-        crop_ready = try_crop_ready(case.setup, sample_M)
+        resized = try_resized(setup, sample_M)
+        crop_ready = try_crop_ready(setup, sample_M)
         in_memory = try_in_memory(case.setup, case.opened.view, machine.memory.usable_bytes)
     if case.options.batch_size < _SMALL_BATCH and case.samples >= _LARGER_BATCH:
         step("running the loader with larger batches")
-        larger = _LARGER_BATCH, _loader_rate(case, batch_size=_LARGER_BATCH).images_per_s
+        larger = _LARGER_BATCH, _loader_rate(case, batch_size=_LARGER_BATCH)[0].images_per_s
     if case.kind.is_reference and case.options.device != "cpu":
         for kind in registry.KINDS:
             if kind.makes_on_device and not kind.decodes_once and kind.refuses(case.setup) is None:
                 step(f"running the loader with the backend {kind.name}")
-                others.append((kind, _loader_rate(case, backend=kind.name).images_per_s))
+                others.append((kind, _loader_rate(case, backend=kind.name)[0].images_per_s))
     return advise(
         Measured(
             pipeline=pipeline,
@@ -209,7 +246,10 @@ def _advice(
     )
 
 
-def _loader_rate(case: Case, *, batch_size: int | None = None, backend: BackendName | None = None) -> Rate:
+def _loader_rate(
+    case: Case, *, batch_size: int | None = None, backend: BackendName | None = None
+) -> tuple[Rate, CacheFacts | None]:
+    """Return the rate of the real loader, and what its cache of shards did."""
     options = replace(case.options, batch_size=batch_size or case.options.batch_size, backend=backend or case.kind.name)
     with Loader.from_options(case.opened.view, options, rank=0, world_size=1) as loader:
-        return loader_rate(loader, _SECONDS)
+        return loader_rate(loader, _SECONDS), loader.cache_facts

@@ -4,7 +4,8 @@ All are tried on the sample: its images are really written anew by `imgdata shar
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from imgdata.backends.protocol import BackendSetup
 from imgdata.backends.resident.backend import Store
 from imgdata.backends.resident.host_store import HostStore
 from imgdata.backends.resident.window import Kept, kept, num_bytes, num_threads
+from imgdata.backends.shard_files import ShardFiles
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.split import Split
 from imgdata.images.encode import Encoding, extension_of
@@ -151,6 +153,26 @@ def _some(position_M: NDArray[np.int64]) -> NDArray[np.int64]:
     return position_M[np.unique(np.linspace(0, len(position_M) - 1, _REENCODED).round().astype(np.int64))]
 
 
+@contextmanager
+def written(setup: BackendSetup, few_M: NDArray[np.int64], options: ShardOptions) -> Iterator[BackendSetup]:
+    """Yield a setup that reads these samples, all of them, from shards that `imgdata shard` wrote with `options`.
+
+    They are in the temporary folder as long as the block. Raises `ShardError`.
+    """
+    index, files = setup.split.index, ShardFiles(setup.split)
+    # One request for each image would take long where they are in an object store.
+    lease = files.lease(few_M)
+    with tempfile.TemporaryDirectory() as folder:
+        raw, out = Path(folder, "raw"), Path(folder, "out")
+        (raw / "train" / "0").mkdir(parents=True)
+        formats = index.words("format")
+        for number, position in enumerate(few_M.tolist()):
+            extension = extension_of(formats[int(index.array("format")[position])])
+            (raw / "train" / "0" / f"{position:09d}.{extension}").write_bytes(files.read(lease, number))
+        shard(raw, out, options, workers=1)
+        yield replace(setup, split=open_dataset(out)["train"])
+
+
 def _rewritten(
     setup: BackendSetup,
     few_M: NDArray[np.int64],
@@ -162,16 +184,7 @@ def _rewritten(
 
     `look` is called with what was written while it is there.
     """
-    index = setup.split.index
-    with tempfile.TemporaryDirectory() as folder:
-        raw, out = Path(folder, "raw"), Path(folder, "out")
-        (raw / "train" / "0").mkdir(parents=True)
-        formats = index.words("format")
-        for position in few_M.tolist():
-            extension = extension_of(formats[int(index.array("format")[position])])
-            (raw / "train" / "0" / f"{position:09d}.{extension}").write_bytes(setup.split.read(position))
-        shard(raw, out, options, workers=1)
-        anew = replace(setup, split=open_dataset(out)["train"])
+    with written(setup, few_M, options) as anew:
         look(anew.split)
         after = time_stages(anew, draw_sample(anew, np.arange(len(anew.split))), rounds=rounds)
     return time_stages(setup, few_M, rounds=rounds), after

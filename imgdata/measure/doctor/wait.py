@@ -14,6 +14,8 @@ _LEAST_WAITED_S = 10.0
 _LARGE = 1.5
 """Pictures whose shorter side is so many times what the network gets cost time that a resize before would save."""
 _FEW_CORES = 8
+_FEW_HITS = 0.9
+"""Share of images in the cache of shards below which it is worth more room."""
 
 
 def advice_for_wait(
@@ -27,6 +29,7 @@ def advice_for_wait(
     picture_side: int,
     output_side: int,
     gpu: bool,
+    cache_hits: float | None = None,
 ) -> str | None:
     """Return one line with the likeliest remedy and the command that measures it; None below `LEAST_WAIT`.
 
@@ -40,12 +43,18 @@ def advice_for_wait(
         picture_side: Shorter side of the pictures as stored, in pixels, the median.
         output_side: Of what the network gets, in pixels.
         gpu: Whether the network is on a GPU.
+        cache_hits: Share of the images that the cache of shards had, 0 to 1; None where the dataset is on this machine.
     """
     if data_wait < LEAST_WAIT:
         return None
     resized = round(output_side * 8 / 7)
     if not native_active:
         remedy = "the compiled extension is not active, which decodes several times as fast"
+    elif cache_hits is not None and cache_hits < _FEW_HITS:
+        remedy = (
+            f"{1 - cache_hits:.0%} of the images of the last epoch came from the object store; let the cache hold the "
+            "whole split (--cache GIGABYTES, IMGDATA_CACHE), or copy the dataset to this machine"
+        )
     elif threads < int(cores):
         remedy = f"only {threads} of {int(cores)} cores decode; leave out --threads"
     elif picture_side > _LARGE * output_side and picture_side > resized:
@@ -65,10 +74,13 @@ def advice_for_wait(
     )
 
 
-def advice_for_run(config: Mapping[str, Any], data_wait: float, *, waited_s: float = math.inf) -> str | None:
+def advice_for_run(
+    config: Mapping[str, Any], data_wait: float, *, waited_s: float = math.inf, cache_hits: float | None = None
+) -> str | None:
     """Return `advice_for_wait` with the facts of a run (`config.json`), of this machine and of the index.
 
-    `waited_s` is how many seconds the network waited in all; below 10 there is no advice. Raises `ShardError` where the
+    `waited_s` is how many seconds the network waited in all; below 10 there is no advice. `cache_hits` is the last
+    epoch's share of images that the cache of shards had. Raises `ShardError` where the
     dataset is missing.
     """
     if data_wait < LEAST_WAIT or waited_s < _LEAST_WAITED_S:
@@ -93,4 +105,5 @@ def advice_for_run(config: Mapping[str, Any], data_wait: float, *, waited_s: flo
         picture_side=int(np.median(np.minimum(index.width_N, index.height_N))),
         output_side=int(config["size"]),
         gpu=str(config.get("device", "cpu")).startswith("cuda"),
+        cache_hits=cache_hits,
     )

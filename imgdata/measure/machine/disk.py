@@ -1,4 +1,4 @@
-"""The shards of a split -> how fast they are read: from the disk and from the page cache, at random and in order."""
+"""The shards of a split -> how fast they are read: from the disk or an object store, and from the page cache."""
 
 import errno
 import os
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from imgdata.backends.shard_files import ShardFiles
 from imgdata.dataset.split import Split
+from imgdata.measure.machine.store import StoreRates, time_store
+from imgdata.storage.shard_cache import ShardCache
 
 _MOST_BYTES = 2**26
 """Bytes that are read in each way."""
@@ -42,13 +44,16 @@ class DiskRates:
     why_not_cold: str | None
     split_bytes: int
     """Bytes of all shards of the split, or of its images where they are not sharded."""
+    store: StoreRates | None = None
+    """For a split in an object store, from which `cold` has the rate of a batch's ranges, and `cold_in_order` that of
+    whole shards; None for one on this machine."""
 
 
-def time_disk(split: Split, position_M: NDArray[np.int64], threads: int) -> DiskRates:
+def time_disk(split: Split, position_M: NDArray[np.int64], threads: int, cache: ShardCache | None = None) -> DiskRates:
     """Read some shards of the split, and the images at these positions in them.
 
-    The shards are dropped from the system's page cache first: any other reader has to wait for the disk once.
-    Raises `ShardError`.
+    The shards are dropped from the system's page cache first: any other reader has to wait for the disk once. Where the
+    split is in an object store, that is read, past the `cache` that a loader of it has. Raises `ShardError`.
     """
     files = ShardFiles(split)
     shard_M = split.index.shard_N[position_M]
@@ -58,7 +63,7 @@ def time_disk(split: Split, position_M: NDArray[np.int64], threads: int) -> Disk
     lease = files.lease(taken_M)
     reads = [lambda number=number: len(files.read(lease, number)) for number in range(len(taken_M))]
     if files.fetches:
-        return _time_store(split, files, taken_M, reads, threads)
+        return _time_store(split, files, taken_M, reads, threads, cache)
     descriptors = sorted(set(lease.file_N.tolist()))
     fault = drop_cache(descriptors, "files" if split.is_loose else "shards")
     cold = in_order = None
@@ -77,19 +82,29 @@ def time_disk(split: Split, position_M: NDArray[np.int64], threads: int) -> Disk
 
 
 def _time_store(
-    split: Split, files: ShardFiles, taken_M: NDArray[np.int64], reads: Sequence[Callable[[], int]], threads: int
+    split: Split,
+    files: ShardFiles,
+    taken_M: NDArray[np.int64],
+    reads: Sequence[Callable[[], int]],
+    threads: int,
+    cache: ShardCache | None,
 ) -> DiskRates:
-    """Return the rate at which images come from a store, as those of a batch do."""
+    """Return the rates at which images come from a store: as those of a batch do, and in whole shards."""
     begun = time.perf_counter()
     files.lease(taken_M)
     took = time.perf_counter() - begun
     num_bytes = int(split.index.size_N[taken_M].sum())
+    store = time_store(split, cache)
+    split_bytes = sum(one.bytes for one in split.shard_records)
     return DiskRates(
         cold=ReadRate(mb_per_s=num_bytes / took / 1e6, images_per_s=len(taken_M) / took),
-        cold_in_order=None,
+        cold_in_order=ReadRate(
+            mb_per_s=store.mb_per_s, images_per_s=1e6 * store.mb_per_s * len(split.index) / split_bytes
+        ),
         warm=_rate(reads, threads),
         why_not_cold=None,
-        split_bytes=int(split.index.size_N.sum()),
+        split_bytes=split_bytes,
+        store=store,
     )
 
 
