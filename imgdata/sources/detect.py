@@ -61,6 +61,7 @@ _LAYOUTS = {
     "zip": "class folders in a .zip, or one for each split: train.zip, val.zip",
     "tfrecord": "TFRecord files of tf.train.Example: train-00000-of-01024, x-train.tfrecord, x.tfrecord.gz",
     "hdf5": "arrays, or encoded images, in HDF5: images and labels, x_train and y_train, train/images",
+    "lmdb": "LMDB of encoded images, LSUN's, Caffe's: train_lmdb/data.mdb, train.lmdb",
     "mds": "MosaicML's Streaming: train/index.json, train/shard.00000.mds",
     "litdata": "LitData: train/index.json, train/chunk-0-0.bin",
     "synthetic": "synthetic:samples=1000,classes=10",
@@ -71,7 +72,7 @@ KINDS = tuple(_LAYOUTS)
 
 _MODULES = {kind: f"{kind}.source" for kind in ("cifar", "imagenet", "parquet", "table")}
 """Modules of the sources that are packages."""
-_STORES = frozenset({"arrow", "hdf5", "litdata", "mds", "tfrecord", "zip"})
+_STORES = frozenset({"arrow", "hdf5", "litdata", "lmdb", "mds", "tfrecord", "zip"})
 """Formats of other loaders: where such a file lies beside another layout, the other layout is read."""
 _GENERAL = frozenset({"tars", "parquet", "table", "pairs", "folder"}) | _STORES
 _BEATS: dict[str, frozenset[str]] = {

@@ -22,7 +22,7 @@ from imgdata.sources.table.rows import Row, fields_json
 from imgdata.sources.walk import visible
 from imgdata.storage.reading import read_json
 
-_ENDING = re.compile(r"(\.(arrow|mds|bin|tfrecords?|tfrec|gz|zstd))+$", re.IGNORECASE)
+_ENDING = re.compile(r"(\.(arrow|mds|lmdb|bin|tfrecords?|tfrec|gz|zstd))+$", re.IGNORECASE)
 
 
 class Record(NamedTuple):

@@ -14,8 +14,6 @@ _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".json", ".txt")
 _STORES = {
     ".arrow": "an Arrow file of Hugging Face's save_to_disk, without the state.json that belongs to it",
     ".rec": "a RecordIO file of MXNet; write the images out with its im2rec tools",
-    ".lmdb": "an LMDB; write the images out",
-    ".mdb": "an LMDB; write the images out",
     ".h5": "an HDF5 file without images and labels by such names; write the images out",
     ".hdf5": "an HDF5 file without images and labels by such names; write the images out",
     ".npz": "NumPy arrays; write the images out",

@@ -26,6 +26,7 @@ from imgdata.sources.label_column import LABEL_NAMES
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.packed_files import PackedReader, unpacked
+from imgdata.sources.protobuf import Span, fields, varints
 from imgdata.sources.readers import RangeReader
 from imgdata.sources.records import Record, RecordFile, files_below, list_records
 from imgdata.sources.splits import SPLIT_NAMES, split_in_path
@@ -46,7 +47,6 @@ _HEAD = struct.Struct("<QI")
 _FOOT = 4
 _GZIP = b"\x1f\x8b"
 
-Span = tuple[int, int]
 Feature = Sequence[Span] | Sequence[int] | Sequence[float]
 
 
@@ -255,9 +255,9 @@ def _class_names(file: Path) -> list[str] | None:
 def _example(view: memoryview, start: int, end: int) -> dict[str, Feature]:
     """Return the features of a `tf.train.Example`: places of bytes, or numbers. Raises `ValueError`, `IndexError`."""
     features: dict[str, Feature] = {}
-    for number, _, whole in _fields(view, start, end):
-        for inner, _, entry in _fields(view, *whole) if number == 1 else ():
-            parts: Mapping[int, Span] = {one: span for one, _, span in _fields(view, *entry)} if inner == 1 else {}
+    for number, _, whole in fields(view, start, end):
+        for inner, _, entry in fields(view, *whole) if number == 1 else ():
+            parts: Mapping[int, Span] = {one: span for one, _, span in fields(view, *entry)} if inner == 1 else {}
             if 1 in parts:
                 name = bytes(view[slice(*parts[1])]).decode()
                 features[name] = _feature(view, *parts[2]) if 2 in parts else ()
@@ -266,8 +266,8 @@ def _example(view: memoryview, start: int, end: int) -> dict[str, Feature]:
 
 def _feature(view: memoryview, start: int, end: int) -> Feature:
     values: list[Any] = []
-    for number, _, (first, last) in _fields(view, start, end):
-        for _, wire, (a, b) in _fields(view, first, last):
+    for number, _, (first, last) in fields(view, start, end):
+        for _, wire, (a, b) in fields(view, first, last):
             if number == 1:
                 if wire != 2:
                     raise ValueError("a number in place of bytes")
@@ -275,52 +275,8 @@ def _feature(view: memoryview, start: int, end: int) -> Feature:
             elif number == 2:
                 values += struct.unpack(f"<{(b - a) // 4}f", view[a:b])
             elif number == 3:
-                values += [a] if wire == 0 else _varints(view, a, b)
+                values += [a] if wire == 0 else varints(view, a, b)
     return values
-
-
-def _fields(view: memoryview, start: int, end: int) -> Iterator[tuple[int, int, Span]]:
-    """Yield number, wire type and place of each field of a message; of a varint the value stands for the place."""
-    if start < 0:
-        raise ValueError("a number in place of a message")
-    while start < end:
-        tag, start = _varint(view, start, end)
-        wire = tag & 7
-        if wire == 0:
-            value, start = _varint(view, start, end)
-            yield tag >> 3, wire, (_signed(value), 0)
-            continue
-        if wire == 2:
-            length, start = _varint(view, start, end)
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-        else:
-            raise ValueError(f"field of type {wire}")
-        if start + length > end:
-            raise ValueError("a field ends outside of its message")
-        yield tag >> 3, wire, (start, start + length)
-        start += length
-
-
-def _varints(view: memoryview, start: int, end: int) -> Iterator[int]:
-    while start < end:
-        value, start = _varint(view, start, end)
-        yield _signed(value)
-
-
-def _varint(view: memoryview, start: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift < 70 and start < end:
-        byte = view[start]
-        value |= (byte & 127) << shift
-        start, shift = start + 1, shift + 7
-        if byte < 128:
-            return value, start
-    raise ValueError("a number without an end")
-
-
-def _signed(value: int) -> int:
-    return (value & (2**64 - 1)) - 2**64 if value >> 63 & 1 else value
 
 
 def _table() -> list[int]:
