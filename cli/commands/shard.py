@@ -122,9 +122,9 @@ def command(source: str, out: Path, **options: Any) -> None:
     the new one is complete; with --append it gets more samples and classes, and what was trained on it resumes as it
     was.
 
-    Both may be in an object store, such as s3://bucket/photos: SOURCE where its images are files, or lie unpacked in
-    tars, such as those of a dataset. Shards are made in the folder --work then, uploaded while the next ones are made,
-    and removed.
+    Both may be in an object store, such as s3://bucket/photos: SOURCE where its images are files, or lie in tars,
+    such as those of a dataset, or Parquet. Shards are made in the folder --work then, uploaded while the next ones are
+    made, and removed.
 
     Many machines: --plan on one of them, --part in each task, --finish at the end.
     """  # noqa: D301 - click wants a real backspace

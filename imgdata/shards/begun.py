@@ -15,6 +15,7 @@ from imgdata.shards.merge import complete_append
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.plan import Plan, make_plan
 from imgdata.shards.record import ShardReport, read_record
+from imgdata.shards.store_readers import StoreParquetFiles
 from imgdata.shards.summary import ShardSummary, Watcher, finished_summary
 from imgdata.sources.listing import Listing
 from imgdata.sources.readers import PlainReader
@@ -24,6 +25,8 @@ from imgdata.sources.spool import spool
 SPOOL_BYTES = 1 << 30
 """Packed sources with more image bytes are first copied out in their own order: rows in shuffled order
 would read a whole row group of Parquet, or unpack a whole file, for each image."""
+_STORE_SPOOL_BYTES = 1 << 24
+"""The same for Parquet files in an object store."""
 _PACKED = {"parquet": "Parquet", "tfrecord": "compressed TFRecords", "mds": "compressed shards"}
 SURE_SHARE = 0.5
 """Share of an estimated size that a dataset surely takes, where images are re-encoded."""
@@ -94,7 +97,11 @@ def copied_out(job: JobFolder, plan: Plan, watch: Watcher) -> Plan:
     """Return `plan` with its images copied into the job folder, where the source is slow to read in random order."""
     listing = plan.listing
     packed = listing.kind in _PACKED and not isinstance(listing.reader, PlainReader)
-    if not packed or int(listing.size_N.sum()) <= SPOOL_BYTES:
+    least = SPOOL_BYTES
+    if isinstance(getattr(listing.reader, "opener", None), StoreParquetFiles):
+        # Each row group comes over the network; in the order of the rows it does so once.
+        packed, least = plan.options.shuffle, _STORE_SPOOL_BYTES
+    if not packed or int(listing.size_N.sum()) <= least:
         return plan
     watch.stage(f"copying images out of {_PACKED[listing.kind]}")
     return dataclasses.replace(plan, listing=spool(listing, job.spool))

@@ -75,7 +75,7 @@ def shard(
 
     `out` may be the URL of a folder in an object store, such as `s3://bucket/photos`: shards are made in the folder
     `work`, by default in the cache folder, uploaded while the next ones are made, and removed. `source` may be one as
-    well where its images are files, or lie unpacked in tars, such as those of a dataset.
+    well where its images are files, or lie in tars, such as those of a dataset, or in Parquet.
 
     The `engine` is `local`, this machine, or `ray`, a cluster (`RayOptions` says which), whose machines have source and
     `out` under the same paths. `begin_parts`, `write_part` and `finish_parts` do without a cluster's software.

@@ -1,8 +1,10 @@
 """Places of samples in an object store -> their bytes: objects that are images, ranges of objects that hold many."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imgdata.errors import ImageError, SourceError
 from imgdata.sample import SampleRef
@@ -12,6 +14,11 @@ from imgdata.storage.file_names import unescape_name
 from imgdata.storage.local_paths import UrlPath
 from imgdata.storage.remote import RemoteMissingError, RemoteStore
 from imgdata.storage.remote_ahead import RangesAhead
+from imgdata.storage.remote_client import RemoteFacts
+from imgdata.storage.remote_file import RemoteFile
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 READS = 8
 """Images of a shard that are asked for at a time, where each is an object."""
@@ -86,6 +93,26 @@ class StoreRanges:
                 "short"
             )
         return data
+
+
+@dataclass(frozen=True)
+class StoreParquetFiles:
+    """Parquet files in a store, each in the version that was listed, for a `ParquetReader`."""
+
+    store: RemoteStore
+    facts: Mapping[str, RemoteFacts]
+    """Facts of each, by URL."""
+
+    def __call__(self, path: Path) -> "pq.ParquetFile":
+        """Return the opened file at a URL. Raises `SourceError`, `ShardError`."""
+        # Imported here: workers that read other sources start sooner.
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return pq.ParquetFile(RemoteFile(self.store, self.facts[str(path)]))
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"{path}: can't read this as Parquet: {error}") from error
 
 
 @contextlib.contextmanager

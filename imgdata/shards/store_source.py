@@ -14,12 +14,13 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
 
 import xxhash
 
 from imgdata.errors import ImgdataError, OptionError, ShardError, SourceError
-from imgdata.shards.store_readers import StoreRanges, StoreReader
-from imgdata.sources.listing import Listing
+from imgdata.shards.store_readers import StoreParquetFiles, StoreRanges, StoreReader
+from imgdata.sources.listing import Listing, Reader
 from imgdata.sources.readers import FileReader, RangeReader
 from imgdata.sources.walk import is_image
 from imgdata.storage.atomic import output_error
@@ -27,6 +28,7 @@ from imgdata.storage.local_paths import UrlPath
 from imgdata.storage.reading import filled_on_opening
 from imgdata.storage.remote import RemoteStore
 from imgdata.storage.remote_client import RemoteFacts
+from imgdata.storage.remote_file import RemoteFile
 
 _MANY_IMAGES = (".tar", ".tgz", ".gz", ".zip", ".parquet", ".arrow", ".npz", ".npy", ".h5", ".hdf5", ".mds", ".bin")
 """Ends of the names of files that are copied when they are opened, whatever their size."""
@@ -79,27 +81,46 @@ class Mirror:
             try:
                 self._copy(name)
             except ShardError as error:
-                self.fault = self.fault or error
+                self._failed(error)
                 raise
             self._empty.remove(name)
             self._opened[name] = size
 
+    def stream(self, name: str) -> BinaryIO | None:
+        """Return a file that reads an object by ranges; None for one that is in the folder."""
+        if name not in self._empty:
+            return None
+        return cast(BinaryIO, RemoteFile(self.store, self._facts[name], self._failed))
+
     def in_store(self, listing: Listing) -> Listing:
         """Return `listing`, which was made of the folder, with a reader of the objects. Raises `SourceError`."""
+        # Imported here: each is a source that others don't need.
+        from imgdata.sources.imagenet.source import ImagenetReader
+        from imgdata.sources.parquet.source import ParquetReader
+
         reader = listing.reader
+        if isinstance(reader, ImagenetReader) and not listing.container_N.any():
+            reader = reader.files
         if isinstance(reader, FileReader) and reader.root.is_relative_to(self.path):
             folder = self._name(reader.root)
             return self._listed(listing, StoreReader(self.store, "" if folder == "." else f"{folder}/"))
         if isinstance(reader, RangeReader):
             names = tuple(map(self._name, reader.containers))
             return self._listed(listing, StoreRanges(self.store, names, tuple(self._facts[one].etag for one in names)))
+        if isinstance(reader, ParquetReader):
+            facts = {self.store.place(name): self._facts[name] for name in map(self._name, reader.files)}
+            opener = StoreParquetFiles(self.store, facts)
+            return self._listed(listing, replace(reader, files=tuple(map(UrlPath, facts)), opener=opener))
         raise SourceError(
             f"{self.store.url}: images are compressed, or in arrays or a mixture of files (layout {listing.kind}), "
             "which are not read from an object store; copy them to this machine first"
         )
 
-    def _listed(self, listing: Listing, reader: StoreReader | StoreRanges) -> Listing:
+    def _listed(self, listing: Listing, reader: Reader) -> Listing:
         return replace(listing, reader=reader, content=self.content)
+
+    def _failed(self, error: ShardError) -> None:
+        self.fault = self.fault or error
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.path).as_posix()
@@ -144,7 +165,7 @@ def mirrored(url: str | os.PathLike[str]) -> Iterator[Mirror]:
         path.mkdir()
         mirror = Mirror(store, path, objects)
         try:
-            with filled_on_opening(path, mirror.fill):
+            with filled_on_opening(path, mirror):
                 yield mirror
         except ImgdataError as error:
             if mirror.fault is not None:

@@ -11,9 +11,9 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, Protocol, TextIO
 
 MAX_JSON_BYTES = 256 * 2**20
 """Largest JSON file or line that is read: `dataset.json` has about 60 bytes for each class and 150 for each shard."""
@@ -30,25 +30,48 @@ _KINDS = (
     (stat.S_ISBLK, errno.EINVAL, "a device"),
 )
 
-_FILLING: dict[str, Callable[[str], None]] = {}
-"""Folders whose files get their bytes when they are opened, each with what fetches those of a file."""
+
+class Filling(Protocol):
+    """What the files of a folder get their bytes from, when they are opened."""
+
+    def fill(self, name: str) -> None:
+        """Write the bytes of a file of the folder, where it is one that has none yet."""
+        ...
+
+    def stream(self, name: str) -> BinaryIO | None:
+        """Return a file that reads such bytes where they lie; None for one that is in the folder."""
+        ...
+
+
+_FILLING: dict[str, Filling] = {}
+"""Folders whose files get their bytes when they are opened."""
 
 
 @contextlib.contextmanager
-def filled_on_opening(folder: str | os.PathLike[str], fill: Callable[[str], None]) -> Iterator[None]:
-    """Call `fill` with the name of each file below `folder` that is opened inside the block, by any thread, before."""
+def filled_on_opening(folder: str | os.PathLike[str], filling: Filling) -> Iterator[None]:
+    """Let `filling` give each file below `folder` its bytes before it is opened here, inside the block."""
     place = f"{os.fspath(folder)}/"
-    _FILLING[place] = fill
+    _FILLING[place] = filling
     try:
         yield
     finally:
         del _FILLING[place]
 
 
-def _fill(path: str) -> None:
-    for place, fill in list(_FILLING.items()):
+def _filling_of(path: str) -> tuple[Filling, str] | None:
+    for place, filling in list(_FILLING.items()):
         if path.startswith(place):
-            fill(path.removeprefix(place))
+            return filling, path.removeprefix(place)
+    return None
+
+
+def streamed(path: str | os.PathLike[str]) -> BinaryIO | None:
+    """Return a file that reads the bytes of `path` from elsewhere, for libraries that read parts of large files.
+
+    None for a file that is on this machine, which is opened by its name.
+    """
+    found = _filling_of(os.fspath(path))
+    return None if found is None else found[0].stream(found[1])
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = 0) -> int:
@@ -57,8 +80,9 @@ def open_regular(path: str | os.PathLike[str], flags: int = 0) -> int:
     Also serves as `opener` of the built-in `open`, whose `flags` are not needed. Never waits: raises `OSError` that
     says what is there instead of a file, such as a named pipe.
     """
-    if _FILLING:
-        _fill(os.fspath(path))
+    found = _filling_of(os.fspath(path)) if _FILLING else None
+    if found is not None:
+        found[0].fill(found[1])
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:

@@ -5,11 +5,13 @@ import shutil
 import zipfile
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import imgdata
 from imgdata import ShardOptions
-from imgdata.shards import store_source
+from imgdata.shards import begun, store_source
 from imgdata.shards.summary import Watcher
 from imgdata.storage import remote, remote_ahead
 from imgdata.storage.remote import RemoteStore
@@ -65,6 +67,14 @@ def stored_zip(place):
     shutil.rmtree(files)
 
 
+def parquet(place):
+    place.mkdir()
+    for part, split in enumerate(("train", "train", "validation")):
+        rows = [{"bytes": encoded(part * 9 + row), "path": None} for row in range(9)]
+        table = pa.table({"image": rows, "label": [row % 3 for row in range(9)], "text": ["ü"] * 9})
+        pq.write_table(table, place / f"{split}-{part:05d}-of-00003.parquet", row_group_size=4)
+
+
 def dataset_with_masks(place):
     with imgdata.Writer(place, shuffle=False) as writer:
         for seed in range(14):
@@ -72,13 +82,14 @@ def dataset_with_masks(place):
             writer.write(encoded(seed, (48 + seed, 40)), seed % 2, mask=pixels, json={"text": f"ü{seed}"})
 
 
-@pytest.mark.parametrize("make", [folders, table, masks, tars_with_fields, stored_zip, dataset_with_masks])
+@pytest.mark.parametrize("make", [folders, table, masks, tars_with_fields, stored_zip, parquet, dataset_with_masks])
 def test_a_source_in_a_store_becomes_the_shards_of_its_copy_on_a_disk(s3, tmp_path, make, monkeypatch):
     raw = tmp_path / "raw"
     make(raw)
     # Files that the listing has opened make room for others, and images come in several windows.
     monkeypatch.setattr(store_source, "KEPT_BYTES", 1000)
     monkeypatch.setattr(remote_ahead, "WINDOW_BYTES", 5000)
+    monkeypatch.setattr(begun, "_STORE_SPOOL_BYTES", 5000)
     imgdata.shard(raw, tmp_path / "here", OPTIONS)
     imgdata.shard(s3.upload(raw, "raw"), tmp_path / "there", OPTIONS, workers=1)
     assert tars(tmp_path / "there") == tars(tmp_path / "here")
@@ -167,6 +178,20 @@ def test_a_tar_that_must_not_be_read_is_one_line_and_a_tar_in_order_is_few_reque
         gets = [one for one in proxy.requests if one.startswith("GET") and "000000.tar" in one]
         # The survey of formats, the listing, and the shard of 12 images.
         assert len(gets) <= 3, gets
+
+
+def test_rows_of_parquet_are_read_by_ranges_and_one_that_is_refused_is_one_line(s3, tmp_path, monkeypatch):
+    parquet(tmp_path / "raw")
+    source = s3.upload(tmp_path / "raw", "raw")
+    denied = Fault("status", 10**6, "train-00001-of-00003.parquet", 403)
+    with faulty(os.environ["AWS_ENDPOINT_URL"], denied) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        with pytest.raises(imgdata.ShardError, match=r"^s3://.*/train-00001-of-00003\.parquet: may not be read[^\n]*$"):
+            imgdata.shard(source, tmp_path / "out", OPTIONS)
+        denied.times = 0
+        imgdata.shard(source, tmp_path / "out", OPTIONS)
+    assert imgdata.verify(tmp_path / "out") == []
+    assert not any(one.endswith("bytes=0-8388607") for one in proxy.requests)
 
 
 def test_what_is_not_read_from_a_store_is_named(s3, tmp_path):

@@ -13,7 +13,7 @@ import threading
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -73,6 +73,8 @@ class ParquetReader:
     further: tuple[str, ...] = ()
     """Column paths of further images: those of the first begin at the container behind all files, and so on."""
     cache_bytes: int = CACHE_BYTES
+    opener: Callable[[Path], pq.ParquetFile] | None = None
+    """What opens a file that is not on this machine; None for those that are."""
     _open: dict[int, tuple[pq.ParquetFile, list[int]]] = field(default_factory=dict, repr=False, compare=False)
     _groups: "OrderedDict[tuple[int, int, str], pa.ChunkedArray[Any]]" = field(
         default_factory=OrderedDict, repr=False, compare=False
@@ -82,14 +84,14 @@ class ParquetReader:
     def __getstate__(self) -> dict[str, object]:
         """Return the settings alone: open files and kept row groups stay in their process."""
         settings = {"files": self.files, "column": self.column, "further": self.further}
-        return {**settings, "cache_bytes": self.cache_bytes}
+        return {**settings, "cache_bytes": self.cache_bytes, "opener": self.opener}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
-    def file(self, ref: SampleRef) -> Path:
-        """Return the path of the Parquet file that holds `ref`."""
-        return self.files[ref.container % len(self.files)]
+    def file(self, ref: SampleRef) -> Path | None:
+        """Return the path of the Parquet file that holds `ref`; None for one that is not on this machine."""
+        return None if self.opener is not None else self.files[ref.container % len(self.files)]
 
     def read(self, ref: SampleRef) -> bytes:
         """Return the encoded image.
@@ -105,7 +107,7 @@ class ParquetReader:
         column = (self.column, *self.further)[of_column]
         try:
             if container not in self._open:
-                file = open_parquet(path)
+                file = (self.opener or open_parquet)(path)
                 groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
                 self._open[container] = file, [0, *np.cumsum(groups).tolist()]
             file, starts = self._open[container]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imgdata.errors import SourceError
-from imgdata.storage.reading import bounded_lines, open_regular, parse_json, read_file, require_regular
+from imgdata.storage.reading import bounded_lines, open_regular, parse_json, read_file, require_regular, streamed
 
 TABLE_EXTENSIONS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
 
@@ -148,6 +148,9 @@ def _parquet_rows(table: Path) -> Iterator[tuple[str, Row]]:
 def open_parquet(table: Path) -> pq.ParquetFile:
     """Return the Parquet file at `table`. Raises `SourceError` when it can't be read as one."""
     try:
+        stream = streamed(table)
+        if stream is not None:
+            return pq.ParquetFile(stream)
         require_regular(table)
         return pq.ParquetFile(table)
     except (pa.ArrowException, OSError) as error:
