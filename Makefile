@@ -29,14 +29,19 @@ WHICH_PILLOW = $(BIN)/python -c 'import PIL; print(f"PIL is now {PIL.__version__
 PILLOW_TESTS = $(filter-out $(ONLY_WRITTEN:%=tests/%.py), \
     $(shell grep -rlE --include='test_*.py' '^ *(import|from) (PIL|support.pictures)' tests))
 # In these Pillow only writes pictures that others decode, or is asked for the size of one.
-ONLY_WRITTEN := auditing/test_bias_and_slices auditing/test_whole_audit backends/dali/test_dali_faults backends/dali/test_dali_graphs \
-    benchmarks/test_benchmarks benchmarks/test_gpu_command cli/test_dataset_commands docs/test_pipelines inference/test_export_model \
+ONLY_WRITTEN := auditing/test_bias_and_slices auditing/test_facts auditing/test_whole_audit backends/dali/test_dali_faults \
+    backends/dali/test_dali_graphs benchmarks/test_benchmarks benchmarks/test_gpu_command cli/test_dataset_commands \
+    dataset/test_torch_dataset docs/test_pipelines inference/test_evaluate inference/test_export_model inference/test_predict \
     loader/test_loader_arguments measure/test_bench_peers measure/test_doctor_measured models/test_lite0 models/test_weights \
-    native/test_own_decoder shards/test_verify sources/test_cifar training/test_train web/test_static_site
+    native/test_own_decoder shards/test_append shards/test_compact shards/test_verify sources/test_arrow_source sources/test_cifar \
+    sources/test_parquet_source training/test_run_figures training/test_train web/test_static_site
 
 # mkdocs counts warnings only where it may print them: --strict --quiet would pass with broken links.
 # A notice of the theme's makers at every build; nothing to do with these pages.
 export NO_MKDOCS_2_WARNING := 1
+
+# Tests start hundreds of programs, of which each would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

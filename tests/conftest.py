@@ -17,7 +17,7 @@ import PIL
 import pytest
 from PIL import features
 
-from support import found_cases
+from support import found_cases, shortcuts
 from support.digit_runs import digits  # noqa: F401
 from support.loaders import backend, images  # noqa: F401  fixtures of several files
 from support.places import TESTS
@@ -50,6 +50,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 
+shortcuts.skip_waits_for_the_disk()
+
+
 @pytest.fixture
 def unprivileged_folder() -> Iterator[Path]:
     """Yield a temporary folder, in a test that may not do everything, even where the tests run as root."""
@@ -72,8 +75,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(found_cases)
 
 
-def pytest_runtest_setup() -> None:
-    """Give a test that draws from global generators the same numbers, whatever ran before it."""
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give a test that draws from global generators the same numbers, whatever ran before it; figures if it asks."""
+    shortcuts.draw_figures(item.get_closest_marker("figures") is not None)
     random.seed(0)
     np.random.seed(0)
     # Where no test has imported it yet, PyTorch begins with a seed of its own, which is always the same.

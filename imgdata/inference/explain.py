@@ -14,7 +14,7 @@ from imgdata.errors import MissingExtraError
 from imgdata.inference.trained import Trained
 from imgdata.recipes.ops import Normalize
 from imgdata.storage.atomic import output_error
-from imgdata.training.plots import figure, save_figure
+from imgdata.training.plots import figure, name_of, save_figure
 
 
 class Explainer:
@@ -128,6 +128,5 @@ def _draw(pixels_HWC: NDArray[np.float32], heat_HW: NDArray[np.float32], method:
     right.set_title(f"where it looks ({method})", fontsize=9)
     for axes in (left, right):
         axes.set_axis_off()
-    # Names of classes are data: a dollar sign would begin a formula.
-    drawing.suptitle(title.replace("$", r"\$"), fontsize=11)
+    drawing.suptitle(name_of(title), fontsize=11)
     save_figure(drawing, path)

@@ -20,7 +20,7 @@ from imgdata.errors import OptionError, OutputError
 from imgdata.sample import Batch, ClassName
 from imgdata.storage.atomic import whole_file, write_atomic
 from imgdata.training.distributed import Processes
-from imgdata.training.plots import figure, save_figure
+from imgdata.training.plots import figure, name_of, save_figure
 from imgdata.training.scores import plain_cell
 
 TABLES = (".csv", ".parquet")
@@ -161,7 +161,6 @@ def save_sheet(images: Sequence[bytes], titles: Sequence[str], path: Path) -> No
         with Image.open(io.BytesIO(data)) as image:
             image.thumbnail((SHEET_SIDE, SHEET_SIDE))
             axes.imshow(np.asarray(image.convert("RGB")))
-        # Names of classes are data: a dollar sign would begin a formula.
-        axes.set_title(title.replace("$", r"\$"), fontsize=7)
+        axes.set_title(name_of(title), fontsize=7)
         axes.set_axis_off()
     save_figure(drawing, path)

@@ -35,6 +35,11 @@ def figure(width: float, height: float) -> "Figure":
     return load_figure()(figsize=(width, height), dpi=120, layout="constrained")
 
 
+def name_of(text: str) -> str:
+    """Return a name that comes from data as a text of a figure, in which a dollar sign begins no formula."""
+    return text.replace("$", r"\$")
+
+
 def save_figure(drawing: "Figure", path: Path) -> None:
     """Write the figure as PNG, whole or not at all. Raises `OutputError`."""
     data = io.BytesIO()
@@ -52,7 +57,7 @@ def plot_curves(rows: Sequence[EpochRow], path: Path, score: str | None = None) 
     epochs = [row.epoch for row in rows]
     for axes, title, names in (
         (left, "loss", ("train_loss", "val_loss")),
-        (right, "accuracy" if score is None else score, ("train_top1", "val_top1")),
+        (right, "accuracy" if score is None else name_of(score), ("train_top1", "val_top1")),
     ):
         for name, label, colour in zip(names, ("training", "validation"), (_TRAIN, _VAL), strict=True):
             if score is not None and name == "train_top1":
@@ -103,8 +108,9 @@ def plot_confusion(confusion_CC: NDArray[np.int64], names: Sequence[str], path: 
     shown = axes.imshow(share_CC, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="prediction", ylabel="label")
     if classes <= _NUMBERED_CLASSES:
-        axes.set_xticks(range(classes), names, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(classes), names)
+        shown_names = [name_of(name) for name in names]
+        axes.set_xticks(range(classes), shown_names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(classes), shown_names)
         for row, column in np.argwhere(confusion_CC > 0):
             colour = "white" if share_CC[row, column] > 0.5 else "black"
             axes.text(column, row, f"{confusion_CC[row, column]:,}", ha="center", va="center", color=colour, fontsize=8)

@@ -83,8 +83,11 @@ def replay(
             # What it writes now is crashed no more, and need not reach the disk.
             with mock.patch("os.fsync"):
                 work.act(folder)
-            assert work.read(folder) == new, "the next run does not end with the new state"
-            assert work.ends(folder) == end, "the next run leaves other files"
+            ends = work.ends(folder)
+            # The same files, byte by byte, are read as they were before.
+            if work.ends is not digests or ends != end:
+                assert work.read(folder) == new, "the next run does not end with the new state"
+            assert ends == end, "the next run leaves other files"
         except Exception as error:
             wrong.append(f"{crash.after}, {crash.how}: {type(error).__name__}: {error}")
         finally:
@@ -138,9 +141,9 @@ def closing_gaps(place: Path) -> Work:
 
 def overwriting(place: Path) -> Work:
     """`shard --overwrite` over a finished dataset with files of the same names."""
-    raw = class_folders(place / "pets", {"train": 2, "val": 1})
+    raw = class_folders(place / "pets", {"train": 2, "val": 1}, ("cat", "dog"))
     return Work(
-        before=lambda out: imgdata.shard(raw, out, shard_samples=3, workers=1),
+        before=lambda out: imgdata.shard(raw, out, shard_samples=4, workers=1),
         # Complete already where the crash came behind the end: then nothing is written.
         act=lambda out: imgdata.shard(raw, out, shard_samples=2, seed=3, workers=1, overwrite=not _has_seed(out, 3)),
         read=samples_in,
@@ -157,11 +160,11 @@ def _has_seed(out: Path, seed: int) -> bool:
 
 def appending(place: Path) -> Work:
     """`shard --append` behind a finished dataset."""
-    raw = pictures_of(place / "pets", {"train/cat": 3, "val/cat": 1})
-    more = pictures_of(place / "more", {"train/ant": 2, "train/cat": 1}, first=100)
+    raw = pictures_of(place / "pets", {"train/cat": 1, "val/cat": 1})
+    more = pictures_of(place / "more", {"train/ant": 1, "train/cat": 1}, first=100)
     return Work(
-        before=lambda out: imgdata.shard(raw, out, shard_samples=2, workers=1),
-        act=lambda out: imgdata.shard(more, out, shard_samples=2, workers=1, append=True),
+        before=lambda out: imgdata.shard(raw, out, shard_samples=1, workers=1),
+        act=lambda out: imgdata.shard(more, out, shard_samples=1, workers=1, append=True),
         read=samples_in,
         ends=digests,
     )
@@ -204,10 +207,10 @@ def saving_a_view(place: Path) -> Work:
 
 def writing_parts(place: Path) -> Work:
     """`shard` in two parts, after a plan that was frozen."""
-    raw = class_folders(place / "pets", {"train": 2, "val": 1})
+    raw = class_folders(place / "pets", {"train": 1, "val": 1}, ("cat", "dog"))
 
     def act(out: Path) -> None:
-        imgdata.begin_parts(raw, out, shard_samples=3, workers=1)
+        imgdata.begin_parts(raw, out, shard_samples=2, workers=1)
         for part in range(2):
             imgdata.write_part(out, part, 2, workers=1)
         imgdata.finish_parts(out)

@@ -35,6 +35,7 @@ def test_the_loss_falls_and_most_digits_are_right(digits, tmp_path):
     assert result.best == max(rows, key=lambda row: (row.val_top1, -row.val_loss))
 
 
+@pytest.mark.figures
 def test_a_run_keeps_all_that_people_look_for(digits, tmp_path):
     run = tmp_path / "run"
     result = train(digits, run, quick())

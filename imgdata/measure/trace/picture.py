@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.measure.trace.rows import Panel
-from imgdata.training.plots import figure, save_figure
+from imgdata.training.plots import figure, name_of, save_figure
 
 if TYPE_CHECKING:
     from imgdata.measure.trace.run import Trace
@@ -39,7 +39,7 @@ def save_picture(trace: "Trace", path: Path) -> None:
     lines = [math.ceil(len(panels) / columns) for panels in blocks.values()]
     drawing = figure(columns * _SIDE, sum(lines) * (_SIDE + 0.45) + 0.35 * len(blocks) + 0.3)
     state = "" if trace.trained else ", not trained"
-    drawing.suptitle(f"{trace.keys[0]} ({trace.label.name}), {trace.model}{state}", fontsize=11)
+    drawing.suptitle(name_of(f"{trace.keys[0]} ({trace.label.name}), {trace.model}{state}"), fontsize=11)
     parts = np.atleast_1d(np.asarray(drawing.subfigures(len(blocks), 1, height_ratios=[line + 0.15 for line in lines])))
     for part, (title, panels), line in zip(parts, blocks.items(), lines, strict=True):
         part.suptitle(title, fontsize=10, fontweight="bold", x=0.01, ha="left")
@@ -70,7 +70,7 @@ def _bars(place: Any, panel: Panel) -> None:
     chances = [chance for _, chance in panel.answer_K]
     place.barh(range(len(names)), chances, color="#4c78a8", alpha=0.55)
     for row, (name, chance) in enumerate(zip(names, chances, strict=True)):
-        place.text(0.02, row, f"{name}  {chance:.1%}", va="center", fontsize=7)
+        place.text(0.02, row, f"{name_of(name)}  {chance:.1%}", va="center", fontsize=7)
     place.set(xlim=(0, 1), xticks=[], yticks=[])
     place.invert_yaxis()
     place.set_box_aspect(1)
