@@ -19,6 +19,7 @@ from typing import BinaryIO, cast
 import xxhash
 
 from imgdata.errors import ImgdataError, OptionError, ShardError, SourceError
+from imgdata.shards.store_hulls import Hulls
 from imgdata.shards.store_readers import StoreParquetFiles, StoreRanges, StoreReader
 from imgdata.sources.listing import Listing, Reader
 from imgdata.sources.readers import FileReader, RangeReader
@@ -50,7 +51,8 @@ class Mirror:
         self._facts = {one.name: one for one in objects}
         self._empty: set[str] = set()
         self._opened: OrderedDict[str, int] = OrderedDict()
-        self._lock = threading.Lock()
+        self._hulls = Hulls(path)
+        self._lock = threading.RLock()
         digest, small = xxhash.xxh3_128(), []
         for one in objects:
             digest.update(f"{one.name} {one.size} {one.etag}\n".encode())
@@ -70,21 +72,31 @@ class Mirror:
                 self._opened.move_to_end(name)
             if name not in self._empty:
                 return
-            size = self._facts[name].size
-            room = min(KEPT_BYTES, shutil.disk_usage(self.path).free // 2)
-            while self._opened and sum(self._opened.values()) + size > room:
-                oldest, _ = self._opened.popitem(last=False)
-                # A new file: the old one stays for those that have it open.
-                (self.path / oldest).unlink()
-                self._make_hole(self._facts[oldest])
-                self._empty.add(oldest)
+            facts = self._facts[name]
             try:
-                self._copy(name)
+                if not (name.endswith(".tar") and self._hulls.write(name, facts.size)):
+                    self._make_room(facts.size)
+                    self._copy(name)
+                taken = (self.path / name).stat().st_blocks * 512
             except ShardError as error:
                 self._failed(error)
                 raise
+            except OSError as error:
+                raise output_error(error, self.path / name) from error
+            # A shard without its images takes more or less, as its images are small or large.
+            self._make_room(taken)
             self._empty.remove(name)
-            self._opened[name] = size
+            self._opened[name] = taken
+
+    def _make_room(self, num_bytes: int) -> None:
+        """Empty the files that were opened least recently, until there is room for one of so many bytes."""
+        room = min(KEPT_BYTES, shutil.disk_usage(self.path).free // 2)
+        while self._opened and sum(self._opened.values()) + num_bytes > room:
+            oldest, _ = self._opened.popitem(last=False)
+            # A new file: the old one stays for those that have it open.
+            (self.path / oldest).unlink()
+            self._make_hole(self._facts[oldest])
+            self._empty.add(oldest)
 
     def stream(self, name: str) -> BinaryIO | None:
         """Return a file that reads an object by ranges; None for one that is in the folder."""
