@@ -234,6 +234,15 @@ class Index:
         position: int = pc.index(self.column("key"), key).as_py()
         return position
 
+    def find_all(self, keys: Sequence[str]) -> NDArray[np.int64]:
+        """Return the position of the first sample with each of `keys`, int64 `(K,)`; -1 where there is none."""
+        found = pc.index_in(pa.array(keys, pa.string()), value_set=self.column("key").combine_chunks())
+        return numbers(pa.chunked_array([found.fill_null(-1)])).astype(np.int64)
+
+    def column_at(self, name: str, position_K: NDArray[np.int64]) -> "pa.ChunkedArray[Any]":
+        """Return the values of a column of texts at ascending positions."""
+        return self.column(name).take(number_array(position_K))
+
     @property
     def identity(self) -> str:
         """32 hex digits of SHA-256 over the images' hashes, in order, labels, and hashes of further images."""

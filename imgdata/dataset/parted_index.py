@@ -36,6 +36,10 @@ _KEPT_GROUPS = 8
 """Row groups of single columns that are kept, with 131,072 rows each."""
 _SLICE = 1 << 20
 """Records that are read at a time where a whole column is."""
+_MANY = 1 << 16
+"""Records of which a batch has fewer."""
+_DENSE = 8
+"""Records that lie that far apart, on average, are read with all that lies between them."""
 
 
 class _Records(NamedTuple):
@@ -139,6 +143,11 @@ class PartedIndex(Index):
                 found[row] = str(value)
         return found
 
+    def column_at(self, name: str, position_K: NDArray[np.int64]) -> "pa.ChunkedArray[Any]":
+        """Return the values of a column of texts at ascending positions. Each row group that holds some is decoded."""
+        parts = [column.take(number_array(inside_M)) for _, column, inside_M in self._by_group(name, position_K)]
+        return pa.chunked_array([chunk for part in parts for chunk in part.chunks], pa.string())
+
     def row(self, position: int) -> IndexRow:
         """See `Index`."""
         place_N = np.array([position])
@@ -153,12 +162,21 @@ class PartedIndex(Index):
         return IndexRow(*values)
 
     def find(self, key: str) -> int:
-        """See `Index`; reads the keys part by part."""
+        """See `Index`; reads the keys row group by row group."""
+        return int(self.find_all([key])[0])
+
+    def find_all(self, keys: Sequence[str]) -> NDArray[np.int64]:
+        """See `Index`; reads the keys row group by row group."""
+        wanted, found_K = pa.array(keys, pa.string()), np.full(len(keys), -1, np.int64)
         for part, start in enumerate(self._start_P[:-1].tolist()):
-            position = int(pc.index(self._read(part, None, "key"), key).as_py())
-            if position >= 0:
-                return int(start) + position
-        return -1
+            for first in range(0, self._parts[part].rows, ROW_GROUP):
+                column = self._read(part, first // ROW_GROUP, "key")
+                if not pc.any(pc.is_in(column, value_set=wanted)).as_py():
+                    continue
+                at = pc.index_in(wanted, value_set=column.combine_chunks()).fill_null(-1)
+                at_K = numbers(pa.chunked_array([at])).astype(np.int64)
+                found_K = np.where((found_K < 0) & (at_K >= 0), at_K + start + first, found_K)
+        return found_K
 
     def least(self, name: str) -> int:
         """Return the least `label`, `width` or `height`, by the statistics of the parts. Raises `ShardError`."""
@@ -171,7 +189,10 @@ class PartedIndex(Index):
         return int(min(found))
 
     def _from_places(self, name: str, kind: np.dtype[Any], position_K: NDArray[np.int64]) -> NDArray[Any]:
-        return self.records(position_K)[name].astype(kind)
+        if len(position_K) <= _SLICE:
+            return self.records(position_K)[name].astype(kind)
+        slices = (position_K[start : start + _SLICE] for start in range(0, len(position_K), _SLICE))
+        return np.concatenate([self.records(one)[name].astype(kind) for one in slices])
 
     def _from_groups(self, name: str, kind: np.dtype[Any], position_K: NDArray[np.int64]) -> NDArray[Any]:
         value_K = np.empty(len(position_K), kind)
@@ -196,23 +217,35 @@ class PartedIndex(Index):
         for one in kept:
             if len(at_K := _places_in(one.position_U, position_K)):
                 return one.record_U[at_K]
-        known_U, back_K = np.unique(position_K, return_inverse=True)
-        record_U = self._fresh(known_U)
-        record_K = record_U[back_K]
-        self._kept = (_Records(asked, record_K, known_U, record_U), *kept[: _KEPT_BATCHES - 1])
+        if (position_K[1:] > position_K[:-1]).all():
+            known_U = position_K.copy()
+            record_U = record_K = self._fresh(known_U)
+        else:
+            known_U, back_K = np.unique(position_K, return_inverse=True)
+            record_U = self._fresh(known_U)
+            record_K = record_U[back_K]
+        # Of many records those of the last read alone are kept.
+        room = _KEPT_BATCHES - 1 if len(known_U) <= _MANY else 0
+        self._kept = (_Records(asked, record_K, known_U, record_U), *kept[:room])
         return record_K
 
     def _fresh(self, position_K: NDArray[np.int64]) -> NDArray[Any]:
         """Return records at ascending positions, from the files."""
         part_K = np.searchsorted(self._start_P, position_K, side="right") - 1
-        for part in np.unique(part_K).tolist():
+        if len(position_K) > _MANY and part_K[0] != part_K[-1]:
+            pieces = np.split(position_K, np.flatnonzero(np.diff(part_K)) + 1)
+            return np.concatenate([self._fresh(piece) for piece in pieces])
+        for part in np.unique(part_K).tolist() if len(part_K) and part_K[0] != part_K[-1] else part_K[:1].tolist():
             self._check_places(part)
         size, count = self._kind.itemsize, len(position_K)
         offset_K = self._header_P[part_K] + (position_K - self._start_P[part_K]) * size
         try:
             record_K = None
-            if count and part_K[0] == part_K[-1] and position_K[-1] - position_K[0] == count - 1:
-                data = self._bytes(int(part_K[0]), int(offset_K[0]), count * size)
+            if count and part_K[0] == part_K[-1] and position_K[-1] - position_K[0] < _DENSE * count:
+                span = int(position_K[-1] - position_K[0]) + 1
+                data = self._bytes(int(part_K[0]), int(offset_K[0]), span * size)
+                if len(data) == span * size and span > count:
+                    record_K = np.frombuffer(data, self._kind)[position_K - position_K[0]]
             elif (record_K := self._records_of_each(part_K, offset_K)) is None:
                 data = self._bytes_of_each(part_K.tolist(), offset_K.tolist(), size)
         except OSError as error:
@@ -299,10 +332,11 @@ class PartedIndex(Index):
         """Yield (rows of `position_K`, column of their row group, their places in it) for each row group concerned."""
         part_K = np.searchsorted(self._start_P, position_K, side="right") - 1
         inside_K = position_K - self._start_P[part_K]
-        group_K2 = np.stack([part_K, inside_K // ROW_GROUP], axis=1)
-        group_G2, which_K = np.unique(group_K2, axis=0, return_inverse=True)
-        for number, (part, group) in enumerate(group_G2.tolist()):
-            row_M = np.flatnonzero(which_K.reshape(-1) == number)
+        groups = -(-max(part.rows for part in self._parts) // ROW_GROUP)
+        group_G, which_K = np.unique(part_K * groups + inside_K // ROW_GROUP, return_inverse=True)
+        for number, both in enumerate(group_G.tolist()):
+            row_M = np.flatnonzero(which_K == number)
+            part, group = divmod(both, groups)
             yield row_M, self._group(part, group, name), inside_K[row_M] - group * ROW_GROUP
 
     def _group(self, part: int, group: int, name: str) -> "pa.ChunkedArray[Any]":

@@ -134,6 +134,11 @@ def loader_order(buckets: Buckets | None, view: View, options: LoaderOptions, wo
             "buckets can't be used with a balanced view, whose epochs differ in length by bucket; leave balance out, "
             "or weigh the loss"
         )
+    if view.is_large:
+        raise OptionError(
+            f"buckets can't be used with {len(view):,} samples, whose order no memory holds; keep fewer by a view, "
+            "such as fraction"
+        )
     position_N = view.position_N
     bucket_N = buckets.of(view.index.width_N[position_N], view.index.height_N[position_N])
     return BucketOrder(**settings, bucket_N=bucket_N, num_buckets=len(buckets.sizes))

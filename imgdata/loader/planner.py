@@ -141,7 +141,7 @@ class Planner:
         """Return positions in the split, keys of the parameters and labels of places in an unshuffled epoch."""
         row_N = self.view.epoch_rows(epoch)[place_N]
         position_N = self.view.position_N[row_N]
-        label_N = self.view.label_N[row_N].astype(np.int64)
+        label_N = self.view.labels(row_N, position_N).astype(np.int64)
         if self.view.resampling is None:
             return position_N, position_N.copy(), label_N
         repeat_N = self._repeats.get(epoch, self.view.epoch_repeats)[place_N]

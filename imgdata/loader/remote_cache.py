@@ -25,6 +25,8 @@ _SPARSE = 0.25
 """Whole shards are fetched for a view that reads at least this share of their bytes."""
 _MEMORY_SHARE = 0.25
 """Of the memory of this machine, or of its container, for `memory` without a number."""
+_SOME = 2**12
+"""Samples of a large split that stand for all of them."""
 _LEAST_AHEAD = 4
 _STRETCH = 2**16
 """Samples of a rank that are looked at together."""
@@ -124,6 +126,11 @@ def _is_sparse(split: Split, view: View) -> bool:
     index = split.index
     if len(view.position_N) >= _SPARSE * len(index):
         return False
+    if view.is_of_large:
+        # Some of the samples, and all shards, of which such a view hardly leaves any out.
+        row_K = np.linspace(0, len(view.position_N) - 1, _SOME).astype(np.int64)
+        needed = float(index.array("size")[view.position_N[row_K]].mean()) * len(view.position_N)
+        return needed < _SPARSE * sum(shard.bytes for shard in split.shard_records)
     shard_N, size_N = index.shard_N[view.position_N], index.array("size")[view.position_N]
     size_of = {shard.file: shard.bytes for shard in split.shard_records}
     names = index.words("shard")

@@ -21,6 +21,7 @@ _WHAT = {
     "remote": "file of a remote dataset",
     "resident": "decoded split",
     "shards": "shard of a remote dataset",
+    "views": "view of a large dataset",
 }
 """Folder in the cache folder -> what it keeps."""
 _LOCK, _UNFINISHED = ".lock", ".tmp"

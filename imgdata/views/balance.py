@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from imgdata.errors import OptionError
@@ -22,7 +21,7 @@ from imgdata.views.key_table import (
 )
 from imgdata.views.resampling import ClassResampling, Resampling, SampleResampling, quotas
 from imgdata.views.text import Step, read_files
-from imgdata.views.view import View, check_choice, check_not_balanced
+from imgdata.views.view import View, check_choice, check_in_memory, check_not_balanced
 
 _MAX_LENGTH = 2**40
 
@@ -55,7 +54,7 @@ def balance(
     weight_N = np.array(weights, np.float64)
     if weight_N.shape != view.position_N.shape:
         raise OptionError(f"balance: weights must have the shape {view.position_N.shape}, got {weight_N.shape}")
-    keys = view.index.column("key").take(pa.array(view.position_N)).to_pylist()
+    keys = view.index.column_at("key", view.position_N).to_pylist()
     bad_N = ~((weight_N >= 0) & (weight_N < math.inf))
     if bad_N.any():
         _weight(str(weight_N[bad_N][0]), keys[int(bad_N.argmax())])
@@ -68,6 +67,7 @@ def balance(
 def balance_step(view: View, step: Step, weight_N: NDArray[np.float64] | None = None) -> View:
     """Apply `balance` as a step, with the contents of its file; `weight_N` are contents that were read already."""
     check_not_balanced(view, "balance")
+    check_in_memory(view, "balance")
     length = whole_number(step, "length", len(view.position_N))
     seed = whole_number(step, "seed", 0)
     if not 1 <= length < _MAX_LENGTH:

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from imgdata.errors import OptionError
 from imgdata.views.conditions import COMPARE, field_meets, numbers_meet, text_meets
 from imgdata.views.key_table import class_numbers, key_positions, read_keys
+from imgdata.views.large import keep_rows
 from imgdata.views.text import Condition, Step, parse_conditions, read_files
-from imgdata.views.view import View, select_rows
+from imgdata.views.view import View
 
 _NUMBERS = ("width", "height", "shorter", "longer", "size", "label", "orientation", "offset")
 _WORDS = ("format", "mode", "shard")
@@ -34,10 +34,14 @@ def where(view: View, conditions: str) -> View:
     is none of, unless it is asked to be absent.
     """
     parsed = parse_conditions(conditions)
-    kept_N = np.ones(len(view.position_N), bool)
-    for condition in parsed:
-        kept_N &= _meets(view, condition)
-    return select_rows(view, kept_N, Step(name="where", values=(" & ".join(map(str, parsed)),), options={}))
+
+    def meets(part: View) -> NDArray[np.bool_]:
+        kept_N = np.ones(len(part.position_N), bool)
+        for condition in parsed:
+            kept_N &= _meets(part, condition)
+        return kept_N
+
+    return keep_rows(view, meets, Step(name="where", values=(" & ".join(map(str, parsed)),), options={}))
 
 
 def exclude(view: View, keys: Sequence[str] | Path) -> View:
@@ -57,8 +61,13 @@ def exclude_step(view: View, step: Step) -> View:
     keys = [*step.values, *read_keys(step)]
     if not keys:
         raise OptionError(f"exclude: must have keys or a file of them, got {str(step)!r}")
-    excluded_N = key_positions(view, keys, "exclude")
-    return select_rows(view, ~np.isin(view.position_N, excluded_N), step)
+    excluded_K = np.sort(key_positions(view, keys, "exclude"))
+
+    def others(part: View) -> NDArray[np.bool_]:
+        first, last = np.searchsorted(excluded_K, part.position_N[[0, -1]])
+        return ~np.isin(part.position_N, excluded_K[first : last + 1])
+
+    return keep_rows(view, others, step)
 
 
 def _meets(view: View, condition: Condition) -> NDArray[np.bool_]:
@@ -88,7 +97,7 @@ def _meets(view: View, condition: Condition) -> NDArray[np.bool_]:
         places = [words.index(value) for value in values if value in words]
         found_N = np.isin(view.index.array(column)[view.position_N], places)
     else:
-        found_N = text_meets(view.index.column(column).take(pa.array(view.position_N)), operation, values)
+        found_N = text_meets(view.index.column_at(column, view.position_N), operation, values)
     return ~found_N if absent else found_N
 
 

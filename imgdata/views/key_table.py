@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from imgdata.errors import OptionError
@@ -46,14 +44,13 @@ def class_numbers(classes: Sequence[ClassName]) -> Callable[[str, str], int]:
 
 def key_positions(view: View, keys: Sequence[str], step: str) -> NDArray[np.int64]:
     """Return the positions in the split, int64, of the samples with these keys."""
-    found = pc.index_in(pa.array(keys, pa.string()), value_set=view.index.column("key").combine_chunks())
-    if found.null_count:
-        missing = [key for key, position in zip(keys, found.to_pylist(), strict=True) if position is None]
+    position_K = view.index.find_all(keys)
+    missing = np.flatnonzero(position_K < 0)
+    if len(missing):
         raise OptionError(
-            f"{step}: {len(missing)} of {len(keys)} keys are not in split {view.split!r}, such as {missing[0]!r}"
+            f"{step}: {len(missing)} of {len(keys)} keys are not in split {view.split!r}, such as {keys[missing[0]]!r}"
         )
-    positions: NDArray[np.int64] = found.to_numpy().astype(np.int64)
-    return positions
+    return position_K
 
 
 def rows_of_positions(view: View, position_R: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -12,7 +12,7 @@ from imgdata.errors import OptionError
 from imgdata.sample import ClassName
 from imgdata.views.key_table import class_numbers, csv_bytes, key_positions, read_key_table, rows_of_positions
 from imgdata.views.text import Step, read_files
-from imgdata.views.view import View, check_not_balanced
+from imgdata.views.view import View, check_in_memory, check_not_balanced
 
 
 def relabel(view: View, table: Path | Mapping[str, str], *, classes: Literal["keep", "table"] = "keep") -> View:
@@ -33,6 +33,7 @@ def relabel(view: View, table: Path | Mapping[str, str], *, classes: Literal["ke
 def relabel_step(view: View, step: Step) -> View:
     """Apply `relabel` as a step, with the contents of its file."""
     check_not_balanced(view, "relabel")
+    check_in_memory(view, "relabel")
     how = step.options.get("classes", "keep")
     if how not in ("keep", "table"):
         raise OptionError(f"relabel: classes must be keep or table, got {how!r}")

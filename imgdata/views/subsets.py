@@ -1,5 +1,6 @@
 """A view -> a share of its samples, a number of them, one fold of several, some of each class."""
 
+from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 import numpy as np
@@ -7,12 +8,16 @@ from numpy.typing import NDArray
 
 from imgdata.errors import OptionError
 from imgdata.stratify import stratified_split
+from imgdata.views.large import ClassDraws, keep_rows
+from imgdata.views.text import Step
 from imgdata.views.view import View, check_choice, check_seed, make_step, select_rows
 
 SubsetPart = Literal["first", "rest"]
 FoldPart = Literal["train", "held"]
 _STREAM = 0x70657263
 """Stream of random numbers that separates the draw of `per_class` from others with the same seed."""
+_SPLIT_STREAM = 0x6B73706C
+"""The same for the splits of a large view."""
 _MAX_FOLDS = 255
 
 
@@ -24,9 +29,8 @@ def subset_fraction(view: View, fraction: float, *, part: SubsetPart = "first", 
     """
     if not 0 < fraction < 1:
         raise OptionError(f"view: fraction must be above 0 and below 1, got {fraction:g}")
-    first_N = _first(view, fraction, part, seed)
     step = make_step("fraction", repr(float(fraction)), part=part, seed=seed)
-    return select_rows(view, first_N if part == "first" else ~first_N, step)
+    return _first_or_rest(view, fraction, part, seed, step)
 
 
 def subset_count(view: View, count: int, *, part: SubsetPart = "first", seed: int = 0) -> View:
@@ -37,9 +41,8 @@ def subset_count(view: View, count: int, *, part: SubsetPart = "first", seed: in
     total = len(view.position_N)
     if not 0 < count < total:
         raise OptionError(f"view: count must be 1 to {total - 1}, one less than there are samples, got {count}")
-    first_N = _first(view, count / total, part, seed)
     step = make_step("count", str(count), part=part, seed=seed)
-    return select_rows(view, first_N if part == "first" else ~first_N, step)
+    return _first_or_rest(view, count / total, part, seed, step)
 
 
 def fold(view: View, number: int, folds: int, *, part: FoldPart = "train", seed: int = 0) -> View:
@@ -54,10 +57,9 @@ def fold(view: View, number: int, folds: int, *, part: FoldPart = "train", seed:
         raise OptionError(f"view: the fold must be 1 to {folds}, got {number}")
     check_choice("part", part, get_args(FoldPart))
     check_seed(seed)
-    fold_N = stratified_split(view.label_N, {str(k): 1 / folds for k in range(folds)}, seed)
-    held_N = fold_N == number - 1
+    fold_of = _split(view, {str(k): 1 / folds for k in range(folds)}, seed)
     step = make_step("fold", f"{number}/{folds}", part=part, seed=seed)
-    return select_rows(view, held_N if part == "held" else ~held_N, step)
+    return keep_rows(view, lambda rows: (fold_of(rows) == number - 1) == (part == "held"), step)
 
 
 def per_class(view: View, count: int, *, seed: int = 0) -> View:
@@ -68,19 +70,31 @@ def per_class(view: View, count: int, *, seed: int = 0) -> View:
     if count < 1:
         raise OptionError(f"view: per_class must be 1 or more, got {count}")
     check_seed(seed)
+    step = make_step("per_class", str(count), seed=seed)
+    if view.is_large:
+        draws = ClassDraws(view, seed, _STREAM)
+        return keep_rows(view, lambda rows: (draws.of(rows) < count) & (rows.label_N >= 0), step)
     draw_N = np.random.Philox(key=[seed, _STREAM]).random_raw(len(view.label_N))
     order_N = np.lexsort((draw_N, view.label_N))
     label_N = view.label_N[order_N]
     place_N = np.arange(len(label_N)) - np.searchsorted(label_N, label_N)
     kept_N = np.zeros(len(label_N), bool)
     kept_N[order_N[(place_N < count) & (label_N >= 0)]] = True
-    return select_rows(view, kept_N, make_step("per_class", str(count), seed=seed))
+    return select_rows(view, kept_N, step)
 
 
-def _first(view: View, fraction: float, part: str, seed: int) -> NDArray[np.bool_]:
+def _first_or_rest(view: View, fraction: float, part: str, seed: int, step: Step) -> View:
     check_choice("part", part, get_args(SubsetPart))
     check_seed(seed)
     if len(view.position_N) < 2:
         raise OptionError(f"view: one sample can't be cut in two, got {view!r}")
-    first_N: NDArray[np.bool_] = stratified_split(view.label_N, {"first": fraction, "rest": 1 - fraction}, seed) == 0
-    return first_N
+    split_of = _split(view, {"first": fraction, "rest": 1 - fraction}, seed)
+    return keep_rows(view, lambda rows: split_of(rows) == (0 if part == "first" else 1), step)
+
+
+def _split(view: View, fractions: Mapping[str, float], seed: int) -> Callable[[View], NDArray[np.integer]]:
+    """Return a function of the view, or of its parts in order: which of `fractions` each row is in."""
+    if view.is_large:
+        return ClassDraws(view, seed, _SPLIT_STREAM).splits(list(fractions.values()))
+    split_N = stratified_split(view.label_N, fractions, seed)
+    return lambda _: split_N

@@ -5,7 +5,7 @@ so that a view can be written as text and made again.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.index import Index, index_id
 from imgdata.dataset.lazy_array import MAX_WHOLE, every_position, is_lazy
 from imgdata.dataset.parted_index import PartedIndex
+from imgdata.dataset.selection import Selection
 from imgdata.dataset.targets import Targets
 from imgdata.errors import OptionError
 from imgdata.order.epoch_order import MAX_EPOCH, MAX_SEED, EpochCache
@@ -23,6 +24,9 @@ from imgdata.sample import ClassName
 from imgdata.storage.folder import DatasetFolder
 from imgdata.views.resampling import Resampling, repeat_numbers
 from imgdata.views.text import Step, view_text
+
+PART_POSITIONS = 1 << 18
+"""Positions that `View.parts` looks at together: two row groups of an index in parts."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,6 +55,8 @@ class View:
     """The samples' targets, where they are in columns; None where `label_N` has all that there is."""
     name: str = ""
     """Name of a saved view; empty for others."""
+    selection: Selection | None = None
+    """The positions of a large view; None where it has all, and of other views."""
     _epochs: EpochCache = field(default_factory=EpochCache, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -70,8 +76,30 @@ class View:
 
     @property
     def is_large(self) -> bool:
-        """Whether these are all samples of a split whose positions and labels are never held in memory."""
+        """Whether these are more samples than memory holds: positions and labels stay in their files."""
         return is_lazy(self.position_N)
+
+    @property
+    def is_of_large(self) -> bool:
+        """Whether the split has more samples than memory holds, whatever the view has."""
+        return self.index.is_parted and not fits_memory(len(self.index))
+
+    def parts(self) -> Iterator["View"]:
+        """Yield the rows in order, some at a time: views whose positions and labels are in memory."""
+        if not self.is_large:
+            for start in range(0, len(self.position_N), PART_POSITIONS):
+                rows = slice(start, start + PART_POSITIONS)
+                yield replace(self, position_N=self.position_N[rows], label_N=self.label_N[rows])
+            return
+        for start in range(0, len(self.index), PART_POSITIONS):
+            stop = min(start + PART_POSITIONS, len(self.index))
+            position_N = np.arange(start, stop) if self.selection is None else self.selection.between(start, stop)
+            if len(position_N):
+                yield replace(self, position_N=position_N, label_N=self.index.label_N[position_N], selection=None)
+
+    def labels(self, row_K: NDArray[np.int64], position_K: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the labels of rows whose positions are known, int32 `(K,)`."""
+        return self.index.label_N[position_K] if self.is_large else self.label_N[row_K]
 
     @property
     def expression(self) -> str:
@@ -87,7 +115,7 @@ class View:
         if not 0 <= epoch < MAX_EPOCH:
             raise OptionError(f"epoch must be 0 to 2^32-1, got {epoch}")
         if self.is_large:
-            return self.position_N
+            return every_position(len(self))
         if self.resampling is None:
             return self._epochs.get(0, lambda _: np.arange(len(self)))
         return self._epochs.get(epoch, self.resampling.rows)
@@ -115,7 +143,13 @@ class View:
         of the shards as well, if not cut at their ends.
         """
         if self.is_large and isinstance(self.index, PartedIndex):
-            return self.index.shard_sizes
+            if self.selection is None:
+                return self.index.shard_sizes
+            rows_S = self.selection.rows_before(np.cumsum([0, *self.index.shard_sizes]))
+            return tuple(size for size in np.diff(rows_S).tolist() if size)
+        if self.is_of_large and isinstance(self.index, PartedIndex) and self.resampling is None:
+            rows_S = np.searchsorted(self.position_N, np.cumsum([0, *self.index.shard_sizes]))
+            return tuple(size for size in np.diff(rows_S).tolist() if size)
         shard_N = self.index.shard_N[self.position_N]
         start_S = np.flatnonzero(np.concatenate([[True], shard_N[1:] != shard_N[:-1]]))
         if self.resampling is None:
@@ -127,12 +161,17 @@ class View:
     def has_unlabelled(self) -> bool:
         """Whether a row has no label."""
         if self.is_large and isinstance(self.index, PartedIndex):
-            return self.index.least("label") < 0
+            every = self.index.least("label") >= 0 or (self.selection is not None and self.drawn_C.sum() == len(self))
+            return not every
         return bool((self.label_N < 0).any())
 
     @cached_property
     def drawn_C(self) -> NDArray[np.float64]:  # noqa: N802
         """Samples of each class in an epoch, on average over the epochs, float64 `(C,)`."""
+        if self.is_large and self.targets is None:
+            size = len(self.classes) + 1
+            counted = (np.bincount(part.label_N + 1, minlength=size) for part in self.parts())
+            return np.asarray(sum(counted, np.zeros(size, np.int64))[1:], np.float64)
         drawn_N = np.ones(len(self.label_N)) if self.resampling is None else self.resampling.drawn_N()
         if self.targets is not None and self.targets.kind != "regression":
             value_N = drawn_N if self.resampling is not None else None
@@ -149,8 +188,9 @@ class View:
         """
         digest = hashlib.sha256(index_id(self.index).encode())
         if self.is_large:
-            # All samples, with the labels of the index.
-            digest.update(repr(["all", len(self)]).encode())
+            # With the labels of the index.
+            which = "all" if self.selection is None else self.selection.digest
+            digest.update(repr([which, len(self)]).encode())
         else:
             digest.update(self.position_N.astype("<i8").tobytes())
             digest.update(self.label_N.astype("<i4").tobytes())
@@ -167,7 +207,7 @@ def whole(dataset: Dataset, split: str) -> View:
     """
     index = dataset[split].index
     index.load(("label", "shard"))
-    is_large = index.is_parted and len(index) > MAX_WHOLE
+    is_large = index.is_parted and not fits_memory(len(index))
     return View(
         index=index,
         folder=dataset.folder,
@@ -177,6 +217,11 @@ def whole(dataset: Dataset, split: str) -> View:
         label_N=index.label_N if is_large else index.label_N.copy(),
         targets=dataset.targets(split),
     )
+
+
+def fits_memory(samples: int) -> bool:
+    """Return whether positions and labels of so many samples are kept in memory."""
+    return samples <= MAX_WHOLE
 
 
 def select_rows(view: View, kept_N: NDArray[np.bool_], step: Step) -> View:
@@ -195,6 +240,15 @@ def check_not_balanced(view: View, step: str) -> None:
     """Refuse a step after `balance`, which decides on the epochs of all steps before. Raises `OptionError`."""
     if view.resampling is not None:
         raise OptionError(f"view: balance must be the last step, got {step} after it")
+
+
+def check_in_memory(view: View, step: str) -> None:
+    """Refuse a step that takes an array of all rows of a large view. Raises `OptionError`."""
+    if view.is_large:
+        raise OptionError(
+            f"{step}: a view must have at most {MAX_WHOLE:,} samples, since their labels are kept in memory, got "
+            f"{len(view):,}; keep fewer before, by where, fraction or count"
+        )
 
 
 def make_step(name: str, value: str, **options: object) -> Step:
