@@ -107,7 +107,10 @@ def _print_summary(dataset: Path, all_classes: bool, as_json: bool) -> None:
 
 def _print_unfinished(dataset: Path, as_json: bool) -> bool:
     """Print how much is there of a dataset that is not finished; return whether that is so."""
-    if (dataset / "dataset.json").exists() or not (dataset / ".imgdata").is_dir():
+    from imgdata.storage.local_paths import url_scheme
+
+    here = url_scheme(dataset) is None
+    if here and ((dataset / "dataset.json").exists() or not (dataset / ".imgdata").is_dir()):
         return False
     from imgdata.shards.unfinished import unfinished
 

@@ -126,7 +126,8 @@ def command(source: str, out: Path, **options: Any) -> None:
     such as those of a dataset, or Parquet. Shards are made in the folder --work then, uploaded while the next ones are
     made, and removed.
 
-    Many machines: --plan on one of them, --part in each task, --finish at the end.
+    Many machines: --plan on one of them, --part in each task, --finish at the end; OUT is a folder that all of them
+    have, or in an object store.
     """  # noqa: D301 - click wants a real backspace
     from imgdata.images.encode import Encoding
     from imgdata.shards.job import plan_shards, shard

@@ -33,8 +33,8 @@ def step_options(command: Command) -> Command:
 
 _NOT_OF_PLANS = ("append", *ENGINE_PARAMETERS)
 _OF_STEPS = {
-    "part": ("source", "out", "part", "workers", "quiet", "as_json"),
-    "finish": ("source", "out", "finish", "quiet", "as_json"),
+    "part": ("source", "out", "part", "workers", "work", "quiet", "as_json"),
+    "finish": ("source", "out", "finish", "work", "quiet", "as_json"),
 }
 """Parameters that each step takes; `--plan` takes all but `_NOT_OF_PLANS`."""
 
@@ -74,7 +74,14 @@ def run_plan(source: str, out: Path, write: Any, read: Any, options: Mapping[str
 
     with ShardDisplay(quiet=options["quiet"]) as display:
         begun = begin_parts(
-            source, out, write, read=read, workers=options["workers"], overwrite=options["overwrite"], watch=display
+            source,
+            out,
+            write,
+            read=read,
+            workers=options["workers"],
+            overwrite=options["overwrite"],
+            work=options["work"],
+            watch=display,
         )
     if options["as_json"]:
         click.echo(json.dumps(begun))
@@ -99,9 +106,9 @@ def run_step(source: str, out: Path, options: Mapping[str, Any]) -> None:
     with ShardDisplay(quiet=options["quiet"]) as display:
         try:
             if options["finish"]:
-                summary = finish_parts(out, watch=display)
+                summary = finish_parts(out, work=options["work"], watch=display)
             else:
-                summary = write_part(out, part, parts, workers=options["workers"], watch=display)
+                summary = write_part(out, part, parts, workers=options["workers"], work=options["work"], watch=display)
         except KeyboardInterrupt:
             display.interrupted()
             raise

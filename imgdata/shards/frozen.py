@@ -234,15 +234,24 @@ class FrozenPlan:
 def open_frozen(path: Path) -> FrozenPlan | None:
     """Return the plan in the file `path`; None when there is no such file. Raises `OutputError` for a damaged one."""
     try:
-        batches = pa.ipc.open_file(pa.memory_map(str(path)))
-        facts = _unpacked(batches.schema.metadata[_FACTS])
+        return _opened(pa.memory_map(str(path)), str(path))
     except FileNotFoundError:
         return None
+
+
+def open_frozen_at(file: io.RawIOBase, place: str) -> FrozenPlan:
+    """Return the plan in a file object, which is read as rows are asked for. Raises `OutputError` for a damaged one."""
+    return _opened(pa.PythonFile(file, mode="r"), place)
+
+
+def _opened(file: pa.NativeFile, place: str) -> FrozenPlan:
+    try:
+        batches = pa.ipc.open_file(file)
+        return FrozenPlan(_unpacked(batches.schema.metadata[_FACTS]), batches)
     except (pa.ArrowInvalid, KeyError, TypeError, pickle.UnpicklingError, EOFError, AttributeError) as error:
         raise OutputError(
-            f"{path}: damaged, or of another version of imgdata; run `imgdata shard ... --plan` again"
+            f"{place}: damaged, or of another version of imgdata; run `imgdata shard ... --plan` again"
         ) from error
-    return FrozenPlan(facts, batches)
 
 
 class _Packer(pickle.Pickler):

@@ -10,7 +10,7 @@ from typing import Any, Literal, Unpack
 
 from imgdata.cluster import RayOptions, cluster_options
 from imgdata.dataset.manifest import MANIFEST
-from imgdata.errors import ImageError, OptionError, OutputError
+from imgdata.errors import ImageError, OptionError
 from imgdata.shards.append import appended_images, plan_growth
 from imgdata.shards.begun import begin, copied_out, identity_of, with_advice
 from imgdata.shards.changes import changed_images, refuse_changed
@@ -26,7 +26,12 @@ from imgdata.shards.objects import class_names as class_names_of
 from imgdata.shards.objects import items, splits_of
 from imgdata.shards.on_cluster import shard_on_cluster
 from imgdata.shards.options import ShardOptions
-from imgdata.shards.out_place import refuse_output_in_the_way, refuse_to_replace_the_source
+from imgdata.shards.out_place import (
+    check_work,
+    refuse_output_in_the_way,
+    refuse_to_replace_the_source,
+    refuse_url_in_the_way,
+)
 from imgdata.shards.parallel import check_workers
 from imgdata.shards.plan import describe, make_plan
 from imgdata.shards.prepare import read_and_prepare
@@ -78,7 +83,7 @@ def shard(
     well where its images are files, or lie in tars, such as those of a dataset, or in Parquet.
 
     The `engine` is `local`, this machine, or `ray`, a cluster (`RayOptions` says which), whose machines have source and
-    `out` under the same paths. `begin_parts`, `write_part` and `finish_parts` do without a cluster's software.
+    `out` under the same paths or URLs. `begin_parts`, `write_part` and `finish_parts` do without a cluster's software.
 
     Raises `SourceError` for a source that can't be read or that changes meanwhile, `OptionError` for options without a
     meaning, `OutputError` when `out` is busy, full, not writable, or holds something else, and `ImageError` for the
@@ -89,8 +94,7 @@ def shard(
     if append and overwrite:
         raise OptionError("append and overwrite can't be given together: a dataset is added to, or is replaced")
     cluster = cluster_options(engine)
-    if work is not None and not is_url(out):
-        raise OptionError("work is for an OUT in an object store; leave it out")
+    check_work(out, work)
     _refuse_upload(out if is_url(out) else None, append=append)
     if cluster is not None:
         if not isinstance(source, str | os.PathLike):
@@ -98,14 +102,22 @@ def shard(
         if append:
             raise OptionError("append can't be given with engine 'ray'; leave out the engine")
         return shard_on_cluster(
-            source, out, options, read=read, workers=workers, overwrite=overwrite, watch=watch, cluster=cluster
+            source,
+            out,
+            options,
+            read=read,
+            workers=workers,
+            overwrite=overwrite,
+            work=work,
+            watch=watch,
+            cluster=cluster,
         )
     workers = check_workers(workers)
     started = time.perf_counter()
     path = source_of(source) if isinstance(source, str | os.PathLike) else None
     if is_url(out):
-        if path is not None and f"{UrlPath(out)}/".startswith(f"{path}/"):
-            raise OutputError(f"{UrlPath(out)}: is the source, or inside it; choose a place beside {path}")
+        if path is not None:
+            refuse_url_in_the_way(path, out)
         with uploading(out, work, overwrite=overwrite, watch=watch) as upload:
             watch.stage("listing")
             listing = _listed_for(upload.job, source, path, read, options, class_names)

@@ -1,11 +1,14 @@
 """A source, OUT -> nothing, or the error that says why the dataset can't be written to OUT."""
 
+import os
 from pathlib import Path
 
-from imgdata.errors import OutputError
+from imgdata.errors import OptionError, OutputError
 from imgdata.sources.listing import Listing
 from imgdata.sources.readers import RangeReader
 from imgdata.storage.atomic import output_error
+from imgdata.storage.local_paths import UrlPath
+from imgdata.storage.remote import is_url
 
 
 def refuse_output_in_the_way(source: str, out: Path) -> None:
@@ -14,6 +17,18 @@ def refuse_output_in_the_way(source: str, out: Path) -> None:
         _compare_places(source, out)
     except OSError as error:
         raise output_error(error, out) from error
+
+
+def refuse_url_in_the_way(source: str, out: str | os.PathLike[str]) -> None:
+    """Raise `OutputError` when the URL OUT is the source, or inside it."""
+    if f"{UrlPath(out)}/".startswith(f"{source}/"):
+        raise OutputError(f"{UrlPath(out)}: is the source, or inside it; choose a place beside {source}")
+
+
+def check_work(out: str | os.PathLike[str], work: object) -> None:
+    """Raise `OptionError` for a work folder where OUT is a folder, in which all is made."""
+    if work is not None and not is_url(out):
+        raise OptionError("work is for an OUT in an object store; leave it out")
 
 
 def _compare_places(source: str, out: Path) -> None:

@@ -1,5 +1,7 @@
 """The job folder of a dataset -> what parts of its conversion keep there, so that machines need no other connection.
 
+`store_parts` is the same for a folder of an object store.
+
     plan.arrow      the plan and the listing, as `--plan` found them: see `frozen`
     cut.json        the number of parts, and how the scheduler numbers them
     parts-ID/       one folder for each process that writes shards of the plan ID: see `attempt`
@@ -77,7 +79,7 @@ def attempt(folder: Path, plan_id: str) -> Iterator[Path]:
     """
     root = _root(folder, plan_id)
     _remove_dead(root)
-    place = root / f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    place = root / _new_name()
     try:
         # Without parents: what was closed stays closed.
         place.mkdir()
@@ -89,6 +91,31 @@ def attempt(folder: Path, plan_id: str) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def own_place(root: Path) -> Iterator[Path]:
+    """Make a folder of this process in the folder `root`; it is removed afterwards, as those of killed processes are.
+
+    Raises `OutputError`.
+    """
+    _remove_dead(root)
+    place = root / _new_name()
+    try:
+        place.mkdir(parents=True)
+    except OSError as error:
+        raise output_error(error, place) from error
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        # Another process of this machine may have a folder of its own there.
+        with contextlib.suppress(OSError):
+            root.rmdir()
+
+
+def _new_name() -> str:
+    return f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _is_leaving(place: Path) -> bool:

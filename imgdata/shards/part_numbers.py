@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from imgdata.errors import OptionError
+from imgdata.tables import counted
 
 SLURM = "SLURM_ARRAY_TASK_"
 _HOW = "give --part I/N, such as --part 3/64 for the fourth of 64 parts"
@@ -92,3 +93,19 @@ def array_text(numbers: Iterable[int]) -> str:
         else:
             runs.append([number, number])
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
+
+
+def missing_text(missing: int, count: int, numbers: Iterable[int], cut: Cut | None) -> str:
+    """Return what to say of `missing` of `count` shards, at the positions `numbers` of the plan, and what to do."""
+    text = f"{missing:,} of {counted(count, 'shard')} {'is' if missing == 1 else 'are'} missing"
+    if cut is None:
+        return f"{text}, as no part has run yet; run `imgdata shard SOURCE OUT --part I/N` for each part"
+    numbers = list(numbers)
+    parts = {cut.part_of(number) for number in numbers}
+    indices = sorted({number % cut.parts for number in numbers})
+    again = f"--array={array_text(parts)}"
+    example = f"--part {indices[0]}/{cut.parts}"
+    return (
+        f"{text}, of {counted(len(parts), 'part')} of {cut.parts}; run {'it' if len(parts) == 1 else 'them'} again "
+        f"({again}; the first is {example}), then --finish"
+    )

@@ -166,13 +166,29 @@ def read_record(folder: Path, file: str, *, need_tar: bool = True) -> ShardRepor
     path = record_path(folder, file)
     if not path.exists():
         return None
-    values = json.loads(_open_record(path).schema.metadata[b"report"])
+    report = _report(_open_record(path), str(path))
+    tar = folder / file
+    if need_tar and report.samples and not (tar.exists() and tar.stat().st_size == report.bytes):
+        return None
+    return report
+
+
+def parse_record(data: bytes, place: str) -> ShardReport:
+    """Return the report in the bytes of a record; `place` is named in errors. Raises `ShardError`."""
+    try:
+        return _report(pa.ipc.open_file(pa.BufferReader(data)), place)
+    except pa.ArrowInvalid as error:
+        raise ShardError(f"{place}: damaged; delete it and run the same command again") from error
+
+
+def _report(record: pa.ipc.RecordBatchFileReader, place: str) -> ShardReport:
+    values = json.loads(record.schema.metadata[b"report"])
     if values.pop("version") != _RECORD_VERSION:
-        raise ShardError(f"{path}: written by another version of imgdata; start again with --overwrite")
+        raise ShardError(f"{place}: written by another version of imgdata; start again with --overwrite")
     # Until 0.1 a record had no other hash.
     if "sha256" in values:
         values["digest"] = values.pop("sha256")
-    report = ShardReport(
+    return ShardReport(
         **values
         | {
             "rejects": tuple(Reject(**reject) for reject in values["rejects"]),
@@ -180,10 +196,6 @@ def read_record(folder: Path, file: str, *, need_tar: bool = True) -> ShardRepor
             "notes": tuple(Note(**note) for note in values.get("notes", ())),
         }
     )
-    tar = folder / file
-    if need_tar and report.samples and not (tar.exists() and tar.stat().st_size == report.bytes):
-        return None
-    return report
 
 
 def read_rows(folder: Path, file: str) -> pa.Table:

@@ -7,7 +7,7 @@ block, and a hole to its old size. So whatever resumes or finishes a dataset doe
 
 and in the store, while a dataset is not finished,
 
-    .imgdata/plan.json      what is being written, by which machine; the journal of an overwrite
+    .imgdata/plan.json      what is being written, by which machine; the journal of an overwrite: see `store_mark`
     .imgdata/next/          shards that are to replace those of a finished dataset
 
 Objects get their final names whole, `dataset.json` last and on condition that there is none.
@@ -15,42 +15,41 @@ Objects get their final names whole, `dataset.json` last and on condition that t
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imgdata.dataset.manifest import MANIFEST, Manifest, parse_manifest, read_manifest
-from imgdata.errors import OptionError, OutputError
+from imgdata.dataset.manifest import MANIFEST, Manifest, read_manifest
+from imgdata.errors import OutputError
 from imgdata.shards.dataset_files import files_of, planned_files
 from imgdata.shards.engines.local import LocalEngine
 from imgdata.shards.job_folder import JobFolder, own
 from imgdata.shards.sidecars import dali_index_path
 from imgdata.shards.standing import PLAN, changes, finished_in, identity_in, read_json, to_json
+from imgdata.shards.store_mark import (
+    MARK,
+    NEXT_PREFIX,
+    delete_all,
+    knows_conditions,
+    put_new,
+    read_manifest_at,
+    read_mark,
+    store_at,
+)
+from imgdata.shards.store_parts import Uploaded, upload_folder
 from imgdata.shards.summary import ShardSummary, Watcher, manifest_summary
 from imgdata.shards.uploading import UploadingEngine
 from imgdata.storage.atomic import JOB_FOLDER, output_error, write_atomic
-from imgdata.storage.cache_folder import cache_folder
-from imgdata.storage.local_paths import UrlPath, local_path, url_scheme
-from imgdata.storage.remote import WEB, RemoteConflictError, RemoteMissingError, RemoteStore
+from imgdata.storage.local_paths import UrlPath
+from imgdata.storage.remote import RemoteConflictError, RemoteMissingError, RemoteStore
+from imgdata.storage.remote_client import RemoteFacts
 
-_MARK, _NEXT, _PROBE = f"{JOB_FOLDER}/{PLAN}", f"{JOB_FOLDER}/next/", f"{JOB_FOLDER}/probe"
-_HEAD_BYTES = 512
+HEAD_BYTES = 512
 """First block of a tar: the name of its first member, by which a shard is recognised when gaps are closed."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Uploaded:
-    """The object that a finished shard has become."""
-
-    name: str
-    size: int
-    etag: str
 
 
 @contextlib.contextmanager
@@ -61,54 +60,29 @@ def uploading(
 
     `work` holds it, by default the cache folder. Raises `OptionError`, `OutputError` and `ShardError`.
     """
-    store = _store(url)
+    store = store_at(url)
     watch.stage("checking the object store")
     names = [facts.name for facts in store.list()]
-    _refuse_unwritable(store, watch)
-    key = hashlib.sha256(store.url.encode()).hexdigest()[:16]
-    folder = (local_path(work, "work") if work is not None else cache_folder() / "uploads") / key
+    conditions = knows_conditions(store)
+    if not conditions:
+        watch.retried(f"{store.url}: this server has no conditional writes: let no other program write there meanwhile")
+    folder = upload_folder(store.url, work)
     with own(folder / UrlPath(store.url).name) as job:
         job.uploads = True
-        upload = Upload(store, job, folder, names, overwrite=overwrite, watch=watch)
+        upload = Upload(store, job, folder, names, overwrite=overwrite, conditions=conditions, watch=watch)
         yield upload
     if upload.ended:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _store(url: str | os.PathLike[str]) -> RemoteStore:
-    """Return the store at `url`. Raises `OptionError` where there can be none to write to."""
-    if url_scheme(url) == "file":
-        local_path(url, "OUT")
-    store = RemoteStore(os.fspath(url))
-    if store.scheme in WEB:
-        raise OptionError(f"OUT: {store.url}: a web server takes no uploads; give an s3://, gs:// or az:// URL")
-    return store
-
-
-def _refuse_unwritable(store: RemoteStore, watch: Watcher) -> None:
-    """Raise `OutputError` where nothing can be written; tell `watch` of a server without conditions."""
-    try:
-        with contextlib.suppress(RemoteConflictError):
-            # By another run, now or killed.
-            store.put(_PROBE, b"first", only_if_absent=True)
-        store.put(_PROBE, b"second", only_if_absent=True)
-        knows = False
-    except RemoteConflictError:
-        knows = True
-    except (OptionError, OutputError):
-        store.put(_PROBE, b"without a condition")
-        knows = False
-    store.delete(_PROBE)
-    if not knows:
-        watch.retried(f"{store.url}: this server has no conditional writes: let no other program write there meanwhile")
-
-
 def standing_at(url: str | os.PathLike[str], identity: Mapping[str, Any]) -> str | None:
     """Return what is at `url` and what a run for the dataset `identity` would do about it; None for nothing."""
-    store = _store(url)
-    mark, manifest = _read_mark(store), _read_manifest(store)
+    store = store_at(url)
+    mark, manifest = read_mark(store), read_manifest_at(store)
     if mark is not None:
         changed = changes(mark, identity)
+        if not changed and "plan_id" in mark:
+            return "exists: planned for parts with these options; --part and --finish write it"
         if not changed:
             return f"exists: begun on {mark['host']} with these options, a run resumes it there"
         return f"exists: another dataset was begun ({'; '.join(changed)}); a run is refused without --overwrite"
@@ -120,64 +94,70 @@ def standing_at(url: str | os.PathLike[str], identity: Mapping[str, Any]) -> str
     return "exists: not empty, and not made by imgdata; a run is refused" if store.list() else None
 
 
-def _read_mark(store: RemoteStore) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads(store.read(_MARK)))
-    except RemoteMissingError:
-        return None
-    except ValueError:
-        raise OutputError(f"{store.place(_MARK)}: damaged; remove it, and the unfinished dataset beside it") from None
-
-
-def _read_manifest(store: RemoteStore) -> Manifest | None:
-    try:
-        return parse_manifest(store.read(MANIFEST), UrlPath(store.url) / MANIFEST)
-    except RemoteMissingError:
-        return None
-
-
 class Upload:
     """A dataset that is being written to a store."""
 
     def __init__(
-        self, store: RemoteStore, job: JobFolder, folder: Path, names: Sequence[str], *, overwrite: bool, watch: Watcher
+        self,
+        store: RemoteStore,
+        job: JobFolder,
+        folder: Path,
+        names: Sequence[str],
+        *,
+        overwrite: bool,
+        conditions: bool,
+        watch: Watcher,
     ) -> None:
         self.job = job
         """The local output folder."""
         self.ended = False
         """Whether nothing in the work folder is needed any more."""
-        self._store = store
+        self.conditions = conditions
+        """Whether the server knows conditional writes."""
+        self.store = store
+        self.url = UrlPath(store.url)
         self._ledger = folder / "uploaded"
         self._names = set(names)
         self._overwrite = overwrite
         self._watch = watch
         self._next = False
-        self._url = UrlPath(store.url)
 
-    def begin(self, identity: Mapping[str, Any]) -> ShardSummary | None:
-        """Begin or resume the dataset `identity`; return the summary where it is complete. Raises `OutputError`."""
-        mark, manifest = _read_mark(self._store), _read_manifest(self._store)
-        if mark is not None and changes(mark, identity):
-            if not self._overwrite:
-                raise self._another(changes(mark, identity), f"begun on {mark['host']}")
-            self._discard(mark, manifest)
-            mark = None
+    @property
+    def next_to_old(self) -> bool:
+        """Whether shards lie beside a finished dataset that they are to replace."""
+        return self._next
+
+    def begin(self, identity: Mapping[str, Any], *, parts: bool = False) -> ShardSummary | None:
+        """Begin or resume the dataset `identity`; return the summary where it is complete. Raises `OutputError`.
+
+        Without `parts` a dataset that parts write is another one.
+        """
+        mark, manifest = read_mark(self.store), read_manifest_at(self.store)
+        made = {} if manifest is None else {"options": manifest.options, "source": manifest.source}
+        if mark is not None:
+            changed = changes(mark, identity)
+            others = "plan_id" in mark and not parts and (manifest is None or bool(changes(made, identity)))
+            if changed or others:
+                if not self._overwrite:
+                    raise self._another(changed, f"begun on {mark['host']}") if changed else self._planned()
+                self._discard(mark, manifest)
+                mark = None
         if manifest is not None:
-            changed = changes({"options": manifest.options, "source": manifest.source}, identity)
+            changed = changes(made, identity)
             if not changed and manifest.source.get("kind") != "index":
                 self._clean(mark, manifest)
                 self.ended = True
-                return manifest_summary(self._url, manifest, self._lines)
+                return manifest_summary(self.url, manifest, self.lines)
             if manifest.source.get("kind") == "index":
-                raise OutputError(f"{self._url}: holds tars that `imgdata index` found; choose another place")
+                raise OutputError(f"{self.url}: holds tars that `imgdata index` found; choose another place")
             if not self._overwrite:
                 raise self._another(changed, "made")
         elif mark is None and (other := sorted(name for name in self._names if not name.startswith(f"{JOB_FOLDER}/"))):
-            raise OutputError(f"{self._url}: not empty ({other[0]}), and not made by imgdata; choose another place")
+            raise OutputError(f"{self.url}: not empty ({other[0]}), and not made by imgdata; choose another place")
         self._next = manifest is not None if mark is None else bool(mark["next"])
         here = identity_in(self.job.out)
         if mark is None or (here is not None and changes(here, identity)) or not self._holds():
-            self._empty()
+            self.empty()
         return None
 
     def engine(self, *, workers: int, samples: int, lock: int | None) -> UploadingEngine:
@@ -186,16 +166,21 @@ class Upload:
 
     def mark(self) -> None:
         """Note in the store what is being written. Raises `OutputError` where another machine writes something else."""
-        plan = read_json(self.job.path / PLAN)
-        if plan is None:
-            return
-        data = to_json({**plan, "next": self._next, "host": platform.node()})
+        plan = self.values()
         try:
-            self._put_new(_MARK, data)
+            put_new(self.store, MARK, to_json(plan))
         except RemoteConflictError:
-            found = _read_mark(self._store)
+            found = read_mark(self.store)
             if found is not None and changes(found, plan):
                 raise self._another(changes(found, plan), f"begun on {found['host']}") from None
+            if found is not None and "plan_id" in found:
+                raise self._planned() from None
+
+    def values(self) -> dict[str, Any]:
+        """Return what the store is to be told of what is being written here."""
+        plan = read_json(self.job.path / PLAN)
+        assert plan is not None, "what is uploaded has a plan"
+        return {**plan, "next": self._next, "host": platform.node()}
 
     def forget(self, file: str) -> None:
         """Forget that a shard was uploaded: it is about to be written again."""
@@ -211,20 +196,29 @@ class Upload:
     def send(self, file: str) -> Uploaded:
         """Upload a finished shard and its DALI index. Raises `OutputError`."""
         path = self.job.folder / file
-        name = (_NEXT if self._next else "") + file
-        facts = self._store.put(name, path)
-        self._store.put(dali_index_path(Path(name)).as_posix(), dali_index_path(path).read_bytes())
+        name = (NEXT_PREFIX if self._next else "") + file
+        facts = self.store.put(name, path)
+        self.store.put(dali_index_path(Path(name)).as_posix(), dali_index_path(path).read_bytes())
         return Uploaded(name=name, size=facts.size, etag=facts.etag)
 
     def sent(self, file: str, uploaded: Uploaded) -> None:
         """Note that a shard was uploaded, and remove it here."""
-        self._note(file, uploaded)
+        path = self.job.folder / file
+        try:
+            with open(path, "rb") as tar:
+                head = tar.read(HEAD_BYTES)
+        except OSError as error:
+            raise output_error(error, path) from error
+        self.note(file, uploaded)
+        self.hull(file, head, uploaded.size)
+
+    def hull(self, file: str, head: bytes, size: int) -> None:
+        """Put a hull in the place of a shard here: its first bytes `head`, and a hole of the rest of its size."""
         path = self.job.folder / file
         hull = self.job.path / f"{file}.hull.tmp"
         try:
-            with open(path, "rb") as tar:
-                hull.write_bytes(tar.read(_HEAD_BYTES))
-            os.truncate(hull, uploaded.size)
+            hull.write_bytes(head)
+            os.truncate(hull, size)
             os.replace(hull, path)
         except OSError as error:
             raise output_error(error, path) from error
@@ -242,22 +236,22 @@ class Upload:
         strays = self._rename(manifest)
         for path in sorted(self.job.folder.iterdir()):
             if path.is_file() and path.suffix not in (".tar", ".idx") and path.name != MANIFEST:
-                self._store.put(path.name, path)
+                self.store.put(path.name, path)
         self._compare(manifest)
         data = manifest.to_bytes()
         try:
-            self._put_new(MANIFEST, data)
+            put_new(self.store, MANIFEST, data)
         except RemoteConflictError:
-            if self._store.read(MANIFEST) != data:
+            if self.store.read(MANIFEST) != data:
                 raise OutputError(
-                    f"{self._url}: another program has put a dataset here meanwhile; nothing of it was replaced: "
+                    f"{self.url}: another program has put a dataset here meanwhile; nothing of it was replaced: "
                     "choose another place, or use --overwrite"
                 ) from None
         for name in strays - new:
-            self._store.delete(name)
+            self.store.delete(name)
         self._clean(None, manifest)
         self.ended = True
-        return dataclasses.replace(summary, out=self._url)
+        return dataclasses.replace(summary, out=self.url)
 
     def _rename(self, manifest: Manifest) -> set[str]:
         """Give each shard the name that it has in the manifest; return the names that shards had before."""
@@ -265,70 +259,89 @@ class Upload:
         for split in manifest.splits:
             stem = f"{manifest.name}-{split.name}-"
             # In the order of their numbers, as when gaps were closed: each name is free by then.
-            files = sorted(path.stem for path in self._ledger.glob(f"{stem}*.json"))
+            files = [file for file in self._files() if file.startswith(stem)]
             files = [file for file in files if file.removeprefix(stem).removesuffix(".tar").isdigit()]
             for file, shard in zip(files, split.shards, strict=True):
                 entry = self._read_entry(file)
                 before |= {file, dali_index_path(Path(file)).name}
                 if entry.name == shard.file:
                     continue
-                facts = self._store.copy(entry.name, shard.file)
+                facts = self._copy(entry, shard.file)
                 index = dali_index_path(self.job.folder / shard.file)
-                self._store.put(index.name, index.read_bytes())
-                self._note(file, Uploaded(name=shard.file, size=facts.size, etag=facts.etag))
+                if index.exists():
+                    self.store.put(index.name, index.read_bytes())
+                else:
+                    self.store.copy(dali_index_path(Path(entry.name)).as_posix(), index.name)
+                self.note(file, Uploaded(name=shard.file, size=facts.size, etag=facts.etag))
         return before
+
+    def _copy(self, entry: Uploaded, to: str) -> RemoteFacts:
+        """Give the object of a shard the name `to`. Raises `OutputError` where another run does so as well."""
+        facts = self.store.copy(entry.name, to)
+        if not entry.name.startswith(NEXT_PREFIX) and not entry.is_it(self.store.head(entry.name)):
+            raise OutputError(
+                f"{self.url}: another run finishes the dataset here at the same time; wait until it ends, then run the "
+                "same command again"
+            )
+        return facts
 
     def _compare(self, manifest: Manifest) -> None:
         """Raise `OutputError` where a shard is not in the store as it was uploaded."""
-        there = {facts.name: facts.size for facts in self._store.list()}
+        there = {facts.name: facts for facts in self.store.list()}
+        uploaded = {entry.name: entry for entry in map(self._read_entry, self._files())}
         for split in manifest.splits:
             for shard in split.shards:
-                if there.get(shard.file) != shard.bytes or dali_index_path(Path(shard.file)).name not in there:
+                entry = uploaded[shard.file]
+                index = dali_index_path(Path(shard.file)).name
+                if entry.size != shard.bytes or not entry.is_it(there.get(shard.file)) or index not in there:
                     raise OutputError(
-                        f"{self._store.place(shard.file)}: was uploaded, and is missing or of another size now; let "
+                        f"{self.store.place(shard.file)}: was uploaded, and is missing or another one now; let "
                         "nothing else write there, and run the same command again"
                     )
 
     def _remove_old(self, new: set[str]) -> None:
         """Remove the dataset that is replaced, but for what is written again under the same name."""
-        mark = _read_mark(self._store) or {}
+        mark = read_mark(self.store) or {}
         old = mark.get("old")
         if old is None:
-            manifest = _read_manifest(self._store)
+            manifest = read_manifest_at(self.store)
             old = [] if manifest is None else files_of(manifest)
-            self._store.put(_MARK, to_json({**mark, "old": old}))
+            self.store.put(MARK, to_json({**mark, "old": old}))
         # The manifest goes first: none ever describes a mix of old and new files.
-        self._store.delete(MANIFEST)
-        there = {facts.name for facts in self._store.list()}
+        self.store.delete(MANIFEST)
+        there = {facts.name for facts in self.store.list()}
         for name in sorted((set(old) - new) & there):
-            self._store.delete(name)
+            self.store.delete(name)
 
     def _discard(self, mark: Mapping[str, Any], manifest: Manifest | None) -> None:
         """Remove the unfinished dataset of a mark."""
-        doomed = {name for name in self._names if name.startswith(_NEXT)}
+        if "plan_id" in mark:
+            # Its parts end now: what they write later they remove.
+            self.store.put(MARK, to_json({**mark, "closing": True}))
+        doomed = {name for name in self._names if name.startswith(f"{JOB_FOLDER}/")} - {MARK}
         if manifest is None:
             doomed |= self._names & {*planned_files(mark), *mark.get("old", ())}
-        for name in sorted(doomed):
-            self._store.delete(name)
+        delete_all(self.store, sorted(doomed))
         self._names -= doomed
-        self._store.delete(_MARK)
+        self.store.delete(MARK)
 
     def _clean(self, mark: Mapping[str, Any] | None, manifest: Manifest) -> None:
         """Remove what is not of the finished dataset: its journal, and names that shards had before."""
         strays = set() if mark is None else set(planned_files(mark)) - set(files_of(manifest))
-        there = {facts.name for facts in self._store.list(f"{JOB_FOLDER}/")}
-        for name in sorted(strays & self._names) + sorted(there - {_MARK}) + [_MARK] * (_MARK in there):
-            self._store.delete(name)
+        there = {facts.name for facts in self.store.list(f"{JOB_FOLDER}/")}
+        delete_all(self.store, sorted(strays & self._names) + sorted(there - {MARK}))
+        if MARK in there:
+            self.store.delete(MARK)
 
     def _holds(self) -> bool:
         """Return whether all shards that were uploaded are in the store still; forget those that are not."""
-        there = {facts.name: facts for facts in self._store.list()}
+        there = {facts.name: facts for facts in self.store.list()}
         lost = []
-        for path in sorted(self._ledger.glob("*.json")):
-            entry = self._read_entry(path.stem)
+        for file in self._files():
+            entry = self._read_entry(file)
             facts = there.get(entry.name)
-            if facts is None or facts.size != entry.size or facts.etag != entry.etag:
-                lost.append(path.stem)
+            if not entry.is_it(facts):
+                lost.append(file)
         if lost and (self.job.closing_gaps or finished_in(self.job.out) is not None):
             return False
         for file in lost:
@@ -336,35 +349,38 @@ class Upload:
             (self.job.folder / file).unlink(missing_ok=True)
         return True
 
-    def _empty(self) -> None:
+    def _planned(self) -> OutputError:
+        return OutputError(
+            f"{self.url}: planned for parts; write them with --part and --finish, or give --overwrite to start afresh"
+        )
+
+    def empty(self) -> None:
+        """Remove what this machine has of the dataset."""
         self.job.empty()
         shutil.rmtree(self._ledger, ignore_errors=True)
 
     def _another(self, changed: Sequence[str], state: str) -> OutputError:
         return OutputError(
-            f"{self._url}: was {state} with other options or another source ({'; '.join(changed)}); use the same, "
+            f"{self.url}: was {state} with other options or another source ({'; '.join(changed)}); use the same, "
             "another place, or --overwrite to replace it"
         )
 
-    def _put_new(self, name: str, data: bytes) -> None:
+    def lines(self, name: str) -> list[str]:
+        """Return the lines of an object; none where it is missing."""
         try:
-            self._store.put(name, data, only_if_absent=True)
-        except RemoteConflictError:
-            raise
-        except (OptionError, OutputError):
-            # A server without conditions; what else is wrong shows here again.
-            self._store.put(name, data)
-
-    def _lines(self, name: str) -> list[str]:
-        try:
-            return self._store.read(name).decode("utf-8").splitlines()
+            return self.store.read(name).decode("utf-8").splitlines()
         except RemoteMissingError:
             return []
+
+    def _files(self) -> list[str]:
+        """Return the names of the shards that were uploaded, as they were then."""
+        return sorted(path.stem for path in self._ledger.glob("*.json"))
 
     def _entry(self, file: str) -> Path:
         return self._ledger / f"{file}.json"
 
-    def _note(self, file: str, uploaded: Uploaded) -> None:
+    def note(self, file: str, uploaded: Uploaded) -> None:
+        """Note the object that a shard has become."""
         self._ledger.mkdir(parents=True, exist_ok=True)
         write_atomic(self._entry(file), json.dumps(dataclasses.asdict(uploaded)).encode())
 

@@ -95,10 +95,10 @@ class RemoteStore:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_client": None, "_lock": None}
+        return {**self.__dict__, "_client": None, "_lock": None, "_sleep": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state, _lock=threading.Lock(), _sleep=time.sleep)
 
     def __repr__(self) -> str:
         return f"RemoteStore({self.url!r})"

@@ -28,8 +28,9 @@ def raw(tmp_path):
     return class_folders(tmp_path / "pets", {"train": 5, "val": 2})
 
 
-def test_the_three_steps_say_what_they_did(run_cli, raw, tmp_path):
-    out = tmp_path / "out"
+@pytest.mark.parametrize("where", ["folder", "store"])
+def test_the_three_steps_say_what_they_did(run_cli, raw, tmp_path, request, where):
+    out = tmp_path / "out" if where == "folder" else f"{request.getfixturevalue('s3').url}/out"
     planned = run_cli("shard", raw, out, "--shard-samples", "3", "--plan")
     assert planned.exit_code == 0
     assert "planned 21 samples in 7 shards" in planned.output

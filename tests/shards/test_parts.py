@@ -386,7 +386,7 @@ def test_a_part_whose_job_ended_meanwhile_says_so(raw, tmp_path, monkeypatch):
         part_files.close_parts(folder)
         publish(place, folder, report)
 
-    monkeypatch.setattr("imgdata.shards.parts.publish", publish_late)
+    monkeypatch.setattr("imgdata.shards.part_places.publish", publish_late)
     with pytest.raises(
         OutputError, match=r"the job was finished, or planned anew, while this part was writing; `imgdata"
     ):

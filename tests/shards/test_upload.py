@@ -238,7 +238,6 @@ REFUSED = {
     "a web server": ({}, "http://127.0.0.1:9/ds", "takes no uploads"),
     "a file of this machine": ({}, "file:///ds", "is a URL, where a path on this machine is needed"),
     "append": ({"append": True}, None, "append can't be given with a URL"),
-    "ray": ({"engine": "ray"}, None, "is a URL, where a path on this machine is needed"),
 }
 
 

@@ -1,8 +1,8 @@
 """Numbers of planned shards -> their reports, by tasks on the machines of a Ray cluster.
 
-A task is the number of a shard: what it needs lies in the folder that all machines share, and so does what it writes.
-Nothing but counts comes back, and no object is put into Ray's store. A shard that is written twice has the same bytes,
-and gets its name by a rename.
+A task is the number of a shard: what it needs lies in the folder that all machines share, or in an object store, and so
+does what it writes. Nothing but counts comes back, and no object is put into Ray's store. A shard that is written twice
+has the same bytes, and gets its name by a rename, or by an upload with a condition.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ class Written:
 
 
 def write_by_ray(
-    engine: RayEngine, folder: Path, plan_id: str, numbers: Sequence[int], files: Sequence[str]
+    engine: RayEngine, folder: str | Path, plan_id: str, numbers: Sequence[int], files: Sequence[str]
 ) -> Iterator[Written]:
     """Write the shards at the positions `numbers` of the plan in `folder`; yield what each says once it is there.
 
@@ -45,5 +45,5 @@ def write_by_ray(
 
 def _write(folder: str, plan_id: str, threads: int, number: int) -> Written:
     """Write a shard; the function of a task."""
-    report = write_planned_shard(Path(folder), plan_id, number, threads=threads)
+    report = write_planned_shard(folder, plan_id, number, threads=threads)
     return Written(report.samples, report.bytes, len(report.rejects))
