@@ -10,6 +10,7 @@ from torch import nn
 
 from imgdata.backends.options import BackendName
 from imgdata.dataset.dataset import Dataset
+from imgdata.dataset.split import Split
 from imgdata.errors import OptionError, ShardError
 from imgdata.inference.class_matching import Match, MatchedBy, match_foreign, match_own
 from imgdata.inference.predictions import Collector, Predictions, check_picture, save_sheet
@@ -85,8 +86,11 @@ class Evaluation:
     """Number of ranks."""
     crops: int = 1
     """Crops of each picture over which probabilities were averaged."""
+    flip_test: bool = False
+    """Whether the logits of each crop are the mean of it and of its mirror image."""
     said: "Said | None" = None
     """What the network says of each sample, where that isn't one class: `predictions` has no rows then."""
+    _samples: Split | None = None
 
     def __str__(self) -> str:
         scores = self.scores
@@ -108,8 +112,9 @@ class Evaluation:
     def title(self) -> str:
         """Network, split, view and crops, in one line."""
         view = f" | {self.view}" if self.view else ""
-        crops = f", mean of {self.crops} crops" if self.crops > 1 else ""
-        return f"{self.model} on {self.split}{view}{crops}"
+        averaged = [f"mean of {self.crops} crops"] if self.crops > 1 else []
+        averaged += [("mirror images too" if averaged else "mean with the mirror image")] if self.flip_test else []
+        return ", ".join([f"{self.model} on {self.split}{view}", *averaged])
 
     @property
     def per_class(self) -> list[ClassScore]:
@@ -173,7 +178,8 @@ class Evaluation:
         Raises `OptionError`, `OutputError`, `MissingExtraError`, `ShardError`.
         """
         self._require_one_class("a sheet of the worst samples")
-        found, samples = self.predictions, open_dataset(self.dataset)[self.split]
+        found = self.predictions
+        samples = open_dataset(self.dataset)[self.split] if self._samples is None else self._samples
         rows = found.worst(count)
         titles = [
             f"{_name(self.classes[found.label_N[row]])}\n{_name(self.classes[found.predicted_N[row]])} "
@@ -190,6 +196,7 @@ class Evaluation:
             "split": self.split,
             "view": self.view,
             "crops": self.crops,
+            "flip_test": self.flip_test,
             "top1": scores.top1,
             "top5": scores.top5,
             "loss": scores.loss,
@@ -319,6 +326,8 @@ def evaluate(
         world_size=ranks.world_size,
         said=said,
         crops=crops,
+        flip_test=flips,
+        _samples=opened[shown.split],
     )
 
 

@@ -66,6 +66,17 @@ class SourceOptions:
             plain[one.name] = list(value) if isinstance(value, tuple) else value
         return plain
 
+    def flags(self) -> list[str]:
+        """Return what differs from the defaults as words of a command line, such as `--label-column breed`."""
+        words: list[str] = []
+        for name, value in self.to_dict().items():
+            flag = "--source" if name == "kind" else f"--{name.replace('_', '-')}"
+            if isinstance(value, dict):
+                value = ",".join(f"{folder}={split}" for folder, split in value.items())
+            for one in value if isinstance(value, list) else [value]:
+                words += [flag, str(one)]
+        return words
+
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> "SourceOptions":
         """Return the settings that `to_dict` gave. Raises `OptionError`."""

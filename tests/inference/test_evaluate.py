@@ -108,6 +108,9 @@ def test_crops_give_the_mean_of_the_softmax_over_torchvisions_crops(digits, crop
     assert np.allclose(found.predictions.probability_N, chance_NC.max(1), rtol=ROUNDING)
     assert str(found).startswith(f"cnn on val, mean of {crops} crops\n")
     assert found.to_dict()["crops"] == crops
+    if crops == 5:
+        flipped = evaluate(trained, digits, crops=crops, batch_size=7, flip_test=True)
+        assert str(flipped).startswith("cnn on val, mean of 5 crops, mirror images too\n")
 
 
 def test_ten_crops_of_a_run_validated_with_mirror_images_have_each_once(digits):

@@ -78,6 +78,7 @@ def test_a_benchmark_reads_raw_images_as_its_options_say(raw, listed):
     words = ["--recipe", "cifar_train", "--seconds", 0.1, "--rounds", 1, "--batch-size", 8, "--threads", 1]
     found = json.loads(command("bench", raw, *listed, *words, "--quiet", "--json"))
     assert found["dataset"]["samples"] == 49, "all rows are one split"
+    assert f"--table {listed[1]} --path-column where --label-column parity" in found["command"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -65,9 +66,12 @@ class BenchOptions:
                 f"{self.device!r}; leave them out"
             )
 
-    def command(self, dataset: str | Path) -> str:
-        """Return the command line that measures the same again. A recipe that has no name is `RECIPE.json`."""
-        words = ["imgdata", "bench", str(dataset)]
+    def command(self, dataset: str | Path, read: Sequence[str] = ()) -> str:
+        """Return the command line that measures the same again. A recipe that has no name is `RECIPE.json`.
+
+        `read` are the options that say how raw images are read.
+        """
+        words = ["imgdata", "bench", str(dataset), *read]
         for field in fields(self):
             value = getattr(self, field.name)
             if value == field.default:

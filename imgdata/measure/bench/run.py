@@ -19,6 +19,7 @@ from imgdata.measure.bench.processes import run_together
 from imgdata.measure.bench.result import BenchResult, PeerFigures, figures, peer_figures, together
 from imgdata.measure.bench.rounds import in_turns
 from imgdata.recipes.recipe import Recipe
+from imgdata.sources.options import SourceOptions
 from imgdata.storage.remote_folder import RemoteFolder
 
 _USUAL_BATCH = 256
@@ -97,7 +98,7 @@ def bench(
             "size": list(recipe.output_size(0)),
             "content": recipe.to_dict(),
         },
-        command=given.command(dataset),
+        command=given.command(dataset, SourceOptions.from_dict(asked_for(dataset)).flags()),
         versions={**loader_versions(), **{peer.name: peer.version for peer in peers}},
         machine=machine_summary([one.options.device for one in jobs]),
         notes=tuple(notes(given, rounds[OURS], peers, left_out, first, remote=remote)),
