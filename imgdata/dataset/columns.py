@@ -26,7 +26,7 @@ from imgdata.dataset.lazy_array import MAX_WHOLE
 from imgdata.errors import OptionError, OutputError, ShardError
 from imgdata.storage.atomic import whole_file
 from imgdata.storage.cache_folder import CacheWarning, cache_folder, make_room
-from imgdata.storage.reading import require_regular
+from imgdata.storage.reading import damage, require_regular
 
 Values = NDArray[Any] | list[Any]
 """Numbers and truths `(N,)`, lists of one length `(N, D)`; else a list: texts, arrays, lists of texts, JSON values."""
@@ -186,9 +186,10 @@ class Columns:
                 raise self._damaged(f"column {field.name!r} is a {field.type}")
         return schema
 
-    def _damaged(self, why: object) -> ShardError:
+    def _damaged(self, why: Exception | str) -> ShardError:
         assert self._path is not None
-        return ShardError(f"{self._path}: damaged columns ({why}); {self._index.remedy}")
+        error = why if isinstance(why, Exception) else ValueError(why)
+        return ShardError(f"{self._path}: {damage('damaged columns', error, self._index.remedy)}")
 
 
 _Loaded = Callable[[NDArray[np.int64]], Values]

@@ -17,7 +17,7 @@ from imgdata.dataset.index_checks import NO_LIMITS, IndexLimits, column_fault
 from imgdata.dataset.index_schema import LOOSE_FACTS, index_schema, schema_with
 from imgdata.dataset.members import loose_columns, member_columns, members_in
 from imgdata.errors import ShardError
-from imgdata.storage.reading import require_regular
+from imgdata.storage.reading import damage, require_regular
 
 _FEW_ROWS = 1_000_000
 """So many rows take little memory, whatever the file's size."""
@@ -110,7 +110,7 @@ class Index:
         )
 
     def _damaged(self, error: Exception) -> ShardError:
-        return ShardError(f"{self.path}: damaged index ({error}); {self.remedy}")
+        return ShardError(f"{self.path}: {damage('damaged index', error, self.remedy)}")
 
     def require_members(self, names: Sequence[str]) -> None:
         """Raise `ShardError` unless these are the names of the further images."""

@@ -27,7 +27,7 @@ from imgdata.dataset.members import member_columns
 from imgdata.dataset.places import header, place_type, word_columns
 from imgdata.errors import OptionError, ShardError
 from imgdata.storage.folder import DatasetFolder
-from imgdata.storage.reading import MAX_MEMBER_BYTES, require_regular
+from imgdata.storage.reading import MAX_MEMBER_BYTES, damage, require_regular
 from imgdata.storage.remote_folder import RemoteFolder
 
 _KEPT_BATCHES = 8
@@ -249,7 +249,7 @@ class PartedIndex(Index):
             elif (record_K := self._records_of_each(part_K, offset_K)) is None:
                 data = self._bytes_of_each(part_K.tolist(), offset_K.tolist(), size)
         except OSError as error:
-            raise self._damaged_places(int(part_K[0]), str(error.strerror or error)) from error
+            raise self._unreadable_places(int(part_K[0]), error) from error
         if record_K is None:
             if len(data) != count * size:
                 raise self._damaged_places(int(part_K[-1]), "cut short")
@@ -295,7 +295,7 @@ class PartedIndex(Index):
             name = self._parts[part].places
             raise ShardError(f"{self._folder.place(name)}: no such part of the index; {self.remedy}") from None
         except OSError as error:
-            raise self._damaged_places(part, str(error.strerror or error)) from error
+            raise self._unreadable_places(part, error) from error
         if found != expected:
             raise self._damaged_places(part, "its header is not that of the records in dataset.json")
         self._checked.add(part)
@@ -325,6 +325,10 @@ class PartedIndex(Index):
 
     def _damaged_places(self, part: int, what: str) -> ShardError:
         return ShardError(f"{self._folder.place(self._parts[part].places)}: damaged index ({what}); {self.remedy}")
+
+    def _unreadable_places(self, part: int, error: OSError) -> ShardError:
+        what = damage("damaged index", error, self.remedy)
+        return ShardError(f"{self._folder.place(self._parts[part].places)}: {what}")
 
     def _by_group(
         self, name: str, position_K: NDArray[np.int64]
@@ -381,7 +385,7 @@ class PartedIndex(Index):
         except FileNotFoundError:
             raise ShardError(f"{path}: no such part of the index; {self.remedy}") from None
         except (*DAMAGE, ValueError) as error:
-            raise ShardError(f"{path}: damaged index ({error}); {self.remedy}") from error
+            raise ShardError(f"{path}: {damage('damaged index', error, self.remedy)}") from error
 
 
 def _places_in(sorted_U: NDArray[np.int64], wanted_M: NDArray[np.int64]) -> NDArray[np.int64]:

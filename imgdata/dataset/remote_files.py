@@ -22,7 +22,7 @@ from imgdata.storage.local_paths import UrlPath
 from imgdata.storage.reading import unnamed_file
 from imgdata.storage.remote import joined_ranges
 from imgdata.storage.remote_folder import RemoteFolder
-from imgdata.storage.shard_cache import ShardCache
+from imgdata.storage.shard_cache import NotKeptError, ShardCache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,11 +126,14 @@ class RemoteShards:
             tasks += [partial(fetch, *request) for request in requests]
             if tasks:
                 self._folder.store.in_parallel(lambda number: tasks[number](), len(tasks), given_up=given_up)
-        except BaseException:
+        except BaseException as error:
             with lock:
                 ended = True
             for descriptor in descriptors:
                 self.release(descriptor)
+            if isinstance(error, NotKeptError):
+                # The cache has given up what it could not write, and lends it no more.
+                return self.hold(number_N, offset_N, size_N, given_up)
             raise
         if self._cache is not None:
             self._cache.lent(time.perf_counter() - begun if tasks else 0.0, total)

@@ -26,22 +26,23 @@ _VERSION = 2
 def open_raw(root: Path, read: SourceOptions) -> Dataset:
     """Open the raw images at `root`. Warns with `CacheWarning`; raises `SourceError`, `OptionError`, `ShardError`."""
     kept = cache_folder() / "loose"
-    try:
-        kept.mkdir(parents=True, exist_ok=True)
-        if not os.access(kept, os.W_OK):
-            raise PermissionError(errno.EACCES, "may not be written")
-    except OSError as error:
-        kept = Path(tempfile.mkdtemp(prefix="imgdata-"))
-        warnings.warn(
-            f"{cache_folder()} can't be used as cache folder ({error.strerror}): the index of {root} is in {kept}, and "
-            "the next process makes it anew; IMGDATA_CACHE names another folder",
-            CacheWarning,
-            stacklevel=4,
-        )
     place = hashlib.sha256(repr((_VERSION, os.path.abspath(root), dataclasses.astuple(read))).encode()).hexdigest()[:16]
-    stamp = kept / f"{place}.stamp"
-    # The ranks of a run open it at once: one lists it, the others wait.
-    with locked(kept / f"{place}.lock", wait_s=math.inf, mode=0o666):
+    with contextlib.ExitStack() as stack:
+        try:
+            kept.mkdir(parents=True, exist_ok=True)
+            if not os.access(kept, os.W_OK):
+                raise PermissionError(errno.EACCES, "may not be written")
+            # The ranks of a run open it at once: one lists it, the others wait.
+            stack.enter_context(locked(kept / f"{place}.lock", wait_s=math.inf, mode=0o666))
+        except OSError as error:
+            kept = Path(tempfile.mkdtemp(prefix="imgdata-"))
+            warnings.warn(
+                f"{cache_folder()} can't be used as cache folder ({error.strerror}): the index of {root} is in {kept}, "
+                "and the next process makes it anew; IMGDATA_CACHE names another folder",
+                CacheWarning,
+                stacklevel=4,
+            )
+        stamp = kept / f"{place}.stamp"
         content = read_stamp(stamp)
         dataset = None if content is None else _kept(kept, root, content, read)
         if dataset is not None and all(is_unchanged(split.index, root) for split in dataset.values()):

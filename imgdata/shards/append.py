@@ -23,7 +23,7 @@ from imgdata.shards.changes import Stored, stored_in_dataset
 from imgdata.shards.options import ShardOptions, differences
 from imgdata.shards.plan import shard_file
 from imgdata.shards.standing import finished_in
-from imgdata.sources.listing import Listing
+from imgdata.sources.listing import ONE_CLASS, Listing
 from imgdata.tables import counted
 
 _FREE = frozenset(
@@ -147,7 +147,8 @@ def _with_classes(listing: Listing, known: tuple[ClassName, ...]) -> Listing:
     new = tuple(one for one in listing.classes if one.id not in place)
     place |= {one.id: len(known) + number for number, one in enumerate(new)}
     label_C = np.array([*(place[one.id] for one in listing.classes), -1], np.int32)
-    return dataclasses.replace(listing, classes=(*known, *new), label_N=label_C[listing.label_N])
+    warnings = tuple(text for text in listing.warnings if not known or not text.startswith(ONE_CLASS))
+    return dataclasses.replace(listing, classes=(*known, *new), label_N=label_C[listing.label_N], warnings=warnings)
 
 
 def _check_targets(out: Path, before: Manifest, listing: Listing, grown: Listing) -> None:

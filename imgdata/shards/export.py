@@ -1,5 +1,6 @@
 """Dataset folder -> class folders with one file per image, bytes as stored; masks and the like in folders beside."""
 
+import contextlib
 import json
 import os
 import re
@@ -18,11 +19,12 @@ from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.each_verified import each_verified
 from imgdata.dataset.fields import OWN_FIELDS
 from imgdata.dataset.split import Split
-from imgdata.errors import OptionError
+from imgdata.errors import OptionError, OutputError
 from imgdata.sample import ClassName
-from imgdata.storage.atomic import output_error
+from imgdata.storage.atomic import output_error, sync_folder, sync_tree
 from imgdata.storage.file_names import unescape_name
 from imgdata.storage.local_paths import local_path
+from imgdata.storage.locks import LockHeldError, locked
 
 METADATA = "metadata.jsonl"
 """File of the samples' fields in the folder of a split."""
@@ -74,10 +76,8 @@ def export(
         raise OptionError(f"{folder}: must be a new or an empty folder")
     splits = [dataset[name] for name in dataset if split in (None, name)]
     total = sum(len(one) for one in splits)
-    temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
     done = num_bytes = 0
-    try:
-        temporary.mkdir(parents=True)
+    with _whole_folder(target) as temporary:
         for one in splits:
             lines: list[tuple[int, str]] = []
             kept = has_fields(one)
@@ -94,12 +94,38 @@ def export(
                     progress(done, total)
             if lines:
                 (temporary / top / METADATA).write_text("".join(line for _, line in sorted(lines)), "utf-8")
-        os.replace(temporary, target)
-    except OSError as error:
-        raise output_error(error, target) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return Exported(target, done, num_bytes, any(one.index.has_json and not has_fields(one) for one in splits))
+
+
+@contextlib.contextmanager
+def _whole_folder(target: Path) -> Iterator[Path]:
+    """Yield a hidden folder to fill, which gets the name `target` afterwards, synced, or is removed.
+
+    Raises `OutputError`.
+    """
+    temporary = target.with_name(f".{target.name}.export.tmp")
+    try:
+        with locked(target.with_name(f".{target.name}.export.lock"), remove=True):
+            # Of an export that was killed.
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            yield temporary
+            sync_tree(temporary)
+        os.replace(temporary, target)
+        try:
+            sync_folder(target.parent)
+        except OSError:
+            os.replace(target, temporary)
+            raise
+    except LockHeldError:
+        raise OutputError(
+            f"{target}: another export writes there; wait for its end, or choose another folder"
+        ) from None
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise output_error(error, target) from error
+        raise
 
 
 def place_of(dataset: Dataset, split: str) -> Path:

@@ -13,13 +13,17 @@ from imgdata.dataset.manifest import Manifest
 from imgdata.dataset.split import open_index
 from imgdata.errors import ShardError
 from imgdata.storage.folder import DatasetFolder
+from imgdata.storage.reading import is_of_the_system
 
 _PLACE = ("key", "offset", "xxh64")
 """Columns that tell whether a row is of the same image in the same place."""
 
 
 def keep_sources(tables: Sequence[pa.Table], folder: Path, before: Manifest | None) -> list[pa.Table]:
-    """Return the tables with what earlier indices know of the raw dataset: the same images' names there and hashes."""
+    """Return the tables with what earlier indices know of the raw dataset: the same images' names there and hashes.
+
+    Raises `ShardError` where the system can't read one of them.
+    """
     rows_of: dict[str, pa.Table] = {}
     parted = {split.index: split for split in (before.splits if before is not None else ()) if split.parts is not None}
     versions = [] if before is None else [version.splits.values() for version in before.versions]
@@ -28,7 +32,10 @@ def keep_sources(tables: Sequence[pa.Table], folder: Path, before: Manifest | No
         try:
             index = open_index(DatasetFolder(folder), parted[name]) if name in parted else Index(folder / name)
             rows_of |= _old_rows(index)
-        except ShardError:
+        except ShardError as error:
+            if is_of_the_system(error.__cause__):
+                # What only this file knows would be lost.
+                raise
             # Damaged or missing, which may be why it is rebuilt.
             continue
     return [_with_sources(table, rows_of.get(table["shard"][0].as_py())) for table in tables]

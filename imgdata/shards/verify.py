@@ -175,7 +175,10 @@ def _rows(index: Index, shard: ShardRecord, start: int) -> ShardRows | None:
 
 
 def _check_manifest(folder: Path) -> list[Fault]:
-    data = read_file(folder / MANIFEST, MAX_JSON_BYTES)
+    try:
+        data = read_file(folder / MANIFEST, MAX_JSON_BYTES)
+    except OSError as error:
+        return [Fault(MANIFEST, "", -1, f"can't be read: {error.strerror or error}")]
     if is_as_written(data):
         return []
     return [Fault(MANIFEST, "", -1, f"changed since it was written: its own sha256 is another; {_REBUILD}")]

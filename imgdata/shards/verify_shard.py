@@ -102,12 +102,18 @@ def check_tar(
 
     With `max_pixels` images of up to so many are decoded, and larger ones are faults.
     """
-    path = folder / shard.file
     try:
-        size = path.stat().st_size
-        digest = file_hash(path, shard.hash)
+        return _check_readable(folder / shard.file, shard, rows, manifest, max_pixels)
     except OSError as error:
         return [Fault(shard.file, "", -1, f"can't be read: {error.strerror or error}")]
+
+
+def _check_readable(
+    path: Path, shard: ShardRecord, rows: ShardRows | None, manifest: Manifest, max_pixels: int | None
+) -> list[Fault]:
+    """Do what `check_tar` does. Raises `OSError`."""
+    size = path.stat().st_size
+    digest = file_hash(path, shard.hash)
     faults = []
     if size != shard.bytes:
         what = "cut short" if size < shard.bytes else "too long"

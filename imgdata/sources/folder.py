@@ -17,7 +17,7 @@ from imgdata.errors import SourceError
 from imgdata.sources.classes import some, with_sorted_classes
 from imgdata.sources.folder_layout import FolderLayout, Place, has_class_folders, holds_images, read_layout
 from imgdata.sources.folder_names import holds_images_of_any_class, is_hidden, mask_folders, says_no_class
-from imgdata.sources.listing import Listing, ListingBuilder
+from imgdata.sources.listing import ONE_CLASS, Listing, ListingBuilder
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.plausible import check_classes
 from imgdata.sources.readers import FileReader
@@ -69,7 +69,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
     warnings = [
         *layout.notes,
         *(
-            [f"only one class ({some(codes)}); a table of labels is named with --table{_tables_beside(path)}"]
+            [f"{ONE_CLASS} ({some(codes)}); a table of labels is named with --table{_tables_beside(path)}"]
             if len(codes) == 1
             else []
         ),

@@ -24,6 +24,8 @@ from imgdata.tar.keys import clean_key, equal_before, key_hashes, numbered_key
 _NO_MEMBERS: Mapping[str, Place] = {}
 _PART_ROWS = 8192
 """Rows that are Python objects at once; a million of them would take 100 MB."""
+ONE_CLASS = "only one class"
+"""Begins the note of a source that has a single class, which is mostly a folder too high or too low."""
 MAX_SPLITS = 255
 """Most splits of a dataset: `Listing.split_N` is uint8."""
 

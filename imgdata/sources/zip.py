@@ -16,7 +16,7 @@ from imgdata.errors import ImageError, SourceError
 from imgdata.sample import SampleRef
 from imgdata.sources.classes import some, with_sorted_classes
 from imgdata.sources.folder_names import is_hidden, split_of_folder
-from imgdata.sources.listing import Listing, ListingBuilder, title_of
+from imgdata.sources.listing import ONE_CLASS, Listing, ListingBuilder, title_of
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.plausible import check_classes
 from imgdata.sources.readers import MAX_IMAGE_BYTES, RangeReader
@@ -163,7 +163,7 @@ def list_samples(path: Path, options: SourceOptions) -> Listing:
         reader=RangeReader(files) if stored else ZipReader(tuple(files)),
         classes=(),
         given_splits=given,
-        warnings=[f"only one class ({some(list(codes))})"] if len(codes) == 1 else [],
+        warnings=[f"{ONE_CLASS} ({some(list(codes))})"] if len(codes) == 1 else [],
     )
     listing = with_sorted_classes(listing, list(codes), order=options.class_order)
     return check_classes(listing, path, named=options.kind is not None)

@@ -1,6 +1,7 @@
 """Paths -> bytes at offsets, and bytes -> files that are whole or not there."""
 
 import contextlib
+import ctypes
 import errno
 import os
 import resource
@@ -59,6 +60,26 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make all files and names below `folder` last through a power cut. Raises `OSError`.
+
+    Linux does so for the whole file system at once, which takes seconds where a million small files take hours.
+    """
+    try:
+        sync_all = ctypes.CDLL(None, use_errno=True).syncfs
+    except AttributeError:
+        for path in sorted(folder.rglob("*"), reverse=True):
+            sync_folder(path)
+        sync_folder(folder)
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if sync_all(descriptor) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), os.fspath(folder))
     finally:
         os.close(descriptor)
 

@@ -46,13 +46,16 @@ def locked(
     try:
         yield descriptor
     finally:
+        # A file that stays is harmless; a lock that stays is not, nor one that hides the error of the block.
         if remove:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
         _HELD.pop(descriptor, None)
         # Not by closing it alone, which leaves the copies of forks.
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 def _acquire(path: Path, wait_s: float, while_waiting: Callable[[], None], mode: int, shared: bool) -> int:

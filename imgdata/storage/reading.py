@@ -126,6 +126,27 @@ def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     return data
 
 
+_SYSTEM = frozenset(
+    (errno.EACCES, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT)
+)
+"""Error numbers of a system that can't read a file now, whatever its bytes."""
+
+
+def is_of_the_system(error: BaseException | None) -> bool:
+    """Return whether an error says that the system could not read a file, and nothing of the file's bytes."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SYSTEM)
+
+
+def damage(what: str, error: Exception, remedy: str) -> str:
+    """Return the words for a file of which a library says `error`: `what` it is, and the remedy.
+
+    Where the system could not read the file that is all that is said: what can be made again would be made in vain.
+    """
+    if isinstance(error, OSError) and is_of_the_system(error):
+        return f"can't be read: {os.strerror(error.errno or errno.EIO)}"
+    return f"{what} ({error}); {remedy}"
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal. Raises `OSError`."""
     with open(path, "rb", opener=open_regular) as file:

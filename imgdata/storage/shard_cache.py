@@ -5,6 +5,7 @@ place; threads fetch the rest in the order in which the epoch needs the shards. 
 that is complete is compared with its hash before it gets its name. What can't be kept is read by ranges, as ever.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -35,6 +36,11 @@ _AGAIN_S = 1.0
 _ENDED = 2**62
 """The batch of a cache that is closed."""
 _TOO_MANY = frozenset((errno.EMFILE, errno.ENFILE))
+
+
+class NotKeptError(Exception):
+    """A shard that is coming can't be written on this machine: its ranges are to be read from the store."""
+
 
 Task = Callable[[], None]
 
@@ -118,8 +124,9 @@ class ShardCache:
         """Return descriptors of the shards of which these ranges, `(offset, size)`, can be read from this machine.
 
         Ranges of other shards are to be read from the store. What is not there yet comes by the tasks that are returned
-        as well, to be run together. `release` has to get each descriptor. Raises `ShardError` for a shard that is not
-        the one that `dataset.json` names.
+        as well, to be run together; they raise `NotKeptError` where a shard can't be written here: who lends again
+        gets what can be read. `release` has to get each descriptor. Raises `ShardError` for a shard that is not the one
+        that `dataset.json` names.
         """
         state = self._own()
         text, state.warning = state.warning, ""
@@ -219,6 +226,8 @@ class ShardCache:
     def _found(self, state: CacheState, name: str) -> OpenShard | None:
         """Return a shard that is open here, that the shelf has, or that can be begun."""
         shard = state.shards.get(name) or self._opened(state, name)
+        if shard is not None and shard.block_B is not None and state.shelf is None:
+            return None
         if shard is None and name in state.needs:
             shard = self._begun(state, name)
         if shard is not None and shard.fault is not None:
@@ -300,8 +309,10 @@ class ShardCache:
             if state.shelf is not None:
                 state.shelf.abandon(shard.place)
             elif shard.place.path is not None:
-                shard.place.path.unlink(missing_ok=True)
-        os.close(shard.place.file)
+                with contextlib.suppress(OSError):
+                    shard.place.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.close(shard.place.file)
 
     def _key(self, about: RemoteShard) -> str:
         """Return the name of a shard in the cache: that of its bytes, or of its version; empty where it has none."""
@@ -340,7 +351,10 @@ class ShardCache:
                 state.changed.notify_all()
 
     def _obtain(self, state: CacheState, shard: OpenShard, wanted: NDArray[np.int64]) -> None:
-        """Fetch the blocks that are missing, and wait for those that other threads fetch. Raises `ShardError`."""
+        """Fetch the blocks that are missing, and wait for those that other threads fetch.
+
+        Raises `ShardError`, and `NotKeptError`.
+        """
         while True:
             with state.changed:
                 if shard.fault is not None:
@@ -352,7 +366,12 @@ class ShardCache:
                     # Each request has an end, and says so.
                     state.changed.wait(_AGAIN_S)
             if run is not None:
-                self._fetch(state, shard, run)
+                try:
+                    self._fetch(state, shard, run)
+                except OSError as error:
+                    with state.changed:
+                        self._give_up(state, error)
+                    raise NotKeptError from error
 
     def _start_fetcher(self, state: CacheState) -> None:
         """Start one more thread, where there may be work for it."""

@@ -152,9 +152,10 @@ class DiskShelf:
 
     def close(self, place: Place) -> None:
         """See `Shelf`."""
+        _touch(self.folder / f"{place.key}{_WHOLE}")
+        # All of it was synced when it was finished.
         with contextlib.suppress(OSError):
-            _touch(self.folder / f"{place.key}{_WHOLE}")
-        os.close(place.file)
+            os.close(place.file)
 
     def held(self) -> tuple[int, int]:
         """See `Shelf`."""

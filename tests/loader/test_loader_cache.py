@@ -1,5 +1,6 @@
 """A loader of a dataset in an object store keeps its shards: which, where, when, and what it says of them."""
 
+import errno
 import os
 import pickle
 from contextlib import nullcontext
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import imgdata
-from imgdata.storage import remote
+from imgdata.storage import remote, shard_cache
 from imgdata.storage.cache_folder import CacheWarning
 from support.animals import animals
 from support.remote_servers import faulty, web_server
@@ -154,3 +155,16 @@ def test_a_loader_that_is_pickled_or_closed_early_leaves_nothing(site):
     batches.close()
     again.close()
     assert not list((Path(os.environ["IMGDATA_CACHE"]) / "shards").glob("*.tmp"))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_fails_while_a_batch_waits_is_one_warning_and_ranges(site, folder, monkeypatch, code):
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(shard_cache, "pwrite", fail)
+    with pytest.warns(CacheWarning, match="read by ranges") as found:
+        there = epoch(site.endpoint, shuffle="window")
+    here = epoch(folder, shuffle="window")
+    assert all(np.array_equal(one[0], other[0]) for one, other in zip(here, there, strict=True))
+    assert (len(found), kept()) == (1, [])

@@ -422,6 +422,12 @@ def test_masks_must_be_there_in_both_or_in_none(out, tmp_path):
         append(raw, out)
 
 
+def test_a_source_of_one_class_is_nothing_to_note(out, tmp_path):
+    summary = append(pictures_of(tmp_path / "new", {"train/ant": 2}), out)
+    assert not [text for text in summary.warnings if "only one class" in text]
+    assert "only one class" not in (out / "README.md").read_text()
+
+
 COMMANDS = [
     (["--append", "--plan"], "--append can't be given with --plan"),
     (["--append", "--overwrite"], "append and overwrite can't be given together"),

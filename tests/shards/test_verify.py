@@ -1,8 +1,10 @@
 """`imgdata.verify` finds what was changed, and names shard, key and byte."""
 
 import dataclasses
+import errno
 import io
 import json
+import os
 import re
 import tarfile
 
@@ -356,3 +358,25 @@ def test_a_fault_reads_as_one_line(folder):
     (fault,) = imgdata.verify(folder)
     assert str(fault).startswith(f"{TAR} byte {place.offset} key train/0006: image differs")
     assert io.StringIO(str(fault)).readlines() == [str(fault)]
+
+
+def test_a_dataset_json_that_can_not_be_read_any_more_is_named(folder, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("imgdata.shards.verify.read_file", fail)
+    assert "dataset.json: can't be read: Input/output error" in [str(fault) for fault in imgdata.verify(folder)]
+
+
+def test_an_index_that_can_not_be_read_now_is_not_called_damaged_nor_replaced(folder, monkeypatch):
+    def fail(*_, **options):
+        raise OSError(errno.EIO, "Error reading bytes from file")
+
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr("imgdata.dataset.index.pq.ParquetFile", fail)
+    said = [str(fault) for fault in imgdata.verify(folder)]
+    assert any(text.endswith("index.parquet: can't be read: Input/output error") for text in said)
+    # Names of the raw dataset are in the old index alone.
+    with pytest.raises(imgdata.ShardError, match=r"index\.parquet: can't be read: Input/output error$"):
+        imgdata.index(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before

@@ -5,7 +5,14 @@ import pytest
 from support.crashes import WORKS, replay, trace_of
 from support.traces import killed, powerless, traced
 
-SLOW = {"shard, closing gaps", "shard --overwrite", "shard --append", "shard --plan, --part, --finish", "a run"}
+SLOW = {
+    "export",
+    "shard, closing gaps",
+    "shard --overwrite",
+    "shard --append",
+    "shard --plan, --part, --finish",
+    "a run",
+}
 
 
 @pytest.fixture(autouse=True)

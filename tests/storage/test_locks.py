@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -104,3 +105,14 @@ def test_other_errors_of_the_system_are_raised(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", fail)
     with pytest.raises(OSError, match="Input/output error"), locked(tmp_path / "lock"):
         pass
+
+
+def test_a_lock_whose_file_can_not_be_removed_is_free_again(tmp_path, monkeypatch):
+    def fail(path: Path, **options: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    with pytest.raises(KeyError), locked(tmp_path / "lock", remove=True):
+        raise KeyError("of the block")
+    with locked(tmp_path / "lock", remove=True):
+        assert (tmp_path / "lock").exists()

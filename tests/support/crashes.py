@@ -205,6 +205,30 @@ def saving_a_view(place: Path) -> Work:
     return Work(before=before, act=lambda out: save(out, 1), read=read, ends=digests)
 
 
+def exporting(place: Path) -> Work:
+    """`export` of a dataset into a new folder."""
+    made = place / "made"
+    imgdata.shard(pictures_of(place / "pets", {"train/cat": 2, "val/dog": 1}), made, workers=1)
+
+    def act(out: Path) -> None:
+        # Complete already where the crash came behind the end.
+        if not (out / "photos").exists():
+            imgdata.export(made, out / "photos")
+
+    def read(out: Path) -> Found:
+        if not (out / "photos").exists():
+            raise ImgdataError(f"{out}: no photos")
+        return digests(out / "photos")
+
+    # A power cut may bring back the file of the lock, which is in nobody's way.
+    return Work(
+        before=lambda out: out.mkdir(),
+        act=act,
+        read=read,
+        ends=lambda out: [name for name in digests(out) if not name.endswith(".lock")],
+    )
+
+
 def writing_parts(place: Path) -> Work:
     """`shard` in two parts, after a plan that was frozen."""
     raw = class_folders(place / "pets", {"train": 1, "val": 1}, ("cat", "dog"))
@@ -347,6 +371,7 @@ WORKS: dict[str, Callable[[Path], Work]] = {
     "shard --append": appending,
     "index": indexing,
     "shard --plan, --part, --finish": writing_parts,
+    "export": exporting,
     "an index of raw images": opening_raw_images,
     "a shard in the cache": caching,
     "a saved view": saving_a_view,

@@ -19,10 +19,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -85,6 +86,12 @@ def _seaweed() -> str:
         if endpoint is not None:
             return endpoint
     raise AssertionError("SeaweedFS did not start")
+
+
+def s3_environment() -> dict[str, str]:
+    """The variables by which a program finds the S3 that lives as long as this process."""
+    with mock.patch.dict(os.environ, environment("")):
+        return environment(_seaweed())
 
 
 def _started() -> str | None:
@@ -181,6 +188,8 @@ class Proxy:
     requests: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     ended: threading.Event = field(default_factory=threading.Event)
+    choose: Callable[[str], Fault | None] = lambda request: None
+    """The fault of a request that none of `faults` matches."""
 
     def fault(self, request: str) -> Fault | None:
         """The next fault for a request, which counts as used."""
@@ -188,13 +197,19 @@ class Proxy:
             found = next((one for one in self.faults if one.times > 0 and one.match in request), None)
             if found is not None:
                 found.times -= 1
-            return found
+                return found
+        return self.choose(request)
 
 
 @contextlib.contextmanager
-def faulty(upstream: str, *faults: Fault, latency_s: float = 0.0) -> Iterator[Proxy]:
+def faulty(
+    upstream: str,
+    *faults: Fault,
+    latency_s: float = 0.0,
+    choose: Callable[[str], Fault | None] = lambda request: None,
+) -> Iterator[Proxy]:
     """A proxy before the server at `upstream` that ends with the block."""
-    proxy = Proxy("", list(faults), latency_s)
+    proxy = Proxy("", list(faults), latency_s, choose=choose)
     target = urlsplit(upstream).netloc
 
     class Handler(_Handler):

@@ -15,8 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from imgdata.shards import export
+
 _CALLS = (
     *((os, name) for name in ("open", "close", "fsync", "fdatasync", "write", "pwrite", "ftruncate", "truncate")),
+    (export, "sync_tree"),
     *((os, name) for name in ("replace", "rename", "unlink", "remove", "rmdir", "mkdir", "link", "symlink")),
     (io, "open"),
     (builtins, "open"),
@@ -88,7 +91,7 @@ def traced(folder: Path) -> Iterator[Trace]:
     watch = _Watch(folder)
     originals = [(module, name, getattr(module, name)) for module, name in _CALLS]
     for module, name, call in originals:
-        setattr(module, name, watch.around(call, syncs=name in ("fsync", "fdatasync")))
+        setattr(module, name, watch.around(call, syncs=name in ("fsync", "fdatasync", "sync_tree")))
     try:
         yield watch.trace
     finally:
@@ -127,6 +130,13 @@ class _Watch:
         return watched
 
     def _synced(self, descriptor: Any) -> None:
+        if isinstance(descriptor, Path):
+            # All below a folder.
+            below = os.path.relpath(descriptor, self._folder)
+            for path, (inode, data) in self._seen.items():
+                if path == below or path.startswith(f"{below}/"):
+                    self.trace.steps.append(Step("sync", path, FOLDER if data is None else self._numbers[inode]))
+            return
         number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
         inode = os.fstat(number).st_ino
         if inode == os.stat(self._folder).st_ino:
@@ -141,6 +151,12 @@ class _Watch:
             before, after = self._seen, self._look()
             self._seen = after
             steps = self.trace.steps
+            for path, (inode, data) in after.items():
+                if data is None and path not in before:
+                    same = (old for old, known in before.items() if known == (inode, None) and old not in after)
+                    if source := next(same, None):
+                        steps.append(Step("move", path, FOLDER, source=source))
+                        before = {_moved(name, source, path): known for name, known in before.items()}
             gone = {inode: path for path, (inode, _) in before.items() if after.get(path, (0, b""))[0] != inode}
             for path, (inode, data) in after.items():
                 if data is None:
@@ -182,6 +198,11 @@ class _Watch:
                     yield from self._below(path)
                 elif entry.is_file(follow_symlinks=False):
                     yield path, (entry.inode(), _contents(entry.path))
+
+
+def _moved(name: str, source: str, path: str) -> str:
+    """The name of a file after a folder was moved."""
+    return path + name[len(source) :] if name == source or name.startswith(f"{source}/") else name
 
 
 def _contents(path: str) -> bytes:
@@ -268,6 +289,8 @@ def _state(
                 durable[step.file] = data.get(step.file, b"")
             case "make" if number not in lost:
                 names[step.path] = step.file
+            case "move" if number not in lost and step.file == FOLDER:
+                names = {_moved(name, step.source, step.path): file for name, file in names.items()}
             case "move" if number not in lost:
                 names.pop(step.source, None)
                 names[step.path] = step.file

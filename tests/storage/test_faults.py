@@ -1,0 +1,80 @@
+"""Calls of the system, clocks and requests to stores fail where a seed says: the same result or one error, no loss."""
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from support.faults import ONCE, Planned, Site, draw, preloaded
+from support.faulty_runs import Runner
+from support.faulty_work import ALL, ON_S3
+from support.remote_servers import s3_environment
+
+QUICK = {"shard", "export", "a loader of a folder", "a loader of a store"}
+SLOWEST = {"a run"}
+"""Seconds for each seed: `python -m benchmarks.reliability` does it."""
+SEEDS = settings(max_examples=3, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+
+
+@pytest.fixture(scope="module")
+def started():
+    """A function that starts the program, once for each set of variables."""
+    runners = {}
+
+    def start(**environment):
+        key = tuple(environment.items())
+        if key not in runners:
+            runners[key] = Runner(**environment)
+        return runners[key]
+
+    if sys.platform != "linux":
+        pytest.skip("calls of the system are caught on Linux")
+    try:
+        preloaded()
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no C compiler: {error}")
+    yield start
+    for runner in runners.values():
+        runner.close()
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
+        for name in ALL
+        if name not in SLOWEST | {ON_S3}
+    ],
+)
+@SEEDS
+@given(seed=st.integers(0, 10**6))
+def test_faults_end_in_the_same_result_or_in_one_error_and_the_next_run_ends_the_work(started, work, seed):
+    said = started().run(work, seed)
+    assert said["outcome"] in ("same", "error"), said
+
+
+@pytest.mark.slow
+@SEEDS
+@given(seed=st.integers(0, 10**6))
+def test_faults_of_the_disk_and_of_a_store_while_shards_are_uploaded(started, seed):
+    said = started(**s3_environment()).run(ON_S3, seed)
+    assert said["outcome"] in ("same", "error"), said
+
+
+def test_what_a_library_does_below_python_fails_as_planned(started):
+    # Parquet is written by PyArrow; what is written must be there.
+    said = started().run("shard", 14)
+    assert said["made"] == said["schedule"]
+    assert "pets-val.index.parquet: no space left" in said["text"]
+    assert started().run("shard", 14) == said
+
+
+def test_a_seed_draws_the_same_faults_from_the_same_sites():
+    sites = {Site("read", "a"): 9, Site("write", "b"): 1, Site("GET", "/x"): 2, Site("monotonic", "clock"): 4}
+    drawn = {seed: draw(seed, sites) for seed in range(200)}
+    assert drawn == {seed: draw(seed, dict(reversed(sites.items()))) for seed in range(200)}
+    assert {one.site for planned in drawn.values() for one in planned} == set(sites)
+    assert all(1 <= one.number <= sites[one.site] for planned in drawn.values() for one in planned)
+    assert str(Planned(site=Site("read", "a"), number=2, what="EIO", how_long=ONCE)) == "EIO at read a #2, once"
