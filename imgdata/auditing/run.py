@@ -152,7 +152,8 @@ def _parts(samples: Samples) -> Iterator[str]:
         yield view.split
         yield view.fingerprint
         # Names and metadata may differ where images and labels are the same.
-        yield view.index.identity if view.index.is_parted else _file_id(view.index.path)
+        index = view.index
+        yield index.identity if index.is_parted or index.is_ranged else _file_id(index.path)
 
 
 def _settings(check: Check, options: AuditOptions) -> Iterator[Any]:

@@ -23,6 +23,7 @@ from imgdata.arrow import number_array, numbers
 from imgdata.dataset.fields import is_field, is_json, type_text
 from imgdata.dataset.index import Index
 from imgdata.dataset.lazy_array import MAX_WHOLE
+from imgdata.dataset.table_file import TableFile
 from imgdata.errors import OptionError, OutputError, ShardError
 from imgdata.storage.atomic import whole_file
 from imgdata.storage.cache_folder import CacheWarning, cache_folder, make_room
@@ -66,10 +67,10 @@ class Columns:
     Each is read on its first use. Picklable: a copy reads again.
     """
 
-    def __init__(self, index: Index, path: Path | None = None, read: Callable[[], pa.Table] | None = None) -> None:
-        """Open the file at `path`; without one `read` makes the fields' table when it is needed, None for no fields."""
+    def __init__(self, index: Index, file: TableFile | None = None, read: Callable[[], pa.Table] | None = None) -> None:
+        """Take a file of columns; without one `read` makes the fields' table when it is needed, None for no fields."""
         self._index = index
-        self._path = path
+        self._file = file
         self._read = read
         self._table: pa.Table | None = None
         self._schema: pa.Schema | None = None
@@ -86,7 +87,7 @@ class Columns:
     @property
     def are_stored(self) -> bool:
         """Whether the dataset has a file of columns, so that their types are known without reading a shard."""
-        return self._path is not None
+        return self._file is not None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,7 +112,7 @@ class Columns:
     @property
     def place(self) -> str:
         """Where the columns are, for messages."""
-        return str(self._path or self._index.path)
+        return str(self._index.path if self._file is None else self._file.place)
 
     def arrow(self, name: str) -> pa.ChunkedArray:
         """Return all values of a field. Raises `OptionError`, `ShardError`."""
@@ -119,14 +120,13 @@ class Columns:
         if field is None:
             raise OptionError(f"{self.place}: column must be one of {', '.join(self._fields().names)}, got {name!r}")
         self._refuse_many()
-        if self._path is None:
+        if self._file is None:
             assert self._read is not None, "a field that no file and no member has"
             return self._whole(self._read)[name]
         try:
-            with pq.ParquetFile(self._path, memory_map=True) as file:
-                column = file.read(columns=[name]).column(0)
+            column = self._file.read([name]).column(0)
             column.validate(full=True)
-        except _DAMAGE as error:
+        except (*_DAMAGE, ValueError) as error:
             raise self._damaged(error) from error
         return column
 
@@ -147,14 +147,29 @@ class Columns:
         if name not in self._loaded:
             self.check([name])
             field = self.field(name)
+            some = None if field is None else self._rows(name, position_N)
+            if field is not None and some is not None:
+                return _loaded(field, some)(np.arange(len(position_N)))
             self._loaded[name] = _index_column(self._index, name) if field is None else _loaded(field, self.arrow(name))
         loaded: _Loaded = self._loaded[name]
         return loaded(position_N)
 
+    def _rows(self, name: str, position_N: NDArray[np.int64]) -> pa.ChunkedArray | None:
+        """Return values of a field without the rest of it; None where the whole column is the better choice."""
+        if self._file is None:
+            return None
+        try:
+            found = self._file.rows(name, position_N)
+            if found is not None:
+                found.validate(full=True)
+        except (*_DAMAGE, ValueError) as error:
+            raise self._damaged(error) from error
+        return found
+
     def _fields(self) -> pa.Schema:
         if self._schema is None:
-            if self._path is not None:
-                self._schema = self._file_schema(self._path)
+            if self._file is not None:
+                self._schema = self._file_schema(self._file)
             else:
                 self._schema = pa.schema([]) if self._read is None else self._whole(self._read).schema
         return self._schema
@@ -172,10 +187,9 @@ class Columns:
             self._table = read()
         return self._table
 
-    def _file_schema(self, path: Path) -> pa.Schema:
+    def _file_schema(self, file: TableFile) -> pa.Schema:
         try:
-            require_regular(path)
-            metadata = pq.read_metadata(path, memory_map=True)
+            metadata = file.footer()
             schema = metadata.schema.to_arrow_schema()
         except _DAMAGE as error:
             raise self._damaged(error) from error
@@ -187,9 +201,9 @@ class Columns:
         return schema
 
     def _damaged(self, why: Exception | str) -> ShardError:
-        assert self._path is not None
+        assert self._file is not None
         error = why if isinstance(why, Exception) else ValueError(why)
-        return ShardError(f"{self._path}: {damage('damaged columns', error, self._index.remedy)}")
+        return ShardError(f"{self._file.place}: {damage('damaged columns', error, self._index.remedy)}")
 
 
 _Loaded = Callable[[NDArray[np.int64]], Values]

@@ -9,6 +9,7 @@ from imgdata.dataset.manifest import MANIFEST, Manifest, dataset_folder, parse_m
 from imgdata.dataset.members import Member
 from imgdata.dataset.remote_manifest import manifest_at, remote_folder
 from imgdata.dataset.split import Split
+from imgdata.dataset.table_file import TableFile
 from imgdata.dataset.target import CLASS_TARGET, NO_TARGET, Target
 from imgdata.dataset.targets import Targets
 from imgdata.errors import OptionError, ShardError
@@ -37,7 +38,7 @@ class Dataset(Mapping[str, Split]):
                 folder,
                 entry,
                 len(manifest.classes),
-                columns=folder.local(files[entry.name]) if files[entry.name] in manifest.files else None,
+                columns=TableFile(folder, files[entry.name]) if files[entry.name] in manifest.files else None,
                 members=manifest.members,
             )
             for entry in manifest.splits

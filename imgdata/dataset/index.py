@@ -16,8 +16,10 @@ from imgdata.arrow import number_array, numbers
 from imgdata.dataset.index_checks import NO_LIMITS, IndexLimits, column_fault
 from imgdata.dataset.index_schema import LOOSE_FACTS, index_schema, schema_with
 from imgdata.dataset.members import loose_columns, member_columns, members_in
+from imgdata.dataset.table_file import TableFile
 from imgdata.errors import ShardError
-from imgdata.storage.reading import damage, require_regular
+from imgdata.storage.folder import DatasetFolder
+from imgdata.storage.reading import damage
 
 _FEW_ROWS = 1_000_000
 """So many rows take little memory, whatever the file's size."""
@@ -47,16 +49,19 @@ class Index:
 
     is_parted = False
     """Whether the index is in parts, and its columns stay in their files."""
+    file: TableFile | None = None
+    """The file; None for an index of several."""
 
-    def __init__(self, path: Path, limits: IndexLimits = NO_LIMITS, *, remedy: str | None = None) -> None:
+    def __init__(self, file: Path | TableFile, limits: IndexLimits = NO_LIMITS, *, remedy: str | None = None) -> None:
         """Read the file's footer and check its columns; `limits` are for their values. Raises `ShardError`.
 
         `remedy` ends the message of an error; by default it says how the index of shards is rebuilt.
         """
-        self.path = path
+        self.file = file if isinstance(file, TableFile) else TableFile(DatasetFolder(file.parent), file.name)
+        self.path = self.file.path
         self._limits = limits
-        self.remedy = remedy or f"rebuild it with `imgdata index {path.parent}`"
-        metadata = self._metadata()
+        self.remedy = remedy or f"rebuild it with `imgdata index {self.path.parent}`"
+        metadata = self._metadata(self.file)
         self._num_rows: int = metadata.num_rows
         names = metadata.schema.to_arrow_schema().names
         self.has_json = "json_offset" in names
@@ -79,10 +84,14 @@ class Index:
     def __len__(self) -> int:
         return self._num_rows
 
-    def _metadata(self) -> pq.FileMetaData:
+    @property
+    def is_ranged(self) -> bool:
+        """Whether the index lies in a store, and only the columns and row groups that are needed are fetched."""
+        return self.file is not None and self.file.is_ranged
+
+    def _metadata(self, file: TableFile) -> pq.FileMetaData:
         try:
-            num_bytes = require_regular(self.path)
-            metadata = pq.read_metadata(self.path, memory_map=True)
+            num_bytes, metadata = file.num_bytes, file.footer()
             found = metadata.schema.to_arrow_schema()
         except FileNotFoundError:
             raise ShardError(f"{self.path}: no such index; {self.remedy}") from None
@@ -125,11 +134,10 @@ class Index:
         missing = [name for name in names if name not in self._columns]
         if not missing:
             return
+        assert self.file is not None, "an index of several files has its own columns"
         try:
-            # `pq.read_table` would import pyarrow.dataset, and that pandas: 0.3 s.
-            with pq.ParquetFile(self.path, memory_map=True) as file:
-                table = file.read(columns=missing)
-        except DAMAGE as error:
+            table = self.file.read(missing)
+        except (*DAMAGE, ValueError) as error:
             raise self._damaged(error) from error
         if table.num_rows != len(self):
             raise ShardError(f"{self.path}: changed while it was open; open the dataset again")
@@ -227,7 +235,20 @@ class Index:
 
     def texts(self, name: str, position_N: NDArray[np.int64]) -> list[str]:
         """Return the values of a column of texts, such as `source`, of samples."""
-        return [str(text) for text in self.column(name).take(number_array(position_N)).to_pylist()]
+        found = None if name in self._columns else self._rows(name, position_N)
+        if found is None:
+            found = self.column(name).take(number_array(position_N))
+        return [str(text) for text in found.to_pylist()]
+
+    def _rows(self, name: str, position_N: NDArray[np.int64]) -> "pa.ChunkedArray[Any] | None":
+        """Return values of a column without the rest of it; None where the whole column is the better choice."""
+        try:
+            found = None if self.file is None else self.file.rows(name, position_N)
+        except (*DAMAGE, ValueError) as error:
+            raise self._damaged(error) from error
+        if found is not None:
+            self._check(name, found)
+        return found
 
     def find(self, key: str) -> int:
         """Return the position of the first sample with `key`; -1 when there is none."""

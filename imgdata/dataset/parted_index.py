@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from imgdata import native
@@ -25,9 +24,10 @@ from imgdata.dataset.lazy_array import MAX_WHOLE, lazy_array
 from imgdata.dataset.manifest import SplitEntry
 from imgdata.dataset.members import member_columns
 from imgdata.dataset.places import header, place_type, word_columns
+from imgdata.dataset.table_file import TableFile
 from imgdata.errors import OptionError, ShardError
 from imgdata.storage.folder import DatasetFolder
-from imgdata.storage.reading import MAX_MEMBER_BYTES, damage, require_regular
+from imgdata.storage.reading import MAX_MEMBER_BYTES, damage
 from imgdata.storage.remote_folder import RemoteFolder
 
 _KEPT_BATCHES = 8
@@ -88,9 +88,17 @@ class PartedIndex(Index):
         self._kept: tuple[_Records, ...] = ()
         self._groups: OrderedDict[tuple[int, int, str], pa.ChunkedArray[Any]] = OrderedDict()
         self._arrays, self._words = {}, {}
+        self._tables: OrderedDict[int, TableFile] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        empty: dict[str, Any] = {"_checked": set(), "_kept": (), "_groups": OrderedDict(), "_arrays": {}, "_words": {}}
+        empty: dict[str, Any] = {
+            "_checked": set(),
+            "_kept": (),
+            "_groups": OrderedDict(),
+            "_arrays": {},
+            "_words": {},
+            "_tables": OrderedDict(),
+        }
         return {**self.__dict__, **empty}
 
     @property
@@ -184,8 +192,9 @@ class PartedIndex(Index):
         found = []
         for part in range(len(self._parts)):
             with self._opened(part) as file:
-                groups = range(file.metadata.num_row_groups)
-                found += [file.metadata.row_group(group).column(column).statistics.min for group in groups]
+                footer = file.footer()
+                groups = range(footer.num_row_groups)
+                found += [footer.row_group(group).column(column).statistics.min for group in groups]
         return int(min(found))
 
     def _from_places(self, name: str, kind: np.dtype[Any], position_K: NDArray[np.int64]) -> NDArray[Any]:
@@ -357,7 +366,7 @@ class PartedIndex(Index):
         """Return a column of a row group, or of the whole part, checked. Raises `ShardError`."""
         rows = self._parts[part].rows
         with self._opened(part) as file:
-            table = file.read(columns=[name]) if group is None else file.read_row_group(group, columns=[name])
+            table = file.read([name]) if group is None else pa.table({name: file.read_group(group, name)})
             expected = rows if group is None else min(ROW_GROUP, rows - group * ROW_GROUP)
             if len(table) != expected:
                 raise ValueError(f"must have {expected} rows in a row group, got {len(table)}")
@@ -369,23 +378,25 @@ class PartedIndex(Index):
         return column
 
     @contextmanager
-    def _opened(self, part: int) -> Iterator[pq.ParquetFile]:
-        """Open the Parquet file of a part. What fails while it is open is a `ShardError` that names the file."""
-        path = self._folder.local(self._parts[part].file)
-        schema = self._schema
+    def _opened(self, part: int) -> Iterator[TableFile]:
+        """Give the Parquet file of a part. What fails in the block is a `ShardError` that names the file."""
+        file = self._tables.get(part) or TableFile(self._folder, self._parts[part].file)
         try:
-            require_regular(path)
-            with pq.ParquetFile(path) as file:
-                found, rows = file.schema_arrow, file.metadata.num_rows
-                if not found.equals(schema) or rows != self._parts[part].rows:
-                    raise ValueError(
-                        f"columns must be {schema.names}, {self._parts[part].rows} rows, got {found.names}, {rows}"
-                    )
-                yield file
+            footer = file.footer()
+            found, rows = footer.schema.to_arrow_schema(), footer.num_rows
+            if not found.equals(self._schema) or rows != self._parts[part].rows:
+                raise ValueError(
+                    f"columns must be {self._schema.names}, {self._parts[part].rows} rows, got {found.names}, {rows}"
+                )
+            if file.is_ranged:
+                self._tables[part] = file
+                while len(self._tables) > _KEPT_GROUPS:
+                    self._tables.popitem(last=False)
+            yield file
         except FileNotFoundError:
-            raise ShardError(f"{path}: no such part of the index; {self.remedy}") from None
+            raise ShardError(f"{file.place}: no such part of the index; {self.remedy}") from None
         except (*DAMAGE, ValueError) as error:
-            raise ShardError(f"{path}: {damage('damaged index', error, self.remedy)}") from error
+            raise ShardError(f"{file.place}: {damage('damaged index', error, self.remedy)}") from error
 
 
 def _places_in(sorted_U: NDArray[np.int64], wanted_M: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -25,6 +25,7 @@ from imgdata.dataset.members import Member, member_columns
 from imgdata.dataset.near_keys import near_keys
 from imgdata.dataset.parted_index import PartedIndex
 from imgdata.dataset.remote_files import RemoteShards
+from imgdata.dataset.table_file import TableFile
 from imgdata.errors import OptionError, ShardError
 from imgdata.sample import Sample, fields_of
 from imgdata.storage.atomic import FilePool, pread
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 _READ_COLUMNS = ("shard", "offset", "size", "label", "format", "key")
 _JSON_COLUMNS = ("json_offset", "json_size")
+_TOGETHER = 1024
+"""Members of samples in a store that are fetched together, some requests side by side."""
 _ALSO_IN_INDEX = frozenset({"class_id", "class_name", "label", "width", "height", "source", "key"})
 """Fields of `json` members that `imgdata shard` writes, or that name what the index has."""
 
@@ -47,7 +50,7 @@ def open_index(folder: DatasetFolder, entry: SplitEntry, num_classes: int | None
     if entry.parts is not None:
         return PartedIndex(folder, entry, num_classes)
     limits = IndexLimits(num_classes=num_classes, shards=frozenset(shard.file for shard in entry.shards))
-    return Index(folder.local(entry.index), limits, remedy=folder.remedy)
+    return Index(TableFile(folder, entry.index), limits, remedy=folder.remedy)
 
 
 class Split:
@@ -67,7 +70,7 @@ class Split:
         entry: SplitEntry,
         num_classes: int | None = None,
         *,
-        columns: Path | None = None,
+        columns: TableFile | None = None,
         members: tuple[Member, ...] = (),
     ) -> None:
         """Open the index; `num_classes` bounds its labels, `columns` is the file of columns beside it.
@@ -176,7 +179,9 @@ class Split:
             return fields_of(parse_json(text)) if text else {}
         if not self.index.has_json or not self.index.array("json_size")[i]:
             return {}
-        data = self._read(i, "json_offset", "json_size")
+        return self._parsed(i, self._read(i, "json_offset", "json_size"))
+
+    def _parsed(self, i: int, data: bytes) -> dict[str, object]:
         try:
             return fields_of(parse_json(data))
         except ValueError as error:
@@ -242,7 +247,22 @@ class Split:
 
     def _fields_table(self) -> pa.Table:
         """Return the fields of all `json` members, which are read where no earlier process has done so."""
-        return kept_in_cache(self.index, lambda: fields_table(self.fields(i) for i in range(len(self))))
+        return kept_in_cache(self.index, lambda: fields_table(self._all_fields()))
+
+    def _all_fields(self) -> Iterator[dict[str, object]]:
+        files = self._opened()
+        if not isinstance(files, RemoteShards):
+            yield from (self.fields(i) for i in range(len(self)))
+            return
+        size_N = self.index.array("json_size").astype(np.int64)
+        for start in range(0, len(self), _TOGETHER):
+            size_K = size_N[start : start + _TOGETHER]
+            position_M = start + np.flatnonzero(size_K)
+            offset_M = self.index.array("json_offset")[position_M]
+            found = files.read_all(files.numbers(position_M), offset_M, size_N[position_M])
+            data_of = dict(zip(position_M.tolist(), found, strict=True))
+            for i in range(start, start + len(size_K)):
+                yield self._parsed(i, data_of[i]) if i in data_of else {}
 
     def _row(self, position: SupportsIndex) -> int:
         i = operator.index(position)
@@ -268,7 +288,9 @@ class Split:
 
     def _opened(self) -> ImageFiles:
         if self._files is None:
-            self.index.load(_READ_COLUMNS + _JSON_COLUMNS * self.index.has_json)
+            needed = _READ_COLUMNS + _JSON_COLUMNS * self.index.has_json
+            # A key alone is in a row group.
+            self.index.load([name for name in needed if name != "key" or not self.index.is_ranged])
             self._files = image_files(self.folder, self.index)
         return self._files
 

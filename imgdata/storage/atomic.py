@@ -5,6 +5,7 @@ import ctypes
 import errno
 import os
 import resource
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,13 +17,15 @@ JOB_FOLDER = ".imgdata"
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, is_shared: bool = False) -> Iterator[Path]:
     """Yield a temporary file to fill; it gets the name `path` afterwards, synced, or is removed.
 
-    It is in the job folder where there is one, else hidden beside `path`. Raises `OutputError`.
+    It is in the job folder where there is one, else hidden beside `path`. With `is_shared` any threads and machines may
+    write the same file at a time. Raises `OutputError`.
     """
     job = path.parent / JOB_FOLDER
-    temporary = job / f"{path.name}.tmp" if job.is_dir() else path.parent / f".{path.name}.{os.getpid()}.tmp"
+    own = f"{os.getpid()}-{secrets.token_hex(4)}" if is_shared else str(os.getpid())
+    temporary = job / f"{path.name}.tmp" if job.is_dir() else path.parent / f".{path.name}.{own}.tmp"
     try:
         yield temporary
         with open(temporary, "rb") as file:

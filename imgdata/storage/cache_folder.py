@@ -139,6 +139,7 @@ def _is_abandoned(path: Path) -> bool:
 def _entry(what: str, files: list[Path]) -> CacheEntry | None:
     """Return the entry of these files; None where another process has removed them."""
     facts = []
+    has_holes = any("+" in path.name for path in files)
     for path in files:
         try:
             facts.append(path.stat())
@@ -149,6 +150,7 @@ def _entry(what: str, files: list[Path]) -> CacheEntry | None:
     return CacheEntry(
         what=what,
         files=tuple(files),
-        num_bytes=sum(fact.st_size for fact in facts),
+        # Of a file with holes what is in it counts.
+        num_bytes=sum(min(fact.st_size, fact.st_blocks * 512) if has_holes else fact.st_size for fact in facts),
         written_s=max(fact.st_mtime for fact in facts),
     )

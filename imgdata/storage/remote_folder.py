@@ -6,16 +6,18 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from imgdata.errors import OptionError, OutputError
-from imgdata.storage.atomic import FilePool, output_error
+from imgdata.storage.atomic import FilePool, output_error, pwrite, whole_file
 from imgdata.storage.cache_folder import CacheWarning, cache_folder, make_room
 from imgdata.storage.folder import DatasetFolder, data_folder
 from imgdata.storage.local_paths import UrlPath
-from imgdata.storage.remote import WEB, RemoteStore
+from imgdata.storage.remote import WEB, RemoteStore, joined_ranges
+from imgdata.storage.remote_client import RemoteFacts
 
 _OWN = ("views", "reviews")
 """Folders of a dataset that users write to."""
@@ -44,12 +46,18 @@ class RemoteFolder(DatasetFolder):
         self._etags: dict[str, str] = {}
         """ETag of each file that was read: processes that get a copy of this folder stay with them as well."""
         self._copies: dict[str, Path] = {}
+        self._sizes: dict[str, int] = {}
 
     def __repr__(self) -> str:
         return f"RemoteFolder({str(self.path)!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_etags": dict(self._etags), "_copies": dict(self._copies)}
+        return {
+            **self.__dict__,
+            "_etags": dict(self._etags),
+            "_copies": dict(self._copies),
+            "_sizes": dict(self._sizes),
+        }
 
     @property
     def lists(self) -> bool:
@@ -82,12 +90,48 @@ class RemoteFolder(DatasetFolder):
         self.place(name)
         data, facts = self.store.fetch(name, offset, size, etag=self._etags.get(name))
         self._etags.setdefault(name, facts.etag)
+        self._sizes.setdefault(name, facts.size)
         return data
+
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes of each `(offset, size)` of a file, in few requests side by side. Raises as `read` does."""
+        self.place(name)
+        return self.store.read_ranges(name, ranges, etag=self.version(name))
+
+    def local_ranges(self, name: str, what: str, ranges: Sequence[tuple[int, int]]) -> Path:
+        """Return the path of a file on this machine that is as long as a file here and has these ranges of it.
+
+        Between them is a hole. `what` names the ranges. Raises `ShardError`.
+        """
+        key = f"{name} {what}"
+        copy = self._copies.get(key)
+        if copy is None or not copy.exists():
+            settings = self.store.settings
+            wholes = joined_ranges(ranges, gap=settings.gap_bytes, most=settings.part_bytes)
+            facts = RemoteFacts(name, self.size(name), self.version(name))
+
+            def fill(file: int) -> None:
+                os.ftruncate(file, facts.size)
+
+                def copy_range(number: int) -> None:
+                    start, end, _ = wholes[number]
+                    pwrite(file, self.store.read(name, start, end - start, etag=facts.etag), start)
+
+                self.store.in_parallel(copy_range, len(wholes))
+
+            copy = self._copies[key] = self._kept(facts, what, sum(end - start for start, end, _ in wholes), fill)
+        return copy
+
+    def size(self, name: str) -> int:
+        """Return the size of a file in bytes. Raises `ShardError`."""
+        if name not in self._sizes:
+            self._facts(name)
+        return self._sizes[name]
 
     def version(self, name: str) -> str:
         """Return the ETag with which this folder reads a file; empty where the store has none. Raises `ShardError`."""
         if name not in self._etags:
-            self._etags.setdefault(name, self.store.head(name).etag)
+            self._facts(name)
         return self._etags[name]
 
     def list(self, pattern: str = "*") -> list[str]:
@@ -112,46 +156,54 @@ class RemoteFolder(DatasetFolder):
             for one in self.store.list(f"{folder}/"):
                 path = self.own / self.place(one.name).relative_to(self.path)
                 if not path.exists():
-                    _write(path, self.read(one.name))
+                    _write(path, partial(pwrite, data=self.read(one.name), offset=0))
         self._copies[folder] = self.own / folder
         return self.own / name
 
-    def _copied(self, name: str) -> Path:
+    def _facts(self, name: str) -> RemoteFacts:
+        self.place(name)
         facts = self.store.head(name)
         self._etags.setdefault(name, facts.etag)
-        version = hashlib.sha256(f"{name} {facts.etag} {facts.size}".encode()).hexdigest()[:16]
-        file = f"{self.key}-{version}-{_NOT_A_NAME.sub('-', name)}"
+        self._sizes.setdefault(name, facts.size)
+        return facts
+
+    def _copied(self, name: str) -> Path:
+        facts = self._facts(name)
+
+        def fill(file: int) -> None:
+            self.store.copy_to(file, name, etag=self._etags[name])
+
+        return self._kept(facts, "", facts.size, fill)
+
+    def _kept(self, facts: RemoteFacts, what: str, num_bytes: int, fill: Callable[[int], None]) -> Path:
+        """Return the path of a copy, or of some ranges (`what`); `fill` writes `num_bytes` where there is none yet."""
+        version = hashlib.sha256(f"{facts.name} {facts.etag} {facts.size}{what and f' {what}'}".encode()).hexdigest()
+        file = f"{self.key}-{version[:16]}-{_NOT_A_NAME.sub('-', facts.name)}"
+        file += f"+{_NOT_A_NAME.sub('-', what)[:40]}" if what else ""
         path = cache_folder() / _FOLDER / file
         if path.exists() and path.stat().st_size == facts.size:
             return path
-        data = self.read(name)
         try:
-            if not make_room(len(data)):
-                raise OptionError(f"{len(data)} bytes are more than it may hold; raise IMGDATA_CACHE_GB")
-            _write(path, data)
+            if not make_room(num_bytes):
+                raise OptionError(f"{num_bytes} bytes are more than it may hold; raise IMGDATA_CACHE_GB")
+            _write(path, fill)
         except (OptionError, OutputError) as error:
             path = Path(tempfile.mkdtemp(prefix="imgdata-")) / file
             warnings.warn(
-                f"the copy of {self.place(name)} can't be kept in the cache folder ({error}): it is {path}, and the "
-                "next process reads it again",
+                f"the copy of {self.place(facts.name)} can't be kept in the cache folder ({error}): it is {path}, and "
+                "the next process reads it again",
                 CacheWarning,
                 stacklevel=2,
             )
-            _write(path, data)
+            _write(path, fill)
         return path
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write a copy, whole or not at all; several processes may do so at a time."""
+def _write(path: Path, fill: Callable[[int], None]) -> None:
+    """Let `fill` write a file behind a descriptor; it gets its name when it is whole. Raises `OutputError`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
-            try:
-                file.write(data)
-                file.close()
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
     except OSError as error:
         raise output_error(error, path) from error
+    with whole_file(path, is_shared=True) as temporary, open(temporary, "wb") as file:
+        fill(file.fileno())

@@ -178,7 +178,7 @@ class _Texts:
         self._bytes = 0
 
     def at(self, split: Split, column: str, position: int) -> str:
-        if split.index.is_parted:
+        if split.index.is_parted or split.index.is_ranged:
             return split.index.texts(column, np.array([position]))[0]
         with self._lock:
             file = self._files.get(split.name)
