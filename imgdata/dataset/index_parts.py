@@ -1,6 +1,5 @@
 """Rows of a large split -> the parts of its index: a Parquet file of some millions of rows each, and their places."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,12 +17,6 @@ PART_ROWS = 1 << 24
 """Rows of a part: some 500 MB of Parquet and as many of places."""
 
 
-def parts_sha256(parts: IndexParts) -> str:
-    """Return sha256 of the hashes of all files, in hexadecimal: what names the contents of the index."""
-    lines = "".join(f"{part.sha256}\n{part.places_sha256}\n" for part in parts.parts)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
 def part_names(index_file: str, number: int) -> tuple[str, str]:
     """Return the file names of a part: Parquet, and places. `index_file` is the name that one file would have."""
     stem = index_file.removesuffix(".index.parquet")
@@ -31,15 +24,22 @@ def part_names(index_file: str, number: int) -> tuple[str, str]:
 
 
 def write_parts(
-    folder: Path, index_file: str, tables: Iterable[pa.Table], shards: Sequence[str], *, part_rows: int | None = None
+    folder: Path,
+    index_file: str,
+    tables: Iterable[pa.Table],
+    shards: Sequence[str],
+    *,
+    part_rows: int | None = None,
+    before: IndexParts | None = None,
 ) -> IndexParts:
     """Write the rows of all `tables`, in order, in parts of `part_rows`: by default `PART_ROWS`.
 
-    The bytes are the same however the rows are chunked. `shards` are the names of the split's tars in order. Takes
-    memory for one part. Raises `ShardError`, `OutputError`.
+    The bytes are the same however the rows are chunked. `shards` are the names of the split's tars in order. With
+    `before` the rows come behind those of an index in the same folder, whose files stay. Takes memory for one part.
+    Raises `ShardError`, `OutputError`.
     """
-    words = WordNumbers(shards)
-    parts: list[IndexPart] = []
+    words = WordNumbers(shards, {} if before is None else before.words)
+    parts: list[IndexPart] = [] if before is None else list(before.parts)
     names: list[str] = []
     for number, table in enumerate(cut_tables(tables, part_rows or PART_ROWS)):
         index, places = (folder / name for name in part_names(index_file, number))

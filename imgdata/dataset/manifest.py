@@ -147,7 +147,13 @@ class Manifest:
             self,
             classes=self.classes[: wanted.classes],
             splits=tuple(
-                replace(split, index=one.index, index_sha256=one.index_sha256, shards=split.shards[: one.shards])
+                replace(
+                    split,
+                    index=one.index,
+                    index_sha256=one.index_sha256,
+                    shards=split.shards[: one.shards],
+                    parts=None if split.parts is None else split.parts.beginning(one.samples, one.index_sha256),
+                )
                 for split in self.splits
                 if (one := wanted.splits.get(split.name)) is not None
             ),

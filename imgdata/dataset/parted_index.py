@@ -174,11 +174,12 @@ class PartedIndex(Index):
         return int(self.find_all([key])[0])
 
     def find_all(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        """See `Index`; reads the keys row group by row group."""
+        """See `Index`; reads the keys row group by row group, for many keys part by part."""
         wanted, found_K = pa.array(keys, pa.string()), np.full(len(keys), -1, np.int64)
         for part, start in enumerate(self._start_P[:-1].tolist()):
-            for first in range(0, self._parts[part].rows, ROW_GROUP):
-                column = self._read(part, first // ROW_GROUP, "key")
+            whole = len(keys) > _MANY
+            for first in range(0, self._parts[part].rows, self._parts[part].rows if whole else ROW_GROUP):
+                column = self._read(part, None if whole else first // ROW_GROUP, "key")
                 if not pc.any(pc.is_in(column, value_set=wanted)).as_py():
                     continue
                 at = pc.index_in(wanted, value_set=column.combine_chunks()).fill_null(-1)

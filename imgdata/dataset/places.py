@@ -57,9 +57,12 @@ def header(count: int, kind: np.dtype[Any]) -> bytes:
 class WordNumbers:
     """The words of a split, each numbered when it first comes."""
 
-    def __init__(self, shards: Sequence[str]) -> None:
-        """Give the shards numbers in their order."""
-        self._numbers: dict[str, dict[str, int]] = {"shard": {shard: number for number, shard in enumerate(shards)}}
+    def __init__(self, shards: Sequence[str], known: Mapping[str, Sequence[str]]) -> None:
+        """Give the shards numbers in their order, and the `known` words of other columns."""
+        self._numbers: dict[str, dict[str, int]] = {
+            column: {word: number for number, word in enumerate(words)}
+            for column, words in {**known, "shard": shards}.items()
+        }
 
     def words(self, column: str) -> tuple[str, ...]:
         """Return the words by their numbers."""

@@ -1,7 +1,9 @@
 """A split's entry in `dataset.json` <-> `SplitEntry`: its tars in order, and its index, of one file or in parts."""
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, Literal, get_args
 
 from imgdata.checks import is_integer
@@ -55,6 +57,20 @@ class IndexParts:
     """Whether there are columns of crop-ready images."""
     members: tuple[str, ...] = ()
     """Names of further images that there are columns of."""
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the hashes of all files, in hexadecimal: what names the contents of the index."""
+        lines = "".join(f"{part.sha256}\n{part.places_sha256}\n" for part in self.parts)
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+    def beginning(self, rows: int, sha256: str) -> "IndexParts | None":
+        """Return the first parts, which have `rows` rows and this hash; None where no parts do."""
+        for number, end in enumerate(accumulate(part.rows for part in self.parts), 1):
+            if end == rows:
+                first = replace(self, parts=self.parts[:number])
+                return first if first.sha256 == sha256 else None
+        return None
 
 
 @dataclass(frozen=True, slots=True)

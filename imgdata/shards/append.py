@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
-from imgdata.dataset.index import Index
+from imgdata.dataset.lazy_array import MAX_WHOLE
 from imgdata.dataset.manifest import Manifest, read_manifest
+from imgdata.dataset.split import open_index
 from imgdata.dataset.target import Target
 from imgdata.dataset.versions import Version
 from imgdata.errors import OptionError, OutputError
@@ -22,8 +22,10 @@ from imgdata.sample import ClassName
 from imgdata.shards.changes import Stored, stored_in_dataset
 from imgdata.shards.options import ShardOptions, differences
 from imgdata.shards.plan import shard_file
+from imgdata.shards.sidecars import needs_parts
 from imgdata.shards.standing import finished_in
 from imgdata.sources.listing import ONE_CLASS, Listing
+from imgdata.storage.folder import DatasetFolder
 from imgdata.tables import counted
 
 _FREE = frozenset(
@@ -87,11 +89,6 @@ def plan_growth(out: Path, listing: Listing, options: ShardOptions) -> Growth:
             f"{out}: holds tars that `imgdata index` found, to which nothing can be appended; shard them into a new "
             "folder, and append to that"
         )
-    if any(split.parts is not None for split in before.splits):
-        raise OutputError(
-            f"{out}: has an index in parts, to which nothing can be appended; shard the new samples into a folder of "
-            "their own"
-        )
     options = _fitted(out, before, listing, options)
     for number in range(2, before.version + 1):
         # With the classes of the version before it has the fingerprint that it had when it was appended.
@@ -99,6 +96,11 @@ def plan_growth(out: Path, listing: Listing, options: ShardOptions) -> Growth:
         if _added(before.versions[number - 1], known, options):
             return Growth(before=before, listing=known, options=options, done=number)
     grown = _with_classes(listing, before.classes)
+    if any(needs_parts(int(count)) for count in np.bincount(grown.split_N)):
+        raise OutputError(
+            f"{out}: at most {MAX_WHOLE:,} samples of a split can be appended at once; append some at a time, such as "
+            "with --exclude"
+        )
     _check_targets(out, before, listing, grown)
     _check_keys(out, before, grown)
     _check_free_names(out, before)
@@ -181,9 +183,9 @@ def _names_classes(target: Target) -> bool:
 
 def _check_keys(out: Path, before: Manifest, grown: Listing) -> None:
     """Raise `OutputError` where a sample of the dataset has the key of a new one."""
-    taken = [Index(out / split.index).column("key") for split in before.splits]
-    found = [pc.is_in(grown.key_N, value_set=keys.combine_chunks()) for keys in taken]
-    taken_N = np.any([column.to_numpy() for column in found], axis=0)
+    keys = grown.key_N.to_pylist()
+    found = [open_index(DatasetFolder(out), split).find_all(keys) for split in before.splits]
+    taken_N = np.any([position_N >= 0 for position_N in found], axis=0)
     if taken_N.any():
         row_K = np.flatnonzero(taken_N)
         some = ", ".join(

@@ -264,8 +264,8 @@ def _index_names(split: SplitEntry) -> list[str]:
     """Return the index's name; of an index in parts patterns of the names of its files."""
     if split.parts is None:
         return [split.index]
-    stem = split.index.removesuffix(".index.parquet")
-    return [f"{stem}.index-*.parquet", f"{stem}.places-*.npy"]
+    names = [name for part in split.parts.parts for name in (part.file, part.places)]
+    return list(dict.fromkeys(re.sub(r"-\d+(?=\.\w+$)", "-*", name) for name in names))
 
 
 def _hashes(manifest: Manifest) -> str:

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from imgdata.arrow import number_array
+from imgdata.dataset.index import Index
 from imgdata.dataset.manifest import Manifest
 from imgdata.dataset.members import member_columns, members_in
 from imgdata.dataset.split import open_index
@@ -65,13 +67,17 @@ def stored_in_dataset(folder: Path, manifest: Manifest, version: int = 1) -> lis
         stored.append(
             Stored(
                 split=split.name,
-                source_N=index.column("source").slice(start),
-                xxh64_N=index.column("xxh64").slice(start),
-                members=tuple(index.column(member_columns(name)[-1]).slice(start) for name in index.members),
+                source_N=index.column_at("source", np.arange(start, len(index))),
+                xxh64_N=_hashes_from(index, "xxh64", start),
+                members=tuple(_hashes_from(index, member_columns(name)[-1], start) for name in index.members),
                 rejected=frozenset(rejects.get(split.name, ())),
             )
         )
     return stored
+
+
+def _hashes_from(index: Index, name: str, start: int) -> pa.ChunkedArray:
+    return pa.chunked_array([number_array(index.array(name)[start:])])
 
 
 def stored_in_shards(folder: Path, reports: Sequence[ShardReport]) -> list[Stored]:

@@ -16,7 +16,7 @@ from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
 from imgdata.dataset.fields import join_tables
 from imgdata.dataset.index_schema import index_schema
-from imgdata.dataset.manifest import HASH_KINDS, HashKind, Manifest
+from imgdata.dataset.manifest import HASH_KINDS, HashKind, Manifest, SplitEntry
 from imgdata.dataset.target import Target, TargetKind
 from imgdata.errors import OptionError, ShardError
 from imgdata.sample import ClassName
@@ -222,12 +222,13 @@ def _write(
         source=source,
     )
     lists: list[str] = []
+    indices: dict[str, SplitEntry] = {}
     if manifest is not None and manifest.versions:
-        versions, lists = write_versions(folder, manifest, splits)
+        versions, lists, indices = write_versions(folder, manifest, splits)
         facts = replace(facts, versions=versions)
     if own:
         lists += [list_file(one, number) for one in (REJECTS, REPAIRS) for number in range(1, facts.version + 1)]
-    write_sidecars(folder, facts, splits, lists=lists, before=manifest)
+    write_sidecars(folder, facts, splits, lists=lists, before=manifest, indices=indices)
 
 
 def _columns(scans: Sequence[TarScan], label_source: str) -> pa.Table:

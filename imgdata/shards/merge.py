@@ -23,16 +23,15 @@ from imgdata.dataset.columns import columns_file, write_columns
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.fields import join_tables
 from imgdata.dataset.index import Index, index_id
-from imgdata.dataset.index_writing import write_index
-from imgdata.dataset.manifest import MANIFEST, Manifest, ShardRecord, SplitEntry, read_manifest
-from imgdata.dataset.split import Split
+from imgdata.dataset.manifest import MANIFEST, IndexParts, Manifest, ShardRecord, SplitEntry, read_manifest
+from imgdata.dataset.split import Split, open_index
 from imgdata.dataset.versions import SplitVersion, Version
 from imgdata.errors import ShardError
 from imgdata.shards.card import CARD
 from imgdata.shards.dataset_files import REJECTS, REPAIRS, list_file
 from imgdata.shards.job_folder import JobFolder
 from imgdata.shards.plan import shard_file
-from imgdata.shards.sidecars import dali_index_path, is_of_others, sidecar_files
+from imgdata.shards.sidecars import dali_index_path, is_of_others, sidecar_files, write_any_index
 from imgdata.shards.source_states import read_states, write_states
 from imgdata.shards.standing import is_begun
 from imgdata.storage.atomic import output_error, sync_folder, write_atomic
@@ -78,10 +77,13 @@ def _merge(job: JobFolder, before: Manifest, added: Manifest) -> Manifest:
         ]
         splits = [dataset[name] for dataset in (old, new) if name in dataset]
         file = f"{before.name}-{name}.v{number}.index.parquet"
-        lists += _write_index(out, file, splits, dict(zip([one.file for one in shards], moved, strict=True)))
-        _move(part, out, shards, moved)
         before_shards = [shard for entry in known for shard in entry.shards]
-        entries.append(SplitEntry(name, file, file_sha256(out / file), (*before_shards, *moved)))
+        renamed = dict(zip([one.file for one in shards], moved, strict=True))
+        parts = known[0].parts if known else None
+        entry, columns = _write_index(out, file, splits, renamed, [*before_shards, *moved], parts)
+        entries.append(entry)
+        lists += columns
+        _move(part, out, shards, moved)
     for name in (REJECTS, REPAIRS):
         if (part / name).exists():
             lists.append(list_file(name, number))
@@ -101,24 +103,35 @@ def _merge(job: JobFolder, before: Manifest, added: Manifest) -> Manifest:
     return manifest
 
 
-def _write_index(out: Path, file: str, splits: Sequence[Split], moved: dict[str, ShardRecord]) -> list[str]:
+def _write_index(
+    out: Path,
+    file: str,
+    splits: Sequence[Split],
+    moved: dict[str, ShardRecord],
+    shards: Sequence[ShardRecord],
+    parts: IndexParts | None,
+) -> tuple[SplitEntry, list[str]]:
     """Write the index `file` with the rows of the split before, if it was there, and of what is added.
 
-    Return the names of further files that were written: that of the columns. `moved` are the new tars by their names
-    in the append.
+    Return the entry of the split, whose tars are `shards`, and the names of further files that were written: that of
+    the columns. `moved` are the new tars by their names in the append; `parts` is the index before, where it is in
+    parts: they stay, and the new rows become further ones.
     """
-    tables = [_rows(split.index) for split in splits]
+    tables = [_rows(split.index) for split in (splits if parts is None else splits[-1:])]
     names = [moved[str(word)].file for word in tables[-1]["shard"].cast(pa.string()).to_pylist()]
     place = tables[-1].schema.get_field_index("shard")
     field = tables[-1].schema.field(place)
     tables[-1] = tables[-1].set_column(place, field, column_array(names, field.type))
-    write_index(out / file, tables)
+    entry = write_any_index(out, splits[-1].name, file, shards, tables, before=parts)
+    if entry.parts is not None:
+        # Of so many samples no columns are read.
+        return entry, []
     columns = [split.columns.table() for split in splits]
     if not any(table.num_columns for table in columns):
-        return []
+        return entry, []
     name = columns_file(file)
     write_columns(out / name, join_tables(columns, [len(table) for table in tables]))
-    return [name]
+    return entry, [name]
 
 
 def _rows(index: Index) -> pa.Table:
@@ -169,7 +182,7 @@ def _version(out: Path, run: Manifest, entries: Sequence[SplitEntry], rejected: 
                 index_sha256=entry.index_sha256,
                 shards=len(entry.shards),
                 samples=entry.samples,
-                fingerprint=index_id(Index(out / entry.index)),
+                fingerprint=index_id(open_index(DatasetFolder(out), entry)),
             )
             for entry in entries
         },

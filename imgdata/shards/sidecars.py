@@ -5,17 +5,17 @@ Each file is a function of the manifest alone: no times, no places, the same byt
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from imgdata.dataset.columns import columns_file, write_columns
-from imgdata.dataset.index_parts import parts_sha256, write_parts
+from imgdata.dataset.index_parts import write_parts
 from imgdata.dataset.index_writing import write_index
 from imgdata.dataset.lazy_array import MAX_WHOLE
-from imgdata.dataset.manifest import MANIFEST, Manifest, ShardRecord, SplitEntry, json_bytes
+from imgdata.dataset.manifest import MANIFEST, IndexParts, Manifest, ShardRecord, SplitEntry, json_bytes
 from imgdata.errors import ShardError
 from imgdata.shards.card import CARD, card
 from imgdata.shards.croissant import CROISSANT, croissant
@@ -59,19 +59,22 @@ def write_sidecars(
     *,
     lists: Sequence[str] = (),
     before: Manifest | None = None,
+    indices: Mapping[str, SplitEntry] | None = None,
 ) -> Manifest:
     """Write every sidecar but the DALI indices, which are made with each shard; `dataset.json` comes last.
 
     `facts` is the manifest but for splits and hashes of files, which are found here; the finished one is returned.
     `lists` names files that were written already, where there was something to list. A `README.md` that is not the
-    card of the dataset `before` was written by someone else, and stays. Raises `ShardError` when the tables don't
-    fit the shards, `OutputError` when a file can't be written.
+    card of the dataset `before` was written by someone else, and stays. `indices` are entries, by the name of the
+    split, whose index was written already. Raises `ShardError` when the tables don't fit the shards, `OutputError` when
+    a file can't be written.
     """
     entries = []
     lists = list(lists)
     for split in splits:
         expected = sum(shard.samples for shard in split.shards)
-        entries.append(_write_index(folder, split, expected))
+        written_before = (indices or {}).get(split.name)
+        entries.append(written_before or _write_index(folder, split, expected))
         if split.columns is not None and split.columns.num_columns:
             if len(split.columns) != expected:
                 raise ShardError(f"split {split.name}: columns must have {expected} rows, got {len(split.columns)}")
@@ -108,15 +111,33 @@ def _counted(split: SplitRecord, expected: int) -> Iterator[pa.Table]:
         raise ShardError(f"split {split.name}: index must have {expected} rows, got {found}")
 
 
+def needs_parts(rows: int) -> bool:
+    """Return whether an index of so many rows is in parts."""
+    return rows > MAX_WHOLE
+
+
 def _write_index(folder: Path, split: SplitRecord, rows: int) -> SplitEntry:
-    """Write the index of a split, in parts where it has more than `MAX_WHOLE` rows."""
-    path = folder / split.index_file
-    if rows <= MAX_WHOLE:
-        write_index(path, _counted(split, rows))
-        return SplitEntry(split.name, split.index_file, file_sha256(path), tuple(split.shards))
-    shards = [shard.file for shard in split.shards]
-    parts = write_parts(folder, split.index_file, _counted(split, rows), shards)
-    return SplitEntry(split.name, split.index_file, parts_sha256(parts), tuple(split.shards), parts)
+    return write_any_index(folder, split.name, split.index_file, split.shards, _counted(split, rows))
+
+
+def write_any_index(
+    folder: Path,
+    split: str,
+    file: str,
+    shards: Sequence[ShardRecord],
+    tables: Iterable[pa.Table],
+    *,
+    before: IndexParts | None = None,
+) -> SplitEntry:
+    """Write the index of a split, in parts where it has many rows; with `before` behind those of that index in parts.
+
+    Raises `ShardError`, `OutputError`.
+    """
+    if not needs_parts(sum(shard.samples for shard in shards)):
+        write_index(folder / file, tables)
+        return SplitEntry(split, file, file_sha256(folder / file), tuple(shards))
+    parts = write_parts(folder, file, tables, [shard.file for shard in shards], before=before)
+    return SplitEntry(split, file, parts.sha256, tuple(shards), parts)
 
 
 def _remove_old_indices(folder: Path, before: Manifest, manifest: Manifest) -> None:

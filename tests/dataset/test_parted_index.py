@@ -1,5 +1,6 @@
 """The index of a large split, in parts: the same answers as an index of one file, of which little is ever read."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -16,7 +17,7 @@ from imgdata import native, recipes
 from imgdata.backends.resident import window
 from imgdata.dataset import index_parts, index_writing, lazy_array, parted_index
 from imgdata.dataset.index_schema import index_schema
-from imgdata.dataset.manifest import IndexPart, IndexParts, ShardRecord, SplitEntry
+from imgdata.dataset.manifest import IndexPart, IndexParts, ShardRecord, SplitEntry, read_manifest
 from imgdata.dataset.parted_index import PartedIndex
 from imgdata.dataset.places import header, place_type
 from imgdata.errors import OptionError, OutputError, ShardError
@@ -254,15 +255,61 @@ def test_shard_writes_parts_and_export_reads_them(tmp_path):
     assert exported.files == 20
 
 
-def test_nothing_is_appended_to_an_index_in_parts(tmp_path):
+@pytest.mark.parametrize("first", [20, 5])
+def test_appended_samples_get_parts_behind_those_that_are_there(tmp_path, monkeypatch, first):
+    """Also where the split has few samples before, and so an index of one file."""
+    out, options = tmp_path / "out", imgdata.ShardOptions(shard_samples=6, key_prefix="a", shuffle=False)
+
+    def shard(count: int, prefix: str) -> None:
+        chosen = dataclasses.replace(options, key_prefix=prefix)
+        source = f"synthetic:samples={count},width=8,height=8,seed={count}"
+        imgdata.shard(source, out, chosen, workers=1, append=prefix != "a")
+
+    shard(first, "a")
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    rows = [imgdata.open(out)["train"].index.row(i) for i in range(first)]
+    state = imgdata.Loader(out, split="train", batch_size=2, recipe=RECIPE).state_dict()
+    shard(4, "b")
+    shard(3, "c")
+    dataset = imgdata.open(out)
+    split = dataset["train"]
+    assert (dataset.version, len(split), split.index.is_parted) == (3, first + 7, True)
+    assert [split.index.row(i) for i in range(first)] == rows
+    assert [split[i].image for i in range(first + 7)] == [split.read(i) for i in range(first + 7)]
+    assert [split.index.key(i)[0] for i in range(first, first + 7)] == [*"bbbbccc"]
+    parts = {name: data for name, data in before.items() if ".index" in name or ".places" in name}
+    assert {name: (out / name).read_bytes() for name in parts} == parts
+    assert len(dataset.at(1)["train"]) == first
+    assert imgdata.verify(out) == []
+    # A state of the first version goes on with it, and the same append adds nothing.
+    with imgdata.Loader(out, split="train", batch_size=2, recipe=RECIPE) as loader:
+        loader.load_state_dict(state)
+        assert len(loader.view) == first
+    written = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    shard(3, "c")
+    # Nor does an index that is made anew change a version.
+    imgdata.index(out, workers=1)
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == written
+    assert imgdata.verify(out) == []
+    with pytest.raises(OutputError, match="already has samples with 1 key of the 1"):
+        imgdata.shard("synthetic:samples=1,width=9,height=9", out, options, workers=1, append=True)
+    monkeypatch.setattr(sidecars, "MAX_WHOLE", 2)
+    with pytest.raises(OutputError, match="samples of a split can be appended at once"):
+        shard(4, "d")
+
+
+def test_a_version_whose_parts_are_not_the_first_ones_is_found_by_verify(tmp_path):
     out, options = tmp_path / "out", imgdata.ShardOptions(shard_samples=6)
     imgdata.shard("synthetic:samples=20,width=8,height=8", out, options, workers=1)
-    before = (out / "dataset.json").read_bytes()
-    with pytest.raises(
-        OutputError, match="has an index in parts, to which nothing can be appended; shard the new samples"
-    ):
-        imgdata.shard("synthetic:samples=9,width=8,height=8,seed=1", out, options, workers=1, append=True)
-    assert (out / "dataset.json").read_bytes() == before
+    more = dataclasses.replace(options, key_prefix="b")
+    imgdata.shard("synthetic:samples=4,width=8,height=8", out, more, workers=1, append=True)
+    manifest = read_manifest(out)
+    first = manifest.versions[0]
+    wrong = dataclasses.replace(first.splits["train"], index_sha256="0" * 64)
+    versions = (dataclasses.replace(first, splits={"train": wrong}), *manifest.versions[1:])
+    (out / "dataset.json").write_bytes(dataclasses.replace(manifest, versions=versions).to_bytes())
+    (fault,) = imgdata.verify(out)
+    assert (fault.shard, fault.what.partition(";")[0]) == (wrong.index, "missing")
 
 
 def test_further_images_have_their_places_in_the_records(tmp_path, monkeypatch):
