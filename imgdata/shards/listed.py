@@ -32,7 +32,7 @@ def listed(path: str, read: SourceOptions | None, options: ShardOptions) -> List
     read = dataclasses.replace(read or SourceOptions(), exclude=options.exclude)
     if is_url(path):
         with mirrored(path) as mirror:
-            listing = mirror.in_store(_whole(os.fspath(mirror.path), read, options))
+            listing = mirror.in_store(_whole(os.fspath(mirror.source), read, options))
     else:
         listing = _whole(path, read, options)
     if options.views:

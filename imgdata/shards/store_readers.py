@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from imgdata.errors import ImageError, SourceError
 from imgdata.sample import SampleRef
 from imgdata.sources.listing import Reader
-from imgdata.sources.readers import LARGE_BYTES, refuse_by_head
+from imgdata.sources.readers import LARGE_BYTES, MAX_IMAGE_BYTES, refuse_by_head
+from imgdata.sources.zip_members import most_packed, unpacked
 from imgdata.storage.file_names import unescape_name
 from imgdata.storage.local_paths import UrlPath
 from imgdata.storage.remote import RemoteMissingError, RemoteStore
-from imgdata.storage.remote_ahead import RangesAhead
+from imgdata.storage.remote_ahead import Range, RangesAhead
 from imgdata.storage.remote_client import RemoteFacts
 from imgdata.storage.remote_file import RemoteFile
 
@@ -58,12 +59,17 @@ class StoreReader:
 
 @dataclass(frozen=True)
 class StoreRanges:
-    """Reader of samples that are ranges of objects, such as tars, each in the version that was listed."""
+    """Reader of samples that are ranges of objects, such as tars, each in the version that was listed.
+
+    Members of ZIP archives begin with a header of their own, at `ref.offset`, and may be compressed.
+    """
 
     store: RemoteStore
     names: tuple[str, ...]
     etags: tuple[str, ...]
     """The version of each object; empty where the store has none."""
+    zipped: bool = False
+    """Whether the objects are ZIP archives."""
     coming: RangesAhead | None = field(default=None, compare=False, repr=False)
     """What fetches the samples of a shard ahead."""
 
@@ -76,23 +82,33 @@ class StoreRanges:
         """Return None: no file of this machine holds the image."""
 
     def read(self, ref: SampleRef) -> bytes:
-        """Return the bytes from `ref.offset` on.
+        """Return the encoded image.
 
-        Raises `SourceError` when the object ends before, `ShardError` for one that has changed or can't be read.
+        Raises `SourceError` when the object ends before, `ShardError` for one that has changed or can't be read, and
+        `ImageError` for a damaged member of an archive.
         """
-        name, etag = self.names[ref.container], self.etags[ref.container] or None
+        place = f"{self.store.place(self.names[ref.container])}: {ref.name}"
+        if self.zipped:
+            if ref.size > MAX_IMAGE_BYTES:
+                raise ImageError("too-large", f"{ref.size} bytes, the limit is {MAX_IMAGE_BYTES}")
+            return unpacked(self._bytes(ref), ref.size, place)
         if ref.size > LARGE_BYTES:
-            refuse_by_head(self.store.read(name, ref.offset, _HEAD_BYTES, etag=etag), ref.size)
-        if self.coming is not None and ref.size <= LARGE_BYTES:
-            data = self.coming.read(ref.container, ref.offset, ref.size)
-        else:
-            data = self.store.read(name, ref.offset, ref.size, etag=etag)
+            refuse_by_head(self._bytes(ref, _HEAD_BYTES), ref.size)
+        data = self._bytes(ref)
         if len(data) != ref.size:
-            raise SourceError(
-                f"{self.store.place(name)}: ends inside {ref.name} (byte {ref.offset + len(data)}); the object is cut "
-                "short"
-            )
+            raise SourceError(f"{place} ends at byte {ref.offset + len(data)}, where the object is cut short")
         return data
+
+    def range(self, ref: SampleRef) -> Range:
+        """Return what has to be read for a sample."""
+        size = most_packed(ref.size) if self.zipped else ref.size
+        return ref.container, ref.offset, size
+
+    def _bytes(self, ref: SampleRef, most: int | None = None) -> bytes:
+        number, offset, size = self.range(ref)
+        if self.coming is not None and ref.size <= LARGE_BYTES:
+            return self.coming.read(number, offset, size)
+        return self.store.read(self.names[number], offset, most or size, etag=self.etags[number] or None)
 
 
 @dataclass(frozen=True)
@@ -125,6 +141,6 @@ def reading_ahead(reader: Reader, refs: Sequence[SampleRef]) -> Iterator[Reader]
         yield reader
         return
     places = (one for ref in refs for one in (ref, *ref.members) if 0 < one.size <= LARGE_BYTES)
-    wanted = [(one.container, one.offset, one.size) for one in places]
+    wanted = list(map(reader.range, places))
     with contextlib.closing(RangesAhead(reader.store, reader.names, reader.etags, wanted)) as coming:
         yield replace(reader, coming=coming)

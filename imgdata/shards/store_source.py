@@ -6,18 +6,22 @@ listing is made; images are read from the store.
 """
 
 import contextlib
+import fnmatch
 import os
 import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
+import braceexpand
 import xxhash
 
+from imgdata.dataset.manifest import MANIFEST
+from imgdata.dataset.remote_manifest import manifest_at
 from imgdata.errors import ImgdataError, OptionError, ShardError, SourceError
 from imgdata.shards.store_hulls import Hulls
 from imgdata.shards.store_readers import StoreParquetFiles, StoreRanges, StoreReader
@@ -27,9 +31,10 @@ from imgdata.sources.walk import is_image
 from imgdata.storage.atomic import output_error
 from imgdata.storage.local_paths import UrlPath
 from imgdata.storage.reading import filled_on_opening
-from imgdata.storage.remote import RemoteStore
+from imgdata.storage.remote import WEB, RemoteMissingError, RemoteStore
 from imgdata.storage.remote_client import RemoteFacts
 from imgdata.storage.remote_file import RemoteFile
+from imgdata.storage.remote_folder import RemoteFolder
 
 _MANY_IMAGES = (".tar", ".tgz", ".gz", ".zip", ".parquet", ".arrow", ".npz", ".npy", ".h5", ".hdf5", ".mds", ".bin")
 """Ends of the names of files that are copied when they are opened, whatever their size."""
@@ -46,6 +51,8 @@ class Mirror:
         """Make the folder's files, as holes but for small ones. Raises `SourceError`, `ShardError`, `OutputError`."""
         self.store = store
         self.path = path
+        self.source = path
+        """What is listed: the folder, or a file or a pattern in it."""
         self.fault: ShardError | None = None
         """Error of an object that the listing could not open."""
         self._facts = {one.name: one for one in objects}
@@ -109,6 +116,7 @@ class Mirror:
         # Imported here: each is a source that others don't need.
         from imgdata.sources.imagenet.source import ImagenetReader
         from imgdata.sources.parquet.source import ParquetReader
+        from imgdata.sources.zip import ZipReader, header_places
 
         reader = listing.reader
         if isinstance(reader, ImagenetReader) and not listing.container_N.any():
@@ -117,16 +125,25 @@ class Mirror:
             folder = self._name(reader.root)
             return self._listed(listing, StoreReader(self.store, "" if folder == "." else f"{folder}/"))
         if isinstance(reader, RangeReader):
-            names = tuple(map(self._name, reader.containers))
-            return self._listed(listing, StoreRanges(self.store, names, tuple(self._facts[one].etag for one in names)))
+            return self._listed(listing, self._ranges(reader.containers))
+        if isinstance(reader, ZipReader):
+            offset_N = listing.offset_N.copy()
+            for number, place_M in enumerate(map(header_places, reader.archives)):
+                of_archive_N = listing.container_N == number
+                offset_N[of_archive_N] = place_M[offset_N[of_archive_N]]
+            return self._listed(replace(listing, offset_N=offset_N), self._ranges(reader.archives, zipped=True))
         if isinstance(reader, ParquetReader):
             facts = {self.store.place(name): self._facts[name] for name in map(self._name, reader.files)}
             opener = StoreParquetFiles(self.store, facts)
             return self._listed(listing, replace(reader, files=tuple(map(UrlPath, facts)), opener=opener))
         raise SourceError(
-            f"{self.store.url}: images are compressed, or in arrays or a mixture of files (layout {listing.kind}), "
+            f"{self.store.url}: images are packed, or in arrays or a mixture of files (layout {listing.kind}), "
             "which are not read from an object store; copy them to this machine first"
         )
+
+    def _ranges(self, paths: Iterable[Path], *, zipped: bool = False) -> StoreRanges:
+        names = tuple(map(self._name, paths))
+        return StoreRanges(self.store, names, tuple(self._facts[one].etag for one in names), zipped)
 
     def _listed(self, listing: Listing, reader: Reader) -> Listing:
         return replace(listing, reader=reader, content=self.content)
@@ -168,14 +185,14 @@ def mirrored(url: str | os.PathLike[str]) -> Iterator[Mirror]:
 
     Raises `SourceError` for what can't be a folder, `ShardError` for a store that can't be read.
     """
-    store = RemoteStore(os.fspath(url))
-    objects = [one for one in store.list() if not one.name.endswith("/")]
+    store, objects, name = _meant(os.fspath(url))
     if not objects:
-        raise SourceError(f"{store.url}: nothing is there; check the URL and the endpoint")
+        raise SourceError(f"{store.place(name)}: nothing is there; check the URL and the endpoint")
     with tempfile.TemporaryDirectory(prefix="imgdata-") as temporary:
         path = Path(temporary).resolve() / UrlPath(store.url).name
         path.mkdir()
         mirror = Mirror(store, path, objects)
+        mirror.source = path / name
         try:
             with filled_on_opening(path, mirror):
                 yield mirror
@@ -185,3 +202,51 @@ def mirrored(url: str | os.PathLike[str]) -> Iterator[Mirror]:
             if not isinstance(error, SourceError | OptionError | ShardError):
                 raise
             raise type(error)(str(error).replace(str(path), store.url)) from error
+
+
+def _meant(url: str) -> tuple[RemoteStore, list[RemoteFacts], str]:
+    """Return the store of a folder, the objects that `url` means, and their name or pattern; empty for all of them."""
+    store, name = RemoteStore(url), UrlPath(url).name
+    if any(mark in name for mark in "{*?["):
+        return _named(url)
+    is_file = name.lower().endswith(_MANY_IMAGES)
+    if store.scheme in WEB:
+        return _named(url) if is_file else (store, _dataset_files(store), "")
+    found = [one for one in store.list() if not one.name.endswith("/")]
+    return _named(url) if is_file and not found else (store, found, "")
+
+
+def _named(url: str) -> tuple[RemoteStore, list[RemoteFacts], str]:
+    """Return what `_meant` does for a name, or a pattern of names such as `x-{000..099}.tar` or `x-*.tar`.
+
+    Raises `ShardError` for an object that is not there.
+    """
+    store, pattern = RemoteStore(str(UrlPath(url).parent)), UrlPath(url).name
+    names = list(braceexpand.braceexpand(pattern))
+    if not any(mark in pattern for mark in "*?["):
+        return store, _facts(store, names), pattern
+    there = (one for one in store.list() if "/" not in one.name)
+    return store, [one for one in there if any(fnmatch.fnmatchcase(one.name, name) for name in names)], pattern
+
+
+def _dataset_files(store: RemoteStore) -> list[RemoteFacts]:
+    """Return the objects of a dataset on a web server, which lists nothing. Raises `SourceError`, `ShardError`."""
+    try:
+        manifest = manifest_at(RemoteFolder(store.url, store=store))
+    except RemoteMissingError:
+        raise SourceError(
+            f"{store.url}: a web server does not list its files, and there is no {MANIFEST}; give a dataset, or tars "
+            "by their names, such as x-{000..099}.tar"
+        ) from None
+    indices = [name for split in manifest.splits for name in split.index_files]
+    return _facts(store, [MANIFEST, *indices, *(shard.file for split in manifest.splits for shard in split.shards)])
+
+
+def _facts(store: RemoteStore, names: Sequence[str]) -> list[RemoteFacts]:
+    found: dict[str, RemoteFacts] = {}
+
+    def ask(number: int) -> None:
+        found[names[number]] = store.head(names[number])
+
+    store.in_parallel(ask, len(names))
+    return [found[name] for name in names]

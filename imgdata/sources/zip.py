@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from imgdata.errors import ImageError, SourceError
 from imgdata.sample import SampleRef
 from imgdata.sources.classes import some, with_sorted_classes
@@ -22,6 +25,7 @@ from imgdata.sources.plausible import check_classes
 from imgdata.sources.readers import MAX_IMAGE_BYTES, RangeReader
 from imgdata.sources.splits import in_usual_order, split_in_path
 from imgdata.sources.walk import extension, is_image, visible
+from imgdata.sources.zip_members import LOCAL_HEADER
 from imgdata.storage.atomic import FilePool
 from imgdata.storage.reading import require_regular
 
@@ -29,7 +33,6 @@ NAME = "zip"
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
 _ENCRYPTED = 1
 _MAX_WRAPPERS = 8
 
@@ -85,6 +88,22 @@ class ZipReader:
                 raise
             # That of bzip2, and no failure of the system.
             raise ImageError("corrupt", f"damaged in {path.name}: {error}") from error
+
+
+def header_places(path: Path) -> NDArray[np.int64]:
+    """Return where each member of an archive begins, with a header of its own; see `zip_members`.
+
+    Raises `SourceError`, also for an archive with a member that is packed by a rare method.
+    """
+    with _opened(path) as archive:
+        members = archive.infolist()
+    rare = next((info for info in members if info.compress_type not in _METHODS[:2]), None)
+    if rare is not None:
+        raise SourceError(
+            f"{path}: {rare.filename} is packed by method {rare.compress_type}, which is read from files of this "
+            "machine alone; copy the archive first"
+        )
+    return np.array([info.header_offset for info in members], np.int64)
 
 
 def recognise(path: Path) -> str | None:
@@ -223,8 +242,8 @@ def _images(file: Path, builder: ListingBuilder, *, whole: bool) -> list[_Member
 
 def _start(pool: FilePool, container: int, info: zipfile.ZipInfo) -> int:
     """Return the first byte of a stored member, after its own header. Raises `SourceError` for a damaged header."""
-    head = pool.read(container, info.header_offset, _LOCAL_HEADER.size)
-    if len(head) < _LOCAL_HEADER.size or not head.startswith(b"PK\3\4"):
+    head = pool.read(container, info.header_offset, LOCAL_HEADER.size)
+    if len(head) < LOCAL_HEADER.size or not head.startswith(b"PK\3\4"):
         raise SourceError(f"{pool.paths[container]}: damaged at {info.filename}; get the archive again")
-    _, name, extra = _LOCAL_HEADER.unpack(head)
-    return info.header_offset + _LOCAL_HEADER.size + int(name) + int(extra)
+    _, name, extra = LOCAL_HEADER.unpack(head)
+    return info.header_offset + LOCAL_HEADER.size + int(name) + int(extra)

@@ -1,10 +1,12 @@
 """Raw images in an object store: the shards are those of the same files on a disk."""
 
+import io
 import os
 import shutil
 import zipfile
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +19,7 @@ from imgdata.storage import remote, remote_ahead
 from imgdata.storage.remote import RemoteStore
 from support.masks import image_folder, numbers
 from support.rawdata import class_folders, encoded
-from support.remote_servers import Fault, faulty
+from support.remote_servers import Fault, faulty, web_server
 from support.tars import shard_writer
 
 OPTIONS = ShardOptions(name="pets", shard_samples=10)
@@ -59,12 +61,22 @@ def tars_with_fields(place):
     shard_writer(place, {"train": 12, "val": 3}, json=True)
 
 
-def stored_zip(place):
+def zips(place):
     files = class_folders(place / "files", {"train": 8, "val": 3})
-    with zipfile.ZipFile(place / "images.zip", "w") as archive:
-        for path in files.rglob("*.jpg"):
-            archive.write(path, path.relative_to(files))
+    for split in ("train", "val"):
+        # One deflates all, the other half of its images.
+        with zipfile.ZipFile(place / f"{split}.zip", "w") as archive:
+            for number, path in enumerate(sorted((files / split).rglob("*.jpg"))):
+                archive.write(path, path.relative_to(files / split), (split == "train" or number % 2) * 8)
     shutil.rmtree(files)
+
+
+def stored_zip(place):
+    class_folders(place / "files", {"train": 8, "val": 3})
+    with zipfile.ZipFile(place / "images.zip", "w") as archive:
+        for path in (place / "files").rglob("*.jpg"):
+            archive.write(path, path.relative_to(place / "files"))
+    shutil.rmtree(place / "files")
 
 
 def parquet(place):
@@ -82,7 +94,9 @@ def dataset_with_masks(place):
             writer.write(encoded(seed, (48 + seed, 40)), seed % 2, mask=pixels, json={"text": f"ü{seed}"})
 
 
-@pytest.mark.parametrize("make", [folders, table, masks, tars_with_fields, stored_zip, parquet, dataset_with_masks])
+@pytest.mark.parametrize(
+    "make", [folders, table, masks, tars_with_fields, stored_zip, zips, parquet, dataset_with_masks]
+)
 def test_a_source_in_a_store_becomes_the_shards_of_its_copy_on_a_disk(s3, tmp_path, make, monkeypatch):
     raw = tmp_path / "raw"
     make(raw)
@@ -148,6 +162,31 @@ def test_a_store_that_fails_in_the_middle_is_one_error_and_the_next_run_resumes(
     assert tars(tmp_path / "there") == tars(tmp_path / "here")
 
 
+def test_tars_are_named_by_a_pattern_or_one_by_one_also_on_a_web_server(s3, tmp_path):
+    raw = shard_writer(tmp_path / "raw", {"train": 12})
+    source = s3.upload(raw, "raw")
+    with web_server(raw) as address:
+        for number, (pattern, places) in enumerate(
+            [
+                ("demo-train-{000000..000001}.tar", (source, address)),
+                ("demo-train-*2.tar", (source,)),
+                ("demo-train-000001.tar", (source, address)),
+            ]
+        ):
+            imgdata.shard(raw / pattern, tmp_path / f"here-{number}", OPTIONS)
+            for place in places:
+                out = tmp_path / f"{place[:4]}-{number}"
+                imgdata.shard(f"{place}/{pattern}", out, OPTIONS, workers=1)
+                assert tars(out) == tars(tmp_path / f"here-{number}")
+        with pytest.raises(imgdata.SourceError, match="a web server does not list its files, and there is no dataset"):
+            imgdata.shard(address, tmp_path / "out", OPTIONS)
+        imgdata.shard(raw, tmp_path / "dataset", OPTIONS)
+    with web_server(tmp_path / "dataset") as address:
+        imgdata.shard(f"{address}/", tmp_path / "again", OPTIONS, workers=1)
+        imgdata.shard(tmp_path / "dataset", tmp_path / "copy", OPTIONS)
+        assert tars(tmp_path / "again") == tars(tmp_path / "copy")
+
+
 class WhenWriting(Watcher):
     """Calls a function when the listing is made."""
 
@@ -200,17 +239,22 @@ def test_rows_of_parquet_are_read_by_ranges_and_one_that_is_refused_is_one_line(
     assert not any(one.endswith("bytes=0-8388607") for one in proxy.requests)
 
 
+def arrays():
+    file = io.BytesIO()
+    np.savez(file, images=np.zeros((4, 8, 8), np.uint8), labels=np.arange(4))
+    return file.getvalue()
+
+
 def test_what_is_not_read_from_a_store_is_named(s3, tmp_path):
     def run():
         imgdata.shard(f"{s3.url}/raw", tmp_path / "out", OPTIONS)
 
     with pytest.raises(imgdata.SourceError, match="nothing is there"):
         run()
-    (tmp_path / "raw").mkdir()
-    shutil.make_archive(str(tmp_path / "raw" / "packed"), "zip", class_folders(tmp_path / "files", {"train": 2}))
-    s3.upload(tmp_path / "raw", "raw")
-    with pytest.raises(imgdata.SourceError, match=r"images are compressed.* \(layout zip\)"):
+    RemoteStore(f"{s3.url}/raw").put("train.npz", arrays())
+    with pytest.raises(imgdata.SourceError, match=r"in arrays .*\(layout arrays\), which are not read from an object"):
         run()
+    RemoteStore(f"{s3.url}/raw").delete("train.npz")
     RemoteStore(f"{s3.url}/raw").put("packed.zip", b"damaged")
     with pytest.raises(imgdata.SourceError, match=r"packed\.zip: no ZIP archive"):
         run()

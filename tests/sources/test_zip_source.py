@@ -1,5 +1,6 @@
 """Class folders in ZIP archives: the listing of the unpacked folders, stored and deflated; faults name the file."""
 
+import io
 import shutil
 import zipfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from imgdata.errors import ImageError, SourceError
 from imgdata.sources.detect import list_source
 from imgdata.sources.options import SourceOptions
+from imgdata.sources.zip_members import most_packed, unpacked
 from support.loose import assert_the_same_in_place
 from support.rawdata import class_folders, encoded
 
@@ -143,3 +145,17 @@ def test_a_member_packed_by_a_method_that_is_not_known_is_named(tmp_path):
     archive.write_bytes(data[:at] + b"\x09\0" + data[at + 2 :])
     with pytest.raises(SourceError, match=r"raw\.zip: .*\.jpg is packed by method 9, .*unpack the archive first"):
         listed(archive)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_a_member_is_unpacked_from_its_own_bytes(method):
+    data, file = encoded(1), io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("a.jpg", data)
+    bytes_there = file.getvalue()
+    assert unpacked(bytes_there[: most_packed(len(data))], len(data), "a.zip") == data
+    for damaged in (bytes_there[:300], bytes_there[:400] + b"damaged" + bytes_there[407:]):
+        with pytest.raises(ImageError, match="damaged in its archive"):
+            unpacked(damaged, len(data), "a.zip")
+    with pytest.raises(SourceError, match=r"a\.zip: no member"):
+        unpacked(bytes_there[1:], len(data), "a.zip")
