@@ -117,14 +117,14 @@ class ShardFiles:
         try:
             data = pread(file, size, offset + int(lease.shift_N[number]))
         except OSError as error:
-            raise self._unreadable(self._number(position, lease.member), error) from error
+            raise self.unreadable(position, error, lease.member) from error
         if len(data) != size:
             raise self.cut_short(position, lease.member)
         return data
 
-    def unreadable(self, position: int, error: OSError) -> ImgdataError:
-        """Return what to raise where the system can't read a sample's file."""
-        return self._unreadable(self._number(position), error)
+    def unreadable(self, position: int, error: OSError, member: str = "") -> ImgdataError:
+        """Return what to raise where the system can't read a sample's file, or that of a member of it."""
+        return self._unreadable(self._number(position, member), error)
 
     def cut_short(self, position: int, member: str = "") -> ImgdataError:
         """Return what to raise where a file ends before a sample, or a member of it, does."""

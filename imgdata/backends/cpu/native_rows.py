@@ -12,8 +12,10 @@ from imgdata.backends.pillow import operators
 from imgdata.backends.postprocess import scale_shift
 from imgdata.backends.protocol import BackendSetup, BatchRequest
 from imgdata.backends.shard_files import Lease, ShardFiles
+from imgdata.dataset.members import member_columns
 from imgdata.recipes.recipe import Recipe
 
+_PICTURE = ("offset", "size", "format")
 CHANNELS = (1, 3)
 """Channels of the batches that the extension makes."""
 
@@ -54,18 +56,20 @@ def crops_of(recipe: Recipe, images: NDArray[np.generic], params: BatchParams, *
 class NativeRows:
     """The compiled extension: which samples it may make, and its threads."""
 
-    def __init__(self, setup: BackendSetup) -> None:
-        """Start its threads."""
+    def __init__(self, setup: BackendSetup, member: str = "") -> None:
+        """Start its threads. With the name of a `member` that further image of the samples is made."""
         index = setup.split.index
-        index.load(("shard", "offset", "size", "width", "height", "format", "mode"))
+        self._offset, self._size, self._format, *_ = member_columns(member) if member else _PICTURE
+        index.load(("shard", self._offset, self._size, "width", "height", self._format, "mode"))
         self._index = index
-        self._jpeg_F = np.array([word == "jpeg" for word in index.words("format")])
-        self._plain_M = np.array([word in ("L", "RGB") for word in index.words("mode")])
+        self._jpeg_F = np.array([word == "jpeg" for word in index.words(self._format)])
+        # The index has no modes of further images: the extension leaves what it does not make.
+        self._plain_M = np.array([bool(member) or word in ("L", "RGB") for word in index.words("mode")])
         self._pool = native.Pool(setup.options.threads)
 
     def among(self, position_N: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which samples the extension may make, bool `(N,)`: JPEGs in colour or gray."""
-        jpeg_N = self._jpeg_F[self._index.array("format")[position_N]]
+        jpeg_N = self._jpeg_F[self._index.array(self._format)[position_N]]
         plain_N = self._plain_M[self._index.array("mode")[position_N]]
         fit_N: NDArray[np.bool_] = jpeg_N & plain_N
         return fit_N
@@ -77,18 +81,22 @@ class NativeRows:
         lease: Lease,
         number_M: NDArray[np.int64],
         row_M: NDArray[np.int64],
+        place_M: NDArray[np.int64] | None = None,
     ) -> "NativeJob":
-        """Begin samples `number_M` of `work` in rows `row_M` of the images of each view; `crops_of` makes `views`."""
+        """Begin samples `number_M` of `work` in rows `row_M` of the images of each view; `crops_of` makes `views`.
+
+        `place_M` are their places in a lease that is not one of all samples of `work`.
+        """
         position_M = work.position_N[number_M]
-        index = self._index
+        index, place_M = self._index, number_M if place_M is None else place_M
         job = self._pool.submit(
             **views[0]._asdict(),
             more=views[1:],
             row_M=number_M,
             target_M=row_M,
-            file_M=lease.file_N[number_M],
-            byte_M=index.offset_N[position_M] + lease.shift_N[number_M],
-            size_M=index.size_N[position_M],
+            file_M=lease.file_N[place_M],
+            byte_M=index.array(self._offset)[position_M] + lease.shift_N[place_M],
+            size_M=index.array(self._size)[position_M],
             source_M2=np.stack([index.width_N[position_M], index.height_N[position_M]], axis=1).astype(np.int64),
         )
         return NativeJob(job, lease, position_M)
@@ -125,7 +133,8 @@ class NativeJob:
     def _check(self, outcome_M: NDArray[np.uint8], files: ShardFiles) -> None:
         cut_short = self._position_M[outcome_M == native.CUT_SHORT]
         if len(cut_short):
-            raise files.cut_short(int(cut_short[0]))
+            raise files.cut_short(int(cut_short[0]), self._lease.member)
         for row in np.flatnonzero(outcome_M >= native.IO_ERROR)[:1].tolist():
             code = int(outcome_M[row]) - native.IO_ERROR
-            raise files.unreadable(int(self._position_M[row]), OSError(code, os.strerror(code)))
+            error = OSError(code, os.strerror(code))
+            raise files.unreadable(int(self._position_M[row]), error, self._lease.member)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imgdata.augment.motion import moves_pixels
 from imgdata.backends.buffers import Buffers
+from imgdata.backends.cpu.native_rows import NativeRows, crops_of, uses_native
 from imgdata.backends.joint import objects, pixels
 from imgdata.backends.joint.objects import Objects
 from imgdata.backends.joint.parts import Joint
@@ -104,18 +106,48 @@ class JointBatch:
             return
         position_M = works[0].position_N[number_M]
         leases = {name: self._maker.lease(name, position_M) for name in self._pixels}
-        self._expect(len(number_M))
-        for place, number in enumerate(number_M.tolist()):
-            make_row = partial(self._make_row, works, number, int(row_N[number]), leases, place)
+        by_extension = {name: rows for name in leases if (rows := self._maker.native_rows(name)) is not None}
+        others = {name: lease for name, lease in leases.items() if name not in by_extension}
+        self._expect(len(by_extension) + bool(others) * len(number_M))
+        for name, rows in by_extension.items():
+            make_jpegs = partial(self._make_jpegs, rows, works, number_M, row_N, name, leases[name])
+            self._maker.submit(partial(self._run, make_jpegs))
+        for place, number in enumerate(number_M.tolist() if others else ()):
+            make_row = partial(self._make_row, works, number, int(row_N[number]), others, place)
             self._maker.submit(partial(self._run, make_row))
+
+    def _make_jpegs(
+        self,
+        rows: NativeRows,
+        works: Sequence[BatchRequest],
+        number_M: NDArray[np.int64],
+        row_N: NDArray[np.int64],
+        name: str,
+        lease: Lease | None,
+    ) -> None:
+        """Make a member of samples `number_M` of `works`: JPEGs by the extension, all else one by one."""
+        assert lease is not None, "masks alone are kept"
+        left_M = ~rows.among(lease.position_N)
+        place_J = np.flatnonzero(~left_M)
+        if len(place_J):
+            crops = [
+                crops_of(recipe, pixels_N, work.params, planar=True)
+                for recipe, pixels_N, work in zip(self._maker.recipes, self._pixels[name], works, strict=True)
+            ]
+            job = rows.start(crops, works[0], lease, number_M[place_J], row_N[number_M[place_J]], place_J)
+            left_M[place_J] = ~job.wait(self._maker.files)
+        for place in np.flatnonzero(left_M).tolist():
+            number = int(number_M[place])
+            self._make_row(works, number, int(row_N[number]), {name: lease}, place)
 
     def _make_row(
         self, works: Sequence[BatchRequest], number: int, row: int, leases: Mapping[str, Lease | None], place: int
     ) -> None:
         """Make row `row` of the batch of sample `number` of `works`, which is sample `place` of the leases."""
-        for name, form in self._maker.forms().items():
+        for name, lease in leases.items():
+            form = self._maker.forms()[name]
             try:
-                windows = self._maker.windows(form, works, number, leases[name], place)
+                windows = self._maker.windows(form, works, number, lease, place)
             except ImageError as error:
                 self._fail({row: ImageError(error.reason, f"its {name}: {error.detail}")})
                 return
@@ -166,10 +198,11 @@ class JointMaker:
         """
         self.joint, self._setup = joint, setup
         self.files = ShardFiles(setup.split)
-        self._recipes = views_of(setup.options.recipe)
+        self.recipes = views_of(setup.options.recipe)
         self._workers: Workers[JointBatch] = Workers()
         self._buffers: dict[tuple[str, int], Buffers] = {}
         self._forms: dict[str, pixels.Form] | None = None
+        self._native: dict[str, NativeRows] | None = None
         self._kept: dict[tuple[str, int], NDArray[Any]] | None = {} if keeps and self._keepable() else None
         self._lock = threading.RLock()
         self.none = objects.no_objects(joint)
@@ -198,6 +231,18 @@ class JointMaker:
                 self._forms = {member.name: self._form(member) for member in self.joint.members}
             return self._forms
 
+    def native_rows(self, name: str) -> NativeRows | None:
+        """Return the extension's threads for a member that it makes: pictures of 8 bits that are cut and resized."""
+        with self._lock:
+            if self._native is None:
+                able = uses_native(self._setup) and not any(map(moves_pixels, self.recipes))
+                self._native = {
+                    one.name: NativeRows(self._setup, one.name)
+                    for one in self.joint.members
+                    if able and one.kind == "image" and not self.forms()[one.name].deep
+                }
+            return self._native.get(name)
+
     def lease(self, name: str, position_N: NDArray[np.int64]) -> Lease | None:
         """Return open files of a member of these samples; None where all of them are kept in memory."""
         if self._kept is not None and all((name, position) in self._kept for position in position_N.tolist()):
@@ -208,7 +253,7 @@ class JointMaker:
         self, form: pixels.Form, works: Sequence[BatchRequest], number: int, lease: Lease | None, place: int
     ) -> list[NDArray[Any]]:
         """Return what each view shows of the member of sample `number`. Raises `ImageError`, `ShardError`."""
-        position, views = int(works[0].position_N[number]), list(zip(works, self._recipes, strict=True))
+        position, views = int(works[0].position_N[number]), list(zip(works, self.recipes, strict=True))
         if form.member.kind == "mask":
             value_HW = self._mask(form, position, lease, place)
             return [pixels.mask_window(value_HW, work.params, number, recipe, form) for work, recipe in views]
@@ -226,11 +271,13 @@ class JointMaker:
 
     def moved_objects(self, found: Sequence[Objects], work: BatchRequest, view: int) -> list[Objects]:
         """Return what is left of them in the output."""
-        return objects.move_objects(self.joint, found, work, self._recipes[view])
+        return objects.move_objects(self.joint, found, work, self.recipes[view])
 
     def close(self) -> None:
         """Stop all threads; may be called twice."""
         self._workers.close()
+        for rows in (self._native or {}).values():
+            rows.close()
 
     def _mask(self, form: pixels.Form, position: int, lease: Lease | None, place: int) -> NDArray[Any]:
         """Return a mask as stored, from memory where masks are kept."""
