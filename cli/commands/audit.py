@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ..options.common import dataset_argument, json_option, quiet_option
+from ..options.engine import chosen_engine, engine_options, ray_prints_to_stderr
 from ..options.source import raw_options
 
 
@@ -41,6 +42,7 @@ from ..options.source import raw_options
 @click.option("--overwrite", is_flag=True, help="With --fix: replace the view of this name.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="cpu, cuda, cuda:1; auto: a GPU.")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads that work.  [all cores]")
+@engine_options("looks at pictures")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of folds and trials.")
 @quiet_option
 @json_option("counts and figures")
@@ -64,6 +66,7 @@ def command(
       imgdata audit out/ -o report/
       imgdata audit out/ -o report/ --model runs/a
       imgdata audit out/ --only duplicates --fail-on leak
+      imgdata audit out/ -o report/ --engine ray --address auto
 
     --fix saves the view NAME of -o, in which samples are left out or relabelled, each for a reason that `imgdata
     inspect DATASET --view NAME` shows. It acts on the findings of the last audit, and computes what is missing. A view
@@ -76,6 +79,8 @@ def command(
     """  # noqa: D301
     from imgdata.errors import OptionError
 
+    options["engine"] = chosen_engine(click.get_current_context())
+    del options["address"], options["task_cpus"], options["task_memory"]
     for name in ("only", "skip"):
         options[name] = tuple(part.strip() for part in (options[name] or "").split(",") if part.strip())
     if fixes is None:
@@ -101,9 +106,9 @@ def _audit(
     from ..display.console import BAD, GOOD, screen, tell
 
     limits = parse_limits(fail_on)
-    with AuditDisplay(quiet=quiet) as display:
+    with AuditDisplay(quiet=quiet) as display, ray_prints_to_stderr(options["engine"]):
         try:
-            found = audit(dataset, output, progress=display.progress, **options)
+            found = audit(dataset, output, progress=display.progress, retried=display.retried, **options)
         except KeyboardInterrupt:
             display.interrupted()
             raise
@@ -137,9 +142,16 @@ def _fix(
     from ..display.audit import AuditDisplay, print_fixed
 
     opened = imgdata.open(dataset)
-    with AuditDisplay(quiet=quiet) as display:
+    with AuditDisplay(quiet=quiet) as display, ray_prints_to_stderr(options["engine"]):
         saved = save_fixed(
-            opened, fixes, name, report=report, overwrite=overwrite, progress=display.progress, **options
+            opened,
+            fixes,
+            name,
+            report=report,
+            overwrite=overwrite,
+            progress=display.progress,
+            retried=display.retried,
+            **options,
         )
     if not quiet:
         print_fixed(saved, opened)

@@ -31,6 +31,11 @@ class AuditDisplay(Display):
             self.console.print(f"{stage}: {done:,} of {total:,}")
         self._stage = stage
 
+    def retried(self, what: str) -> None:
+        """Say that a task of a cluster is tried again, and why."""
+        if not self.quiet:
+            note(self.console, what)
+
     def interrupted(self) -> None:
         """Say that what is finished is kept."""
         self.stop()

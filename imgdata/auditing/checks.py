@@ -16,6 +16,7 @@ from imgdata.auditing.options import AuditOptions
 from imgdata.auditing.outcome import Outcome, Progress
 from imgdata.auditing.samples import Samples
 from imgdata.auditing.vectors import Vectors, vectors_of
+from imgdata.auditing.workers import Workers
 from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError
 from imgdata.extras import require_torch
@@ -32,6 +33,8 @@ class Inputs:
     options: AuditOptions
     tell: Callable[[str, int, int], None]
     """Gets the stage, how much is done, and of how much."""
+    workers: Workers | None = None
+    """Who looks at the pictures; threads of this machine when None."""
 
     @cached_property
     def has_labels(self) -> bool:
@@ -41,7 +44,12 @@ class Inputs:
     @cached_property
     def facts(self) -> Facts:
         """What the pixels say; each image is decoded once, and what was decoded before is read."""
-        return facts(self.samples, threads=self.options.workers, progress=self._progress("decoding"))
+        return facts(
+            self.samples,
+            threads=self.options.workers,
+            progress=self._progress("decoding"),
+            workers=self.workers,
+        )
 
     @cached_property
     def columns(self) -> Sequence[Column]:
@@ -64,6 +72,7 @@ class Inputs:
             seed=options.seed,
             threads=options.workers,
             progress=self._progress("computing features"),
+            workers=self.workers,
         )
 
     @cached_property
@@ -113,7 +122,7 @@ CHECKS: tuple[Check, ...] = (
         what="leaks and duplicates",
         kinds=("leak", "conflict", "exact-duplicate", "near-duplicate"),
         find=lambda inputs, progress: duplicates.find(
-            inputs.samples, inputs.facts, threads=inputs.options.workers, progress=progress
+            inputs.samples, inputs.facts, threads=inputs.options.workers, workers=inputs.workers, progress=progress
         ),
     ),
     Check(

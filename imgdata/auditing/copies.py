@@ -5,7 +5,6 @@ sizes are equal; near hashes, confirmed by the correlation of the aligned thumbn
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -27,6 +26,7 @@ from imgdata.auditing.matching import (
 from imgdata.auditing.near import Pairs, find_pairs
 from imgdata.auditing.outcome import Progress
 from imgdata.auditing.samples import Samples
+from imgdata.auditing.workers import Threads, Workers
 from imgdata.devices import own_cores
 
 WHATS = ("same bytes", "same pixels", "near", "mirrored", "cropped")
@@ -37,7 +37,6 @@ EXACT = 2
 _OTHER_COLOUR = 0.1  # Difference of the means of red less green, or blue less green, as a part of the range.
 _UNLIKE = 8  # Pictures with equal hashes that may be unlike each other; more are not compared.
 _FLAT_LEVELS = 4  # Levels, of 255, between means of flat pictures that are compared; decoders differ by one.
-_DECODED = 16  # Pictures that a thread decodes before the next look at Ctrl-C.
 PLAIN_ENTROPY = 3.0
 """Bits a pixel: below that, as in digits and other shapes on one colour, different pictures correlate as copies do."""
 SYMMETRIC = tuple(query.box == WHOLE for query in QUERIES)
@@ -55,9 +54,13 @@ def find_links(
     place_M: NDArray[np.int64],
     *,
     threads: int | None = None,
+    workers: Workers | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Links:
-    """Return all pairs of copies. Of many that are equal, each is linked with the one that is kept alone."""
+    """Return all pairs of copies. Of many that are equal, each is linked with the one that is kept alone.
+
+    Hashes are compared by `threads`; `workers` decode pictures, by default as many threads.
+    """
     byte_M = samples.byte_hashes(*facts.hash_MQ4[:, 0].T)
     same_bytes = _equal(np.arange(len(samples)), [byte_M, samples.array("size")], place_M)
     found = [_links(*same_bytes, 0)]
@@ -65,7 +68,7 @@ def find_links(
     left_M[same_bytes[1]] = False
     side_M2 = _upright_sides(samples)
     hash_M4 = np.ascontiguousarray(facts.hash_MQ4[:, 0])
-    decoded = _Decoded(samples, threads)
+    decoded = _Decoded(samples, workers or Threads(threads or len(own_cores())))
 
     number_K = _perhaps_equal(facts, hash_M4, side_M2, np.flatnonzero(left_M))
     pixel_K = decoded.hashes(number_K)
@@ -218,22 +221,15 @@ def _pixels_again(links: Links, side_M2: NDArray[np.int64], decoded: "_Decoded")
 class _Decoded:
     """Hashes of all pixels of the samples that were asked for, each decoded once."""
 
-    def __init__(self, samples: Samples, threads: int | None) -> None:
+    def __init__(self, samples: Samples, workers: Workers) -> None:
         self._samples = samples
-        self._threads = threads or len(own_cores())
+        self._workers = workers
         self._known: dict[int, int] = {}
 
     def hashes(self, number_K: NDArray[np.int64]) -> NDArray[np.uint64]:
         """Return the hashes, uint64 `(K,)`, 0 for bad images. Raises `ShardError`."""
         new = [number for number in np.unique(number_K).tolist() if number not in self._known]
-        pieces = [new[start : start + _DECODED] for start in range(0, len(new), _DECODED)]
-        pool = ThreadPoolExecutor(self._threads)
-        try:
-            results = pool.map(lambda piece: pixel_hashes(self._samples, piece), pieces)
-            for piece, found in zip(pieces, results, strict=True):
-                self._known.update(zip(piece, found.tolist(), strict=True))
-        finally:
-            pool.shutdown(cancel_futures=True)
+        self._known.update(zip(new, pixel_hashes(self._samples, new, self._workers).tolist(), strict=True))
         return np.array([self._known[number] for number in number_K.tolist()], np.uint64)
 
 

@@ -19,6 +19,7 @@ from imgdata.auditing.finding import Finding, Kind, Proposal, listed
 from imgdata.auditing.groups import Links, around_representatives, best_by_other, join
 from imgdata.auditing.outcome import Outcome, Progress
 from imgdata.auditing.samples import Samples
+from imgdata.auditing.workers import Workers
 
 
 def find(
@@ -26,6 +27,7 @@ def find(
     facts: Facts,
     *,
     threads: int | None = None,
+    workers: Workers | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Outcome:
     """Return leaks, conflicts, exact and near duplicates; the same ones whatever the threads.
@@ -33,7 +35,7 @@ def find(
     A finding stands on the sample that is not kept; `other` is the one that is. Raises `ShardError`.
     """
     place_M = places_kept_first(samples)
-    links = find_links(samples, facts, place_M, threads=threads, progress=progress)
+    links = find_links(samples, facts, place_M, threads=threads, workers=workers, progress=progress)
     findings, figures = _findings(samples, links, place_M)
     flat = int(np.sum(facts.decoded_M & ~can_be_told_apart(facts)))
     notes = []

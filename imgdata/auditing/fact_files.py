@@ -96,6 +96,8 @@ class Writer:
         self._saved = journal
         self.done = journal.done
         self._bad_bytes = journal.bad_bytes
+        self._waiting: dict[int, tuple[int, bytes]] = {}
+        """First sample of each part behind a missing one -> its end, and its lines of bad images."""
 
     def __enter__(self) -> "Writer":
         # What lies behind the journal's end was written by a pass that was killed.
@@ -112,13 +114,18 @@ class Writer:
         return self
 
     def add(self, first: int, part: Part) -> None:
-        """Write the part whose first sample has the number `first`. Raises `OutputError`."""
+        """Write the part whose first sample has the number `first`; parts come in any order. Raises `OutputError`.
+
+        What is behind a part that is missing is on the disk, but does not count before that one comes.
+        """
         for ending, rows in part.arrays.items():
             self._write(ending, np.ascontiguousarray(rows).data.cast("B"), first * COLUMNS[ending].row_bytes)
         lines = "".join(f"{json.dumps([first + row, str(error)])}\n" for row, error in sorted(part.bad.items()))
-        self._write("bad", memoryview(lines.encode()), self._bad_bytes)
-        self._bad_bytes += len(lines)
-        self.done = first + len(part.arrays["state"])
+        self._waiting[first] = (first + len(part.arrays["state"]), lines.encode())
+        while self.done in self._waiting:
+            self.done, data = self._waiting.pop(self.done)
+            self._write("bad", memoryview(data), self._bad_bytes)
+            self._bad_bytes += len(data)
         if self.done >= self._saved.done + CHUNK:
             self._save()
 

@@ -13,11 +13,10 @@ import json
 import math
 import os
 import shutil
-from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from imgdata.auditing.hashes import QUERIES, hashes
 from imgdata.auditing.outcome import Progress
 from imgdata.auditing.pixels import FIGURES, Pixels, look, pixel_hash
 from imgdata.auditing.samples import Samples
+from imgdata.auditing.workers import Piece, Threads, Workers
 from imgdata.dataset.dataset import reopen
 from imgdata.dataset.index import content_id
 from imgdata.devices import own_cores
@@ -40,10 +40,10 @@ from imgdata.storage.locks import locked
 
 PART = 64
 """Samples that a thread gets at a time."""
+_DECODED = 16
+"""Pictures that a thread decodes whole before the next look at Ctrl-C."""
 _PART_BYTES = 2**24
 """Encoded bytes of a part, unless a single image has more."""
-_AHEAD = 2
-"""Parts for each thread that are in work or wait."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,11 +97,13 @@ def facts(
     folder: Path | None = None,
     threads: int | None = None,
     progress: Progress = lambda done, total: None,
+    workers: Workers | None = None,
 ) -> Facts:
     """Return what the pixels of the samples say, from files of an earlier pass where there are such.
 
-    Files lie in `folder`, by default `audit` in the cache folder, whose limit holds. There are as many `threads` as
-    cores by default. `progress` gets numbers of samples. Another process that makes the same facts is waited for.
+    Files lie in `folder`, by default `audit` in the cache folder, whose limit holds. As many `threads` as cores look at
+    the pictures by default, or other `workers`. `progress` gets numbers of samples. Another process that makes the same
+    facts is waited for.
 
     Raises `OutputError` where the folder can't be written or is full, `ShardError`, and `OptionError` for a
     limit of the cache that is no number. After it, and after Ctrl-C, the next call resumes the pass.
@@ -110,23 +112,37 @@ def facts(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.with_suffix(".lock"), wait_s=math.inf, mode=0o666):
-            _make(samples, path, in_cache=folder is None, threads=threads or len(own_cores()), progress=progress)
+            chosen = workers or Threads(threads or len(own_cores()))
+            _make(samples, path, in_cache=folder is None, workers=chosen, progress=progress)
             return _open(path, len(samples))
     except OSError as error:
         raise output_error(error, path) from error
 
 
-def pixel_hashes(samples: Samples, numbers: list[int]) -> NDArray[np.uint64]:
+def pixel_hashes(samples: Samples, numbers: Sequence[int], workers: Workers | None = None) -> NDArray[np.uint64]:
     """Return xxh64 of all pixels of some samples, upright and in RGB, with their size; 0 for bad images.
 
-    Each is decoded whole, one at a time: five times as slow as a thumbnail. Raises `ShardError`.
+    Each is decoded whole: five times as slow as a thumbnail. The numbers ascend; `workers` look at them, by default
+    this thread. Raises `ShardError`.
     """
-    limit = _max_pixels(samples)
-    hash_K = np.zeros(len(numbers), np.uint64)
-    for row, number in enumerate(numbers):
-        with suppress(ImageError):
-            hash_K[row] = pixel_hash(samples.read([number])[0], max_pixels=limit)
-    return hash_K
+    pieces = [numbers[start : start + _DECODED] for start in range(0, len(numbers), _DECODED)]
+    hash_of: dict[int, int] = {}
+    for piece, found in (workers or Threads(1)).run(samples, partial(_hasher, _max_pixels(samples)), pieces):
+        hash_of.update(zip(piece, found, strict=True))
+    return np.array([hash_of[number] for number in numbers], np.uint64)
+
+
+def _hasher(max_pixels: int, samples: Samples) -> Callable[[Piece], list[int]]:
+    """Return the function that hashes all pixels of some of the samples, one image at a time."""
+
+    def find(numbers: Piece) -> list[int]:
+        found = [0] * len(numbers)
+        for row, number in enumerate(numbers):
+            with suppress(ImageError):
+                found[row] = pixel_hash(samples.read([number])[0], max_pixels=max_pixels)
+        return found
+
+    return find
 
 
 def audit_folder() -> Path:
@@ -171,15 +187,18 @@ def _open(path: Path, count: int) -> Facts:
 # --- The pass -------------------------------------------------------------------------------------------
 
 
-def _make(samples: Samples, path: Path, *, in_cache: bool, threads: int, progress: Progress) -> None:
+def _make(samples: Samples, path: Path, *, in_cache: bool, workers: Workers, progress: Progress) -> None:
     """Look at the samples that no earlier pass has looked at."""
     journal, count = read_journal(path), len(samples)
     if journal.done < count:
         _check_room(path, (count - journal.done) * ROW_BYTES, count * ROW_BYTES, in_cache=in_cache)
+        pieces = _cuts(samples.array("size"), journal.done)
+        seen = journal.done
         with Writer(path, journal) as writer:
-            for first, part in _parts(samples, journal.done, threads):
-                writer.add(first, part)
-                progress(writer.done, count)
+            for numbers, part in workers.run(samples, partial(_looker, _max_pixels(samples)), pieces):
+                writer.add(numbers[0], part)
+                seen += len(numbers)
+                progress(seen, count)
     progress(count, count)
 
 
@@ -203,48 +222,34 @@ def _check_room(path: Path, missing: int, total: int, *, in_cache: bool) -> None
         )
 
 
-def _parts(samples: Samples, start: int, threads: int) -> Iterator[tuple[int, Part]]:
-    """Yield the first number of each part and what its pixels say, in order; threads work ahead."""
-    limit = _max_pixels(samples)
-    columns = _IndexColumns(samples)
-    pool = ThreadPoolExecutor(threads, "imgdata-audit")
-    begun: deque[tuple[int, Future[Part]]] = deque()
-    try:
-        for first, last in _cuts(columns.size_M, start):
-            begun.append((first, pool.submit(_look, samples, columns, first, last, limit)))
-            if len(begun) >= threads * _AHEAD:
-                number, future = begun.popleft()
-                yield number, future.result()
-        while begun:
-            number, future = begun.popleft()
-            yield number, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 class _IndexColumns:
     """What the indices say of the samples."""
 
     def __init__(self, samples: Samples) -> None:
-        self.size_M = samples.array("size")
         self.side_M2 = np.stack([samples.array("width"), samples.array("height")], axis=1).astype(np.int32)
         self.orientation_M = samples.array("orientation").astype(np.uint8)
         self.formats, self.format_M = samples.words("format")
 
 
-def _cuts(size_M: NDArray[Any], start: int) -> Iterator[tuple[int, int]]:
-    """Yield begin and end of each part: at most `PART` samples of `_PART_BYTES`."""
+def _cuts(size_M: NDArray[Any], start: int) -> Iterator[range]:
+    """Yield the numbers of each part: at most `PART` samples of `_PART_BYTES`."""
     before_M1 = np.concatenate([[0], np.cumsum(size_M, dtype=np.int64)])
     while start < len(size_M):
         fits = int(np.searchsorted(before_M1, before_M1[start] + _PART_BYTES, "right")) - 1
         end = max(start + 1, min(start + PART, fits, len(size_M)))
-        yield start, end
+        yield range(start, end)
         start = end
 
 
-def _look(samples: Samples, columns: _IndexColumns, first: int, last: int, max_pixels: int) -> Part:
-    files = samples.read(range(first, last))
-    rows = slice(first, last)
+def _looker(max_pixels: int, samples: Samples) -> Callable[[Piece], Part]:
+    """Return the function that looks at some of the samples."""
+    columns = _IndexColumns(samples)
+    return lambda numbers: _look(samples, columns, numbers, max_pixels)
+
+
+def _look(samples: Samples, columns: _IndexColumns, numbers: Piece, max_pixels: int) -> Part:
+    files = samples.read(numbers)
+    rows = np.asarray(numbers)
     pixels: Pixels | None = None
     with suppress(MemoryError):
         pixels = look(
@@ -256,7 +261,7 @@ def _look(samples: Samples, columns: _IndexColumns, first: int, last: int, max_p
         )
     if pixels is None:
         # Not inside the handler, whose traceback holds what was decoded so far.
-        keys = samples.texts("key", [first, last - 1])
+        keys = samples.texts("key", [numbers[0], numbers[-1]])
         raise ImgdataError(
             f"not enough memory to decode one of the images {keys[0]} to {keys[1]}; use fewer threads, or set "
             "IMGDATA_MAX_PIXELS to leave large images out"

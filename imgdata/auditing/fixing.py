@@ -10,7 +10,8 @@ from imgdata.auditing.findings_file import read_findings
 from imgdata.auditing.fix import Applied, Fix, fixed_view, kinds_of, parse_fixes
 from imgdata.auditing.kept import last_settings
 from imgdata.auditing.options import AuditOptions
-from imgdata.auditing.run import dataset_id, run_audit
+from imgdata.auditing.run import dataset_id, run_audit, workers_of
+from imgdata.cluster import ChosenEngine
 from imgdata.dataset.dataset import Dataset
 from imgdata.errors import OptionError, OutputError, ShardError
 from imgdata.views.by_split import views_by_split
@@ -57,13 +58,15 @@ def save_fixed(
     overwrite: bool = False,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
     checks: Sequence[Check] = (),
+    engine: ChosenEngine = "local",
+    retried: Callable[[str], None] = lambda what: None,
     **settings: Any,
 ) -> SavedFix:
     """Save the view `name` of one split, in which what was found is left out or relabelled.
 
     `splits` among the settings names the split, by default `train`, or the only one. Settings that are not given are
-    those of the last audit of this dataset, whose results were kept. Raises `OptionError`, `ShardError`,
-    `OutputError`, and as `audit` does.
+    those of the last audit of this dataset, whose results were kept; pictures that it did not look at are looked at by
+    the `engine`. Raises `OptionError`, `ShardError`, `OutputError`, and as `audit` does.
     """
     chosen = parse_fixes(fixes)
     split = _split(dataset, settings.pop("splits", ()))
@@ -74,7 +77,8 @@ def save_fixed(
         options, origin = _options(dataset, settings)
         options = _needed(options, chosen, checks or CHECKS)
         start = views_by_split(dataset, options.views, options.splits).get(split, start)
-        result = run_audit(dataset, options, progress, checks or CHECKS, strict=False)
+        with workers_of(engine, dataset, retried) as workers:
+            result = run_audit(dataset, options, progress, checks or CHECKS, strict=False, workers=workers)
         findings = result.findings
         if all(one.skipped for one in result.checks):
             raise OptionError(f"fix: nothing could be checked: {'; '.join(one.skipped for one in result.checks)}")

@@ -1,9 +1,10 @@
 """A dataset, what is asked -> the checks, one after another, each kept -> an `AuditResult`, and its report."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import xxhash
 
@@ -15,6 +16,9 @@ from imgdata.auditing.outcome import Outcome
 from imgdata.auditing.report.files import check_report_folder, write_report
 from imgdata.auditing.result import AuditResult, CheckResult
 from imgdata.auditing.samples import Samples, samples_of
+from imgdata.auditing.workers import Workers
+from imgdata.auditing.workers_by_ray import RayWorkers
+from imgdata.cluster import ChosenEngine, RayOptions, cluster_options
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.index import index_id
 from imgdata.errors import MissingExtraError, OptionError
@@ -36,6 +40,8 @@ def audit(
     options: AuditOptions | None = None,
     *,
     progress: Tell = lambda stage, done, total: None,
+    engine: Literal["local", "ray"] | RayOptions = "local",
+    retried: Callable[[str], None] = lambda what: None,
     **settings: Any,
 ) -> AuditResult:
     """Look for leaks, duplicates, wrong labels, poor pictures, imbalance and hidden bias; no shard is changed.
@@ -53,6 +59,9 @@ def audit(
         report: Folder of the report: new, empty, or an older report, which is replaced.
         options: All settings at once, instead of keywords.
         progress: Gets the stage, how much of it is done, and of how much.
+        engine: Who looks at the pictures: `local`, this machine, or `ray`, a cluster (`RayOptions` says which), whose
+            machines reach the shards by the same path or URL. What is found is compared here.
+        retried: Gets a sentence for each task of the cluster that is tried again.
         settings: Fields of `AuditOptions`: `splits`, `views`, `model`, `only`, `skip`, `device`, `workers`, `seed`.
 
     Raises:
@@ -71,11 +80,25 @@ def audit(
     folder = None if report is None else local_path(report, "-o")
     if folder is not None:
         check_report_folder(folder)
-    result = run_audit(opened, chosen, progress)
+    with workers_of(engine, opened, retried) as workers:
+        result = run_audit(opened, chosen, progress, workers=workers)
     keep_settings(dataset_id(opened), asdict(chosen))
     if folder is not None:
         write_report(result, opened, folder)
     return result
+
+
+@contextmanager
+def workers_of(
+    engine: ChosenEngine, dataset: Dataset, retried: Callable[[str], None] = lambda what: None
+) -> Iterator[Workers | None]:
+    """Yield who looks at the pictures of the dataset; None for threads of this machine. Raises `OptionError`."""
+    cluster = cluster_options(engine)
+    if cluster is None:
+        yield None
+        return
+    with RayWorkers(cluster, dataset, told=retried) as workers:
+        yield workers
 
 
 def run_audit(
@@ -85,6 +108,7 @@ def run_audit(
     checks: Sequence[Check] | None = None,
     *,
     strict: bool = True,
+    workers: Workers | None = None,
 ) -> AuditResult:
     """Run the checks that are asked for; those that were run on the same input before are read instead.
 
@@ -93,7 +117,7 @@ def run_audit(
     chosen = chosen_checks(options, CHECKS if checks is None else tuple(checks))
     views = tuple(views_by_split(dataset, options.views, options.splits).values())
     samples = samples_of(views)
-    inputs = Inputs(dataset=dataset, samples=samples, options=options, tell=tell)
+    inputs = Inputs(dataset=dataset, samples=samples, options=options, tell=tell, workers=workers)
     findings: list[Finding] = []
     results = []
     for check in chosen:

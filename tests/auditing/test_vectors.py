@@ -9,11 +9,17 @@ import imgdata
 from imgdata.auditing import label_errors, vectors
 from imgdata.auditing.patches import PatchFeatures, learn_patches
 from imgdata.auditing.samples import samples_of
-from imgdata.auditing.vectors import PATCHES, vectors_of
+from imgdata.auditing.vector_sources import PATCHES
+from imgdata.auditing.vectors import vectors_of
+from imgdata.auditing.workers_by_ray import RayWorkers
+from imgdata.cluster import RayOptions
 from imgdata.errors import OptionError, ShardError
 from imgdata.views import open_view
 from support.digit_runs import digit_folders, quick
+from support.inline_ray import inline_ray
 from support.label_sets import labelled_samples
+
+__all__ = ["inline_ray"]
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +55,20 @@ def test_vectors_of_a_run_are_its_features_in_the_order_of_the_samples(digits, r
     assert found.what == "cnn of run"
     assert found.seen_splits == ("train",)
     assert told[-1] == (400, 400)
+
+
+def test_a_cluster_makes_the_same_vectors(digits, run, inline_ray, tmp_path, monkeypatch):
+    samples = samples_of_digits(digits)
+    here = vectors_of(samples, model=run, device="cpu").vector_KD.copy()
+    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr(vectors, "_PIECE", 128)
+    told = []
+    with RayWorkers(RayOptions(), imgdata.open(digits), told=told.append) as workers:
+        there = vectors_of(samples, model=run, device="cpu", workers=workers)
+    np.testing.assert_allclose(there.vector_KD, here, atol=1e-5)
+    assert there.number_K.tolist() == list(range(400))
+    assert inline_ray.ended > 0
+    assert told == []
 
 
 def test_vectors_are_kept_by_pictures_and_network_and_read_again(digits, run, cache, monkeypatch):

@@ -10,6 +10,9 @@ from benchmarks.photos import photographs
 from imgdata.auditing.checks import CHECKS
 from imgdata.auditing.finding import KINDS
 from support.animals import keys
+from support.inline_ray import inline_ray
+
+__all__ = ["inline_ray"]
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,16 @@ def result(folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IMGDATA_CACHE", str(tmp_path_factory.mktemp("cache")))
         return imgdata.audit(folder, folder.parent / "report", workers=1)
+
+
+def test_a_cluster_finds_the_same_copies(folder, result, inline_ray, tmp_path, monkeypatch):
+    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "cache"))
+    there = imgdata.audit(folder, engine="ray", only="duplicates")
+    kinds = {finding.kind for finding in there.findings}
+    assert kinds == {"leak", "conflict", "exact-duplicate", "near-duplicate"}
+    assert list(there.findings) == [finding for finding in result.findings if finding.kind in kinds]
+    # Thumbnails, and the pixels of pictures that may be equal.
+    assert inline_ray.ended >= 2
 
 
 def found(result, kind):

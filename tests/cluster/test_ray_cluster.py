@@ -25,6 +25,7 @@ CLUSTER = """
 import json, pathlib, subprocess, sys, time
 from ray.cluster_utils import Cluster
 import imgdata
+from imgdata.auditing import facts, workers_by_ray
 
 source, out, size, damaged, url = sys.argv[1:6]
 small = {"object_store_memory": 80_000_000, "include_dashboard": False}
@@ -68,12 +69,26 @@ def progress(done, total):
 
 faults = imgdata.verify(damaged, deep=True, engine=engine, progress=progress, retried=tries.append)
 remote_faults = imgdata.verify(url, engine=engine)
+
+# And while pictures are looked at.
+machines[0] = cluster.add_node(num_cpus=1, **small)
+workers_by_ray._SAMPLES = facts.PART
+decoded = []
+
+def audit_progress(stage, done, total):
+    decoded.append((stage, done))
+    if len(decoded) == 3:
+        cluster.remove_node(machines[0], allow_graceful=False)
+
+found = imgdata.audit(damaged, engine=engine, only=("duplicates", "quality"), progress=audit_progress)
 results = {
     "summary": summary.to_dict(),
     "shards": watch.shards,
     "checked": checked,
     "faults": [str(fault) for fault in faults],
     "remote_faults": [str(fault) for fault in remote_faults],
+    "findings": [repr(finding) for finding in found.findings],
+    "decoded": decoded,
     "tries": tries,
 }
 print(json.dumps(results))
@@ -87,7 +102,8 @@ def alone(tmp_path_factory):
     root = tmp_path_factory.mktemp("alone")
     imgdata.shard(SOURCE, root / "out", shard_samples=40, name="syn", workers=2)
     imgdata.shard(SOURCE, root / "damaged", shard_samples=40, name="syn", workers=2)
-    flip(root / "damaged" / "syn-train-000003.tar", 5000)
+    first_byte = int(imgdata.open(root / "damaged")["train"].index.offset_N[3 * 40 + 7])
+    flip(root / "damaged" / "syn-train-000003.tar", first_byte)
     flip(root / "damaged" / "syn-train-000017.tar", 700)
     (root / "damaged" / "syn-train-000020.idx").unlink()
     return root
@@ -100,7 +116,12 @@ def results(alone, tmp_path_factory):
     with web_server(alone / "damaged") as url:
         done = subprocess.run(
             [sys.executable, "-c", CLUSTER, SOURCE, out, "40", alone / "damaged", url],
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": "/tmp"},
+            env={
+                **os.environ,
+                "IMGDATA_CACHE": str(out.parent / "cache"),
+                "RAY_USAGE_STATS_ENABLED": "0",
+                "RAY_TMPDIR": "/tmp",
+            },
             stdout=subprocess.PIPE,
             text=True,
             timeout=PATIENCE_S,
@@ -129,3 +150,11 @@ def test_a_cluster_that_loses_a_machine_finds_the_faults_of_one_run(results, alo
 
 def test_a_cluster_checks_a_dataset_at_a_url(results):
     assert results["remote_faults"] == results["faults"]
+
+
+def test_a_cluster_that_loses_a_machine_audits_as_one_machine_does(results, alone, tmp_path, monkeypatch):
+    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path))
+    found = imgdata.audit(alone / "damaged", only=("duplicates", "quality"))
+    assert results["findings"] == [repr(finding) for finding in found.findings]
+    assert len(results["findings"]) > 0
+    assert ["decoding", 1200] in results["decoded"]
