@@ -109,7 +109,7 @@ def plan_growth(out: Path, listing: Listing, options: ShardOptions) -> Growth:
 
 def appended_images(out: Path, growth: Growth) -> list[Stored]:
     """Return what the version `growth.done` added to the dataset, for a comparison with the source."""
-    return stored_in_dataset(out, growth.before, growth.done)
+    return stored_in_dataset(DatasetFolder(out), growth.before, growth.done)
 
 
 def _fitted(out: Path, before: Manifest, listing: Listing, options: ShardOptions) -> ShardOptions:

@@ -21,6 +21,7 @@ from imgdata.sources.listing import Listing
 from imgdata.sources.readers import PlainReader
 from imgdata.sources.reading import with_states
 from imgdata.sources.spool import spool
+from imgdata.storage.folder import DatasetFolder
 
 SPOOL_BYTES = 1 << 30
 """Packed sources with more image bytes are first copied out in their own order: rows in shuffled order
@@ -136,7 +137,7 @@ def _refuse_another_source(
         return
     watch.stage("comparing images with the source")
     manifest = read_manifest(job.folder)
-    stored = stored_in_dataset(job.folder, manifest)
+    stored = stored_in_dataset(DatasetFolder(job.folder), manifest)
     names = changed_images(listing, stored, options, manifest.image_extension, workers=workers)
     refuse_changed(job.out, names, state="made")
     job.remember_state(state)

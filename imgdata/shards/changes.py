@@ -29,6 +29,7 @@ from imgdata.shards.prepare import read_and_prepare
 from imgdata.shards.record import ShardReport, read_rows
 from imgdata.sources.listing import Listing
 from imgdata.storage.folder import DatasetFolder
+from imgdata.storage.remote import RemoteMissingError
 from imgdata.tables import counted
 
 Hashes = tuple[int, ...]
@@ -49,13 +50,12 @@ class Stored:
     rejected: frozenset[str]
 
 
-def stored_in_dataset(folder: Path, manifest: Manifest, version: int = 1) -> list[Stored]:
+def stored_in_dataset(folder: DatasetFolder, manifest: Manifest, version: int = 1) -> list[Stored]:
     """Return what the run that made a version of the dataset in `folder` stored, and what it left out."""
     after = manifest.at(version)
     starts = {} if version == 1 else {split.name: split.samples for split in manifest.at(version - 1).splits}
     rejects: dict[str, set[str]] = {}
-    path = folder / list_file(REJECTS, version)
-    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+    for line in _lines(folder, list_file(REJECTS, version)):
         reject = json.loads(line)
         rejects.setdefault(reject["split"], set()).add(reject["source"])
     stored = []
@@ -63,7 +63,7 @@ def stored_in_dataset(folder: Path, manifest: Manifest, version: int = 1) -> lis
         start = starts.get(split.name, 0)
         if start == split.samples:
             continue
-        index = open_index(DatasetFolder(folder), split)
+        index = open_index(folder, split)
         stored.append(
             Stored(
                 split=split.name,
@@ -78,6 +78,13 @@ def stored_in_dataset(folder: Path, manifest: Manifest, version: int = 1) -> lis
 
 def _hashes_from(index: Index, name: str, start: int) -> pa.ChunkedArray:
     return pa.chunked_array([number_array(index.array(name)[start:])])
+
+
+def _lines(folder: DatasetFolder, name: str) -> list[str]:
+    try:
+        return folder.read(name).decode("utf-8").splitlines()
+    except (FileNotFoundError, RemoteMissingError):
+        return []
 
 
 def stored_in_shards(folder: Path, reports: Sequence[ShardReport]) -> list[Stored]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from imgdata.cluster import RayOptions, cluster_options
-from imgdata.dataset.manifest import MANIFEST
+from imgdata.dataset.manifest import MANIFEST, read_manifest
 from imgdata.errors import ImageError, OptionError
 from imgdata.shards.append import appended_images, plan_growth
 from imgdata.shards.begun import begin, copied_out, identity_of, with_advice
@@ -40,6 +40,7 @@ from imgdata.shards.standing import standing_of
 from imgdata.shards.store_readers import reading_ahead
 from imgdata.shards.summary import ShardSummary, Watcher, finished_summary
 from imgdata.shards.upload import standing_at, uploading
+from imgdata.shards.upload_states import images_changed_since, note_state
 from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.reading import with_states
@@ -121,7 +122,12 @@ def shard(
         with uploading(out, work, overwrite=overwrite, watch=watch) as upload:
             watch.stage("listing")
             listing = _listed_for(upload.job, source, path, read, options, class_names)
-            complete_already = upload.begin(identity_of(listing, options))
+            complete_already = upload.begin(
+                identity_of(listing, options),
+                changed_since=lambda manifest: images_changed_since(
+                    upload.store.url, manifest, listing, options, workers=workers, watch=watch
+                ),
+            )
             if complete_already is not None:
                 return complete_already
             summary = write_listing(
@@ -134,7 +140,10 @@ def shard(
                 started=started,
                 engine=upload.engine,
             )
-            return upload.deliver(summary)
+            state, manifest = upload.job.state, read_manifest(upload.job.folder)
+            summary = upload.deliver(summary)
+            note_state(upload.store.url, manifest, state)
+            return summary
     out = local_path(out, "OUT")
     if path is not None:
         refuse_output_in_the_way(path, out)

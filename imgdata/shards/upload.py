@@ -19,12 +19,13 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from imgdata.dataset.manifest import MANIFEST, Manifest, read_manifest
 from imgdata.errors import OutputError
+from imgdata.shards.changes import refuse_changed
 from imgdata.shards.dataset_files import files_of, planned_files
 from imgdata.shards.engines.local import LocalEngine
 from imgdata.shards.job_folder import JobFolder, own
@@ -127,10 +128,17 @@ class Upload:
         """Whether shards lie beside a finished dataset that they are to replace."""
         return self._next
 
-    def begin(self, identity: Mapping[str, Any], *, parts: bool = False) -> ShardSummary | None:
+    def begin(
+        self,
+        identity: Mapping[str, Any],
+        *,
+        parts: bool = False,
+        changed_since: Callable[[Manifest], Sequence[str]] = lambda _: (),
+    ) -> ShardSummary | None:
         """Begin or resume the dataset `identity`; return the summary where it is complete. Raises `OutputError`.
 
-        Without `parts` a dataset that parts write is another one.
+        Without `parts` a dataset that parts write is another one. `changed_since` returns the names of the images that
+        have other bytes in the source than in a finished dataset.
         """
         mark, manifest = read_mark(self.store), read_manifest_at(self.store)
         made = {} if manifest is None else {"options": manifest.options, "source": manifest.source}
@@ -144,7 +152,10 @@ class Upload:
                 mark = None
         if manifest is not None:
             changed = changes(made, identity)
-            if not changed and manifest.source.get("kind") != "index":
+            names = changed_since(manifest) if not changed else ()
+            if not self._overwrite:
+                refuse_changed(self.url, names, state="made")
+            if not changed and not names and manifest.source.get("kind") != "index":
                 self._clean(mark, manifest)
                 self.ended = True
                 return manifest_summary(self.url, manifest, self.lines)

@@ -17,7 +17,7 @@ from imgdata.shards.summary import Watcher
 from imgdata.storage import remote
 from imgdata.storage.remote import RemoteStore
 from support.patience import PATIENCE_S
-from support.rawdata import class_folders, picture
+from support.rawdata import class_folders, encoded, picture
 from support.remote_servers import Fault, faulty
 
 SOURCE = "synthetic:samples=120,classes=3,width=48,height=40,val=30"
@@ -72,7 +72,7 @@ def writes(url, name):
 
 
 def left_here(tmp_path):
-    return [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    return [path for path in (tmp_path / "cache" / "uploads").rglob("*") if path.is_file() and path.suffix != ".state"]
 
 
 def test_the_objects_are_the_files_of_a_local_run(url, local, tmp_path):
@@ -186,6 +186,41 @@ def test_a_shard_that_was_lost_in_the_store_is_written_again(url, local):
 
 
 OTHER = replace(OPTIONS, shard_samples=25)
+
+
+def test_pixels_that_changed_under_the_same_names_are_noticed_once_it_is_complete(url, tmp_path):
+    source, options = class_folders(tmp_path / "raw", {"train": 8}), ShardOptions(name="ds", shard_samples=4)
+    imgdata.shard(source, url, options)
+    before = objects(url)
+    image = source / "train" / "dog" / "003.jpg"
+    data = encoded(977, (40, 30))
+    image.write_bytes(data + bytes(image.stat().st_size - len(data)))
+    with pytest.raises(imgdata.OutputError, match=r"was made when 1 image .*train/dog/003\.jpg; use --overwrite"):
+        imgdata.shard(source, url, options)
+    assert objects(url) == before
+    imgdata.shard(source, url, options, overwrite=True)
+    imgdata.shard(source, tmp_path / "out", options)
+    assert objects(url) == hashes(tmp_path / "out")
+
+
+def test_a_source_that_was_only_touched_or_another_machine_compares_once(url, tmp_path, monkeypatch):
+    source, stages = class_folders(tmp_path / "raw", {"train": 4}), []
+
+    class Noted(Watcher):
+        def stage(self, what):
+            stages.append(what)
+
+    def compared():
+        stages.clear()
+        assert imgdata.shard(source, url, OPTIONS, watch=Noted()).already_complete
+        return "comparing images with the source" in stages
+
+    imgdata.shard(source, url, OPTIONS)
+    assert not compared()
+    os.utime(source / "train" / "cat" / "000.jpg", (1, 1))
+    assert [compared(), compared()] == [True, False]
+    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "another"))
+    assert [compared(), compared()] == [True, False]
 
 
 def test_another_dataset_is_not_replaced_without_overwrite(url, local):
