@@ -11,18 +11,15 @@ from pathlib import Path
 
 # Before anything imports torch. Which tests run, and how, shall not depend on the machine.
 os.environ.update({} if os.environ.get("IMGDATA_GPU") == "1" else {"CUDA_VISIBLE_DEVICES": ""})
+# Threads of PyTorch that wait for each other would keep the cores from the other tests: a third of the time.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import PIL
 import pytest
 from PIL import features
 
-from support import found_cases, shortcuts
-from support.digit_runs import digits  # noqa: F401
-from support.loaders import backend, images  # noqa: F401  fixtures of several files
 from support.places import TESTS
-from support.remote_servers import s3  # noqa: F401
-from support.resident_batches import one_size, resident_cache, spoilt  # noqa: F401
 
 # Programs that tests start find the helpers as well.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
@@ -49,6 +46,12 @@ os.environ["IMGDATA_DATA"] = str(Path(os.environ["IMGDATA_TEST_CACHE"], "data"))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
+# Below: some keep the environment for the programs that they start.
+from support import found_cases, shortcuts  # noqa: E402
+from support.digit_runs import digits  # noqa: E402, F401
+from support.loaders import backend, images  # noqa: E402, F401  fixtures of several files
+from support.remote_servers import s3  # noqa: E402, F401
+from support.resident_batches import one_size, resident_cache, spoilt  # noqa: E402, F401
 
 shortcuts.skip_waits_for_the_disk()
 

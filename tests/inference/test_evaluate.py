@@ -379,11 +379,13 @@ def test_two_ranks_have_the_figures_of_one(tmp_path):
     raw = dataset(tmp_path / "out", {3: damaged(3), 20: b"no image"}, count=29)
     weights = tmp_path / "weights.pth"
     torch.save(random_network("resnet9", classes=1000).model.state_dict(), weights)
-    arguments = ["evaluate", "resnet9", str(raw), "--split", "train", "--weights", str(weights), "--batch-size", "4"]
-    done = [run_command(*arguments, "--device", "cpu", "--json", ranks=ranks) for ranks in (1, 2)]
-    assert [one.returncode for one in done] == [0, 0], done[1].stderr
-    one, two = (json.loads(each.stdout.strip().splitlines()[-1]) for each in done)
-    assert len(done[1].stdout.strip().splitlines()) == 1
+    arguments = ["resnet9", str(raw), "--split", "train", "--weights", str(weights), "--batch-size", "4"]
+    arguments += ["--device", "cpu", "--json"]
+    alone = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    together = run_command("evaluate", *arguments, ranks=2)
+    assert (alone.exit_code, together.returncode) == (0, 0), together.stderr
+    one, two = (json.loads(each.stdout.strip().splitlines()[-1]) for each in (alone, together))
+    assert len(together.stdout.strip().splitlines()) == 1
     assert two["total"] == 27
     assert two["loss"] == pytest.approx(one["loss"], rel=ROUNDING)
     assert {name: two[name] for name in ("correct", "top5", "skipped")} == {

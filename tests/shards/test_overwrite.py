@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 
@@ -106,28 +107,44 @@ def test_an_unfinished_overwrite_is_not_taken_for_a_refused_dataset(raw, tmp_pat
 
 
 KILL = """
-import os, sys, pathlib, imgdata
-raw, out, name, samples, seed, count = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], *map(int, sys.argv[4:])
-left = [count]
-def dying(call):
+import os, sys, imgdata
+import imgdata.shards.job_folder as folder
+
+raw, root, name, samples, seed, counts = *sys.argv[1:4], *map(int, sys.argv[4:6]), sys.argv[6:]
+original = folder.JobFolder.swap_in
+options = imgdata.ShardOptions(name=name, shard_samples=samples, seed=seed)
+
+def dying(call, out, left):
     def counted(*arguments, **options):
         path = str(arguments[0]) if arguments and isinstance(arguments[0], (str, os.PathLike)) else ""
-        if str(out) in path:
+        if out in path:
             left[0] -= 1
             if left[0] == 0:
                 os._exit(9)
         return call(*arguments, **options)
     return counted
-def swapping(*arguments, **options):
-    # From the moment at which the new dataset is whole.
-    for name in ("replace", "unlink", "rmdir", "open"):
-        setattr(os, name, dying(getattr(os, name)))
-    return original(*arguments, **options)
-import imgdata.shards.job_folder as folder
-original = folder.JobFolder.swap_in
-folder.JobFolder.swap_in = swapping
-options = imgdata.ShardOptions(name=name, shard_samples=samples, seed=seed)
-imgdata.shard(raw, out, options, workers=1, overwrite=True)
+
+for count in counts:
+    out = f"{root}/out{count}"
+    child = os.fork()
+    if child:
+        print(count, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        continue
+
+    def swapping(*arguments, **options):
+        # From the moment at which the new dataset is whole.
+        left = [int(count)]
+        for name in ("replace", "unlink", "rmdir", "open"):
+            setattr(os, name, dying(getattr(os, name), out, left))
+        return original(*arguments, **options)
+
+    folder.JobFolder.swap_in = swapping
+    try:
+        imgdata.shard(raw, out, options, workers=1, overwrite=True)
+    except BaseException as error:
+        print(repr(error), file=sys.stderr)
+        os._exit(1)
+    os._exit(0)
 """
 
 
@@ -135,16 +152,16 @@ imgdata.shard(raw, out, options, workers=1, overwrite=True)
 @pytest.mark.parametrize("options", [NEW, SAME_NAME], ids=["other names", "the same names"])
 def test_a_swap_that_is_killed_at_any_system_call_is_completed_by_the_next_run(raw, tmp_path, expected, options):
     wanted = expected["new" if options is NEW else "same name"]
-    killed = 0
-    for count in range(1, 60, 4):
+    run(raw, tmp_path / "old", OLD)
+    counts = list(map(str, range(1, 60, 4)))
+    for count in counts:
+        shutil.copytree(tmp_path / "old", tmp_path / f"out{count}")
+    arguments = [str(raw), str(tmp_path), options.name, str(options.shard_samples), str(options.seed), *counts]
+    done = subprocess.run([sys.executable, "-c", KILL, *arguments], check=True, stdout=subprocess.PIPE, text=True)
+    ended = dict(map(str.split, done.stdout.splitlines()))
+    assert set(ended.values()) <= {"9", "0"}
+    for count in (count for count, code in ended.items() if code == "9"):
         out = tmp_path / f"out{count}"
-        run(raw, out, OLD)
-        arguments = [str(raw), str(out), options.name, str(options.shard_samples), str(options.seed), str(count)]
-        ended = subprocess.run([sys.executable, "-c", KILL, *arguments], check=False).returncode
-        if ended == 0:
-            break
-        assert ended == 9
-        killed += 1
         if (out / "dataset.json").exists():
             assert imgdata.verify(out) == []
         else:
@@ -153,7 +170,7 @@ def test_a_swap_that_is_killed_at_any_system_call_is_completed_by_the_next_run(r
         run(raw, out, options)
         assert digests(out) == wanted
         assert not (out / ".imgdata").exists()
-    assert killed > 3
+    assert list(ended.values()).count("9") > 3
 
 
 def test_what_others_put_beside_the_dataset_stays(raw, tmp_path):

@@ -66,10 +66,10 @@ def flags(**settings: Any) -> list[str]:
 
 
 def imgdata_command(*arguments: str | Path, ranks: int = 1) -> list[str]:
-    """The command line, of one process or of several under torchrun."""
+    """The command line, of one process or of several ranks."""
     launcher = [sys.executable]
     if ranks > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+        launcher += ["-m", "support.ranks", str(ranks)]
     return [*launcher, "-m", "imgdata_cli.main", *map(str, arguments)]
 
 

@@ -68,9 +68,9 @@ def tiny_model() -> torch.nn.Module:
 
 
 def run_ranks(script: str, *arguments: str | Path, ranks: int = 2, timeout_s: int = PATIENCE_S) -> None:
-    """Run a test module as a script, in so many processes under torchrun."""
+    """Run a test module as a script, in so many ranks."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", script]
+    command = [sys.executable, "-m", "support.ranks", str(ranks), script]
     done = subprocess.run(
         [*command, *arguments], env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
     )
