@@ -9,7 +9,6 @@ import contextlib
 import fnmatch
 import os
 import shutil
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,6 +34,7 @@ from imgdata.storage.remote import WEB, RemoteMissingError, RemoteStore
 from imgdata.storage.remote_client import RemoteFacts
 from imgdata.storage.remote_file import RemoteFile
 from imgdata.storage.remote_folder import RemoteFolder
+from imgdata.storage.swept_folder import swept_folder
 
 _MANY_IMAGES = (".tar", ".tgz", ".gz", ".zip", ".parquet", ".arrow", ".npz", ".npy", ".h5", ".hdf5", ".mds", ".bin")
 """Ends of the names of files that are copied when they are opened, whatever their size."""
@@ -188,8 +188,8 @@ def mirrored(url: str | os.PathLike[str]) -> Iterator[Mirror]:
     store, objects, name = _meant(os.fspath(url))
     if not objects:
         raise SourceError(f"{store.place(name)}: nothing is there; check the URL and the endpoint")
-    with tempfile.TemporaryDirectory(prefix="imgdata-") as temporary:
-        path = Path(temporary).resolve() / UrlPath(store.url).name
+    with swept_folder("listing") as temporary:
+        path = temporary / UrlPath(store.url).name
         path.mkdir()
         mirror = Mirror(store, path, objects)
         mirror.source = path / name

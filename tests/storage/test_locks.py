@@ -5,12 +5,14 @@ import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
 from imgdata.storage.locks import LockHeldError, locked
+from imgdata.storage.swept_folder import swept_folder
 
 HOLD = "import sys, pathlib, time; from imgdata.storage.locks import locked\n"
 HOLD += "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
@@ -116,3 +118,15 @@ def test_a_lock_whose_file_can_not_be_removed_is_free_again(tmp_path, monkeypatc
         raise KeyError("of the block")
     with locked(tmp_path / "lock", remove=True):
         assert (tmp_path / "lock").exists()
+
+
+def test_a_swept_folder_is_removed_with_its_block_or_by_the_next_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("imgdata-work-killed", "imgdata-other-killed"):
+        (tmp_path / name / "folder").mkdir(parents=True)
+        (tmp_path / f"{name}.lock").touch()
+    with swept_folder("work") as first, swept_folder("work") as second:
+        assert first != second
+        assert all(map(Path.is_dir, (first, second)))
+        assert not (tmp_path / "imgdata-work-killed").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["imgdata-other-killed", "imgdata-other-killed.lock"]
