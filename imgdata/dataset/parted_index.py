@@ -8,51 +8,32 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from imgdata import native
 from imgdata.arrow import number_array, numbers
 from imgdata.dataset.index import DAMAGE, Index, IndexRow
 from imgdata.dataset.index_checks import IndexLimits, column_fault
 from imgdata.dataset.index_schema import ROW_GROUP, index_schema
 from imgdata.dataset.lazy_array import MAX_WHOLE, lazy_array
 from imgdata.dataset.manifest import SplitEntry
-from imgdata.dataset.members import member_columns
-from imgdata.dataset.places import header, place_type, word_columns
+from imgdata.dataset.place_records import PlaceRecords
+from imgdata.dataset.places import word_columns
 from imgdata.dataset.table_file import TableFile
 from imgdata.errors import OptionError, ShardError
 from imgdata.storage.folder import DatasetFolder
-from imgdata.storage.reading import MAX_MEMBER_BYTES, damage
-from imgdata.storage.remote_folder import RemoteFolder
+from imgdata.storage.reading import damage
 
-_KEPT_BATCHES = 8
-"""Reads of records that are kept: planner and backend ask for columns of the same samples, of batches in work too."""
 _KEPT_GROUPS = 8
 """Row groups of single columns that are kept, with 131,072 rows each."""
 _SLICE = 1 << 20
 """Records that are read at a time where a whole column is."""
 _MANY = 1 << 16
-"""Records of which a batch has fewer."""
-_DENSE = 8
-"""Records that lie that far apart, on average, are read with all that lies between them."""
-
-
-class _Records(NamedTuple):
-    """Records that were read."""
-
-    asked: bytes
-    """The positions that were asked for, as bytes."""
-    record_K: NDArray[Any]
-    """Their records."""
-    position_U: NDArray[np.int64]
-    """The same positions, ascending, each once."""
-    record_U: NDArray[Any]
-    """Their records."""
+"""Keys for which whole parts are read, instead of row groups."""
 
 
 class PartedIndex(Index):
@@ -74,26 +55,20 @@ class PartedIndex(Index):
         self._identity = entry.index_sha256[:32]
         self._shards = entry.shards
         self._word_lists = {name: list(words) for name, words in entry.parts.words.items()}
-        self._kind = place_type(has_json=self.has_json, members=self.members)
+        self._records = PlaceRecords(folder, entry, num_classes=num_classes, remedy=self.remedy)
+        self._place_names = frozenset(self._records.kind.names or ())
         self._word_columns = word_columns(self.members)
         if missing := set(self._word_columns) - {"shard", *self._word_lists}:
             raise ShardError(f"{self.path}: index_parts must have words of {', '.join(sorted(missing))}; {self.remedy}")
         self._schema = index_schema(has_json=self.has_json, crop_ready=self.has_crop_ready, members=self.members)
         self._start_P = np.cumsum([0, *(part.rows for part in self._parts)])
         self._num_rows = int(self._start_P[-1])
-        self._header_P = np.array([len(header(part.rows, self._kind)) for part in self._parts])
-        # Copies of a remote index would be as large as the memory that it must not take.
-        self._pool = None if isinstance(folder, RemoteFolder) else folder.pool([part.places for part in self._parts])
-        self._checked: set[int] = set()
-        self._kept: tuple[_Records, ...] = ()
         self._groups: OrderedDict[tuple[int, int, str], pa.ChunkedArray[Any]] = OrderedDict()
         self._arrays, self._words = {}, {}
         self._tables: OrderedDict[int, TableFile] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         empty: dict[str, Any] = {
-            "_checked": set(),
-            "_kept": (),
             "_groups": OrderedDict(),
             "_arrays": {},
             "_words": {},
@@ -127,7 +102,7 @@ class PartedIndex(Index):
             if pa.types.is_string(field.type):
                 raise TypeError(f"column {name!r} is text: use column({name!r})")
             kind = np.dtype(np.int32 if name in self._word_columns else field.type.to_pandas_dtype())
-            some = partial(self._from_places if name in (self._kind.names or ()) else self._from_groups, name, kind)
+            some = partial(self._from_places if name in self._place_names else self._from_groups, name, kind)
             whole = partial(self._whole, name, kind)
             self._arrays[name] = lazy_array(f"{self.path}, {name}", len(self), kind, some=some, whole=whole)
         return self._arrays[name]
@@ -200,9 +175,9 @@ class PartedIndex(Index):
 
     def _from_places(self, name: str, kind: np.dtype[Any], position_K: NDArray[np.int64]) -> NDArray[Any]:
         if len(position_K) <= _SLICE:
-            return self.records(position_K)[name].astype(kind)
+            return self._records.at(position_K)[name].astype(kind)
         slices = (position_K[start : start + _SLICE] for start in range(0, len(position_K), _SLICE))
-        return np.concatenate([self.records(one)[name].astype(kind) for one in slices])
+        return np.concatenate([self._records.at(one)[name].astype(kind) for one in slices])
 
     def _from_groups(self, name: str, kind: np.dtype[Any], position_K: NDArray[np.int64]) -> NDArray[Any]:
         value_K = np.empty(len(position_K), kind)
@@ -211,134 +186,12 @@ class PartedIndex(Index):
         return value_K
 
     def _whole(self, name: str, kind: np.dtype[Any]) -> NDArray[Any]:
-        if name in (self._kind.names or ()):
+        if name in self._place_names:
             slices = (np.arange(start, min(start + _SLICE, len(self))) for start in range(0, len(self), _SLICE))
-            value_N = np.concatenate([np.empty(0, kind), *(self._fresh(place_K)[name] for place_K in slices)])
+            value_N = np.concatenate([np.empty(0, kind), *(self._records.fresh(place_K)[name] for place_K in slices)])
         else:
             value_N = numbers(self.column(name))
         return value_N.astype(kind)
-
-    def records(self, position_K: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the records of samples, checked, `(K,)`. Raises `ShardError`."""
-        asked, kept = position_K.tobytes(), self._kept
-        for one in kept:
-            if one.asked == asked:
-                return one.record_K
-        for one in kept:
-            if len(at_K := _places_in(one.position_U, position_K)):
-                return one.record_U[at_K]
-        if (position_K[1:] > position_K[:-1]).all():
-            known_U = position_K.copy()
-            record_U = record_K = self._fresh(known_U)
-        else:
-            known_U, back_K = np.unique(position_K, return_inverse=True)
-            record_U = self._fresh(known_U)
-            record_K = record_U[back_K]
-        # Of many records those of the last read alone are kept.
-        room = _KEPT_BATCHES - 1 if len(known_U) <= _MANY else 0
-        self._kept = (_Records(asked, record_K, known_U, record_U), *kept[:room])
-        return record_K
-
-    def _fresh(self, position_K: NDArray[np.int64]) -> NDArray[Any]:
-        """Return records at ascending positions, from the files."""
-        part_K = np.searchsorted(self._start_P, position_K, side="right") - 1
-        if len(position_K) > _MANY and part_K[0] != part_K[-1]:
-            pieces = np.split(position_K, np.flatnonzero(np.diff(part_K)) + 1)
-            return np.concatenate([self._fresh(piece) for piece in pieces])
-        for part in np.unique(part_K).tolist() if len(part_K) and part_K[0] != part_K[-1] else part_K[:1].tolist():
-            self._check_places(part)
-        size, count = self._kind.itemsize, len(position_K)
-        offset_K = self._header_P[part_K] + (position_K - self._start_P[part_K]) * size
-        try:
-            record_K = None
-            if count and part_K[0] == part_K[-1] and position_K[-1] - position_K[0] < _DENSE * count:
-                span = int(position_K[-1] - position_K[0]) + 1
-                data = self._bytes(int(part_K[0]), int(offset_K[0]), span * size)
-                if len(data) == span * size and span > count:
-                    record_K = np.frombuffer(data, self._kind)[position_K - position_K[0]]
-            elif (record_K := self._records_of_each(part_K, offset_K)) is None:
-                data = self._bytes_of_each(part_K.tolist(), offset_K.tolist(), size)
-        except OSError as error:
-            raise self._unreadable_places(int(part_K[0]), error) from error
-        if record_K is None:
-            if len(data) != count * size:
-                raise self._damaged_places(int(part_K[-1]), "cut short")
-            record_K = np.frombuffer(data, self._kind)
-        self._check_records(position_K, record_K)
-        return record_K
-
-    def _records_of_each(self, part_K: NDArray[np.int64], offset_K: NDArray[np.int64]) -> NDArray[Any] | None:
-        """Return the records at offsets, by the compiled module; None where Python reads them. Raises `OSError`."""
-        if self._pool is None or not native.AVAILABLE:
-            return None
-        known = self._pool.descriptors()
-        file_P = np.array([known.get(part, -1) for part in range(len(self._parts))], np.int64)
-        file_K = file_P[part_K]
-        # Where the process may open few files, some are opened for each read.
-        return native.read_records(file_K, offset_K, self._kind) if file_K.min(initial=0) >= 0 else None
-
-    def _bytes(self, part: int, offset: int, size: int) -> bytes:
-        """Return bytes of a file of places. Raises `OSError`, and of a remote one `ShardError`."""
-        if self._pool is None:
-            return self._folder.read(self._parts[part].places, offset, size)
-        return self._pool.read(part, offset, size)
-
-    def _bytes_of_each(self, parts: list[int], offsets: list[int], size: int) -> bytes:
-        """Return `size` bytes at each offset of the part's places, joined; `parts` ascend. Raises as `_bytes` does."""
-        if self._pool is not None:
-            return self._pool.read_each(parts, offsets, size)
-        assert isinstance(self._folder, RemoteFolder), "files without a pool"
-        found = []
-        for part in dict.fromkeys(parts):
-            ranges = [(offset, size) for of_part, offset in zip(parts, offsets, strict=True) if of_part == part]
-            found += self._folder.store.read_ranges(self._parts[part].places, ranges)
-        return b"".join(found)
-
-    def _check_places(self, part: int) -> None:
-        """Raise `ShardError` unless the file of places begins as it must: type and number of records."""
-        if part in self._checked:
-            return
-        expected = header(self._parts[part].rows, self._kind)
-        try:
-            found = self._bytes(part, 0, len(expected))
-        except FileNotFoundError:
-            name = self._parts[part].places
-            raise ShardError(f"{self._folder.place(name)}: no such part of the index; {self.remedy}") from None
-        except OSError as error:
-            raise self._unreadable_places(part, error) from error
-        if found != expected:
-            raise self._damaged_places(part, "its header is not that of the records in dataset.json")
-        self._checked.add(part)
-
-    def _check_records(self, position_K: NDArray[np.int64], record_K: NDArray[Any]) -> None:
-        """Raise `ShardError` where a value can't be: an index may be hostile."""
-        classes = self._num_classes
-        bounds = {
-            "offset": (0, 2**62),
-            "size": (0, MAX_MEMBER_BYTES),
-            "shard": (0, len(self._shards) - 1),
-            "label": (-1, (2**31 if classes is None else classes) - 1),
-            "width": (0, 2**31 - 1),
-            "height": (0, 2**31 - 1),
-            **{name: (0, len(words) - 1) for name, words in self._word_lists.items()},
-            **({"json_offset": (0, 2**62), "json_size": (0, MAX_MEMBER_BYTES)} if self.has_json else {}),
-        }
-        for member in self.members:
-            bounds |= dict(zip(member_columns(member)[:2], ((0, 2**62), (0, MAX_MEMBER_BYTES)), strict=True))
-        for name, (low, high) in bounds.items():
-            value_K = record_K[name]
-            if len(value_K) and (value_K.min() < low or value_K.max() > high):
-                at = int(np.argmax((value_K < low) | (value_K > high)))
-                part = int(np.searchsorted(self._start_P, position_K[at], side="right") - 1)
-                what = f"{name} in row {position_K[at]} must be an integer from {low} to {high}, got {value_K[at]}"
-                raise self._damaged_places(part, what)
-
-    def _damaged_places(self, part: int, what: str) -> ShardError:
-        return ShardError(f"{self._folder.place(self._parts[part].places)}: damaged index ({what}); {self.remedy}")
-
-    def _unreadable_places(self, part: int, error: OSError) -> ShardError:
-        what = damage("damaged index", error, self.remedy)
-        return ShardError(f"{self._folder.place(self._parts[part].places)}: {what}")
 
     def _by_group(
         self, name: str, position_K: NDArray[np.int64]
@@ -398,14 +251,3 @@ class PartedIndex(Index):
             raise ShardError(f"{file.place}: no such part of the index; {self.remedy}") from None
         except (*DAMAGE, ValueError) as error:
             raise ShardError(f"{file.place}: {damage('damaged index', error, self.remedy)}") from error
-
-
-def _places_in(sorted_U: NDArray[np.int64], wanted_M: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return where each of `wanted_M` stands in `sorted_U`; nothing unless all of them do."""
-    for some_M in (wanted_M[:1], wanted_M):
-        # The first one alone tells most batches apart.
-        at_M = sorted_U.searchsorted(some_M)
-        at_M[at_M == len(sorted_U)] = 0
-        if not len(sorted_U) or not (sorted_U[at_M] == some_M).all():
-            return at_M[:0]
-    return at_M

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from imgdata.dataset.dataset import Dataset, open
 from imgdata.dataset.index import Index
+from imgdata.dataset.lazy_array import every_position
 from imgdata.dataset.split import Split
 from imgdata.dataset.targets import Targets
 from imgdata.tables import as_html, as_text, counted, new_table
@@ -25,6 +27,8 @@ SIDE_EDGES = (0, 32, 64, 128, 256, 384, 512, 768, 1024, 2048, 4096)
 """Lower ends in pixels of the histogram's bins of the shorter side; the last bin is open."""
 _FEW = 5
 """Largest and smallest classes shown when there are many."""
+_SLICE = 1 << 18
+"""Rows of an index that are counted at a time."""
 _BAR = 30
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -161,37 +165,73 @@ def summarise_split(split: Split, num_bytes: int, num_classes: int, targets: Tar
     """Return figures of one split; with `targets` a sample counts for each of its classes, and by its shares."""
     index = split.index
     index.load(("label", "size", "width", "height", "format", "mode", "orientation"))
-    label_N = index.label_N
-    counts_C = np.bincount(label_N[label_N >= 0], minlength=num_classes)
-    unlabelled = int((label_N < 0).sum())
+    words = ["format", "mode", *(f"{name}_format" for name in index.members)]
+    found = _Tally(num_classes, {name: len(index.words(name)) for name in words})
+    for start in range(0, len(index), _SLICE):
+        found.add(index, slice(start, min(start + _SLICE, len(index))))
+    counts_C, unlabelled = found.label_C[1:], int(found.label_C[0])
     if targets is not None:
-        position_N = np.arange(len(split))
+        position_N = every_position(len(split))
         unlabelled = targets.missing(position_N)
         if targets.of_classes:
             counts_C = np.rint(targets.counts(position_N)).astype(np.int64)
-    image_bytes = int(index.size_N.sum())
+    of_words = {name: _word_counts(index.words(name), count_W) for name, count_W in found.word_counts.items()}
     return SplitSummary(
         samples=len(split),
         shards=len(split.shards),
         bytes=num_bytes,
-        image_bytes=image_bytes,
-        mean_image_bytes=image_bytes / len(split) if len(split) else 0.0,
+        image_bytes=found.image_bytes,
+        mean_image_bytes=found.image_bytes / len(split) if len(split) else 0.0,
         unlabelled=unlabelled,
         class_counts=tuple(counts_C.tolist()),
-        formats=_word_counts(index, "format"),
-        modes=_word_counts(index, "mode"),
-        width=_spread(index.width_N),
-        height=_spread(index.height_N),
-        shorter_side=_side_histogram(np.minimum(index.width_N, index.height_N)),
-        rotated=int((index.orientation_N > 1).sum()),
-        crop_ready=_restart_intervals(index),
+        formats=of_words["format"],
+        modes=of_words["mode"],
+        width=_spread(found.widths),
+        height=_spread(found.heights),
+        shorter_side=_side_histogram(found.shorter_E),
+        rotated=found.rotated,
+        crop_ready={interval: count for interval, count in sorted(found.intervals.items()) if interval},
         balance=balance(counts_C.tolist()),
         columns=split.columns.types if split.columns.are_stored else {},
         members={
-            name: {kind: count for kind, count in _word_counts(index, f"{name}_format").items() if kind}
-            for name in index.members
+            name: {kind: count for kind, count in of_words[f"{name}_format"].items() if kind} for name in index.members
         },
     )
+
+
+class _Tally:
+    """What is counted of a split, some rows at a time: whatever its size, memory is for these rows."""
+
+    def __init__(self, num_classes: int, num_words: Mapping[str, int]) -> None:
+        self.label_C = np.zeros(num_classes + 1, np.int64)
+        """Samples of each class, those without a label first."""
+        self.word_counts = {name: np.zeros(count, np.int64) for name, count in num_words.items()}
+        self.image_bytes = self.rotated = 0
+        self.widths: Counter[int] = Counter()
+        self.heights: Counter[int] = Counter()
+        self.intervals: Counter[int] = Counter()
+        """Restart intervals; 0 for images that are not crop-ready."""
+        self.shorter_E = np.zeros(len(SIDE_EDGES), np.int64)
+
+    def add(self, index: Index, rows: slice) -> None:
+        """Count the samples of `rows`."""
+        width_N, height_N = index.width_N[rows], index.height_N[rows]
+        self.label_C += np.bincount(index.label_N[rows] + 1, minlength=len(self.label_C))
+        for name, count_W in self.word_counts.items():
+            count_W += np.bincount(index.array(name)[rows], minlength=len(count_W))
+        self.image_bytes += int(index.size_N[rows].sum(dtype=np.int64))
+        _count(self.widths, width_N)
+        _count(self.heights, height_N)
+        side_N = np.searchsorted(SIDE_EDGES, np.minimum(width_N, height_N), side="right") - 1
+        self.shorter_E += np.bincount(side_N, minlength=len(SIDE_EDGES))
+        self.rotated += int((index.orientation_N[rows] > 1).sum())
+        if index.has_crop_ready:
+            _count(self.intervals, index.array("restart_interval")[rows])
+
+
+def _count(counts: "Counter[int]", value_N: NDArray[Any]) -> None:
+    value_U, count_U = np.unique(value_N, return_counts=True)
+    counts.update(dict(zip(value_U.tolist(), count_U.tolist(), strict=True)))
 
 
 def balance(counts: Sequence[int]) -> Balance | None:
@@ -212,31 +252,26 @@ def balance(counts: Sequence[int]) -> Balance | None:
     )
 
 
-def _word_counts(index: Index, name: str) -> dict[str, int]:
-    counts = np.bincount(index.array(name), minlength=len(index.words(name))).tolist()
-    return dict(sorted(zip(index.words(name), counts, strict=True), key=lambda item: (-item[1], item[0])))
+def _word_counts(words: Sequence[str], count_W: NDArray[np.int64]) -> dict[str, int]:
+    return dict(sorted(zip(words, count_W.tolist(), strict=True), key=lambda item: (-item[1], item[0])))
 
 
-def _restart_intervals(index: Index) -> dict[int, int]:
-    if not index.has_crop_ready:
-        return {}
-    interval_I, count_I = np.unique(index.array("restart_interval"), return_counts=True)
-    return {int(interval): int(count) for interval, count in zip(interval_I, count_I, strict=True) if interval}
-
-
-def _spread(pixels_N: NDArray[np.int32]) -> Spread | None:
-    if not len(pixels_N):
+def _spread(counts: Mapping[int, int]) -> Spread | None:
+    if not counts:
         return None
-    return Spread(min=int(pixels_N.min()), median=float(np.median(pixels_N)), max=int(pixels_N.max()))
+    value_U = np.array(sorted(counts))
+    upto_U = np.cumsum([counts[value] for value in value_U.tolist()])
+    # The middle value, or the mean of both.
+    middle_2 = value_U[np.searchsorted(upto_U, [(upto_U[-1] - 1) // 2, upto_U[-1] // 2], side="right")]
+    return Spread(min=int(value_U[0]), median=float(middle_2.mean()), max=int(value_U[-1]))
 
 
-def _side_histogram(side_N: NDArray[np.int32]) -> dict[str, int]:
-    counts = np.bincount(np.searchsorted(SIDE_EDGES, side_N, side="right") - 1, minlength=len(SIDE_EDGES))
-    used = np.flatnonzero(counts)
+def _side_histogram(count_E: NDArray[np.int64]) -> dict[str, int]:
+    used = np.flatnonzero(count_E)
     if not len(used):
         return {}
     ends = [*(f"{low}-{high - 1}" for low, high in itertools.pairwise(SIDE_EDGES)), f"{SIDE_EDGES[-1]}-"]
-    return {ends[i]: int(counts[i]) for i in range(used[0], used[-1] + 1)}
+    return {ends[i]: int(count_E[i]) for i in range(used[0], used[-1] + 1)}
 
 
 def summary_parts(summary: Summary, *, all_classes: bool = False) -> "Iterator[RenderableType]":

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from imgdata.dataset.dataset import Dataset
-from imgdata.views.key_table import is_table
+from imgdata.views.key_table import is_table, key_positions, rows_of_positions
 from imgdata.views.saved import apply_steps
 from imgdata.views.text import Step
 from imgdata.views.view import View, whole
@@ -37,33 +37,41 @@ def step_effects(dataset: Dataset, view: View) -> tuple[StepEffect, ...]:
     found = []
     for step in view.steps:
         after = replace(apply_steps(before, (step,)), steps=())
-        kept_N = np.isin(before.position_N, after.position_N)
         found.append(
             StepEffect(
                 step=str(step),
-                left_out=int((~kept_N).sum()),
+                left_out=len(before.position_N) - len(after.position_N),
                 samples=len(after),
-                reasons=_reasons(step, before, kept_N),
-                relabelled=_relabelled(before, after, kept_N),
+                reasons=_reasons(step, before),
+                relabelled=_relabelled(before, after),
             )
         )
         before = after
     return tuple(found)
 
 
-def _reasons(step: Step, before: View, kept_N: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> dict[str, int]:
+def _reasons(step: Step, before: View) -> dict[str, int]:
     if step.name != "exclude" or not is_table(step):
         return {}
     rows = csv.DictReader(io.StringIO((step.data or b"").decode("utf-8-sig"), newline=""))
     reason_of = {row["key"]: row.get("reason") or "" for row in rows}
-    keys = before.index.column("key").to_pylist()
-    gone = Counter(reason_of.get(keys[at], "") for at in before.position_N[~kept_N].tolist())
+    position_K = key_positions(before, list(reason_of), "exclude")
+    reasons = list(reason_of.values())
+    gone = Counter(reasons[row] for row in np.argsort(position_K).tolist() if _has(before, int(position_K[row])))
     return {} if set(gone) == {""} else dict(gone.most_common())
 
 
-def _relabelled(
-    before: View, after: View, kept_N: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
-) -> dict[tuple[str, str], int]:
+def _has(view: View, position: int) -> bool:
+    if view.selection is not None:
+        return len(view.selection.between(position, position + 1)) > 0
+    return view.is_large or bool(rows_of_positions(view, np.array([position]))[1][0])
+
+
+def _relabelled(before: View, after: View) -> dict[tuple[str, str], int]:
     was, now = ([*(one.id for one in view.classes), ""] for view in (before, after))
+    if before.is_large:
+        # Labels of so many samples never change.
+        return {}
+    kept_N = np.isin(before.position_N, after.position_N)
     pairs = zip(before.label_N[kept_N].tolist(), after.label_N.tolist(), strict=True)
     return dict(Counter((was[old], now[new]) for old, new in pairs if was[old] != now[new]).most_common())

@@ -189,9 +189,9 @@ def _fill(writer: SelectionWriter, view: View, keeps: Keeps) -> None:
 
 
 def _name(view: View, step: Step) -> str:
-    """Return what tells the result of a step from others: samples, classes, and all steps with their files."""
-    digest = hashlib.sha256(repr([_FORMAT, index_id(view.index), len(view.index)]).encode())
+    """Return what tells the result of a step from others: the samples before it, the classes, and the step's file."""
+    before = "" if view.selection is None else view.selection.digest
+    digest = hashlib.sha256(repr([_FORMAT, index_id(view.index), len(view.index), before]).encode())
     digest.update(repr([tuple(one) for one in view.classes]).encode())
-    for one in (*view.steps, step):
-        digest.update(repr([str(one), hashlib.sha256(one.data or b"").hexdigest()]).encode())
+    digest.update(repr([str(step), hashlib.sha256(step.data or b"").hexdigest()]).encode())
     return digest.hexdigest()[:32]

@@ -15,7 +15,7 @@ import pytest
 import imgdata
 from imgdata import native, recipes
 from imgdata.backends.resident import window
-from imgdata.dataset import index_parts, index_writing, lazy_array, parted_index
+from imgdata.dataset import index_parts, index_writing, lazy_array, parted_index, summary
 from imgdata.dataset.index_schema import index_schema
 from imgdata.dataset.manifest import IndexPart, IndexParts, ShardRecord, SplitEntry, read_manifest
 from imgdata.dataset.parted_index import PartedIndex
@@ -110,6 +110,16 @@ def test_samples_and_columns_are_those_of_an_index_of_one_file(plain, parted):
     assert other.index.find("nowhere") == -1
     assert other.verified(21) == one.verified(21)
     assert other.hash(5) == one.hash(5)
+
+
+@pytest.mark.parametrize("rows", [1 << 18, 7])
+def test_inspect_counts_a_split_that_no_memory_holds(plain, parted, as_billions, monkeypatch, rows):
+    expected = {**imgdata.inspect(plain).to_dict(), "path": str(parted)}
+    monkeypatch.setattr(summary, "_SLICE", rows)
+    assert imgdata.inspect(parted).to_dict() == expected
+    train = expected["splits"]["train"]
+    assert train["width"] == {"min": 32, "median": 35.0, "max": 38}
+    assert sum(train["class_counts"]) == SAMPLES
 
 
 def test_batches_are_those_of_an_index_of_one_file(plain, parted):

@@ -17,6 +17,7 @@ from imgdata.recipes import HorizontalFlip, RandomResizedCrop, Recipe
 from imgdata.shards import sidecars
 from imgdata.storage.cache_folder import CacheWarning
 from imgdata.views import view as views
+from imgdata.views.effects import step_effects
 from support.tars import dataset
 
 RECIPE = Recipe(RandomResizedCrop(size=16), HorizontalFlip())
@@ -157,6 +158,18 @@ def test_a_saved_view_is_made_once_and_found_again(parted, tmp_path, monkeypatch
     assert (positions(again), again.fingerprint) == (positions(made), made.fingerprint)
     copy = pickle.loads(pickle.dumps(again.selection))
     assert copy.positions(np.arange(len(copy))).tolist() == positions(made)
+
+
+def test_what_each_step_does_is_counted_as_of_a_small_split(plain, parted, tmp_path):
+    keys = imgdata.open(plain)["train"].index.keys(np.array([5, 30, 31, 96]))
+    rows = zip(keys, ("blurred", "copy", "blurred", "blurred"), strict=True)
+    (tmp_path / "bad.csv").write_text("key,reason\n" + "".join(f"{key},{why}\n" for key, why in rows))
+    for text in ("where width>33 | exclude,file=bad.csv", "exclude,file=bad.csv | where key like *9? | relabel=l.csv"):
+        (tmp_path / "l.csv").write_text(f"key,label\n{keys[3][:-1]}5,0\n")
+        one, other = (step_effects(imgdata.open(folder), opened(folder, text)) for folder in (plain, parted))
+        assert other == one
+    assert one[0].reasons == {"blurred": 3, "copy": 1}
+    assert sum(one[2].relabelled.values()) == 1
 
 
 def test_a_damaged_file_of_the_cache_is_made_again(parted, tmp_path):
