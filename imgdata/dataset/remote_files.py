@@ -22,7 +22,8 @@ from imgdata.storage.local_paths import UrlPath
 from imgdata.storage.reading import unnamed_file
 from imgdata.storage.remote import joined_ranges
 from imgdata.storage.remote_folder import RemoteFolder
-from imgdata.storage.shard_cache import NotKeptError, ShardCache
+from imgdata.storage.shard_cache import ShardCache
+from imgdata.storage.shard_fetching import NotKeptError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,7 +126,9 @@ class RemoteShards:
                 file_N[~np.isin(number_N, list(cached))] = own
             tasks += [partial(fetch, *request) for request in requests]
             if tasks:
-                self._folder.store.in_parallel(lambda number: tasks[number](), len(tasks), given_up=given_up)
+                self._folder.store.in_parallel(
+                    lambda number: tasks[number](), len(tasks), given_up=given_up, threads=settings.small_requests
+                )
         except BaseException as error:
             with lock:
                 ended = True

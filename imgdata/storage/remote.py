@@ -39,6 +39,8 @@ class RemoteSettings:
     """Ranges that are no further apart are read by one request: that takes less time than another request."""
     requests: int = 16
     """Requests at a time, for one call."""
+    small_requests: int = 64
+    """Requests at a time for the images of a batch, which are few bytes each."""
     connect_s: float = 10.0
     """Longest wait for a connection, in seconds."""
     stall_s: float = 20.0
@@ -242,7 +244,12 @@ class RemoteStore:
             return
 
     def in_parallel(
-        self, work: Callable[[int], None], count: int, *, given_up: Callable[[], bool] | None = None
+        self,
+        work: Callable[[int], None],
+        count: int,
+        *,
+        given_up: Callable[[], bool] | None = None,
+        threads: int | None = None,
     ) -> None:
         """Call `work` with 0 to `count` - 1, by as many threads as there may be requests; raise its first error.
 
@@ -253,7 +260,7 @@ class RemoteStore:
                 work(number)
             return
         try:
-            in_parallel(work, count, threads=self.settings.requests, given_up=given_up or (lambda: False))
+            in_parallel(work, count, threads=threads or self.settings.requests, given_up=given_up or (lambda: False))
         except GivenUpError:
             raise ShardError(f"{self.url}: reading was given up") from None
 

@@ -71,30 +71,61 @@ class OpenShard:
             return True
         return bool((self.block_B[offset // BLOCK : -(-(offset + size) // BLOCK)] == THERE).all())
 
-    def lacking(self, wanted: NDArray[np.int64], most_bytes: int) -> list[tuple[int, int]]:
-        """Return those of the blocks that are not there as runs `(first, end)`, each one request at most."""
+    def are_there(self, wanted: NDArray[np.int64]) -> bool:
+        """Return whether all of the blocks are there."""
+        return self.block_B is None or bool((self.block_B[wanted] == THERE).all())
+
+    def misses(self, wanted: NDArray[np.int64]) -> bool:
+        """Return whether one of the blocks is missing, and not coming either."""
+        block_B = self.block_B
+        return block_B is not None and bool((block_B[wanted] == MISSING).any())
+
+    def lacking(self, wanted: NDArray[np.int64], most_bytes: int, gap: int = 0) -> list[NDArray[np.int64]]:
+        """Return the blocks that are missing in groups of one request each; see `claim` for `gap`."""
         if self.block_B is None:
             return []
-        return runs(wanted[self.block_B[wanted] != THERE], max(1, most_bytes // BLOCK))
+        missing = wanted[self.block_B[wanted] == MISSING]
+        found = runs(self._bridged(missing, gap), max(1, most_bytes // BLOCK))
+        return [missing[slice(*np.searchsorted(missing, one))] for one in found]
 
-    def claim(self, wanted: NDArray[np.int64], most_bytes: int) -> tuple[int, int] | None:
+    def claim(self, wanted: NDArray[np.int64], most_bytes: int, gap: int = 0) -> tuple[int, int] | None:
         """Let the first of those blocks that are missing be coming; return them as a run, or None where none is.
 
-        Who claims a run has to fetch it, or say that it is missing again.
+        Up to `gap` other blocks between two of them belong to the run, where all of these are missing as well. Who
+        claims a run has to fetch it, or say that it is missing again.
         """
         if self.block_B is None:
             return None
-        found = runs(wanted[self.block_B[wanted] == MISSING], max(1, most_bytes // BLOCK))
-        if not found:
+        missing = wanted[self.block_B[wanted] == MISSING]
+        if not len(missing):
             return None
-        self.block_B[slice(*found[0])] = COMING
-        return found[0]
+        run = runs(self._bridged(missing, gap), max(1, most_bytes // BLOCK))[0]
+        self.block_B[slice(*run)] = COMING
+        return run
+
+    def _bridged(self, missing: NDArray[np.int64], gap: int) -> NDArray[np.int64]:
+        """Return the missing blocks with those between them, where at most `gap` are, and all of them missing."""
+        if not gap or len(missing) < 2:
+            return missing
+        assert self.block_B is not None
+        others = np.concatenate([[0], np.cumsum(self.block_B != MISSING)])
+        between = np.diff(missing) - 1
+        joined = (between > 0) & (between <= gap) & (others[missing[1:]] == others[missing[:-1] + 1])
+        more = [np.arange(missing[at] + 1, missing[at + 1]) for at in np.flatnonzero(joined)]
+        return np.sort(np.concatenate([missing, *more]))
 
     def claim_ahead(self, most_bytes: int) -> tuple[int, int] | None:
         """Do what `claim` does, of all blocks, where they are to be fetched ahead."""
         if self.block_B is None or not self.ahead or self.fault is not None:
             return None
-        return self.claim(np.arange(len(self.block_B)), most_bytes)
+        missing = self.block_B == MISSING
+        first = int(missing.argmax())
+        if not missing[first]:
+            return None
+        others = ~missing[first : first + max(1, most_bytes // BLOCK)]
+        run = first, first + (int(others.argmax()) if others.any() else len(others))
+        self.block_B[slice(*run)] = COMING
+        return run
 
     def digest(self) -> str:
         """Return the hash of the bytes that are here; empty for a shard that `dataset.json` has no hash of."""

@@ -89,7 +89,11 @@ class CacheState:
     """Shards to be verified."""
     facts: CacheFacts = CacheFacts()
     fetchers: int = 0
+    syncing: set[str] = field(default_factory=set)
+    """Shards that are verified, and on their way to the disk."""
     warning: str = ""
     not_before: dict[str, float] = field(default_factory=dict)
     """When to ask again for a shard that another process has begun; under the empty name, for room."""
     changed: threading.Condition = field(default_factory=threading.Condition)
+    first_is_here: threading.Event = field(default_factory=threading.Event)
+    """Set once the first batch has its bytes: until then others ask for none."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import imgdata
-from imgdata.storage import remote, shard_cache
+from imgdata.storage import remote, shard_fetching
 from imgdata.storage.cache_folder import CacheWarning
 from support.animals import animals
 from support.remote_servers import faulty, web_server
@@ -162,7 +162,7 @@ def test_a_disk_that_fails_while_a_batch_waits_is_one_warning_and_ranges(site, f
     def fail(*_):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(shard_cache, "pwrite", fail)
+    monkeypatch.setattr(shard_fetching, "pwrite", fail)
     with pytest.warns(CacheWarning, match="read by ranges") as found:
         there = epoch(site.endpoint, shuffle="window")
     here = epoch(folder, shuffle="window")

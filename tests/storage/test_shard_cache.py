@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
 import time
 import warnings
 from dataclasses import replace
@@ -22,7 +23,9 @@ from imgdata.storage.atomic import pread
 from imgdata.storage.cache_folder import CacheWarning, cache_entries
 from imgdata.storage.remote_folder import RemoteFolder
 from imgdata.storage.shard_cache import ShardCache
-from imgdata.storage.shard_parts import BLOCK, RemoteShard, runs
+from imgdata.storage.shard_keeping import shard_key
+from imgdata.storage.shard_parts import BLOCK, MISSING, THERE, OpenShard, RemoteShard, runs
+from imgdata.storage.shard_shelves import Place
 from imgdata.storage.shard_state import CacheSettings, Need
 from support.patience import PATIENCE_S
 from support.remote_servers import Fault, faulty, web_server
@@ -97,7 +100,11 @@ def fill(cache, *numbers):
     """Let the cache fetch these shards, and end."""
     plan(cache, *numbers)
     read(cache, numbers[0], 0, 10)
-    until(lambda: {one.name for one in kept()} >= {f"{cache._key(cache.shards[name(n)])}.tar" for n in numbers})
+    until(
+        lambda: (
+            {one.name for one in kept()} >= {f"{shard_key(cache.folder, cache.shards[name(n)])}.tar" for n in numbers}
+        )
+    )
 
 
 @pytest.mark.parametrize("memory", [False, True])
@@ -110,6 +117,7 @@ def test_bytes_are_those_of_the_store_and_come_once(site, memory):
                 data = (site[0] / name(number)).read_bytes()[offset : offset + 50_000]
                 assert read(cache, number, offset, 50_000) == data
         until(lambda: cache.facts.fetched_bytes == 3 * SIZE)
+        until(lambda: len(kept()) == (0 if memory else 3))
         asked = [request.split("bytes=")[1] for request in proxy.requests if "x-0.tar" in request]
         starts, ends = zip(*sorted(tuple(map(int, one.split("-"))) for one in asked), strict=True)
         assert [end + 1 for end in ends[:-1]] == list(starts[1:])
@@ -386,3 +394,40 @@ def test_sixty_four_ranks_share_one_cache(site):
     assert {process.exitcode for process in processes} == {0}
     assert kept("*.tmp") == []
     assert sum(path.stat().st_size for path in kept()) <= 3 * SIZE
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "gap", "expected"),
+    [
+        ("", [1, 2, 4, 9], 0, [(1, 3), (4, 5), (9, 10)]),
+        ("", [1, 2, 4, 9], 1, [(1, 5), (9, 10)]),
+        ("", [1, 2, 4, 9], 4, [(1, 7), (9, 10)]),  # six blocks are the most
+        ("3", [1, 2, 4, 9], 4, [(1, 3), (4, 10)]),  # nothing comes twice
+        ("24", [1, 2, 4, 9], 4, [(1, 2), (9, 10)]),
+        ("1249", [1, 2, 4, 9], 4, []),
+    ],
+)
+def test_what_lies_between_two_blocks_comes_with_them(there, wanted, gap, expected):
+    block_B = np.full(12, MISSING, np.uint8)
+    block_B[[int(number) for number in there]] = THERE
+    about = RemoteShard(name="x", size=12 * BLOCK)
+    shard = OpenShard(about, Place("x", 12 * BLOCK, -1), block_B, 0)
+    found = iter(lambda: shard.claim(np.array(wanted), 6 * BLOCK, gap), None)
+    assert list(found) == expected
+
+
+def test_other_batches_wait_for_the_first_one(site):
+    with faulty(site[1]) as proxy:
+        cache = open_cache(site, address=proxy.endpoint)
+        plan(cache, 0, 1)
+        first_files, first = cache.lend({name(0): [(0, 10)]})
+        second_files, second = cache.lend({name(1): [(0, 10)]})
+        waiting = [threading.Thread(target=task, daemon=True) for task in second[:1]]
+        [one.start() for one in waiting]
+        [task() for task in first]
+        assert not any("x-1.tar" in request for request in proxy.requests)
+        cache.lent(0.0, 0)
+        [one.join(PATIENCE_S) for one in waiting]
+        assert any("x-1.tar" in request for request in proxy.requests)
+        assert [cache.release(file) for file in (*first_files.values(), *second_files.values())] == [True, True]
+        cache.close()

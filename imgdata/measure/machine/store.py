@@ -10,7 +10,8 @@ from imgdata.dataset.split import Split
 from imgdata.storage.cache_folder import existing_folder
 from imgdata.storage.folder import DatasetFolder
 from imgdata.storage.remote_folder import RemoteFolder
-from imgdata.storage.shard_cache import FETCHERS, ShardCache
+from imgdata.storage.shard_cache import ShardCache
+from imgdata.storage.shard_fetching import FETCHERS
 
 _SMALL_BYTES = 512
 _SMALL_READS = 5
