@@ -37,6 +37,7 @@ from imgdata.shards.plan import describe, make_plan
 from imgdata.shards.prepare import read_and_prepare
 from imgdata.shards.source_states import read_states, write_states
 from imgdata.shards.standing import standing_of
+from imgdata.shards.store_append import appending, growth_at
 from imgdata.shards.store_readers import reading_ahead
 from imgdata.shards.summary import ShardSummary, Watcher, finished_summary
 from imgdata.shards.upload import standing_at, uploading
@@ -45,7 +46,7 @@ from imgdata.sources.listing import Listing
 from imgdata.sources.options import SourceOptions
 from imgdata.sources.reading import with_states
 from imgdata.sources.target import has_target, with_target
-from imgdata.storage.local_paths import UrlPath, local_path
+from imgdata.storage.local_paths import local_path
 from imgdata.storage.remote import is_url
 
 RATE_SAMPLES = 32
@@ -96,7 +97,6 @@ def shard(
         raise OptionError("append and overwrite can't be given together: a dataset is added to, or is replaced")
     cluster = cluster_options(engine)
     check_work(out, work)
-    _refuse_upload(out if is_url(out) else None, append=append)
     if cluster is not None:
         if not isinstance(source, str | os.PathLike):
             raise OptionError("engine 'ray' reads files that all machines have; give a path, or engine='local'")
@@ -119,6 +119,25 @@ def shard(
     if is_url(out):
         if path is not None:
             refuse_url_in_the_way(path, out)
+        if append:
+            with appending(out, work, watch=watch) as growing:
+                watch.stage("listing")
+                listing, _ = with_states(_listed_for(growing.whole, source, path, read, options, class_names))
+                growth = growing.begin(listing, options)
+                if growth.done:
+                    return growing.deliver()
+                summary = write_listing(
+                    growing.begin_part(growth),
+                    growth.listing,
+                    growth.options,
+                    workers=workers,
+                    overwrite=False,
+                    watch=watch,
+                    started=started,
+                    engine=growing.engine,
+                    extension=growth.before.image_extension,
+                )
+                return growing.deliver(summary)
         with uploading(out, work, overwrite=overwrite, watch=watch) as upload:
             watch.stage("listing")
             listing = _listed_for(upload.job, source, path, read, options, class_names)
@@ -291,14 +310,15 @@ def plan_shards(
     workers = check_workers(workers)
     path = source_of(source)
     url, out = (out, None) if out is not None and is_url(out) else (None, out)
-    _refuse_upload(url, append=append)
     if out is not None:
         out = local_path(out, "OUT")
         refuse_output_in_the_way(path, out)
     listing = listed(path, read, options)
     if out is not None:
         refuse_to_replace_the_source(listing, out)
-    growth = plan_growth(out, listing, options) if append and out is not None else None
+    growth = None
+    if append and (out is not None or url is not None):
+        growth = plan_growth(out, listing, options) if out is not None else growth_at(str(url), listing, options)
     if growth is not None:
         listing, options = growth.listing, growth.options
     plan = make_plan(listing, options, None if growth is None else growth.before.image_extension)
@@ -320,14 +340,6 @@ def plan_shards(
         standing_at(url, identity) if url is not None else standing_of(out, identity) if out is not None else None
     )
     return described if standing is None else {**described, "out": standing}
-
-
-def _refuse_upload(url: str | os.PathLike[str] | None, *, append: bool) -> None:
-    """Raise `OptionError` for what can't be done with a dataset in an object store."""
-    if append and url is not None:
-        raise OptionError(
-            f"append can't be given with a URL ({UrlPath(url)}); append to a copy on a disk, and upload it"
-        )
 
 
 def _spooled(dataset: object, job: JobFolder, title: str, names: Sequence[Any] | None, read: SourceOptions) -> Listing:

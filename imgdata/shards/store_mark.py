@@ -7,6 +7,8 @@
         old         files of that dataset, once it is being replaced
         plan_id     the frozen plan of parts; see `store_parts`
         closing     whether all parts are written, and finishing has begun
+        append      whether it is an append to the dataset there; see `store_append`
+        adding      names that its objects are getting
 
 It is replaced on condition that it is still the one that was read, where the server knows conditions.
 """

@@ -22,11 +22,12 @@ from imgdata.shards.part_numbers import missing_text
 from imgdata.shards.plan import Plan
 from imgdata.shards.planned_shard import not_planned
 from imgdata.shards.record import record_path
+from imgdata.shards.shard_uploads import HEAD_BYTES
 from imgdata.shards.standing import PLAN, finished_in, to_json
 from imgdata.shards.store_mark import fetch_mark, read_manifest_at, read_mark, replace_mark, store_at
 from imgdata.shards.store_parts import Recorded, StoreParts, parts_of, plan_name
 from imgdata.shards.summary import ShardSummary, Watcher, manifest_summary
-from imgdata.shards.upload import HEAD_BYTES, Upload, uploading
+from imgdata.shards.upload import Upload, uploading
 from imgdata.sources.options import SourceOptions
 from imgdata.storage.atomic import output_error, write_atomic
 from imgdata.storage.local_paths import UrlPath

@@ -1,11 +1,7 @@
 """A folder of an object store -> the job that writes a dataset there: shards are made here, uploaded, and removed here.
 
-The work folder holds an output folder as any (`job_folder`), in which a tar that was uploaded is a hull: its first
-block, and a hole to its old size. So whatever resumes or finishes a dataset does the same for both. Beside it lies
-
-    uploaded/SHARD.json     name, size and ETag of the object that a shard has become
-
-and in the store, while a dataset is not finished,
+The work folder holds an output folder as any (`job_folder`), with hulls of tars (`shard_uploads`). In the store, while
+a dataset is not finished, lie
 
     .imgdata/plan.json      what is being written, by which machine; the journal of an overwrite: see `store_mark`
     .imgdata/next/          shards that are to replace those of a finished dataset
@@ -15,7 +11,6 @@ Objects get their final names whole, `dataset.json` last and on condition that t
 
 import contextlib
 import dataclasses
-import json
 import os
 import platform
 import shutil
@@ -27,8 +22,8 @@ from imgdata.dataset.manifest import MANIFEST, Manifest, read_manifest
 from imgdata.errors import OutputError
 from imgdata.shards.changes import refuse_changed
 from imgdata.shards.dataset_files import files_of, planned_files
-from imgdata.shards.engines.local import LocalEngine
 from imgdata.shards.job_folder import JobFolder, own
+from imgdata.shards.shard_uploads import ShardUploads
 from imgdata.shards.sidecars import dali_index_path
 from imgdata.shards.standing import PLAN, changes, finished_in, identity_in, read_json, to_json
 from imgdata.shards.store_mark import (
@@ -43,14 +38,10 @@ from imgdata.shards.store_mark import (
 )
 from imgdata.shards.store_parts import Uploaded, upload_folder
 from imgdata.shards.summary import ShardSummary, Watcher, manifest_summary
-from imgdata.shards.uploading import UploadingEngine
-from imgdata.storage.atomic import JOB_FOLDER, output_error, write_atomic
+from imgdata.storage.atomic import JOB_FOLDER
 from imgdata.storage.local_paths import UrlPath
-from imgdata.storage.remote import RemoteConflictError, RemoteMissingError, RemoteStore
+from imgdata.storage.remote import RemoteConflictError, RemoteStore
 from imgdata.storage.remote_client import RemoteFacts
-
-HEAD_BYTES = 512
-"""First block of a tar: the name of its first member, by which a shard is recognised when gaps are closed."""
 
 
 @contextlib.contextmanager
@@ -80,6 +71,8 @@ def standing_at(url: str | os.PathLike[str], identity: Mapping[str, Any]) -> str
     """Return what is at `url` and what a run for the dataset `identity` would do about it; None for nothing."""
     store = store_at(url)
     mark, manifest = read_mark(store), read_manifest_at(store)
+    if mark is not None and mark.get("append"):
+        return f"exists: an append was begun here on {mark['host']}; a run is refused without --overwrite"
     if mark is not None:
         changed = changes(mark, identity)
         if not changed and "plan_id" in mark:
@@ -95,7 +88,7 @@ def standing_at(url: str | os.PathLike[str], identity: Mapping[str, Any]) -> str
     return "exists: not empty, and not made by imgdata; a run is refused" if store.list() else None
 
 
-class Upload:
+class Upload(ShardUploads):
     """A dataset that is being written to a store."""
 
     def __init__(
@@ -109,19 +102,18 @@ class Upload:
         conditions: bool,
         watch: Watcher,
     ) -> None:
-        self.job = job
-        """The local output folder."""
-        self.ended = False
-        """Whether nothing in the work folder is needed any more."""
+        super().__init__(store, job, folder)
         self.conditions = conditions
         """Whether the server knows conditional writes."""
-        self.store = store
-        self.url = UrlPath(store.url)
-        self._ledger = folder / "uploaded"
         self._names = set(names)
         self._overwrite = overwrite
         self._watch = watch
         self._next = False
+
+    @property
+    def prefix(self) -> str:
+        """See `ShardUploads`."""
+        return NEXT_PREFIX if self._next else ""
 
     @property
     def next_to_old(self) -> bool:
@@ -141,6 +133,14 @@ class Upload:
         have other bytes in the source than in a finished dataset.
         """
         mark, manifest = read_mark(self.store), read_manifest_at(self.store)
+        if mark is not None and mark.get("append"):
+            if not self._overwrite:
+                raise OutputError(
+                    f"{self.url}: an append was begun here on {mark['host']}; run its command again, which ends it, or "
+                    "give --overwrite"
+                )
+            self._discard(mark, manifest)
+            mark = None
         made = {} if manifest is None else {"options": manifest.options, "source": manifest.source}
         if mark is not None:
             changed = changes(mark, identity)
@@ -171,10 +171,6 @@ class Upload:
             self.empty()
         return None
 
-    def engine(self, *, workers: int, samples: int, lock: int | None) -> UploadingEngine:
-        """Return the engine that writes shards here, and uploads each."""
-        return UploadingEngine(LocalEngine(workers=workers, samples=samples, lock=lock), self)
-
     def mark(self) -> None:
         """Note in the store what is being written. Raises `OutputError` where another machine writes something else."""
         plan = self.values()
@@ -192,47 +188,6 @@ class Upload:
         plan = read_json(self.job.path / PLAN)
         assert plan is not None, "what is uploaded has a plan"
         return {**plan, "next": self._next, "host": platform.node()}
-
-    def forget(self, file: str) -> None:
-        """Forget that a shard was uploaded: it is about to be written again."""
-        self._entry(file).unlink(missing_ok=True)
-
-    def waiting(self) -> list[str]:
-        """Return the shards that are finished and were not uploaded."""
-        if self.job.closing_gaps:
-            return []
-        paths = sorted(self.job.folder.glob("*.tar"))
-        return [path.name for path in paths if not self._entry(path.name).exists()]
-
-    def send(self, file: str) -> Uploaded:
-        """Upload a finished shard and its DALI index. Raises `OutputError`."""
-        path = self.job.folder / file
-        name = (NEXT_PREFIX if self._next else "") + file
-        facts = self.store.put(name, path)
-        self.store.put(dali_index_path(Path(name)).as_posix(), dali_index_path(path).read_bytes())
-        return Uploaded(name=name, size=facts.size, etag=facts.etag)
-
-    def sent(self, file: str, uploaded: Uploaded) -> None:
-        """Note that a shard was uploaded, and remove it here."""
-        path = self.job.folder / file
-        try:
-            with open(path, "rb") as tar:
-                head = tar.read(HEAD_BYTES)
-        except OSError as error:
-            raise output_error(error, path) from error
-        self.note(file, uploaded)
-        self.hull(file, head, uploaded.size)
-
-    def hull(self, file: str, head: bytes, size: int) -> None:
-        """Put a hull in the place of a shard here: its first bytes `head`, and a hole of the rest of its size."""
-        path = self.job.folder / file
-        hull = self.job.path / f"{file}.hull.tmp"
-        try:
-            hull.write_bytes(head)
-            os.truncate(hull, size)
-            os.replace(hull, path)
-        except OSError as error:
-            raise output_error(error, path) from error
 
     def deliver(self, summary: ShardSummary) -> ShardSummary:
         """Give all shards their final names, put the sidecars beside them, and `dataset.json` last.
@@ -270,10 +225,8 @@ class Upload:
         for split in manifest.splits:
             stem = f"{manifest.name}-{split.name}-"
             # In the order of their numbers, as when gaps were closed: each name is free by then.
-            files = [file for file in self._files() if file.startswith(stem)]
-            files = [file for file in files if file.removeprefix(stem).removesuffix(".tar").isdigit()]
-            for file, shard in zip(files, split.shards, strict=True):
-                entry = self._read_entry(file)
+            for file, shard in zip(self.files(stem), split.shards, strict=True):
+                entry = self.entry(file)
                 before |= {file, dali_index_path(Path(file)).name}
                 if entry.name == shard.file:
                     continue
@@ -299,7 +252,7 @@ class Upload:
     def _compare(self, manifest: Manifest) -> None:
         """Raise `OutputError` where a shard is not in the store as it was uploaded."""
         there = {facts.name: facts for facts in self.store.list()}
-        uploaded = {entry.name: entry for entry in map(self._read_entry, self._files())}
+        uploaded = {entry.name: entry for entry in map(self.entry, self.files())}
         for split in manifest.splits:
             for shard in split.shards:
                 entry = uploaded[shard.file]
@@ -332,6 +285,8 @@ class Upload:
         doomed = {name for name in self._names if name.startswith(f"{JOB_FOLDER}/")} - {MARK}
         if manifest is None:
             doomed |= self._names & {*planned_files(mark), *mark.get("old", ())}
+        elif "adding" in mark:
+            doomed |= self._names & set(mark["adding"]) - set(files_of(manifest))
         delete_all(self.store, sorted(doomed))
         self._names -= doomed
         self.store.delete(MARK)
@@ -346,13 +301,7 @@ class Upload:
 
     def _holds(self) -> bool:
         """Return whether all shards that were uploaded are in the store still; forget those that are not."""
-        there = {facts.name: facts for facts in self.store.list()}
-        lost = []
-        for file in self._files():
-            entry = self._read_entry(file)
-            facts = there.get(entry.name)
-            if not entry.is_it(facts):
-                lost.append(file)
+        lost = self.lost()
         if lost and (self.job.closing_gaps or finished_in(self.job.out) is not None):
             return False
         for file in lost:
@@ -365,35 +314,8 @@ class Upload:
             f"{self.url}: planned for parts; write them with --part and --finish, or give --overwrite to start afresh"
         )
 
-    def empty(self) -> None:
-        """Remove what this machine has of the dataset."""
-        self.job.empty()
-        shutil.rmtree(self._ledger, ignore_errors=True)
-
     def _another(self, changed: Sequence[str], state: str) -> OutputError:
         return OutputError(
             f"{self.url}: was {state} with other options or another source ({'; '.join(changed)}); use the same, "
             "another place, or --overwrite to replace it"
         )
-
-    def lines(self, name: str) -> list[str]:
-        """Return the lines of an object; none where it is missing."""
-        try:
-            return self.store.read(name).decode("utf-8").splitlines()
-        except RemoteMissingError:
-            return []
-
-    def _files(self) -> list[str]:
-        """Return the names of the shards that were uploaded, as they were then."""
-        return sorted(path.stem for path in self._ledger.glob("*.json"))
-
-    def _entry(self, file: str) -> Path:
-        return self._ledger / f"{file}.json"
-
-    def note(self, file: str, uploaded: Uploaded) -> None:
-        """Note the object that a shard has become."""
-        self._ledger.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._entry(file), json.dumps(dataclasses.asdict(uploaded)).encode())
-
-    def _read_entry(self, file: str) -> Uploaded:
-        return Uploaded(**json.loads(self._entry(file).read_bytes()))

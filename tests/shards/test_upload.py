@@ -272,7 +272,6 @@ def test_a_dry_run_says_what_is_at_the_place(url):
 REFUSED = {
     "a web server": ({}, "http://127.0.0.1:9/ds", "takes no uploads"),
     "a file of this machine": ({}, "file:///ds", "is a URL, where a path on this machine is needed"),
-    "append": ({"append": True}, None, "append can't be given with a URL"),
 }
 
 
