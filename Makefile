@@ -5,7 +5,8 @@ PYTHON ?= python3
 FUZZ_SECONDS ?= 60
 MINUTES ?= 10
 # Parallel test processes, and further arguments of pytest: make test ARGS='-k keys'
-TEST_WORKERS ?= 2
+# One more than cores: a quarter of the time a test waits, for programs, servers and the disk.
+TEST_WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 1) + 1)
 ARGS ?=
 
 VENV ?= .venv
@@ -17,6 +18,8 @@ SIMD := $(VENV)/pillow-simd-$(SIMD_VERSION)
 SIMD_TRIED := $(SIMD)/.tried
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 PYTEST := $(BIN)/python -m pytest
+# Each process begins with a piece of the tests, so that most datasets are made once, and takes others' when it is done.
+SHARED_OUT = -n $(TEST_WORKERS) --dist worksteal
 # As seen from any folder: the path of the repository may hold spaces, which make itself can't handle.
 SIMD_PATH = $$(cd "$(SIMD)" && pwd)
 BIN_PATH = $$(cd "$(BIN)" && pwd)
@@ -55,17 +58,17 @@ demo: $(READY) ## photographs into shards, epochs beside torchvision, a trained 
 
 test: $(READY) $(SIMD_TRIED) ## run the tests, with Pillow-SIMD where it builds and with Pillow
 	@if test -d $(SIMD)/PIL; then \
-	    $(WITH_SIMD) $(PYTEST) -n $(TEST_WORKERS) --durations=20 $(ARGS) && \
+	    $(WITH_SIMD) $(PYTEST) $(SHARED_OUT) --durations=20 $(ARGS) && \
 	    echo "Again with Pillow: the tests that use it" && \
-	    IMGDATA_PILLOW=plain $(PYTEST) -n $(TEST_WORKERS) -m "not slow" $(PILLOW_TESTS); \
+	    IMGDATA_PILLOW=plain $(PYTEST) $(SHARED_OUT) -m "not slow" $(PILLOW_TESTS); \
 	else \
-	    $(PYTEST) -n $(TEST_WORKERS) --durations=20 $(ARGS); \
+	    $(PYTEST) $(SHARED_OUT) --durations=20 $(ARGS); \
 	fi
 
 # The rest trains networks, or starts the programs of others and ours in processes of their own.
 NOT_FAST := plugins docs benchmarks backends/dali training inference measure
 test-fast: $(READY) ## run the tests of sharding, reading and loading that are not marked slow: three minutes
-	@$(PYTEST) -n $(TEST_WORKERS) -m "not slow" --durations=20 $(NOT_FAST:%=--ignore=tests/%) $(ARGS)
+	@$(PYTEST) $(SHARED_OUT) -m "not slow" --durations=20 $(NOT_FAST:%=--ignore=tests/%) $(ARGS)
 
 explore: $(READY) ## run the tests of rules with new random examples for MINUTES (10), and keep those that fail
 	@$(BIN)/python tests/fuzz/explore.py --minutes $(MINUTES) -n $(TEST_WORKERS) $(ARGS)
@@ -148,7 +151,7 @@ sanitize: $(READY) ## run the tests of the compiled part under AddressSanitizer 
 	@bin=$(BIN_PATH) && cd $(SANITIZED) && CFLAGS="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
 	    "$$bin/python" setup.py --quiet build_ext --inplace
 	@bin=$(BIN_PATH) && cd $(SANITIZED) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	    ASAN_OPTIONS=detect_leaks=0 "$$bin/python" -m pytest -n $(TEST_WORKERS) -m "not slow" tests/native tests/shards/test_copying.py $(ARGS)
+	    ASAN_OPTIONS=detect_leaks=0 "$$bin/python" -m pytest $(SHARED_OUT) -m "not slow" tests/native tests/shards/test_copying.py $(ARGS)
 
 fuzz: $(READY) ## feed damaged files to the compiled part for FUZZ_SECONDS (60); needs clang
 	@$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)
