@@ -307,6 +307,29 @@ def _reliability(_: str) -> str:
     return "\n".join([head, "|---|--:|---|--:|--:|--:|--:|--:|", *rows, "", origin])
 
 
+def _reliability_faults(_: str) -> str:
+    """Return how work ended whose calls failed by seeds, by work and by fault, and many processes over one cache."""
+    report = _results("reliability_faults")
+    tables = []
+    for title, key, rows in (("work", "work", report["work"]), ("fault", "kind", report["kinds"])):
+        head = f"| {title} | tries | faults | same result | one error | lost |"
+        lines = [
+            f"| {row[key]} | {row.get('tries', row['same'] + row['error'] + row['lost']):,} | {row['faults']:,} | "
+            f"{row['same']:,} | {row['error']:,} | **{row['lost']:,}** |"
+            for row in rows
+        ]
+        tables += [head, "|---|--:|--:|--:|--:|--:|", *lines, ""]
+    ranks = report["ranks"]
+    cache = (
+        f"{ranks['processes']} processes read a dataset by one cache that holds a third of its shards, and "
+        f"{ranks['killed']} of them are killed in the middle: of {ranks['reads']:,} ranges {ranks['wrong']} "
+        f"were wrong and {ranks['from_the_cache']:,} came from the cache; {ranks['unfinished']} unfinished "
+        f"shards were left, and the limit was passed {ranks['over_the_limit']} times."
+    )
+    origin = f"Counted on {report['date']}. To repeat: `python -m benchmarks.reliability_faults --save`."
+    return "\n".join([*tables, cache, "", origin])
+
+
 def _audit_trained(_: str) -> str:
     """Return the accuracy on the clean test after training on flipped, corrected and right labels, by seed."""
     report = _results("audit_labels")
@@ -467,6 +490,7 @@ FIGURES: dict[str, Callable[[str], str]] = {
     "audit_trained": _audit_trained,
     "viewer": _viewer,
     "reliability": _reliability,
+    "reliability_faults": _reliability_faults,
     "targets": _targets,
     "gpu": _gpu,
     "pipeline": _pipeline,

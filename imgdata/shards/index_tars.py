@@ -36,7 +36,7 @@ from imgdata.sources.listing import clean_title
 from imgdata.sources.parts import missing_parts
 from imgdata.sources.tar_members import other_images
 from imgdata.sources.tars import TarSet, expand, refuse_gzip, tar_set
-from imgdata.storage.atomic import JOB_FOLDER
+from imgdata.storage.atomic import JOB_FOLDER, output_error
 from imgdata.storage.local_paths import local_path
 from imgdata.tar.archive import open_tar
 from imgdata.tar.keys import duplicate_positions
@@ -68,7 +68,7 @@ def index(
     a `target` other than one class, `label_from` names the field that holds it, as `json:tags`, or several. A
     `README.md` that imgdata did not write stays. `hash` is the hash of each tar in `dataset.json`, whatever hash it had
     before. `progress(done, total)` is called after every tar. Raises
-    `SourceError`, `ShardError` or `OptionError`; then `dataset.json` is as it was before.
+    `SourceError`, `ShardError`, `OptionError` or `OutputError`; then `dataset.json` is as it was before.
     """
     if hash not in HASH_KINDS:
         raise OptionError(f"hash must be {', '.join(HASH_KINDS[:-1])} or {HASH_KINDS[-1]}, got {hash!r}")
@@ -96,7 +96,11 @@ def index(
             "--label-from txt makes each a class"
         )
     named = label_from != "auto"
-    _write(folder, found, scans, clean_title(name or found.title), source, notes, named=named, spec=spec)
+    try:
+        _write(folder, found, scans, clean_title(name or found.title), source, notes, named=named, spec=spec)
+    except OSError as error:
+        place = error.filename if isinstance(error.filename, str | os.PathLike) else folder
+        raise output_error(error, Path(place)) from error
     return open_dataset(folder)
 
 

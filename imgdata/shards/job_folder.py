@@ -397,6 +397,9 @@ def _remove_empty(folders: list[Path]) -> None:
 def _explained(error: OSError, out: Path) -> OutputError | SourceError:
     """Return the error to raise for an `OSError`, which names a file of the output folder, or a raw file."""
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else out
+    if path.parent == Path() and not path.exists():
+        # Of a folder of the output that was being removed: the system names what is in it, and not where it is.
+        path = out
     if path == out or out in path.parents or path in out.parents:
         return output_error(error, path)
     return SourceError(f"{path}: can't be read: {error.strerror or error}; the same command resumes once it can be")

@@ -195,9 +195,11 @@ def _read(path: Path, dataset: Dataset) -> dict[str, Any]:
 
 def _remove_old_files(folder: Path, name: str, files: Mapping[str, str]) -> None:
     old = re.compile(re.escape(name) + r"\.\d+-[0-9a-f]{8}\..+")
-    for path in folder.iterdir():
-        if old.fullmatch(path.name) and path.name not in files:
-            path.unlink(missing_ok=True)
+    # The view is saved by now: what stays is removed when it is saved again.
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if old.fullmatch(path.name) and path.name not in files:
+                path.unlink(missing_ok=True)
 
 
 def _fraction(view: View, step: Step) -> View:

@@ -270,6 +270,8 @@ def _await_port(port: int, process: "subprocess.Popen[bytes]") -> None:
 
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
+    # Of 64 processes that connect at once, most would wait for seconds.
+    request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: clients go away, and that is what is tested."""
