@@ -30,6 +30,7 @@ from imgdata.shards.options import ShardOptions
 from imgdata.shards.plan import Plan, ShardTask, SplitPlan, shard_file
 from imgdata.sources.listing import Listing, Reader
 from imgdata.storage.atomic import whole_file
+from imgdata.storage.local_paths import UrlPath, any_path
 from imgdata.version import __version__
 
 _FACTS = b"imgdata.plan"
@@ -258,6 +259,8 @@ class _Packer(pickle.Pickler):
     """Writer of settings whose paths become absolute."""
 
     def persistent_id(self, obj: Any) -> str | None:
+        if isinstance(obj, UrlPath):
+            return str(obj)
         return os.path.abspath(obj) if isinstance(obj, PurePath) else None
 
 
@@ -265,7 +268,7 @@ class _Unpacker(pickle.Unpickler):
     """Reader of settings: paths, and classes of imgdata. Nothing else is called, whatever the file holds."""
 
     def persistent_load(self, pid: Any) -> Path:
-        return Path(pid)
+        return any_path(pid)
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         if module_name.startswith("imgdata.") and global_name.isidentifier():

@@ -56,20 +56,19 @@ class Mirror:
         self.fault: ShardError | None = None
         """Error of an object that the listing could not open."""
         self._facts = {one.name: one for one in objects}
-        self._empty: set[str] = set()
+        self._small: set[str] = set()
         self._opened: OrderedDict[str, int] = OrderedDict()
         self._hulls = Hulls(path)
         self._lock = threading.RLock()
-        digest, small = xxhash.xxh3_128(), []
+        digest = xxhash.xxh3_128()
         for one in objects:
             digest.update(f"{one.name} {one.size} {one.etag}\n".encode())
             self._make_hole(one)
             if one.size <= _MAX_COPY_BYTES and not is_image(one.name) and not one.name.lower().endswith(_MANY_IMAGES):
-                small.append(one.name)
-            else:
-                self._empty.add(one.name)
+                self._small.add(one.name)
         self.content = digest.hexdigest()
         """Hash of the names, sizes and ETags of all objects."""
+        small = list(self._small)
         store.in_parallel(lambda number: self._copy(small[number]), len(small))
 
     def fill(self, name: str) -> None:
@@ -77,7 +76,7 @@ class Mirror:
         with self._lock:
             if name in self._opened:
                 self._opened.move_to_end(name)
-            if name not in self._empty:
+            if self._is_here(name):
                 return
             facts = self._facts[name]
             try:
@@ -92,8 +91,11 @@ class Mirror:
                 raise output_error(error, self.path / name) from error
             # A shard without its images takes more or less, as its images are small or large.
             self._make_room(taken)
-            self._empty.remove(name)
             self._opened[name] = taken
+
+    def _is_here(self, name: str) -> bool:
+        """Return whether a file has its bytes, or is none of the objects."""
+        return name in self._small or name in self._opened or name not in self._facts
 
     def _make_room(self, num_bytes: int) -> None:
         """Empty the files that were opened least recently, until there is room for one of so many bytes."""
@@ -103,11 +105,10 @@ class Mirror:
             # A new file: the old one stays for those that have it open.
             (self.path / oldest).unlink()
             self._make_hole(self._facts[oldest])
-            self._empty.add(oldest)
 
     def stream(self, name: str) -> BinaryIO | None:
         """Return a file that reads an object by ranges; None for one that is in the folder."""
-        if name not in self._empty:
+        if self._is_here(name):
             return None
         return cast(BinaryIO, RemoteFile(self.store, self._facts[name], self._failed))
 

@@ -187,6 +187,18 @@ def test_tars_are_named_by_a_pattern_or_one_by_one_also_on_a_web_server(s3, tmp_
         assert tars(tmp_path / "again") == tars(tmp_path / "copy")
 
 
+@pytest.mark.parametrize("make", [tars_with_fields, parquet])
+def test_parts_read_a_source_in_a_store(s3, tmp_path, make):
+    make(tmp_path / "raw")
+    source = s3.upload(tmp_path / "raw", "raw")
+    imgdata.shard(tmp_path / "raw", tmp_path / "here", OPTIONS)
+    imgdata.begin_parts(source, tmp_path / "there", OPTIONS)
+    for number in range(2):
+        imgdata.write_part(tmp_path / "there", number, 2, workers=1)
+    imgdata.finish_parts(tmp_path / "there")
+    assert tars(tmp_path / "there") == tars(tmp_path / "here")
+
+
 class WhenWriting(Watcher):
     """Calls a function when the listing is made."""
 
