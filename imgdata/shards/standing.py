@@ -1,5 +1,6 @@
 """A folder -> which dataset is in it, begun or finished, and how it differs from the one that is wanted."""
 
+import errno
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from imgdata.dataset.manifest import MANIFEST, Manifest, read_manifest
 from imgdata.errors import OutputError
 from imgdata.shards.options import differences
+from imgdata.storage import reading
 from imgdata.storage.atomic import JOB_FOLDER
 
 PLAN, NEXT, APPEND = "plan.json", "next", "append"
@@ -36,12 +38,16 @@ def standing_of(out: Path, identity: Mapping[str, Any]) -> str | None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the JSON object at `path`; None when there is no such file."""
     try:
-        values = json.loads(path.read_bytes())
+        values = reading.read_json(path)
+        if not isinstance(values, dict):
+            raise ValueError(f"must be a JSON object, got {type(values).__name__}")
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EFBIG:
+            raise
         raise OutputError(f"{path}: damaged; delete the folder {path.parent.parent} and start again") from error
-    return dict(values)
+    return values
 
 
 def to_json(values: Mapping[str, Any]) -> bytes:

@@ -9,14 +9,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from imgdata.errors import ImgdataError, OptionError, OutputError, ShardError
 from imgdata.storage.atomic import pwrite
 from imgdata.storage.local_paths import UrlPath, url_scheme
-from imgdata.storage.remote_client import Client, PutMode, RemoteFacts, Timing
+from imgdata.storage.remote_client import Client, PutMode, RemoteFacts, RemoteSettings
 from imgdata.storage.remote_errors import credentials_of, meaning, reason_of
 from imgdata.storage.remote_obstore import SCHEMES, ObstoreClient
 from imgdata.storage.remote_threads import GivenUpError, in_parallel, is_stopped
@@ -24,35 +23,9 @@ from imgdata.storage.remote_threads import GivenUpError, in_parallel, is_stopped
 WEB = frozenset(("http", "https"))
 """Schemes of plain web servers, which read and write files by name, and don't list them."""
 
+_WHOLE_TRIES = 2
+"""Tries of an upload in parts."""
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RemoteSettings:
-    """How a store is read and written."""
-
-    part_bytes: int = 8 * 2**20
-    """Longer objects are read in parts of so many bytes."""
-    put_bytes: int = 16 * 2**20
-    """Longer objects are uploaded in parts of so many bytes."""
-    gap_bytes: int = 64 * 2**10
-    """Ranges that are no further apart are read by one request: that takes less time than another request."""
-    requests: int = 16
-    """Requests at a time, for one call."""
-    small_requests: int = 64
-    """Requests at a time for the images of a batch, which are few bytes each."""
-    connect_s: float = 10.0
-    """Longest wait for a connection, in seconds."""
-    stall_s: float = 20.0
-    """Longest wait for the next byte, in seconds."""
-    request_s: float = 300.0
-    """Longest time of one request, however slowly its bytes come, in seconds."""
-    tries: int = 6
-    """Tries of a request before it is an error."""
-    backoff_s: float = 0.2
-    """First pause before another try, in seconds; each is twice the one before, less up to half of it by chance."""
-    max_backoff_s: float = 10.0
-    """Longest pause, in seconds."""
 
 
 SETTINGS = RemoteSettings()
@@ -220,7 +193,8 @@ class RemoteStore:
             return self._connected().put(name, data, mode, in_parts)
 
         try:
-            etag = self._tried(name, put_once, writing=True)
+            # Each part has its tries, which are over when the upload as a whole has failed.
+            etag = self._tried(name, put_once, writing=True, tries=None if in_parts is None else _WHOLE_TRIES)
         except RemoteConflictError:
             # The first try may have been done, and its answer lost.
             if tries == 1 or not self._is_there(name, data, size):
@@ -271,16 +245,8 @@ class RemoteStore:
             return self._client[1]
 
     def _connect(self) -> Client:
-        settings = self.settings
-        timing = Timing(
-            connect_s=settings.connect_s,
-            stall_s=settings.stall_s,
-            request_s=settings.request_s,
-            tries=settings.tries,
-            backoff_s=settings.backoff_s,
-        )
         if self.scheme in SCHEMES:
-            return ObstoreClient(self.url, self.endpoint, timing)
+            return ObstoreClient(self.url, self.endpoint, self.settings)
         from imgdata.storage.remote_fsspec import FsspecClient
 
         return FsspecClient(self.url, self.endpoint)
@@ -308,10 +274,10 @@ class RemoteStore:
         data, facts = self._tried(name, get_or_nothing)
         return data, RemoteFacts(name, facts.size, facts.etag)
 
-    def _tried(self, name: str, request: Callable[[], T], *, writing: bool = False) -> T:
-        settings = self.settings
-        begun = time.monotonic()
-        for attempt in range(1, settings.tries + 1):
+    def _tried(self, name: str, request: Callable[[], T], *, writing: bool = False, tries: int | None = None) -> T:
+        settings, begun = self.settings, time.monotonic()
+        tries = min(settings.tries, tries or settings.tries)
+        for attempt in range(1, tries + 1):
             try:
                 return request()
             except ImgdataError:
@@ -320,9 +286,9 @@ class RemoteStore:
                 means = meaning(error)
                 if means != "again":
                     raise self._error(name, error, means, writing=writing) from error
-                if attempt == settings.tries or is_stopped():
+                if attempt == tries or is_stopped():
                     seconds = time.monotonic() - begun
-                    raise self._gave_up(name, error, seconds, writing=writing) from error
+                    raise self._gave_up(name, error, attempt, seconds, writing=writing) from error
             pause = min(settings.backoff_s * 2 ** (attempt - 1), settings.max_backoff_s)
             self._sleep(pause * random.uniform(0.5, 1.0))
         raise AssertionError("tries must be at least 1")
@@ -344,11 +310,12 @@ class RemoteStore:
             return self._changed(name)
         return kind(f"{place}: the request was refused{where} ({reason_of(error)})")
 
-    def _gave_up(self, name: str, error: Exception, seconds: float, *, writing: bool) -> ImgdataError:
+    def _gave_up(self, name: str, error: Exception, tries: int, seconds: float, *, writing: bool) -> ImgdataError:
         kind: type[ImgdataError] = OutputError if writing else ShardError
         verb = "written" if writing else "read"
+        times = "1 try" if tries == 1 else f"{tries} tries"
         return kind(
-            f"{self.place(name)}: can't be {verb}, {self.settings.tries} tries in {seconds:.0f} s "
+            f"{self.place(name)}: can't be {verb}, {times} in {seconds:.0f} s "
             f"({reason_of(error)}); check the network and the server, then run the same command again"
         )
 

@@ -6,6 +6,34 @@ from pathlib import Path
 from typing import Protocol
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteSettings:
+    """How a store is read and written."""
+
+    part_bytes: int = 8 * 2**20
+    """Longer objects are read in parts of so many bytes."""
+    put_bytes: int = 16 * 2**20
+    """Longer objects are uploaded in parts of so many bytes."""
+    gap_bytes: int = 64 * 2**10
+    """Ranges that are no further apart are read by one request: that takes less time than another request."""
+    requests: int = 16
+    """Requests at a time, for one call."""
+    small_requests: int = 64
+    """Requests at a time for the images of a batch, which are few bytes each."""
+    connect_s: float = 10.0
+    """Longest wait for a connection, in seconds."""
+    stall_s: float = 20.0
+    """Longest wait for the next byte, in seconds."""
+    request_s: float = 300.0
+    """Longest time of one request, however slowly its bytes come, in seconds."""
+    tries: int = 6
+    """Tries of a request before it is an error."""
+    backoff_s: float = 0.2
+    """First pause before another try, in seconds; each is twice the one before, less up to half of it by chance."""
+    max_backoff_s: float = 10.0
+    """Longest pause, in seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteFacts:
     """What a store says of one object."""
@@ -48,18 +76,3 @@ class Client(Protocol):
     def delete(self, path: str) -> None:
         """Remove an object."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Timing:
-    """How long one request may take."""
-
-    connect_s: float
-    stall_s: float
-    """Longest wait for the next byte."""
-    request_s: float
-    """Longest time of a request, however slowly bytes come."""
-    tries: int
-    """Tries of a part of an upload, which the library makes itself."""
-    backoff_s: float
-    """First pause between those, in seconds."""

@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from imgdata.errors import MissingExtraError, OptionError
-from imgdata.storage.remote_client import PutMode, RemoteFacts, Timing
+from imgdata.storage.remote_client import PutMode, RemoteFacts, RemoteSettings
 from imgdata.storage.remote_environment import AMAZON, AZURE, GOOGLE, client_settings
 from imgdata.storage.remote_errors import credentials_of, reason_of
 
 SCHEMES = AMAZON | GOOGLE | AZURE | {"http", "https"}
 """Schemes of URLs that obstore knows."""
-_MAX_BACKOFF = timedelta(seconds=10)
 
 
 class ObstoreClient:
     """See `Client`."""
 
-    def __init__(self, url: str, endpoint: str | None, timing: Timing) -> None:
+    def __init__(self, url: str, endpoint: str | None, settings: RemoteSettings) -> None:
         """Connect to nothing yet."""
         self._obstore = import_obstore()
         scheme = url.partition("://")[0].lower()
@@ -31,14 +30,18 @@ class ObstoreClient:
         self._needs_version = scheme in GOOGLE
         options = {
             "allow_http": plain,
-            "connect_timeout": timedelta(seconds=timing.connect_s),
-            "read_timeout": timedelta(seconds=timing.stall_s),
-            "timeout": timedelta(seconds=timing.request_s),
+            "connect_timeout": timedelta(seconds=settings.connect_s),
+            "read_timeout": timedelta(seconds=settings.stall_s),
+            "timeout": timedelta(seconds=settings.request_s),
             "user_agent": "imgdata",
         }
-        once = {"max_retries": 0, "retry_timeout": timedelta(seconds=timing.request_s)}
-        pauses = {"init_backoff": timedelta(seconds=timing.backoff_s), "max_backoff": timedelta(seconds=10), "base": 2}
-        again = {**once, "max_retries": timing.tries - 1, "backoff": pauses}
+        once = {"max_retries": 0, "retry_timeout": timedelta(seconds=settings.request_s)}
+        pauses = {
+            "init_backoff": timedelta(seconds=settings.backoff_s),
+            "max_backoff": timedelta(seconds=settings.max_backoff_s),
+            "base": 2,
+        }
+        again = {**once, "max_retries": settings.tries - 1, "backoff": pauses}
         try:
             stores = [
                 self._obstore.store.from_url(url, client_options=options, retry_config=retries, **config)

@@ -177,6 +177,23 @@ def ledger(tmp_path):
     return [path.stem for path in (tmp_path / "cache").rglob("uploaded/*.json")]
 
 
+def test_a_full_work_folder_is_one_error_and_the_run_goes_on_once_there_is_room(url, tmp_path):
+    disk, source = tmp_path / "disk", "synthetic:samples=160,classes=5,width=256,height=192"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], stderr=subprocess.PIPE).returncode:
+        pytest.skip("a small tmpfs can't be mounted here: needs root")
+    try:
+        full = pytest.raises(imgdata.OutputError, match="no space left on the disk; free some")
+        with full, spoiling(".tar", "silent"):
+            imgdata.shard(source, url, OPTIONS, workers=2, work=disk)
+        subprocess.run(["mount", "-o", "remount,size=9m", disk], check=True)
+        imgdata.shard(source, url, OPTIONS, workers=2, work=disk)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+    imgdata.shard(source, tmp_path / "out", OPTIONS)
+    assert objects(url) == hashes(tmp_path / "out")
+
+
 def test_a_shard_that_was_lost_in_the_store_is_written_again(url, local):
     with pytest.raises(imgdata.ImgdataError), spoiling(writes(url, "dataset.json")):
         imgdata.shard(SOURCE, url, OPTIONS, workers=2)

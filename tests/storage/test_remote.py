@@ -335,12 +335,13 @@ def test_without_obstore_it_is_said_what_to_install(monkeypatch):
         Fault("status", status=403, match="partNumber=2"),
         Fault("status", status=500, match="partNumber=2", times=99),
         Fault("status", status=400, match="partNumber=1"),
+        Fault("status", status=403, match="?uploadId"),
     ],
-    ids=lambda fault: f"{fault.status} {fault.match}",
+    ids=lambda fault: f"{fault.kind} {fault.status} {fault.match}",
 )
 def test_parts_of_an_upload_that_fails_are_removed(spoilt, fault, tmp_path):
     (tmp_path / "shard.tar").write_bytes(bytes(13 * 2**20))
-    store, proxy = spoilt(fault)
+    store, proxy = spoilt(replace(fault))
     with pytest.raises(imgdata.OutputError, match=r"ds/shard\.tar: (may not|can't) be written|the request was refused"):
         store.put("shard.tar", tmp_path / "shard.tar")
     assert any(request.startswith("DELETE") and "uploadId" in request for request in proxy.requests)
@@ -355,6 +356,23 @@ def test_a_part_of_an_upload_is_tried_again(spoilt, tmp_path):
     store.put("shard.tar", tmp_path / "shard.tar")
     assert not any(fault.times for fault in proxy.faults)
     assert sum("partNumber=1" in request for request in proxy.requests) == 1
+    assert RemoteStore(store.url).read("shard.tar") == data
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Fault("silent", match="partNumber=2"), Fault("silent", match="?uploadId")],
+        [Fault("status", status=500, match="?uploadId"), Fault("lost", match="?uploadId")],
+    ],
+    ids=["answers that never come", "the last request"],
+)
+def test_an_upload_in_parts_outlives_faults_that_pass(spoilt, tmp_path, faults):
+    data = os.urandom(7 * 2**20)
+    (tmp_path / "shard.tar").write_bytes(data)
+    store, proxy = spoilt(*map(replace, faults), stall_s=1.0)
+    store.put("shard.tar", tmp_path / "shard.tar")
+    assert not any(fault.times for fault in proxy.faults)
     assert RemoteStore(store.url).read("shard.tar") == data
 
 

@@ -29,7 +29,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import imgdata
-from imgdata.storage.remote import RemoteSettings, RemoteStore
+from imgdata.storage.remote import RemoteStore
+from imgdata.storage.remote_client import RemoteSettings
 from support.patience import PATIENCE_S
 
 KEY, SECRET, BUCKET = "imgdata", "not-a-secret", "tests"
@@ -171,7 +172,7 @@ class Fault:
 
     kind: str
     """`status`, `reset` (before the answer), `cut` (the body ends early), `stall` (the body stops), `etag` (another
-    one), `lost` (the request is done, its answer is not sent)."""
+    one), `lost` (the request is done, its answer is not sent), `silent` (nor is anything else: the client waits)."""
     times: int = 1
     match: str = ""
     """Part of `METHOD /path`."""
@@ -349,6 +350,9 @@ def _pass_on(handler: _Handler, proxy: Proxy, target: str) -> None:
         handler.send(response.status, {**named, "etag": '"another"'}, body)
     elif fault.kind == "lost":
         _reset(handler)
+    elif fault.kind == "silent":
+        proxy.ended.wait(PATIENCE_S)
+        handler.close_connection = True
     else:
         handler.send(response.status, headers, body[: len(body) // 2])
         handler.wfile.flush()
