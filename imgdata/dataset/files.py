@@ -19,6 +19,7 @@ from imgdata.errors import ImgdataError, ShardError, SourceError
 from imgdata.storage.file_names import escape_name, unescape_name
 from imgdata.storage.file_state import file_state
 from imgdata.storage.folder import DatasetFolder, LooseFolder
+from imgdata.storage.joined_remote import JoinedRemoteFolder
 from imgdata.storage.reading import open_regular
 from imgdata.storage.remote_folder import RemoteFolder
 from imgdata.storage.shard_cache import ShardCache
@@ -158,6 +159,6 @@ class LoosePaths:
 
 def image_files(folder: DatasetFolder, index: Index, cache: ShardCache | None = None) -> ImageFiles:
     """Return the files of the split with this index, those of a remote one with its cache."""
-    if isinstance(folder, RemoteFolder):
+    if isinstance(folder, RemoteFolder | JoinedRemoteFolder):
         return RemoteShards(folder, index, cache)
     return LoosePaths(folder, index) if isinstance(folder, LooseFolder) else ShardPaths(folder, index)

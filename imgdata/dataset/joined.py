@@ -5,6 +5,7 @@ dataset and its own name.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from imgdata.dataset.parted_index import PartedIndex
 from imgdata.dataset.split import Split, require_shards
 from imgdata.errors import OptionError
 from imgdata.storage.folder import JoinedFolder
+from imgdata.storage.joined_remote import JoinedRemoteFolder
 from imgdata.storage.remote_folder import RemoteFolder
 
 DATASET_COLUMN = "dataset"
@@ -69,14 +71,12 @@ class JoinedSplit(Split):
     def __init__(self, splits: Sequence[Split]) -> None:
         for split in splits:
             require_shards(split.folder, "only shards can be loaded together with others")
-            if isinstance(split.folder, RemoteFolder):
-                raise OptionError(
-                    f"{split.folder}: datasets that are read together must be on this machine; copy it first"
-                )
             if isinstance(split.index, PartedIndex):
                 raise OptionError(f"{split.folder}: has an index in parts, and can't be read together with others")
         self.splits = tuple(splits)
-        self.folder = JoinedFolder([split.folder for split in splits])
+        folders = [split.folder for split in splits]
+        is_remote = [isinstance(folder, RemoteFolder) for folder in folders]
+        self.folder = JoinedRemoteFolder(folders) if any(is_remote) else JoinedFolder(folders)
         self.name = splits[0].name
         self.is_loose = False
         # Further images that not all have are read dataset by dataset.
@@ -85,6 +85,11 @@ class JoinedSplit(Split):
         self._shard_files = [f"{number}/{file}" for number, split in enumerate(splits) for file in split._shard_files]
         self.columns = Columns(self.index, None, self._joined_fields)
         self._files, self._pool = None, None
+        self.shard_records = tuple(
+            replace(shard, file=f"{number}/{shard.file}")
+            for number, split in enumerate(splits)
+            for shard in split.shard_records
+        )
 
     @property
     def start_D(self) -> NDArray[np.int64]:  # noqa: N802

@@ -8,9 +8,10 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 from imgdata.dataset.index import Index
 from imgdata.errors import ShardError
 from imgdata.storage.atomic import pread, pwrite
-from imgdata.storage.local_paths import UrlPath
-from imgdata.storage.reading import unnamed_file
+from imgdata.storage.joined_remote import JoinedRemoteFolder
+from imgdata.storage.reading import open_regular, unnamed_file
 from imgdata.storage.remote import joined_ranges
 from imgdata.storage.remote_folder import RemoteFolder
 from imgdata.storage.shard_cache import ShardCache
@@ -39,21 +40,23 @@ class Held:
 
 
 class RemoteShards:
-    """The shards of a split in an object store. See `ImageFiles`.
+    """The shards of a split of which all, or some of several datasets, are in object stores. See `ImageFiles`.
 
     Of a shard that the cache has, or that comes into it, `hold` gives the cache's file, and a range of all others.
     """
 
     keeps_open = False
 
-    def __init__(self, folder: RemoteFolder, index: Index, cache: ShardCache | None = None) -> None:
+    def __init__(
+        self, folder: RemoteFolder | JoinedRemoteFolder, index: Index, cache: ShardCache | None = None
+    ) -> None:
         self._folder, self._index, self._cache = folder, index, cache
 
     def numbers(self, position_N: NDArray[np.int64], member: str = "") -> NDArray[np.int64]:
         """See `ImageFiles`."""
         return self._index.shard_N[position_N].astype(np.int64)
 
-    def path(self, number: int) -> UrlPath:
+    def path(self, number: int) -> Path:
         """See `ImageFiles`."""
         return self._folder.place(self._name(number))
 
@@ -69,7 +72,7 @@ class RemoteShards:
 
     def size(self, number: int) -> int:
         """Return the size of a shard in bytes. Raises `ShardError`."""
-        return self._folder.store.head(self._name(number)).size
+        return self._folder.size(self._name(number))
 
     def hold(
         self,
@@ -89,6 +92,7 @@ class RemoteShards:
             for number, row_K in rows_of.items()
         }
         cached, tasks = self._lend(ranges_of)
+        cached |= self._open_here(ranges_of, list(cached.values()))
         requests: list[tuple[int, int, int, int]] = []
         file_N, shift_N = np.zeros((2, len(number_N)), np.int64)
         total = 0
@@ -151,9 +155,27 @@ class RemoteShards:
         """Return the descriptors of shards that the cache has, by number, and what has to be done before."""
         if self._cache is None:
             return {}, []
-        number_of = {self._name(number): number for number in ranges_of}
+        number_of = {name: number for number in ranges_of if (name := self._name(number)) in self._cache.shards}
         found, tasks = self._cache.lend({name: ranges_of[number] for name, number in number_of.items()})
         return {number_of[name]: file for name, file in found.items()}, tasks
+
+    def _open_here(self, numbers: Iterable[int], lent: list[int]) -> dict[int, int]:
+        """Return descriptors of those shards that are on this machine, by number.
+
+        Raises `ShardError`, once all of them are let go, and those that were `lent`.
+        """
+        found: dict[int, int] = {}
+        if isinstance(self._folder, RemoteFolder):
+            return found
+        for number in numbers:
+            if self._folder.remote(self._name(number)) is None:
+                try:
+                    found[number] = open_regular(self.path(number))
+                except OSError as error:
+                    for descriptor in (*lent, *found.values()):
+                        self.release(descriptor)
+                    raise self.unreadable(number, error) from error
+        return found
 
     def read_all(
         self, number_N: NDArray[np.int64], offset_N: NDArray[np.int64], size_N: NDArray[np.int64]

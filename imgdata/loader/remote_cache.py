@@ -9,11 +9,13 @@ import numpy as np
 from imgdata.cgroups import memory_limit
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.split import Split
+from imgdata.dataset.split_entry import ShardRecord
 from imgdata.errors import OptionError
 from imgdata.loader.opened import Opened, Source
 from imgdata.loader.planner import Planner
 from imgdata.order.epoch_order import Shuffle
 from imgdata.storage.cache_folder import cache_limit
+from imgdata.storage.joined_remote import JoinedRemoteFolder
 from imgdata.storage.remote import is_url
 from imgdata.storage.remote_folder import RemoteFolder
 from imgdata.storage.shard_cache import ShardCache
@@ -33,9 +35,11 @@ _STRETCH = 2**16
 
 
 def usual_shuffle(source: Source | Sequence[Source]) -> Shuffle:
-    """Return how samples are shuffled by default: in windows of shards where these come from a store."""
+    """Return how samples are shuffled by default: in windows of shards where these, or some, come from a store."""
     if isinstance(source, Dataset | View):
         return "window" if isinstance(source.folder, RemoteFolder) else "global"
+    if isinstance(source, Sequence) and not isinstance(source, str):
+        return "window" if any(usual_shuffle(one) == "window" for one in source) else "global"
     return "window" if is_url(source) else "global"
 
 
@@ -46,13 +50,14 @@ def with_cache(opened: Opened, cache: str, window_shards: int) -> Opened:
     """
     split, kind, limit = opened.split, *_parsed(cache)
     folder = split.folder
-    if not isinstance(folder, RemoteFolder) or kind == "off":
+    if not isinstance(folder, RemoteFolder | JoinedRemoteFolder) or kind == "off":
         return opened
+    records = [shard for shard in split.shard_records if folder.remote(shard.file) is not None]
     stated = kind != "auto" or bool(os.environ.get("IMGDATA_CACHE_GB"))
     bound = limit if limit is not None else _memory() if kind == "memory" else cache_limit()
-    if kind == "auto" and (bound == 0 or _is_sparse(split, opened.view)):
+    if kind == "auto" and (bound == 0 or _is_sparse(split, opened.view, records)):
         return opened
-    largest = max(split.shard_records, key=lambda shard: shard.bytes)
+    largest = max(records, key=lambda shard: shard.bytes)
     if largest.bytes > bound:
         if not stated:
             return opened
@@ -60,10 +65,7 @@ def with_cache(opened: Opened, cache: str, window_shards: int) -> Opened:
             f"cache must hold the largest shard, {folder.place(largest.file)} of {largest.bytes / 1e9:.3g} GB, got "
             f"{bound / 1e9:.3g} GB; give more by cache or IMGDATA_CACHE_GB, or cache='off' to read ranges"
         )
-    shards = [
-        RemoteShard(name=shard.file, size=shard.bytes, hash=shard.hash, digest=shard.digest)
-        for shard in split.shard_records
-    ]
+    shards = [RemoteShard(name=shard.file, size=shard.bytes, hash=shard.hash, digest=shard.digest) for shard in records]
     settings = CacheSettings(
         memory=kind == "memory",
         limit=bound if kind == "memory" else limit,
@@ -121,18 +123,14 @@ def _memory() -> int:
     return int(_MEMORY_SHARE * min(total, memory_limit() or total))
 
 
-def _is_sparse(split: Split, view: View) -> bool:
-    """Return whether a view reads little of the shards that it needs."""
+def _is_sparse(split: Split, view: View, records: Sequence[ShardRecord]) -> bool:
+    """Return whether a view reads little of those shards of an object store that it needs."""
     index = split.index
     if len(view.position_N) >= _SPARSE * len(index):
         return False
-    if view.is_of_large:
-        # Some of the samples, and all shards, of which such a view hardly leaves any out.
-        row_K = np.linspace(0, len(view.position_N) - 1, _SOME).astype(np.int64)
-        needed = float(index.array("size")[view.position_N[row_K]].mean()) * len(view.position_N)
-        return needed < _SPARSE * sum(shard.bytes for shard in split.shard_records)
     shard_N, size_N = index.shard_N[view.position_N], index.array("size")[view.position_N]
-    size_of = {shard.file: shard.bytes for shard in split.shard_records}
+    size_of = {shard.file: shard.bytes for shard in records}
     names = index.words("shard")
-    whole = sum(size_of[names[number]] for number in np.unique(shard_N).tolist())
-    return float(size_N.sum()) < _SPARSE * whole
+    needed = [number for number in np.unique(shard_N).tolist() if names[number] in size_of]
+    whole = sum(size_of[names[number]] for number in needed)
+    return float(size_N[np.isin(shard_N, needed)].sum()) < _SPARSE * whole

@@ -108,12 +108,17 @@ class JoinedFolder(DatasetFolder):
 
     def place(self, name: str) -> Path:
         """Return the path of a file. Raises `ShardError` for a name that leads out of the folders, or has no number."""
+        number, rest = self.parted(name)
+        return self.folders[number].local(rest)
+
+    def parted(self, name: str) -> tuple[int, str]:
+        """Return the number of the folder that a name says, and the name there. Raises `ShardError`."""
         number, _, rest = name.partition("/")
         if not number.isdigit() or int(number) >= len(self.folders):
             raise ShardError(
                 f"{self}: {name!r} is of one dataset, got several that are read together; take one of them"
             )
-        return self.folders[int(number)].local(rest)
+        return int(number), rest
 
     def list(self, pattern: str = "*") -> list[str]:
         """Return nothing: files are listed dataset by dataset."""

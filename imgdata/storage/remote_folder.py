@@ -128,6 +128,10 @@ class RemoteFolder(DatasetFolder):
             self._facts(name)
         return self._sizes[name]
 
+    def remote(self, name: str) -> "tuple[RemoteFolder, str] | None":
+        """Return this folder and the name: several folders that are read together return the one that has the file."""
+        return self, name
+
     def version(self, name: str) -> str:
         """Return the ETag with which this folder reads a file; empty where the store has none. Raises `ShardError`."""
         if name not in self._etags:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgdata.storage.cache_folder import CacheWarning
+from imgdata.storage.joined_remote import JoinedRemoteFolder
 from imgdata.storage.remote_folder import RemoteFolder
 from imgdata.storage.shard_fetching import ShardFetcher
 from imgdata.storage.shard_keeping import ShardKeeper
@@ -52,7 +53,9 @@ class ShardCache:
     all.
     """
 
-    def __init__(self, folder: RemoteFolder, shards: Sequence[RemoteShard], settings: CacheSettings) -> None:
+    def __init__(
+        self, folder: RemoteFolder | JoinedRemoteFolder, shards: Sequence[RemoteShard], settings: CacheSettings
+    ) -> None:
         """Name the shards; nothing is read yet."""
         self.folder, self.settings = folder, settings
         self.shards = {shard.name: shard for shard in shards}

@@ -14,6 +14,7 @@ from resource import RLIMIT_NOFILE, getrlimit
 
 import numpy as np
 
+from imgdata.storage.joined_remote import JoinedRemoteFolder
 from imgdata.storage.remote_folder import RemoteFolder
 from imgdata.storage.shard_parts import BLOCK, COMING, OpenShard, RemoteShard
 from imgdata.storage.shard_shelves import NoRoomError
@@ -28,7 +29,13 @@ class ShardKeeper:
     """What is open of the shards of one cache, in one process."""
 
     def __init__(
-        self, folder: RemoteFolder, shards: Mapping[str, RemoteShard], state: CacheState, *, ahead: int, again_s: float
+        self,
+        folder: RemoteFolder | JoinedRemoteFolder,
+        shards: Mapping[str, RemoteShard],
+        state: CacheState,
+        *,
+        ahead: int,
+        again_s: float,
     ) -> None:
         """Open nothing yet; see `CacheSettings` for `ahead`.
 
@@ -77,9 +84,12 @@ class ShardKeeper:
         if stretch is None:
             return False
         for need in stretch:
+            state.known = max(state.known, need.last)
+            if need.name not in self.shards:
+                # Of several datasets some may be on this machine.
+                continue
             known = state.needs.get(need.name)
             state.needs[need.name] = need if known is None else replace(known, last=need.last)
-            state.known = max(state.known, need.last)
             if (shard := state.shards.get(need.name)) is not None:
                 shard.last = need.last
             if known is None:
@@ -193,12 +203,15 @@ class ShardKeeper:
         return shard_key(self.folder, about)
 
 
-def shard_key(folder: RemoteFolder, about: RemoteShard) -> str:
+def shard_key(folder: RemoteFolder | JoinedRemoteFolder, about: RemoteShard) -> str:
     """Return the name of a shard in the cache: that of its bytes, or of its version; empty where it has none."""
     if about.hash != "none":
         return f"{about.hash}-{about.digest}"
-    etag = folder.version(about.name)
+    place = folder.remote(about.name)
+    assert place is not None, "shards on this machine are not kept a second time"
+    owner, name = place
+    etag = owner.version(name)
     if not etag:
         return ""
-    named = f"{folder.store.endpoint or ''} {folder.place(about.name)} {etag} {about.size}"
+    named = f"{owner.store.endpoint or ''} {owner.place(name)} {etag} {about.size}"
     return f"etag-{hashlib.sha256(named.encode()).hexdigest()}"

@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -168,3 +169,41 @@ def test_a_disk_that_fails_while_a_batch_waits_is_one_warning_and_ranges(site, f
     here = epoch(folder, shuffle="window")
     assert all(np.array_equal(one[0], other[0]) for one, other in zip(here, there, strict=True))
     assert (len(found), kept()) == (1, [])
+
+
+@pytest.mark.parametrize("weights", [None, [0.7, 0.3]], ids=str)
+@pytest.mark.parametrize("cache", ["disk:1", "off"])
+@pytest.mark.parametrize("both_remote", [True, False])
+def test_several_datasets_are_read_together_wherever_they_are(site, folder, weights, cache, both_remote):
+    options = {"weights": weights, "shuffle": "window"}
+    here = epoch([folder, folder], **options)
+    sources = [site.endpoint, site.endpoint if both_remote else folder]
+    there = epoch(sources, cache=cache, **options)
+    assert [positions for _, positions in there] == [positions for _, positions in here]
+    assert all(np.array_equal(one[0], other[0]) for one, other in zip(here, there, strict=True))
+    assert len(kept()) == (4 if cache == "disk:1" else 0)
+    if cache == "disk:1":
+        site.requests.clear()
+        with loader(sources, cache=cache, **options) as again:
+            [None for _ in again]
+            assert again.cache_facts.hits == again.cache_facts.images > 0
+        assert tars(site) == []
+
+
+def test_lists_with_a_url_are_shuffled_in_windows_and_resumed(site, folder):
+    with loader([folder, site.endpoint]) as first:
+        assert "order: window" in repr(first)
+        batches = iter(first)
+        next(batches)
+        state = first.state_dict()
+        rest = [batch.positions.tolist() for batch in batches]
+    with loader([folder, folder], shuffle="window") as second:
+        second.load_state_dict(state)
+        assert [batch.positions.tolist() for batch in second] == rest
+
+
+def test_a_shard_of_a_list_that_is_missing_is_named(site, folder, tmp_path):
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    next(copy.glob("*train-000001.tar")).unlink()
+    with pytest.raises(imgdata.ShardError, match=r"copy/animals-train-000001.tar: No such file"):
+        epoch([site.endpoint, copy])
