@@ -205,14 +205,17 @@ class StoreAppend(ShardUploads):
             adding = [name for tar in names.values() for name in (tar, dali_index_path(Path(tar)).name)]
             self._mark = {**self._mark, "adding": adding}
             self.store.put(MARK, to_json(self._mark))
-        for file, name in names.items():
-            entry = self.entry(file)
-            if entry.name == name:
-                continue
+        moves = [(file, name) for file, name in names.items() if self.entry(file).name != name]
+
+        def move(number: int) -> None:
+            file, name = moves[number]
             self._check_mark()
+            entry = self.entry(file)
             facts = self.store.copy(entry.name, name)
             self.store.copy(dali_index_path(Path(entry.name)).as_posix(), dali_index_path(Path(name)).name)
             self.note(file, Uploaded(name=name, size=facts.size, etag=facts.etag))
+
+        self.store.in_parallel(move, len(moves))
 
     def _check_mark(self) -> None:
         """Raise `OutputError` where the append was ended or given up meanwhile."""

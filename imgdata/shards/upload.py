@@ -221,23 +221,32 @@ class Upload(ShardUploads):
 
     def _rename(self, manifest: Manifest) -> set[str]:
         """Give each shard the name that it has in the manifest; return the names that shards had before."""
-        before = set()
+        before, moves = set(), []
         for split in manifest.splits:
             stem = f"{manifest.name}-{split.name}-"
             # In the order of their numbers, as when gaps were closed: each name is free by then.
             for file, shard in zip(self.files(stem), split.shards, strict=True):
-                entry = self.entry(file)
                 before |= {file, dali_index_path(Path(file)).name}
-                if entry.name == shard.file:
-                    continue
-                facts = self._copy(entry, shard.file)
-                index = dali_index_path(self.job.folder / shard.file)
-                if index.exists():
-                    self.store.put(index.name, index.read_bytes())
-                else:
-                    self.store.copy(dali_index_path(Path(entry.name)).as_posix(), index.name)
-                self.note(file, Uploaded(name=shard.file, size=facts.size, etag=facts.etag))
+                if self.entry(file).name != shard.file:
+                    moves.append((file, shard.file))
+        if self._next:
+            # Each name is free, or was of the old dataset.
+            self.store.in_parallel(lambda number: self._move(*moves[number]), len(moves))
+        else:
+            for move in moves:
+                self._move(*move)
         return before
+
+    def _move(self, file: str, to: str) -> None:
+        """Give the shard that was written as `file` the name `to`."""
+        entry = self.entry(file)
+        facts = self._copy(entry, to)
+        index = dali_index_path(self.job.folder / to)
+        if index.exists():
+            self.store.put(index.name, index.read_bytes())
+        else:
+            self.store.copy(dali_index_path(Path(entry.name)).as_posix(), index.name)
+        self.note(file, Uploaded(name=to, size=facts.size, etag=facts.etag))
 
     def _copy(self, entry: Uploaded, to: str) -> RemoteFacts:
         """Give the object of a shard the name `to`. Raises `OutputError` where another run does so as well."""
