@@ -70,6 +70,8 @@ class StoreRanges:
     """The version of each object; empty where the store has none."""
     zipped: bool = False
     """Whether the objects are ZIP archives."""
+    files: StoreReader | None = None
+    """Reader of samples of container 0, where those are objects."""
     coming: RangesAhead | None = field(default=None, compare=False, repr=False)
     """What fetches the samples of a shard ahead."""
 
@@ -87,6 +89,8 @@ class StoreRanges:
         Raises `SourceError` when the object ends before, `ShardError` for one that has changed or can't be read, and
         `ImageError` for a damaged member of an archive.
         """
+        if self.files is not None and not ref.container:
+            return self.files.read(ref)
         place = f"{self.store.place(self.names[ref.container])}: {ref.name}"
         if self.zipped:
             if ref.size > MAX_IMAGE_BYTES:
@@ -131,6 +135,11 @@ class StoreParquetFiles:
             raise SourceError(f"{path}: can't read this as Parquet: {error}") from error
 
 
+def reads_objects(reader: Reader) -> bool:
+    """Return whether samples are objects, each of which is a request: then it pays to read several at a time."""
+    return isinstance(reader, StoreReader) or (isinstance(reader, StoreRanges) and reader.files is not None)
+
+
 @contextlib.contextmanager
 def reading_ahead(reader: Reader, refs: Sequence[SampleRef]) -> Iterator[Reader]:
     """Yield a reader for `refs` in about this order, which fetches ranges of objects before they are asked for.
@@ -141,6 +150,6 @@ def reading_ahead(reader: Reader, refs: Sequence[SampleRef]) -> Iterator[Reader]
         yield reader
         return
     places = (one for ref in refs for one in (ref, *ref.members) if 0 < one.size <= LARGE_BYTES)
-    wanted = list(map(reader.range, places))
+    wanted = [reader.range(one) for one in places if reader.files is None or one.container]
     with contextlib.closing(RangesAhead(reader.store, reader.names, reader.etags, wanted)) as coming:
         yield replace(reader, coming=coming)

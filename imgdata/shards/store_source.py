@@ -120,11 +120,11 @@ class Mirror:
         from imgdata.sources.zip import ZipReader, header_places
 
         reader = listing.reader
-        if isinstance(reader, ImagenetReader) and not listing.container_N.any():
-            reader = reader.files
+        if isinstance(reader, ImagenetReader):
+            ranges = self._ranges(reader.ranges.containers)
+            return self._listed(listing, replace(ranges, files=self._files(reader.files)))
         if isinstance(reader, FileReader) and reader.root.is_relative_to(self.path):
-            folder = self._name(reader.root)
-            return self._listed(listing, StoreReader(self.store, "" if folder == "." else f"{folder}/"))
+            return self._listed(listing, self._files(reader))
         if isinstance(reader, RangeReader):
             return self._listed(listing, self._ranges(reader.containers))
         if isinstance(reader, ZipReader):
@@ -138,13 +138,18 @@ class Mirror:
             opener = StoreParquetFiles(self.store, facts)
             return self._listed(listing, replace(reader, files=tuple(map(UrlPath, facts)), opener=opener))
         raise SourceError(
-            f"{self.store.url}: images are packed, or in arrays or a mixture of files (layout {listing.kind}), "
-            "which are not read from an object store; copy them to this machine first"
+            f"{self.store.url}: images are packed, or in arrays (layout {listing.kind}), which are not read from an "
+            "object store; copy them to this machine first"
         )
+
+    def _files(self, reader: FileReader) -> StoreReader:
+        folder = self._name(reader.root)
+        return StoreReader(self.store, "" if folder == "." else f"{folder}/")
 
     def _ranges(self, paths: Iterable[Path], *, zipped: bool = False) -> StoreRanges:
         names = tuple(map(self._name, paths))
-        return StoreRanges(self.store, names, tuple(self._facts[one].etag for one in names), zipped)
+        etags = tuple(self._facts[one].etag if one in self._facts else "" for one in names)
+        return StoreRanges(self.store, names, etags, zipped)
 
     def _listed(self, listing: Listing, reader: Reader) -> Listing:
         return replace(listing, reader=reader, content=self.content)

@@ -22,7 +22,7 @@ from imgdata.shards.plan import ShardTask
 from imgdata.shards.prepare import Prepared, read_and_prepare
 from imgdata.shards.record import NO_MEMBER, Note, Reject, Repair, ShardReport, ShardRows, job_folder, write_record
 from imgdata.shards.sidecars import DaliMember, dali_index_of, dali_index_path, dali_line
-from imgdata.shards.store_readers import READS, StoreReader, reading_ahead
+from imgdata.shards.store_readers import READS, reading_ahead, reads_objects
 from imgdata.shards.tar_file import TarFile
 from imgdata.storage.atomic import output_error, sync_folder, write_atomic
 from imgdata.tar.archive import members, open_tar
@@ -55,7 +55,7 @@ def write_shard(
     Raises `ImageError` for the first bad image when the options say so, `OutputError` when the disk is full. A shard of
     which nothing is left, because every image was bad, gets a record but no tar.
     """
-    if isinstance(task.reader, StoreReader):
+    if reads_objects(task.reader):
         threads = max(threads, READS)
     temporary = job_folder(task.folder) / f"{task.file}.{os.getpid()}.tmp"
     final = task.folder / task.file

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import imgdata
+from benchmarks import data
 from imgdata import ShardOptions
 from imgdata.shards import begun, store_source
 from imgdata.shards.summary import Watcher
@@ -87,6 +88,15 @@ def parquet(place):
         pq.write_table(table, place / f"{split}-{part:05d}-of-00003.parquet", row_group_size=4)
 
 
+def imagenet_in_tars_and_folders(place):
+    source = data.imagenet(classes=3, per_class=3, val=4, size=(48, 36))
+    data.write_imagenet_official(place, source)
+    (place / "ILSVRC2012_img_val.tar").unlink()
+    data.write_imagenet_folders(place / "folders", source)
+    shutil.move(place / "folders" / "val", place / "val")
+    shutil.rmtree(place / "folders")
+
+
 def dataset_with_masks(place):
     with imgdata.Writer(place, shuffle=False) as writer:
         for seed in range(14):
@@ -94,9 +104,11 @@ def dataset_with_masks(place):
             writer.write(encoded(seed, (48 + seed, 40)), seed % 2, mask=pixels, json={"text": f"ü{seed}"})
 
 
-@pytest.mark.parametrize(
-    "make", [folders, table, masks, tars_with_fields, stored_zip, zips, parquet, dataset_with_masks]
-)
+LAYOUTS = [folders, table, masks, tars_with_fields, stored_zip, zips, parquet]
+LAYOUTS += [imagenet_in_tars_and_folders, dataset_with_masks]
+
+
+@pytest.mark.parametrize("make", LAYOUTS)
 def test_a_source_in_a_store_becomes_the_shards_of_its_copy_on_a_disk(s3, tmp_path, make, monkeypatch):
     raw = tmp_path / "raw"
     make(raw)
