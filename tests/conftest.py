@@ -53,8 +53,6 @@ from support.loaders import backend, images  # noqa: E402, F401  fixtures of sev
 from support.remote_servers import s3  # noqa: E402, F401
 from support.resident_batches import one_size, resident_cache, spoilt  # noqa: E402, F401
 
-shortcuts.skip_waits_for_the_disk()
-
 
 @pytest.fixture
 def unprivileged_folder() -> Iterator[Path]:
@@ -80,6 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Give a test that draws from global generators the same numbers, whatever ran before it; figures if it asks."""
+    shortcuts.skip_waits_for_the_disk()
     shortcuts.draw_figures(item.get_closest_marker("figures") is not None)
     random.seed(0)
     np.random.seed(0)

@@ -61,6 +61,8 @@ SMALLER = (
     (r"zip\(pixels, labels\)", "list(zip(pixels, labels))[::20]"),
     (r"> 0\.95", "> 0"),
     (r"seconds=\d+", "seconds=0.2, rounds=1"),
+    (r"= 8, 40, 64, 2, 600, 800", "= 4, 40, 64, 2, 240, 320"),
+    (r"LABELS = 10,", "LABELS = 5,"),
 )
 """What pages have -> what the time of a test and its pictures allow."""
 ADDED = {

@@ -15,8 +15,12 @@ def open_descriptor(descriptor: int) -> None:
 
 
 def skip_waits_for_the_disk() -> None:
-    """Let `os.fsync` return at once, in this process; programs that tests start wait for the disk."""
+    """Let `os.fsync` and exports not wait for the disk, in this process; programs that tests start wait for it."""
     os.fsync = open_descriptor  # type: ignore[assignment]
+    export: Any = sys.modules.get("imgdata.shards.export")
+    if export is not None:
+        # It would wait for what all programs have written to this file system.
+        export.sync_tree = Path.stat
 
 
 def draw_figures(drawn: bool) -> None:

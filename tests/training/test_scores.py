@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -31,6 +31,7 @@ def scores_of(logits_NC, label_N, valid_N=None, *, batch=7):
     return tally.scores(len(label_N), ALONE)
 
 
+@settings(max_examples=40)
 @given(samples=st.integers(1, 60), classes=st.integers(2, 12), seed=st.integers(0, 99), batch=st.integers(1, 60))
 def test_scores_are_those_of_scikit_learn_and_torchmetrics(samples, classes, seed, batch):
     logits_NC, label_N = logits_and_labels(samples, classes, seed)
