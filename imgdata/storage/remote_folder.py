@@ -1,12 +1,13 @@
 """The URL of a dataset, the name of a file of it -> bytes by ranges; small files as copies in the cache folder."""
 
+import contextlib
 import fnmatch
 import hashlib
 import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from imgdata.storage.atomic import FilePool, output_error, pwrite, whole_file
 from imgdata.storage.cache_folder import CacheWarning, cache_folder, make_room
 from imgdata.storage.folder import DatasetFolder, data_folder
 from imgdata.storage.local_paths import UrlPath
+from imgdata.storage.locks import LockHeldError, locked
 from imgdata.storage.remote import WEB, RemoteStore, joined_ranges
 from imgdata.storage.remote_client import RemoteFacts
 
 _OWN = ("views", "reviews")
 """Folders of a dataset that users write to."""
 _FOLDER = "remote"
+_WAIT_S = 120.0
+"""Longest wait for a copy that another process makes; then this one reads the file as well."""
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -185,12 +189,18 @@ class RemoteFolder(DatasetFolder):
         file = f"{self.key}-{version[:16]}-{_NOT_A_NAME.sub('-', facts.name)}"
         file += f"+{_NOT_A_NAME.sub('-', what)[:40]}" if what else ""
         path = cache_folder() / _FOLDER / file
-        if path.exists() and path.stat().st_size == facts.size:
+
+        def is_there() -> bool:
+            return path.exists() and path.stat().st_size == facts.size
+
+        if is_there():
             return path
         try:
-            if not make_room(num_bytes):
-                raise OptionError(f"{num_bytes} bytes are more than it may hold; raise IMGDATA_CACHE_GB")
-            _write(path, fill)
+            with _alone(path):
+                if not is_there():
+                    if not make_room(num_bytes):
+                        raise OptionError(f"{num_bytes} bytes are more than it may hold; raise IMGDATA_CACHE_GB")
+                    _write(path, fill)
         except (OptionError, OutputError) as error:
             path = Path(tempfile.mkdtemp(prefix="imgdata-")) / file
             warnings.warn(
@@ -201,6 +211,15 @@ class RemoteFolder(DatasetFolder):
             )
             _write(path, fill)
         return path
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let one process of the machine at a time make a file, for a while: the others then find it."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(LockHeldError, OSError):
+            stack.enter_context(locked(path.with_name(f".{path.name}.lock"), wait_s=_WAIT_S, remove=True))
+        yield
 
 
 def _write(path: Path, fill: Callable[[int], None]) -> None:

@@ -149,6 +149,18 @@ def test_a_place_without_a_dataset_is_one_line(s3):
     assert "\n" not in str(e.value)
 
 
+def test_several_that_open_a_dataset_at_a_time_read_its_index_once(folder):
+    with web_server(folder.parent) as address, faulty(address, latency_s=0.02) as proxy:
+        url = f"{proxy.endpoint}/{folder.name}"
+        threads = [threading.Thread(target=imgdata.open, args=[url]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        read = [one for one in proxy.requests if one.startswith("GET") and "animals-train.index" in one]
+    assert len(read) == 1
+
+
 def test_a_web_server_will_do(folder):
     with web_server(folder) as address:
         assert imgdata.open(address)["train"].read(3) == imgdata.open(folder)["train"].read(3)
