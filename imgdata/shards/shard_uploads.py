@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from imgdata.shards.engines.local import LocalEngine
@@ -17,12 +18,20 @@ from imgdata.shards.job_folder import JobFolder
 from imgdata.shards.sidecars import dali_index_path
 from imgdata.shards.store_parts import Uploaded
 from imgdata.shards.uploading import UploadingEngine
-from imgdata.storage.atomic import output_error, write_atomic
+from imgdata.storage.atomic import output_error, pread, pwrite, write_atomic
 from imgdata.storage.local_paths import UrlPath
 from imgdata.storage.remote import RemoteMissingError, RemoteStore
 
 HEAD_BYTES = 512
 """First block of a tar: the name of its first member, by which a shard is recognised when gaps are closed."""
+
+
+def write_hull(path: Path, size: int, kept: Mapping[int, bytes]) -> None:
+    """Write a file of `size` bytes with those that are `kept`, by their offsets, and holes. Raises `OSError`."""
+    with open(path, "wb") as file:
+        file.truncate(size)
+        for offset, data in kept.items():
+            pwrite(file.fileno(), data, offset)
 
 
 class ShardUploads:
@@ -74,18 +83,22 @@ class ShardUploads:
         try:
             with open(path, "rb") as tar:
                 head = tar.read(HEAD_BYTES)
+                kept = {offset: pread(tar.fileno(), size, offset) for offset, size in self.kept(file)}
         except OSError as error:
             raise output_error(error, path) from error
         self.note(file, uploaded)
-        self.hull(file, head, uploaded.size)
+        self.hull(file, head, uploaded.size, kept)
 
-    def hull(self, file: str, head: bytes, size: int) -> None:
-        """Put a hull in the place of a shard here: its first bytes `head`, and a hole of the rest of its size."""
+    def kept(self, file: str) -> list[tuple[int, int]]:
+        """Return offset and size of what is needed of a shard here when it was uploaded."""
+        return []
+
+    def hull(self, file: str, head: bytes, size: int, kept: Mapping[int, bytes] | None = None) -> None:
+        """Put a hull in the place of a shard here: its first bytes `head`, what is `kept`, and a hole of its size."""
         path = self.job.folder / file
         hull = self.job.path / f"{file}.hull.tmp"
         try:
-            hull.write_bytes(head)
-            os.truncate(hull, size)
+            write_hull(hull, size, {0: head, **(kept or {})})
             os.replace(hull, path)
         except OSError as error:
             raise output_error(error, path) from error

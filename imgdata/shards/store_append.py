@@ -21,7 +21,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from imgdata.dataset.columns import columns_file
+from imgdata.dataset.index import Index
 from imgdata.dataset.manifest import MANIFEST, Manifest, parse_manifest, read_manifest
 from imgdata.errors import OptionError, OutputError, ShardError, SourceError
 from imgdata.shards.append import Growth, plan_growth
@@ -32,7 +35,8 @@ from imgdata.shards.job_folder import JobFolder, own
 from imgdata.shards.merge import complete_append
 from imgdata.shards.options import ShardOptions
 from imgdata.shards.plan import shard_file
-from imgdata.shards.shard_uploads import ShardUploads
+from imgdata.shards.record import read_rows
+from imgdata.shards.shard_uploads import ShardUploads, write_hull
 from imgdata.shards.sidecars import dali_index_path, sidecar_files
 from imgdata.shards.standing import APPEND, changes, is_begun, read_json, to_json
 from imgdata.shards.store_mark import MARK, delete_all, knows_conditions, put_new, read_mark, store_at
@@ -99,6 +103,13 @@ class StoreAppend(ShardUploads):
     def prefix(self) -> str:
         """See `ShardUploads`."""
         return _PREFIX
+
+    def kept(self, file: str) -> list[tuple[int, int]]:
+        """Return the places of `json` members: the columns of the next version may be read from them."""
+        rows = read_rows(self.job.folder, file)
+        if "json_offset" not in rows.column_names:
+            return []
+        return list(zip(rows["json_offset"].to_pylist(), rows["json_size"].to_pylist(), strict=True))
 
     def begin(self, listing: Listing, options: ShardOptions) -> Growth:
         """Begin or resume the append of `listing`; return what it means. Raises `OptionError`, `OutputError`."""
@@ -180,6 +191,7 @@ class StoreAppend(ShardUploads):
             self._base_file.unlink(missing_ok=True)
             self.empty()
             _fetch(self.store, self.whole.out, data, foreign=not self._resumed)
+            _fetch_json(self.store, self.whole.out, self._before)
             write_atomic(self._base_file, to_json({"etag": facts.etag}))
         self._merge()
         return plan_growth(self.whole.out, listing, options)
@@ -282,6 +294,27 @@ def _fetch(store: RemoteStore, folder: Path, data: bytes, *, foreign: bool) -> N
         (folder / MANIFEST).write_bytes(data)
     except OSError as error:
         raise output_error(error, folder) from error
+
+
+def _fetch_json(store: RemoteStore, folder: Path, manifest: Manifest) -> None:
+    """Put hulls with the `json` members into `folder`, of splits that have no file of columns."""
+    for split in manifest.splits:
+        if not manifest.has_json or split.parts is not None or (folder / columns_file(split.index)).exists():
+            continue
+        index = Index(folder / split.index)
+        if not index.has_json:
+            continue
+        number_of = {file: number for number, file in enumerate(index.words("shard"))}
+        shard_N, offset_N, size_N = (index.array(name) for name in ("shard", "json_offset", "json_size"))
+        for shard in split.shards:
+            row_K = np.flatnonzero((shard_N == number_of.get(shard.file, -1)) & (size_N > 0))
+            ranges = list(zip(offset_N[row_K].tolist(), size_N[row_K].tolist(), strict=True))
+            found = store.read_ranges(shard.file, ranges)
+            kept = {offset: data for (offset, _), data in zip(ranges, found, strict=True)}
+            try:
+                write_hull(folder / shard.file, shard.bytes, kept)
+            except OSError as error:
+                raise output_error(error, folder / shard.file) from error
 
 
 def _files(manifest: Manifest) -> set[str]:

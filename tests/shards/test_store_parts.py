@@ -19,6 +19,7 @@ from imgdata.shards.unfinished import unfinished
 from imgdata.shards.writer import write_shard
 from imgdata.storage import remote
 from imgdata.storage.remote import RemoteStore
+from support.clouds import cloud
 from support.inline_ray import InlineRay, RayError
 from support.patience import PATIENCE_S
 from support.rawdata import class_folders, encoded
@@ -96,6 +97,25 @@ def test_the_source_may_be_in_a_store_and_the_output_in_a_folder(raw, s3, tmp_pa
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(alone)
     with pytest.raises(OutputError, match=r"raw/out: is the source, or inside it"):
         plan(source, f"{source}/out")
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+def test_parts_and_an_append_meet_in_other_clouds(raw, tmp_path, monkeypatch, scheme):
+    alone = tmp_path / "alone"
+    of_one_run(raw, alone, OPTIONS)
+    more = replace(OPTIONS, key_prefix="more/")
+    imgdata.shard(raw, alone, more, workers=1, append=True)
+    with cloud(scheme, tmp_path.name, monkeypatch) as place:
+        url = f"{place.url}/ds"
+        plan(raw, url)
+        RemoteStore(url).put("pets-train-000000.tar", b"of an older plan")
+        write(url, 0, 0, of=2)
+        with pytest.raises(OutputError, match="3 of 7 shards are missing"):
+            imgdata.finish_parts(url)
+        write(url, 1, of=2)
+        imgdata.finish_parts(url)
+        imgdata.shard(raw, url, more, workers=1, append=True)
+        assert objects(url) == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in alone.iterdir()}
 
 
 def test_a_part_again_and_twice_at_once_uploads_what_is_missing_alone(raw, whole, url):
