@@ -89,6 +89,7 @@ class Inputs:
             device=self.options.device,
             threads=self.options.workers,
             progress=self._progress("predicting"),
+            workers=self.workers,
         )
 
     def _progress(self, stage: str) -> Progress:

@@ -64,6 +64,15 @@ def _remade_run(model: Path) -> Source:
     return _of_network(load_trained(model, device="cpu"), model.name, partial(_remade_run, model))
 
 
+def network_id(trained: "Trained") -> str:
+    """Return the hash of a network's name and weights."""
+    digest = hashlib.sha256(trained.name.encode())
+    for name, tensor in trained.model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _of_network(
     trained: "Trained",
     what: str,
@@ -73,15 +82,11 @@ def _of_network(
 ) -> Source:
     from imgdata.inference.features import network_vectors
 
-    digest = hashlib.sha256(trained.name.encode())
-    for name, tensor in trained.model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().numpy().tobytes())
     return Source(
         what=what,
         recipe=recipe or trained.recipe,
         device=trained.device,
-        identity=digest.hexdigest(),
+        identity=network_id(trained),
         vectorize=lambda images: network_vectors(trained, images).cpu().numpy(),
         remake=remake,
         seen_splits=seen_splits,

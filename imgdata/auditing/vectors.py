@@ -120,7 +120,7 @@ def _frozen(
         sources.append(lite)
     if len(sources) == 1:
         return sources[0], ()
-    accuracies = [_accuracy(_part(samples, drawn), source, seed, threads) for source in sources]
+    accuracies = [_accuracy(some_of(samples, drawn), source, seed, threads) for source in sources]
     best = sources[int(np.argmax(accuracies))]
     return best, tuple((source.what, one) for source, one in zip(sources, accuracies, strict=True))
 
@@ -129,7 +129,7 @@ def _patches(samples: Samples, drawn: NDArray[np.int64], device: str, seed: int,
     from imgdata.auditing.patches import SIDE, learn_patches
 
     pixels = of_patches("", device, lambda images: images.cpu().numpy().reshape(len(images), -1))
-    parts = [part for _, part in _batches(_part(samples, drawn), pixels, threads)]
+    parts = [part for _, part in _batches(some_of(samples, drawn), pixels, threads)]
     pixel_ND = np.concatenate(parts) if parts else np.zeros((0, 3 * SIDE * SIDE), np.float32)
     if not len(pixel_ND):
         raise ShardError(f"{samples.views[0].folder}: none of {len(drawn):,} pictures can be decoded")
@@ -158,7 +158,7 @@ def _accuracy(samples: Samples, source: Source, seed: int, threads: int | None) 
     return out_of_sample(point_ND, label_N, fold_N, len(samples.classes), penalty=1e-3, seed=seed).accuracy
 
 
-def _part(samples: Samples, numbers: NDArray[np.int64]) -> Samples:
+def some_of(samples: Samples, numbers: NDArray[np.int64]) -> Samples:
     """Return some of the samples."""
     views = []
     for which, view in enumerate(samples.views):
@@ -183,10 +183,10 @@ def _batches(
                 yield np.searchsorted(view.position_N, batch.positions[good_B].numpy()) + start, vector_BD
 
 
-def _by_workers(
+def vectors_by(
     samples: Samples, source: Source, workers: Workers
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield what `_batches` does, in any order, computed by other machines."""
+    """Yield numbers and vectors of the samples whose image can be decoded, in any order, computed by other machines."""
     pieces = (
         range(first, min(first + _PIECE, end))
         for start, end in pairwise(samples.start_V.tolist())
@@ -213,7 +213,7 @@ def _finder(
     def find(numbers: Piece) -> NDArray[np.float32]:
         number_K = np.asarray(numbers)
         vector_KD = np.full((len(number_K), 0), np.nan, np.float32)
-        for row_B, vector_BD in _batches(_part(samples, number_K), source, threads):
+        for row_B, vector_BD in _batches(some_of(samples, number_K), source, threads):
             if not vector_KD.shape[1]:
                 vector_KD = np.full((len(number_K), vector_BD.shape[1]), np.nan, np.float32)
             vector_KD[row_B] = vector_BD
@@ -242,7 +242,7 @@ def _all(
         return kept_MD
     if workers is None or source.device.type != "cpu":
         return _computed(samples, _batches(samples, source, threads), path, progress)
-    return _computed(samples, _by_workers(samples, source, workers), path, progress)
+    return _computed(samples, vectors_by(samples, source, workers), path, progress)
 
 
 def _key(samples: Samples, source: Source) -> str:

@@ -6,9 +6,14 @@ import pytest
 import imgdata
 from imgdata.auditing.predicted import predicted_classes
 from imgdata.auditing.samples import samples_of
+from imgdata.auditing.workers_by_ray import RayWorkers
+from imgdata.cluster import RayOptions
 from imgdata.errors import OptionError
 from support.animals import animals
 from support.digit_runs import quick
+from support.inline_ray import inline_ray
+
+__all__ = ["inline_ray"]
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +37,14 @@ def test_predictions_are_those_of_evaluate_and_none_of_the_split_trained_on(digi
     assert (found[:320] == -1).all()
     theirs = imgdata.evaluate(run, digits, split="val", device="cpu").predictions
     assert np.mean(found[320 + theirs.position_N] == theirs.predicted_N) == 1
+
+
+def test_a_cluster_predicts_the_same(digits, run, inline_ray):
+    samples = views(digits, "train", "val")
+    with RayWorkers(RayOptions(), imgdata.open(digits), told=lambda what: None) as workers:
+        found = predicted_classes(samples, str(run), device="cpu", workers=workers)
+    np.testing.assert_array_equal(found, predicted_classes(samples, str(run), device="cpu"))
+    assert inline_ray.ended > 0
 
 
 @pytest.mark.slow
