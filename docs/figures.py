@@ -311,14 +311,17 @@ def _reliability_faults(_: str) -> str:
     """Return how work ended whose calls failed by seeds, by work and by fault, and many processes over one cache."""
     report = _results("reliability_faults")
     tables = []
-    for title, key, rows in (("work", "work", report["work"]), ("fault", "kind", report["kinds"])):
-        head = f"| {title} | tries | faults | same result | one error | lost |"
+    for title, first, counted, rows in (
+        ("work", "work", ("tries", "faults", "same", "error"), report["work"]),
+        ("fault", "kind", ("faults", "same", "error"), report["kinds"]),
+    ):
+        names = {"same": "same result", "error": "one error"}
+        head = f"| {title} | {' | '.join(names.get(name, name) for name in counted)} | lost |"
         lines = [
-            f"| {row[key]} | {row.get('tries', row['same'] + row['error'] + row['lost']):,} | {row['faults']:,} | "
-            f"{row['same']:,} | {row['error']:,} | **{row['lost']:,}** |"
+            f"| {row[first]} | {' | '.join(format(row[name], ',') for name in counted)} | **{row['lost']:,}** |"
             for row in rows
         ]
-        tables += [head, "|---|--:|--:|--:|--:|--:|", *lines, ""]
+        tables += [head, f"|---|{'--:|' * (len(counted) + 1)}", *lines, ""]
     ranks = report["ranks"]
     cache = (
         f"{ranks['processes']} processes read a dataset by one cache that holds a third of its shards, and "

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from support.faults import ONCE, Planned, Site, draw, preloaded
+from support.faults import DISK, ONCE, Planned, Site, draw, preloaded
 from support.faulty_runs import Runner
 from support.faulty_work import ALL, ON_S3
 from support.remote_servers import s3_environment
@@ -63,12 +63,15 @@ def test_faults_of_the_disk_and_of_a_store_while_shards_are_uploaded(started, se
     assert said["outcome"] in ("same", "error"), said
 
 
-def test_what_a_library_does_below_python_fails_as_planned(started):
-    # Parquet is written by PyArrow; what is written must be there.
-    said = started().run("shard", 14)
-    assert said["made"] == said["schedule"]
-    assert "pets-val.index.parquet: no space left" in said["text"]
-    assert started().run("shard", 14) == said
+@pytest.mark.parametrize("name", ["pets-val.index.parquet.tmp", "pets-val-000000.tar.*.tmp"])
+def test_what_libraries_do_below_python_fails_as_planned(started, name):
+    # By PyArrow, and by the extension.
+    site = Site("write", f"out/.imgdata/{name}")
+    planned = [Planned(site=site, number=1, what="ENOSPC", how_long=DISK)]
+    said = started().run("shard", 0, planned)
+    assert said["made"] == said["schedule"] == [f"ENOSPC at {site.call} {site.path} #1, {DISK}"]
+    assert "no space left" in said["text"]
+    assert said["outcome"] == "error"
 
 
 def test_a_seed_draws_the_same_faults_from_the_same_sites():

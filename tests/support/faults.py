@@ -83,12 +83,16 @@ class Met:
 
 
 def draw(seed: int, sites: Mapping[Site, int]) -> list[Planned]:
-    """Return one to three faults at some of the sites: kinds of calls are as likely as each other."""
+    """Return one to three faults at some of the sites.
+
+    Files and stores are as likely as each other, clocks less so; of each all kinds of calls are as likely.
+    """
     chance = random.Random(seed)
-    kinds = sorted({site.call for site in sites if site.call in (*_FILES, *_REQUESTS, *_CLOCKS)})
+    met = {site.call for site in sites}
+    groups = [sorted(met & set(calls)) for calls in (_FILES, _REQUESTS, _CLOCKS)]
     planned = []
     for _ in range(chance.choice((1, 1, 2, 3))):
-        kind = chance.choice(kinds)
+        kind = chance.choice(*chance.choices(groups, [8 * bool(groups[0]), 8 * bool(groups[1]), bool(groups[2])]))
         site = chance.choice(sorted(site for site in sites if site.call == kind))
         # Most sites are met a few times; where one is met often, the first times are as likely as all others.
         number = chance.randint(1, chance.choice((min(sites[site], 3), sites[site])))

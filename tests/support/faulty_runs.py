@@ -21,7 +21,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -33,7 +33,7 @@ from imgdata.errors import ImgdataError  # noqa: E402
 from imgdata.sources import reading  # noqa: E402
 from imgdata.storage import remote  # noqa: E402
 from support.crashes import Work, outcome  # noqa: E402
-from support.faults import Met, Planned, draw, failing, failing_store, preloaded  # noqa: E402
+from support.faults import Met, Planned, Site, draw, failing, failing_store, preloaded  # noqa: E402
 from support.faulty_work import ALL, ON_S3, SERVER, Found, Reading, Writing  # noqa: E402
 from support.patience import PATIENCE_S  # noqa: E402
 from support.remote_servers import s3_environment  # noqa: E402
@@ -63,9 +63,9 @@ class Trials:
                 raise self._made
             self._sites, self._new, self._end = met.sites, *self._left(folder)
 
-    def run(self, seed: int) -> dict[str, Any]:
-        """Do the work with the faults that the seed draws, and again without; say what came of it."""
-        planned = draw(seed, self._sites)
+    def run(self, seed: int, planned: Sequence[Planned] | None = None) -> dict[str, Any]:
+        """Do the work with the faults that the seed draws, or with these, and again without; say what came of it."""
+        planned = draw(seed, self._sites) if planned is None else planned
         said: dict[str, Any] = {"work": self._name, "seed": seed, "schedule": [str(one) for one in planned]}
         met = Met()
         with self._copy() as folder, _noticed() as odd:
@@ -179,11 +179,12 @@ class Runner:
             if pipe is not None:
                 pipe.close()
 
-    def run(self, work: str, seed: int) -> dict[str, Any]:
-        """Return what came of one seed. Raises `AssertionError` where the program hung or died."""
+    def run(self, work: str, seed: int, planned: Sequence[Planned] | None = None) -> dict[str, Any]:
+        """Return what came of a seed, or of planned faults. Raises `AssertionError` where the program hung or died."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(json.dumps({"work": work, "seed": seed}), file=self._process.stdin, flush=True)
+        faults = None if planned is None else [asdict(one) for one in planned]
+        print(json.dumps({"work": work, "seed": seed, "planned": faults}), file=self._process.stdin, flush=True)
         ready, _, _ = select.select([self._process.stdout], [], [], PATIENCE_S)
         line = self._process.stdout.readline() if ready else ""
         assert line, f"{work}, seed {seed}: the run hung or died; repeat it by `python {__file__} '{work}' {seed}`"
@@ -210,7 +211,9 @@ def main() -> int:
             asked = json.loads(line)
             if asked["work"] not in trials:
                 trials[asked["work"]] = Trials(asked["work"], stack)
-            said = trials[asked["work"]].run(asked["seed"])
+            faults = asked.get("planned")
+            planned = None if faults is None else [Planned(**{**one, "site": Site(**one["site"])}) for one in faults]
+            said = trials[asked["work"]].run(asked["seed"], planned)
             wrong += said["outcome"] == "wrong"
             print(json.dumps(said, indent=1 if name else None), file=answers, flush=True)
         faulthandler.cancel_dump_traceback_later()

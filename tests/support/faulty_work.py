@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import imgdata
 from imgdata.errors import ShardError
 from imgdata.recipes import RandomResizedCrop, Recipe
 from imgdata.storage.remote import RemoteStore
-from support.crashes import WORKS, Work, digests
+from support.crashes import WORKS, Work, digests, samples_in
 from support.loaders import dataset
 from support.rawdata import class_folders
 from support.remote_servers import BUCKET, web_server
@@ -67,6 +68,36 @@ def reading_samples(place: Path, stack: contextlib.ExitStack) -> Reading:
         return [(one.key, one.label, one.image) for one in split]
 
     return Reading(before=lambda out: sharded(place, out), act=read)
+
+
+def auditing(place: Path, stack: contextlib.ExitStack) -> Work:
+    """`audit` with a report, of a dataset in which pictures are alike."""
+    made = place / "made"
+    raw = class_folders(place / "pets", {"train": 3, "val": 1})
+    shutil.copy(raw / "train/cat/000.jpg", raw / "val/dog/100.jpg")
+    imgdata.shard(raw, made, shard_samples=3, workers=1)
+
+    def act(out: Path) -> None:
+        with mock.patch.dict(os.environ, IMGDATA_CACHE=str(out / "cache")):
+            imgdata.audit(made, out / "report", only=["duplicates", "quality", "balance"], workers=1)
+
+    def read(out: Path) -> Found:
+        if not (out / "report" / "findings.json").exists():
+            raise ShardError(f"{out}: no report")
+        return (out / "report" / "findings.json").read_bytes()
+
+    return Work(before=lambda out: out.mkdir(), act=act, read=read, ends=lambda out: sorted(digests(out / "report")))
+
+
+def compacting(place: Path, stack: contextlib.ExitStack) -> Work:
+    """`compact` of a dataset, without a class."""
+
+    def act(out: Path) -> None:
+        # Done already where the error came behind the end.
+        if any(one.key.startswith("newt") for one in imgdata.open(out)["train"]):
+            imgdata.compact(out, ["where class in cat,dog"], workers=1)
+
+    return Work(before=lambda out: sharded(place, out), act=act, read=samples_in, ends=digests)
 
 
 def sharded(place: Path, out: Path) -> None:
@@ -143,6 +174,8 @@ ALL: Mapping[str, Callable[[Path, contextlib.ExitStack], Work | Reading]] = {
     # A cache of shards raises errors of the system, and who reads from a store does without it: see below.
     **{name: lambda place, stack, make=make: make(place) for name, make in WORKS.items() if name != CACHE},
     "shard to a store": sharding_to_a_store,
+    "compact": compacting,
+    "audit": auditing,
     "verify": verifying,
     "samples": reading_samples,
     "a loader of a folder": loading_a_folder,
