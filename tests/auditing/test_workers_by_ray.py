@@ -14,6 +14,7 @@ from imgdata.views import open_view
 from support import loaders
 from support.inline_ray import inline_ray
 from support.rawdata import class_folders
+from support.remote_servers import web_server
 
 __all__ = ["inline_ray"]
 
@@ -76,6 +77,17 @@ def test_a_pass_that_ends_early_is_resumed_where_no_part_is_missing(samples, wor
 def test_hashes_of_all_pixels_are_those_of_threads(samples, workers):
     numbers = list(range(0, len(samples), 2))
     np.testing.assert_array_equal(pixel_hashes(samples, numbers, workers), pixel_hashes(samples, numbers))
+
+
+def test_a_dataset_at_a_url_is_read_by_each_task(dataset, inline_ray, tmp_path):
+    with web_server(dataset.path) as url:
+        remote = imgdata.open(url)
+        samples = samples_of([open_view(remote, "train")])
+        with RayWorkers(RayOptions(), remote, told=lambda what: None) as workers:
+            there = facts(samples, tmp_path / "there", workers=workers)
+    here = facts(samples_of([open_view(dataset, "train")]), tmp_path / "here")
+    np.testing.assert_array_equal(there.hash_MQ4, here.hash_MQ4)
+    assert there.bad == here.bad
 
 
 def test_another_dataset_under_the_same_path_is_refused(samples, workers, monkeypatch, tmp_path):

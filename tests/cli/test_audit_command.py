@@ -13,6 +13,9 @@ from imgdata.auditing import run as audit_run
 from imgdata.errors import OptionError, OutputError
 from support.animals import animals, keys
 from support.audits import failing, made_up_checks
+from support.inline_ray import inline_ray
+
+__all__ = ["inline_ray"]
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,15 @@ def test_an_audit_prints_what_it_found_and_where_the_report_is(folder, tmp_path)
     assert f"report {tmp_path / 'report' / 'index.html'}" in done.stderr
     assert "note note of labels" in done.stderr
     assert len(imgdata.read_findings(tmp_path / "report")) == 6
+
+
+def test_on_a_cluster_the_same_is_printed_and_saved(folder, inline_ray):
+    here = run("audit", folder)
+    assert run("audit", folder, "--engine", "ray", "--task-cpus", "2").stdout == here.stdout
+    fixed = run("audit", folder, "--fix", "exclude-leaks", "-o", "clean", "--engine", "ray")
+    assert "saved clean" in fixed.stderr
+    with pytest.raises(OptionError, match="--task-cpus is for --engine ray"):
+        run("audit", folder, "--task-cpus", "2")
 
 
 def test_without_a_folder_nothing_is_written(folder, tmp_path):
