@@ -1,10 +1,12 @@
 """A folder, an entry of its `dataset.json` -> one split: its samples by position or key, read from their tars."""
 
+import copy
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
@@ -39,8 +41,10 @@ if TYPE_CHECKING:
 
 _READ_COLUMNS = ("shard", "offset", "size", "label", "format", "key")
 _JSON_COLUMNS = ("json_offset", "json_size")
-_TOGETHER = 1024
-"""Members of samples in a store that are fetched together, some requests side by side."""
+_TOGETHER, _TOGETHER_BYTES = 64, 2**25
+"""Samples in a store, and bytes of their images, that are fetched together and held in memory."""
+_MEMBERS = 1024
+"""`json` members that are."""
 _ALSO_IN_INDEX = frozenset({"class_id", "class_name", "label", "width", "height", "source", "key"})
 """Fields of `json` members that `imgdata shard` writes, or that name what the index has."""
 
@@ -61,6 +65,8 @@ class Split:
 
     shard_records: tuple[ShardRecord, ...] = ()
     """What `dataset.json` says of the tars; nothing where several datasets are read as one."""
+    _ahead: Mapping[tuple[int, int, int], bytes] = MappingProxyType({})
+    """Bytes that were fetched before, by number of the shard, offset and size."""
     cache: ShardCache | None = None
     """What keeps shards of an object store on this machine; only a loader's split has one."""
 
@@ -122,7 +128,7 @@ class Split:
         Negative positions count from the end. Raises `IndexError`, `KeyError` that names keys like it, `ShardError`.
         """
         if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
+            return list(self._each(range(*place.indices(len(self)))))
         i = self.find(place) if isinstance(place, str) else self._row(place)
         image = self._read(i, "offset", "size")
         index = self.index
@@ -136,7 +142,50 @@ class Split:
         )
 
     def __iter__(self) -> Iterator[Sample]:
-        return (self[i] for i in range(len(self)))
+        return self._each(range(len(self)))
+
+    def _each(self, positions: range) -> Iterator[Sample]:
+        for part, some in self.in_pieces(positions):
+            yield from (part[i] for i in some)
+
+    def in_pieces(self, positions: Sequence[int]) -> Iterator[tuple["Split", Sequence[int]]]:
+        """Yield some of the positions after the other, each with a split that reads their samples.
+
+        Samples in a store are fetched piece by piece, by requests side by side, and held in memory meanwhile. Raises
+        `ShardError`.
+        """
+        if not isinstance(self._opened(), RemoteShards):
+            yield self, positions
+            return
+        columns = [("offset", "size"), *[("json_offset", "json_size")] * self.index.has_json]
+        columns += [member_columns(name)[:2] for name in self.index.members]
+        for start in range(0, len(positions), _TOGETHER):
+            some = positions[start : start + _TOGETHER]
+            sizes = self.index.size_N[np.asarray(some, np.int64)]
+            count = max(1, -(-int(sizes.sum()) // _TOGETHER_BYTES))
+            for piece in np.array_split(np.arange(len(some)), min(count, len(some))):
+                part = some[int(piece[0]) : int(piece[-1]) + 1]
+                yield self._fetched(part, columns), part
+
+    def _fetched(self, positions: Sequence[int], columns: Sequence[tuple[str, str]]) -> "Split":
+        """Return the split with members of samples in a store in memory: those with these places and sizes."""
+        files, position_K = self._opened(), np.asarray(positions, np.int64)
+        assert isinstance(files, RemoteShards), "what is on this machine is not fetched"
+        rows = []
+        for offset, size in columns:
+            size_K = self.index.array(size)[position_K].astype(np.int64)
+            there_M = position_K[size_K > 0]
+            rows.append(np.stack([files.numbers(there_M), self.index.array(offset)[there_M], size_K[size_K > 0]]))
+        number_R, offset_R, size_R = np.concatenate(rows, axis=1)
+        fetched = copy.copy(self)
+        try:
+            found = files.read_all(number_R, offset_R, size_R)
+        except ShardError:
+            # Read one by one, they say which one is meant.
+            return fetched
+        places = zip(number_R.tolist(), offset_R.tolist(), size_R.tolist(), strict=True)
+        fetched._ahead = dict(zip(places, found, strict=True))
+        return fetched
 
     def read(self, position: SupportsIndex) -> bytes:
         """Return the encoded image at `position`, as stored. Raises `IndexError`, `ShardError`."""
@@ -250,19 +299,13 @@ class Split:
         return kept_in_cache(self.index, lambda: fields_table(self._all_fields()))
 
     def _all_fields(self) -> Iterator[dict[str, object]]:
-        files = self._opened()
-        if not isinstance(files, RemoteShards):
+        if not isinstance(self._opened(), RemoteShards):
             yield from (self.fields(i) for i in range(len(self)))
             return
-        size_N = self.index.array("json_size").astype(np.int64)
-        for start in range(0, len(self), _TOGETHER):
-            size_K = size_N[start : start + _TOGETHER]
-            position_M = start + np.flatnonzero(size_K)
-            offset_M = self.index.array("json_offset")[position_M]
-            found = files.read_all(files.numbers(position_M), offset_M, size_N[position_M])
-            data_of = dict(zip(position_M.tolist(), found, strict=True))
-            for i in range(start, start + len(size_K)):
-                yield self._parsed(i, data_of[i]) if i in data_of else {}
+        for start in range(0, len(self), _MEMBERS):
+            some = range(start, min(start + _MEMBERS, len(self)))
+            part = self._fetched(some, [("json_offset", "json_size")])
+            yield from map(part._json_fields, some)
 
     def _row(self, position: SupportsIndex) -> int:
         i = operator.index(position)
@@ -315,7 +358,8 @@ class Split:
 
     def _bytes(self, files: ImageFiles, number: int, offset: int, size: int) -> bytes:
         if isinstance(files, RemoteShards):
-            return files.read(number, offset, size)
+            known = self._ahead.get((number, offset, size))
+            return files.read(number, offset, size) if known is None else known
         if not files.keeps_open:
             descriptor = files.open(number)
             try:

@@ -16,7 +16,6 @@ import xxhash
 from imgdata.arrow import number_array
 from imgdata.dataset.dataset import Dataset
 from imgdata.dataset.dataset import open as open_dataset
-from imgdata.dataset.each_verified import each_verified
 from imgdata.dataset.fields import OWN_FIELDS
 from imgdata.dataset.split import Split
 from imgdata.errors import OptionError, OutputError
@@ -82,13 +81,14 @@ def export(
             lines: list[tuple[int, str]] = []
             kept = has_fields(one)
             top = place_of(dataset, one.name)
-            for row, name, data in _files(one, dataset.classes, temporary / top, labelled=top == Path(one.name)):
+            for part, row, name in _files(one, dataset.classes, temporary / top, labelled=top == Path(one.name)):
+                data = part.verified(row)
                 # Never over another: two class ids may have become one folder.
                 with open(temporary / top / name, "xb") as file:
                     file.write(data)
-                num_bytes += _write_members(one, row, temporary, name)
+                num_bytes += _write_members(part, row, temporary, name)
                 if kept:
-                    lines.append((row, _line(one, row, name, dataset.classes)))
+                    lines.append((row, _line(part, row, name, dataset.classes)))
                 done, num_bytes = done + 1, num_bytes + len(data)
                 if progress is not None and (done % 1000 == 0 or done == total):
                     progress(done, total)
@@ -174,8 +174,8 @@ def _line(split: Split, row: int, name: Path, classes: tuple[ClassName, ...]) ->
 
 def _files(
     split: Split, classes: tuple[ClassName, ...], folder: Path, *, labelled: bool
-) -> Iterator[tuple[int, Path, bytes]]:
-    """Yield the row, the path below `folder`, which exists by then, and the bytes of every image.
+) -> Iterator[tuple[Split, int, Path]]:
+    """Yield the split that reads an image, its row, and its path below `folder`, which exists by then.
 
     Images come class by class, so that few names are held in memory.
     """
@@ -187,8 +187,9 @@ def _files(
         of_class = class_folder(classes[label].id) if label >= 0 else Path(UNLABELLED if labelled else ".")
         (folder / of_class).mkdir(parents=True, exist_ok=True)
         names = file_names(split, rows)
-        for row, name, data in zip(rows.tolist(), names, each_verified(split, rows.tolist()), strict=True):
-            yield row, of_class / name, data
+        rest = iter(names)
+        for part, some in split.in_pieces(rows.tolist()):
+            yield from ((part, row, of_class / next(rest)) for row in some)
 
 
 def class_folder(class_id: str) -> Path:

@@ -150,6 +150,24 @@ def test_fields_of_a_dataset_without_a_file_of_columns_come_together(folder, tmp
     assert values == [fields["caption"] for fields in map(imgdata.open(folder)["train"].fields, range(len(split)))]
 
 
+def test_samples_one_after_the_other_come_together(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "cache"))
+    here = imgdata.open(folder)["train"]
+    with web_server(folder.parent) as address, faulty(address) as proxy:
+        url = f"{proxy.endpoint}/{folder.name}"
+        split = imgdata.open(url)["train"]
+        assert list(split) == list(here)
+        assert split[2:9] == here[2:9]
+        imgdata.export(url, tmp_path / "there")
+        # Twice for each shard by order, and by class.
+        assert len(asked(proxy, ".tar")) <= 5 * len(split.shards)
+    imgdata.export(folder, tmp_path / "here")
+    there, here = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.*")} for name in ("there", "here")
+    )
+    assert there == here
+
+
 def test_files_of_this_machine_are_read_where_they_lie(folder):
     name = "ds-train.index.parquet"
     file = TableFile(DatasetFolder(folder), name)
