@@ -6,6 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import xxhash
+
 from imgdata.errors import ImageError, SourceError
 from imgdata.sample import SampleRef
 from imgdata.sources.listing import Reader
@@ -26,6 +29,11 @@ READS = 8
 _HEAD_BYTES = 4096
 
 
+def object_state(etag: str) -> int:
+    """Return `SampleRef.state` of an object, 0 for one without an ETag."""
+    return int(np.uint64(xxhash.xxh3_64_intdigest(etag.encode())).astype(np.int64)) if etag else 0
+
+
 @dataclass(frozen=True)
 class StoreReader:
     """Reader of samples that are objects: `folder / ref.name`, within the URL of the store."""
@@ -39,12 +47,12 @@ class StoreReader:
     def read(self, ref: SampleRef) -> bytes:
         """Return the whole object.
 
-        Raises `SourceError` when its size is not the listed one, `ImageError` where a table names an object that was
-        not there when it was listed, and `ShardError`.
+        Raises `SourceError` when its size or its ETag is not the listed one, `ImageError` where a table names an object
+        that was not there when it was listed, and `ShardError`.
         """
         name = f"{self.folder}{unescape_name(ref.name)}"
         try:
-            data = self.store.read(name)
+            data, facts = self.store.fetch(name)
         except RemoteMissingError:
             if ref.size:
                 raise
@@ -53,6 +61,11 @@ class StoreReader:
             raise SourceError(
                 f"{self.store.place(name)}: changed between listing and reading: {ref.size} bytes were listed; wait "
                 "until nothing writes to the source, then run the same command again"
+            )
+        if ref.state and object_state(facts.etag) != ref.state:
+            raise SourceError(
+                f"{self.store.place(name)}: changed between listing and reading (another ETag); wait until nothing "
+                "writes to the source, then run the same command again"
             )
         return data
 

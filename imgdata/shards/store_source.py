@@ -17,17 +17,21 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 import braceexpand
+import numpy as np
+import pyarrow as pa
 import xxhash
+from numpy.typing import NDArray
 
 from imgdata.dataset.manifest import MANIFEST
 from imgdata.dataset.remote_manifest import manifest_at
 from imgdata.errors import ImgdataError, OptionError, ShardError, SourceError
 from imgdata.shards.store_hulls import Hulls
-from imgdata.shards.store_readers import StoreParquetFiles, StoreRanges, StoreReader
+from imgdata.shards.store_readers import StoreParquetFiles, StoreRanges, StoreReader, object_state
 from imgdata.sources.listing import Listing, Reader
 from imgdata.sources.readers import FileReader, RangeReader
 from imgdata.sources.walk import is_image
 from imgdata.storage.atomic import output_error
+from imgdata.storage.file_names import unescape_name
 from imgdata.storage.local_paths import UrlPath
 from imgdata.storage.reading import filled_on_opening
 from imgdata.storage.remote import WEB, RemoteMissingError, RemoteStore
@@ -152,7 +156,16 @@ class Mirror:
         return StoreRanges(self.store, names, etags, zipped)
 
     def _listed(self, listing: Listing, reader: Reader) -> Listing:
+        files = reader.files if isinstance(reader, StoreRanges) else reader
+        if isinstance(files, StoreReader):
+            members = [replace(one, state_N=self._states(files, one.name_N)) for one in listing.members]
+            listing = replace(listing, state_N=self._states(files, listing.name_N), members=tuple(members))
         return replace(listing, reader=reader, content=self.content)
+
+    def _states(self, files: StoreReader, name_N: pa.ChunkedArray) -> NDArray[np.int64]:
+        """Return the states of the objects that are images, 0 for images that are in another object."""
+        objects = (self._facts.get(f"{files.folder}{unescape_name(name)}") for name in name_N.to_pylist())
+        return np.array([0 if one is None else object_state(one.etag) for one in objects], np.int64)
 
     def _failed(self, error: ShardError) -> None:
         self.fault = self.fault or error

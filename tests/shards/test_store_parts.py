@@ -12,7 +12,7 @@ from importlib.util import find_spec
 import pytest
 
 import imgdata
-from imgdata import OutputError, ShardOptions, cluster
+from imgdata import OutputError, ShardOptions, SourceError, cluster
 from imgdata.shards.part_files import ClosedError
 from imgdata.shards.store_parts import StoreParts, planned_at
 from imgdata.shards.unfinished import unfinished
@@ -95,6 +95,12 @@ def test_the_source_may_be_in_a_store_and_the_output_in_a_folder(raw, s3, tmp_pa
         assert imgdata.finish_parts(out).samples == 21
     assert objects(f"{s3.url}/out") == alone
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(alone)
+    # Another image of the same size.
+    store, name = RemoteStore(source), "train/cat/000.jpg"
+    plan(source, f"{s3.url}/later")
+    store.put(name, bytes(reversed(store.read(name))))
+    with pytest.raises(SourceError, match=r"000.jpg: changed between listing .*; where it changed after --plan"):
+        write(f"{s3.url}/later", 0, of=1)
     with pytest.raises(OutputError, match=r"raw/out: is the source, or inside it"):
         plan(source, f"{source}/out")
 
