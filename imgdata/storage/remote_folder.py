@@ -112,7 +112,7 @@ class RemoteFolder(DatasetFolder):
         if copy is None or not copy.exists():
             settings = self.store.settings
             wholes = joined_ranges(ranges, gap=settings.gap_bytes, most=settings.part_bytes)
-            facts = RemoteFacts(name, self.size(name), self.version(name))
+            facts = self._facts(name)
 
             def fill(file: int) -> None:
                 os.ftruncate(file, facts.size)
@@ -128,9 +128,7 @@ class RemoteFolder(DatasetFolder):
 
     def size(self, name: str) -> int:
         """Return the size of a file in bytes. Raises `ShardError`."""
-        if name not in self._sizes:
-            self._facts(name)
-        return self._sizes[name]
+        return self._facts(name).size
 
     def remote(self, name: str) -> "tuple[RemoteFolder, str] | None":
         """Return this folder and the name: several folders that are read together return the one that has the file."""
@@ -138,9 +136,7 @@ class RemoteFolder(DatasetFolder):
 
     def version(self, name: str) -> str:
         """Return the ETag with which this folder reads a file; empty where the store has none. Raises `ShardError`."""
-        if name not in self._etags:
-            self._facts(name)
-        return self._etags[name]
+        return self._facts(name).etag
 
     def list(self, pattern: str = "*") -> list[str]:
         """Return the names of the files that match `pattern`, sorted; the user's own files are among them."""
@@ -169,17 +165,19 @@ class RemoteFolder(DatasetFolder):
         return self.own / name
 
     def _facts(self, name: str) -> RemoteFacts:
-        self.place(name)
-        facts = self.store.head(name)
-        self._etags.setdefault(name, facts.etag)
-        self._sizes.setdefault(name, facts.size)
-        return facts
+        """Return the facts of the version of a file with which this folder reads it."""
+        if name not in self._etags or name not in self._sizes:
+            self.place(name)
+            facts = self.store.head(name)
+            self._etags.setdefault(name, facts.etag)
+            self._sizes.setdefault(name, facts.size)
+        return RemoteFacts(name, self._sizes[name], self._etags[name])
 
     def _copied(self, name: str) -> Path:
         facts = self._facts(name)
 
         def fill(file: int) -> None:
-            self.store.copy_to(file, name, etag=self._etags[name])
+            self.store.copy_to(file, name, etag=facts.etag)
 
         return self._kept(facts, "", facts.size, fill)
 
