@@ -1,17 +1,20 @@
 """What foreign files say reaches the terminal as text, and whatever ends a command is one line."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from imgdata_cli import main as command_line
 
 import imgdata
 from imgdata.tables import new_console, new_table, printable
+from support.patience import PATIENCE_S
 from support.rawdata import encoded
 from support.tars import dataset, write_tar
 
@@ -122,13 +125,25 @@ def test_an_interruption_while_modules_are_imported_is_one_line(tmp_path):
         assert "Traceback" not in done.stderr
 
 
+def reads(program, path):
+    """Whether a program that was started has the file open, or has ended."""
+    if program.poll() is not None:
+        return True
+    with contextlib.suppress(OSError):
+        return any(os.path.realpath(one) == str(path) for one in Path(f"/proc/{program.pid}/fd").iterdir())
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks in /proc for what a program has open")
 def test_ctrl_c_ends_index_within_seconds(tmp_path):
-    write_tar(tmp_path / "a.tar", [(f"s{i:06d}.jpg", encoded(i % 7, (32, 32))) for i in range(30_000)])
+    tar = write_tar(tmp_path / "a.tar", [(f"s{i:06d}.jpg", encoded(i % 7, (32, 32))) for i in range(30_000)])
     words = [sys.executable, "-m", "imgdata_cli.main", "index", str(tmp_path)]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as program:
-        time.sleep(1)
+        end = time.monotonic() + PATIENCE_S
+        while not reads(program, tar) and time.monotonic() < end:
+            time.sleep(0.01)
         program.send_signal(signal.SIGINT)
-        _, told = program.communicate(timeout=60)
+        _, told = program.communicate(timeout=PATIENCE_S)
     # It may have been done before.
     assert program.returncode in (130, 0)
     assert "Traceback" not in told

@@ -282,10 +282,12 @@ def test_a_named_folder_of_masks_goes_through_the_command(tmp_path):
     assert len([mask for mask in stored(tmp_path / "out") if mask]) == 4
 
 
-def test_tars_with_masks_are_opened_in_place_without_them(tmp_path):
-    write_tar(tmp_path / "raw" / "a.tar", [("a.jpg", IMAGES[0]), ("a.cls", b"0"), ("a.mask.png", MASKS[0])])
+def test_masks_in_parquet_are_left_out_in_place_with_a_note(tmp_path):
+    table = pa.table({"image": IMAGES[:2], "mask": MASKS[:2], "label": [0, 1]})
+    (tmp_path / "raw").mkdir()
+    pq.write_table(table, tmp_path / "raw" / "train-00000-of-00001.parquet")
     opened = imgdata.open(tmp_path / "raw")
-    assert opened["train"][0].members == {}
+    assert [sample.members for sample in opened["train"]] == [{}, {}]
     assert any("further images (mask) are left out" in text for text in opened.manifest.source["warnings"])
 
 
