@@ -100,6 +100,7 @@ bench-full: $(READY) $(SIMD_TRIED) ## record all benchmarks for the documentatio
 	@$(WITH_SIMD) $(BIN)/python -m benchmarks.shard_speed --images 12000 --rounds 3 --save
 	@$(BIN)/python -m benchmarks.loaders --images 2000 --rounds 3 --threads 1 --threads 2 --save
 	@$(BIN)/python -m benchmarks.resident --rounds 3 --save
+	@$(BIN)/python -m benchmarks.remote --save
 	@$(BIN)/python -m benchmarks.dali_overhead --rounds 5 --save
 	@$(BIN)/python -m benchmarks.crop_ready --save
 	@$(BIN)/python -m benchmarks.scale

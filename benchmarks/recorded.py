@@ -64,6 +64,16 @@ def most_of_rows(name: str, rows: str, column: str, **of: object) -> Figure:
     return find
 
 
+def least_of_rows(name: str, column: str, *, without: str) -> Figure:
+    """Return the smallest number of a column of the results, of all rows but one."""
+
+    def find(results: Results) -> float | None:
+        rows = results.get(name, {}).get("results", {})
+        return min((float(row[column]) for key, row in rows.items() if key != without and column in row), default=None)
+
+    return find
+
+
 def least(*figures: Figure) -> Figure:
     def find(results: Results) -> float | None:
         values = [value for figure in figures if (value := figure(results)) is not None]

@@ -80,6 +80,26 @@ def growth(report: Mapping[str, Any], name: str) -> str:
     return f"![Figures by {name.replace('_', ' ')}](images/benchmarks/{name}.png)\n\n{table(head, body)}"
 
 
+def remote(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a row for each loader that read from an object store: its first epoch, and later ones."""
+    head = ["loader", "first epoch, images/s", "CPU ms", "first batch", "later epochs, images/s", "CPU ms"]
+    rows = []
+    for name, row in figures.items():
+        ratios = [row.get(f"our_{which}_against_it") for which in ("first", "second")]
+        rows.append(
+            [
+                name,
+                f"{row['first_images_per_s']:,.0f}",
+                f"{row['first_cpu_ms']:.2f}",
+                f"{row['first_batch_s']:.2f} s",
+                f"{row['second_images_per_s']:,.0f}",
+                f"{row['second_cpu_ms']:.2f}",
+                *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
+            ]
+        )
+    return table([*head, "ours / its first", "ours / its later"], rows)
+
+
 def flat(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row whose objects, one for each loader, became columns."""
     found: dict[str, Any] = {}

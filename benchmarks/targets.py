@@ -15,6 +15,7 @@ from benchmarks.recorded import (
     at,
     first_of,
     least,
+    least_of_rows,
     most_of_rows,
     on_gpu,
     quotient,
@@ -349,7 +350,22 @@ _AUDIT = (
     ),
 )
 
-TARGETS = (*_SHARDS, *_LOADER, *_BACKENDS, *_TRAINING, *_AUDIT, *_ON_GPU)
+_REMOTE = (
+    Target(
+        stage="loader",
+        what="object store, 2 cores: images/s of the first epoch, to the best of LitData, Streaming, webdataset",
+        goal=1.3,
+        figure=least_of_rows("remote", "our_first_against_it", without="imgdata, from a folder"),
+    ),
+    Target(
+        stage="loader",
+        what="object store: images/s of later epochs, to those from a folder",
+        goal=0.97,
+        figure=at("remote", "results", "imgdata, from a folder", "our_second_against_it"),
+    ),
+)
+
+TARGETS = (*_SHARDS, *_LOADER, *_REMOTE, *_BACKENDS, *_TRAINING, *_AUDIT, *_ON_GPU)
 GPU_TARGETS = (*_ON_GPU, next(target for target in _LOADER if target.what == _SIXTEEN))
 """Those that `make gpu` is for: it has 16 cores beside the GPU as well."""
 

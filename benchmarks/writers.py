@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 WORKERS = 2
-SHARD_BYTES = 256_000_000
+SHARD_BYTES = int(os.environ.get("SHARD_BYTES", 256_000_000))
 
 Writer = Callable[[Path, Path], None]
 """Function that writes the class folders of the first argument as a dataset into the second."""

@@ -357,6 +357,14 @@ def _gpu(_: str) -> str:
     return cards
 
 
+def _remote(_: str) -> str:
+    """Return the table of loaders that read from an object store, and where it was measured."""
+    if not (_RESULTS / "remote.json").exists():
+        return "Not recorded yet: `python -m benchmarks.remote --save`."
+    report = _results("remote")
+    return f"{_tables.remote(report['results'])}\n\n{_origin(report)}"
+
+
 def _measured(name: str) -> str:
     return _origin(_results(name))
 
@@ -484,6 +492,7 @@ FIGURES: dict[str, Callable[[str], str]] = {
     "loaders": _loaders,
     "parity": _parity,
     "scale": _scale,
+    "remote": _remote,
     "stages": _suites,
     "markers": _crop_ready,
     "growth": _growth,

@@ -174,7 +174,11 @@ class RemoteFolder(DatasetFolder):
         return RemoteFacts(name, self._sizes[name], self._etags[name])
 
     def _copied(self, name: str) -> Path:
-        facts = self._facts(name)
+        if name in self._sizes and name in self._etags:
+            # This folder stays with the version that it has seen.
+            facts = RemoteFacts(name, self._sizes[name], self._etags[name])
+        else:
+            facts = self._facts(name)
 
         def fill(file: int) -> None:
             self.store.copy_to(file, name, etag=facts.etag)

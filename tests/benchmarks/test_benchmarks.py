@@ -1,5 +1,6 @@
 """Runs become figures, tables, plots and verdicts, and nothing of them is made up."""
 
+import asyncio
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import imgdata
-from benchmarks import growth_index, large, large_forms, large_index, plots, tables, targets
+from benchmarks import delay_proxy, growth_index, large, large_forms, large_index, plots, remote, tables, targets
 from benchmarks.compare import figures, ratios
 from benchmarks.compare import main as compare
 from benchmarks.recorded import at, least, quotient, recorded, total
@@ -295,3 +296,45 @@ def test_peers_are_pinned_exactly_with_all_that_they_need():
 def test_results_name_no_place_of_a_machine():
     found = {path.name: re.findall(r'"/[a-z]+/[^"]*"', path.read_text()) for path in Path(RESULTS).glob("*.json")}
     assert {name: places for name, places in found.items() if places} == {}
+
+
+# --- loaders that read from an object store
+
+
+def a_run(first, second):
+    return {
+        "first_images_per_s": first,
+        "first_cpu_ms": 1.0,
+        "first_batch_s": 0.25,
+        "second_images_per_s": second,
+        "second_cpu_ms": 0.5,
+    }
+
+
+def test_rates_from_a_store_are_compared_round_by_round():
+    rows = remote.figures_of(
+        {
+            "imgdata": [a_run(200.0, 400.0), a_run(100.0, 200.0), a_run(2.0, 4.0)],
+            "LitData": [a_run(100.0, 200.0), a_run(50.0, 100.0), a_run(1.0, 2.0)],
+            remote.LOCAL: [a_run(400.0, 400.0), a_run(200.0, 200.0), a_run(4.0, 4.0)],
+        }
+    )
+    assert rows["LitData"]["our_first_against_it"] == rows["LitData"]["our_second_against_it"] == 2
+    assert rows[remote.LOCAL]["our_second_against_it"] == 1
+    lines = tables.remote(rows).splitlines()
+    assert lines[2] == "| imgdata | 100 | 1.00 | 0.25 s | 200 | 0.50 |  |  |"
+    assert lines[3] == "| LitData | 50 | 1.00 | 0.25 s | 100 | 0.50 | 2.00 | 2.00 |"
+    found = [target.figure({"remote": {"results": rows}}) for target in targets._REMOTE]
+    assert found == [2, 1]
+    assert [target.figure({}) for target in targets._REMOTE] == [None, None]
+
+
+def test_a_line_between_loader_and_server_carries_what_it_may():
+    async def seconds(num_bytes):
+        line, clock = delay_proxy.Line(1e6), asyncio.get_running_loop().time
+        begun = clock()
+        await asyncio.gather(*(line.carry(num_bytes) for _ in range(4)))
+        return clock() - begun
+
+    assert asyncio.run(seconds(10_000)) >= 0.04
+    assert asyncio.run(delay_proxy.Line(0.0).carry(10**12)) is None

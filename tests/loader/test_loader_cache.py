@@ -77,6 +77,14 @@ def test_a_second_loader_makes_no_request_of_shards(site):
     assert tars(site) == []
 
 
+def test_a_file_is_asked_for_its_facts_once_and_fetched_once(site):
+    for _ in range(2):
+        loader(site.endpoint).close()
+        asked = [request.split()[0:2] for request in site.requests]
+        assert len({tuple(one) for one in asked}) == len(asked)
+        site.requests.clear()
+
+
 def test_each_shard_is_fetched_once_in_several_epochs(site):
     with loader(site.endpoint) as batches:
         for _ in range(4):
