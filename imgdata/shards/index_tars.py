@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from imgdata.shards.sidecars import (
     dali_index_path,
     write_sidecars,
 )
+from imgdata.shards.table_spool import TableSpool
 from imgdata.sources.listing import clean_title
 from imgdata.sources.parts import missing_parts
 from imgdata.sources.tar_members import other_images
@@ -39,7 +40,7 @@ from imgdata.sources.tars import TarSet, expand, refuse_gzip, tar_set
 from imgdata.storage.atomic import JOB_FOLDER, output_error
 from imgdata.storage.local_paths import local_path
 from imgdata.tar.archive import open_tar
-from imgdata.tar.keys import duplicate_positions
+from imgdata.tar.keys import equal_before, key_hashes
 from imgdata.tar.labels import LabelReader, choose_label_source
 from imgdata.tar.samples import (
     contents_notes,
@@ -83,8 +84,9 @@ def index(
     spec, label_from = target_of(target, label_from, found.manifest)
     extensions = tuple(ext.lower().lstrip(".") for ext in image_ext)
     source = _label_source(found, extensions, label_from)
-    scans = list(
-        in_threads(lambda tar: scan_tar(tar, extensions, source, hash), found.tars, workers=workers, progress=progress)
+    scans = _scanned(
+        folder,
+        in_threads(lambda tar: scan_tar(tar, extensions, source, hash), found.tars, workers=workers, progress=progress),
     )
     notes: list[str] = []
     texts = LabelReader(source)
@@ -102,6 +104,19 @@ def index(
         place = error.filename if isinstance(error.filename, str | os.PathLike) else folder
         raise output_error(error, Path(place)) from error
     return open_dataset(folder)
+
+
+def _scanned(folder: Path, found: Iterable[TarScan]) -> list[TarScan]:
+    """Return the scans with their rows and fields in files without a name, in the folder."""
+    scans = []
+    with TableSpool(folder) as rows, TableSpool(folder) as columns:
+        for scan in found:
+            rows.add(scan.table)
+            columns.add(scan.columns)
+            empty = scan.table.schema.empty_table()
+            scans.append(replace(scan, table=empty, columns=scan.columns.schema.empty_table()))
+        parts = zip(scans, rows.tables(), columns.tables(), strict=True)
+        return [replace(scan, table=table, columns=fields) for scan, table, fields in parts]
 
 
 def _folder(found: TarSet, out: Path | None) -> Path:
@@ -260,7 +275,7 @@ def _merge_labels(
     tables, start = [], 0
     for scan in scans:
         end = start + len(scan.table)
-        tables.append(with_column(scan.table, "label", number_array(label_N[start:end].astype(np.int32))))
+        tables.append(with_column(scan.table, "label", number_array(label_N[start:end].astype(np.int32, copy=False))))
         start = end
     return merged, tables, classes
 
@@ -280,8 +295,9 @@ def _warnings(scans: Sequence[TarScan], splits: Sequence[SplitRecord], further: 
             f"{bad_json} json members are no JSON, and their samples have no columns; `imgdata verify` them"
         )
     for split in splits:
-        keys = [str(key) for table in split.tables for key in table["key"].to_pylist()]
-        repeated = duplicate_positions(keys)
+        tables = list(split.tables)
+        repeated = equal_before(np.concatenate([key_hashes(table["key"].to_pylist()) for table in tables]))
         if repeated:
-            warnings.append(f"{len(repeated)} keys of split {split.name} occur twice, the first is {keys[repeated[0]]}")
+            first = pa.concat_tables([table.select(["key"]) for table in tables])["key"][repeated[0]]
+            warnings.append(f"{len(repeated)} keys of split {split.name} occur twice, the first is {first}")
     return warnings

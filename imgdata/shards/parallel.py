@@ -1,6 +1,7 @@
 """The same work over many files, in threads: hashing and decoding leave the interpreter to the other threads."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -53,12 +54,13 @@ def in_threads(
         return work(job)
 
     with ThreadPoolExecutor(check_workers(workers)) as pool:
-        running = [pool.submit(stoppable, job) for job in jobs]
+        running = deque(pool.submit(stoppable, job) for job in jobs)
         try:
-            for done, job in enumerate(running, 1):
-                result = job.result()
+            for done in range(1, len(jobs) + 1):
+                # A job that is taken out is not held here any more, nor is what it made.
+                result = running.popleft().result()
                 if progress is not None:
-                    progress(done, len(running))
+                    progress(done, len(jobs))
                 yield result
         finally:
             stop.set()

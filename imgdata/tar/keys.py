@@ -60,6 +60,9 @@ def key_hashes(keys: Sequence[str]) -> NDArray[np.uint64]:
 
 def equal_before(hash_N: NDArray[np.uint64]) -> list[int]:
     """Return the positions of hashes that came before, in order."""
+    sorted_N = np.sort(hash_N)
+    if not (sorted_N[1:] == sorted_N[:-1]).any():
+        return []
     order_N = np.argsort(hash_N, kind="stable")
     repeated = hash_N[order_N[1:]] == hash_N[order_N[:-1]]
     return sorted(order_N[1:][repeated].tolist())

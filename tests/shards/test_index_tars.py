@@ -12,7 +12,8 @@ import pytest
 import imgdata
 from imgdata import ShardOptions
 from imgdata.dataset.index_writing import write_index
-from imgdata.errors import OptionError, ShardError, SourceError
+from imgdata.errors import OptionError, OutputError, ShardError, SourceError
+from imgdata.shards.table_spool import TableSpool
 from support.rawdata import class_folders, encoded
 from support.tars import dataset, pairs, shard_writer, webdataset_samples, write_tar
 
@@ -355,3 +356,17 @@ def test_tars_given_one_by_one_keep_their_splits(tmp_path):
     assert indexed.name == "own-name"
     assert list(indexed) == ["train", "val"]
     assert (tmp_path / "own-name-val.index.parquet").exists()
+
+
+def test_tables_come_back_from_a_file_without_a_name(tmp_path):
+    tables = [pa.table({"key": [f"k{number}"] * number, "size": [number] * number}) for number in (3, 0, 7)]
+    with TableSpool(tmp_path) as spool:
+        for table in tables:
+            spool.add(table)
+        found = spool.tables()
+    assert found == tables
+    assert list(tmp_path.iterdir()) == []
+    with TableSpool(tmp_path) as nothing:
+        assert nothing.tables() == []
+    with pytest.raises(OutputError, match="nowhere"):
+        TableSpool(tmp_path / "nowhere")
