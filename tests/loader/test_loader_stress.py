@@ -20,6 +20,7 @@ from imgdata.backends.shard_files import ShardFiles
 from imgdata.dataset.index_writing import write_index
 from imgdata.dataset.manifest import MANIFEST, read_manifest
 from imgdata.order.epoch_order import Order
+from support.forks import forks
 from support.loaders import CPU_BACKENDS, as_saved, assert_same, epochs, loader, on_streaming, on_the_cpu, take
 from support.patience import PATIENCE_S
 
@@ -57,6 +58,8 @@ def sums(batches):
     return [(b.positions.tolist(), int(b.images.sum()), float(b.labels.sum())) for b in batches]
 """
 
+IMPORTING = ("exit in a thread's loop", "a large batch in work")
+"""Ends that may come while the first batch imports PyTorch."""
 ENDS = {
     "falls off the end": ("next(iter(loader))", 0),
     "holds the iterator": ("batches = iter(loader); next(batches)", 0),
@@ -74,19 +77,29 @@ ENDS = {
 }
 
 
-def run(script, images, backend):
+@pytest.fixture(scope="module")
+def forked():
+    """Runs scripts in forks of a program that has imported PyTorch."""
+    with forks() as found:
+        yield found
+
+
+def words_for(images, backend):
     # Beside the extension's threads those for Pillow run as well.
-    weight = "plain" if backend == "pillow" else "heavy"
-    command = [sys.executable, "-c", START + script, images, backend, weight]
+    return [images, backend, "plain" if backend == "pillow" else "heavy"]
+
+
+def run(script, images, backend):
+    command = [sys.executable, "-c", START + script, *words_for(images, backend)]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("backend", [CPU_BACKENDS[0], "resident"], indirect=True)
 @pytest.mark.slow
-def test_a_program_can_end_anywhere(images, backend, end):
+def test_a_program_can_end_anywhere(images, backend, end, forked):
     script, code = ENDS[end]
-    done = run(script, images, backend)
+    done = run(script, images, backend) if end in IMPORTING else forked.run(START + script, *words_for(images, backend))
     assert done.returncode == code, done.stderr
     assert done.stderr.count("\n") == 0 if code != 1 else done.stderr.endswith("SystemError: mine\n")
 
@@ -113,8 +126,8 @@ print(ok, os.waitstatus_to_exitcode(status))
 
 
 @pytest.mark.slow
-def test_parent_and_child_go_on_after_a_fork(images, backend):
-    done = run(FORK, images, backend)
+def test_parent_and_child_go_on_after_a_fork(images, backend, forked):
+    done = forked.run(START + FORK, *words_for(images, backend))
     assert (done.stdout, done.stderr) == ("True 0\n", "")
 
 
@@ -217,9 +230,9 @@ print(interrupted > 0, loader.epoch)
 """
 
 
-def test_ctrl_c_loses_no_batch(images, backend):
+def test_ctrl_c_loses_no_batch(images, backend, forked):
     # A process of its own: it may come a moment late, when pytest would be hit.
-    done = run(CTRL_C, images, backend)
+    done = forked.run(START + CTRL_C, *words_for(images, backend))
     assert (done.stdout, done.stderr) == ("True 1\n", "")
 
 
@@ -253,6 +266,7 @@ torch.set_num_threads(1)  # Its threads for mixing would wait for each other mos
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 sizes = []
+gc.freeze()  # The collector need not look through all that was imported, sixty times.
 for epoch in range(60):
     for batch in loader: pass
     gc.collect()
@@ -264,8 +278,8 @@ print(int(statistics.median((sizes[first + 9] - sizes[first]) / 9 for first in r
 
 
 @pytest.mark.slow
-def test_memory_is_flat_over_fifty_epochs(images, backend):
-    done = run(ROOMY, images, backend)
+def test_memory_is_flat_over_fifty_epochs(images, backend, forked):
+    done = forked.run(START + ROOMY, *words_for(images, backend))
     # An epoch is 56 images of 768 bytes; what leaked a batch's memory would rise by 43,000 bytes an epoch.
     assert int(done.stdout) < 10_000, done.stderr
 
