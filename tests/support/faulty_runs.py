@@ -38,9 +38,9 @@ from support.faulty_work import ALL, ON_S3, SERVER, Found, Reading, Writing  # n
 from support.patience import PATIENCE_S  # noqa: E402
 from support.remote_servers import s3_environment  # noqa: E402
 
-LONGEST_S = 60
+LONGEST_S = 200
 """A run that takes longer hangs: the program ends, with all stacks."""
-ERROR_IN_BETWEEN = ("shard --overwrite",)
+ERROR_IN_BETWEEN = ("shard --overwrite", "compact")
 """Work that exchanges files, so that a reader may find an error where there was a dataset."""
 
 

@@ -94,8 +94,10 @@ def compacting(place: Path, stack: contextlib.ExitStack) -> Work:
 
     def act(out: Path) -> None:
         # Done already where the error came behind the end.
-        if any(one.key.startswith("newt") for one in imgdata.open(out)["train"]):
-            imgdata.compact(out, ["where class in cat,dog"], workers=1)
+        with contextlib.suppress(ShardError):
+            if not any(one.key.startswith("newt") for one in imgdata.open(out)["train"]):
+                return
+        imgdata.compact(out, ["where class in cat,dog"], workers=1)
 
     return Work(before=lambda out: sharded(place, out), act=act, read=samples_in, ends=digests)
 
