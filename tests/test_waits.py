@@ -76,6 +76,7 @@ WAITS: dict[str, dict[str, str]] = {
         "self._tasks.get()": TASKS,
         "self._threads.shutdown()": THREAD,
         "thread.join()": THREAD,
+        "running.popleft().result()": THREAD,
     },
     "storage": {
         "coming.result()": "a request, which has an end",

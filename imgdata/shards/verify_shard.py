@@ -359,16 +359,16 @@ def _search_padding(file: str, descriptor: int, size: int, found: Sequence[Membe
     for member in found:
         key = escape_name(split_name(member.name)[0])
         if own and member.name.isascii():
-            header = os.pread(descriptor, BLOCK, member.offset - BLOCK)
+            header = pread(descriptor, BLOCK, member.offset - BLOCK)
             byte = first_difference(header, bytes(ustar_header(member.name.encode(), member.size)))
             if byte is not None:
                 return [Fault(file, key, member.offset - BLOCK + byte, "header is not as it was written")]
         end = member.offset + padded(member.size)
-        padding = os.pread(descriptor, end - member.offset - member.size, member.offset + member.size)
+        padding = pread(descriptor, end - member.offset - member.size, member.offset + member.size)
         byte = first_difference(padding, bytes(len(padding)))
         if byte is not None:
             return [Fault(file, key, member.offset + member.size + byte, "padding is not zero")]
-    tail = os.pread(descriptor, size - end, end)
+    tail = pread(descriptor, size - end, end)
     byte = first_difference(tail, bytes(len(tail)))
     return [] if byte is None else [Fault(file, "", end + byte, _END_NOT_ZERO)]
 

@@ -11,7 +11,7 @@ from imgdata.errors import ImageError, SourceError
 from imgdata.images.probe import looks_like_an_image, probe
 from imgdata.sample import SampleRef
 from imgdata.sources.listing import Reader
-from imgdata.storage.atomic import FilePool
+from imgdata.storage.atomic import FilePool, pread
 from imgdata.storage.file_names import unescape_name
 from imgdata.storage.reading import open_regular
 
@@ -69,7 +69,7 @@ class FileReader:
             raise
         try:
             if ref.size > LARGE_BYTES:
-                refuse_by_head(os.pread(descriptor, _HEAD_BYTES, 0), ref.size)
+                refuse_by_head(pread(descriptor, _HEAD_BYTES, 0), ref.size)
             # Read one byte more than listed, to notice a file that has grown since.
             data = os.read(descriptor, ref.size + 1)
             if len(data) < ref.size:

@@ -131,7 +131,7 @@ def members(path: Path, *, start: int = 0, end: int | None = None, walk: TarWalk
     with open_tar(path) as file:
         descriptor = file.fileno()
         end = os.fstat(descriptor).st_size if end is None else end
-        head = os.pread(descriptor, 6, start)
+        head = pread(descriptor, 6, start)
         if head[:2] == b"\x1f\x8b":
             raise TarError(f"{path}: compressed with gzip, which has no random access; gunzip it first", start)
         position = start
@@ -139,7 +139,7 @@ def members(path: Path, *, start: int = 0, end: int | None = None, walk: TarWalk
         pax: dict[str, str] = {}
         global_pax: dict[str, str] = {}
         while True:
-            header = os.pread(descriptor, BLOCK, position) if position + BLOCK <= end else b""
+            header = pread(descriptor, BLOCK, position) if position + BLOCK <= end else b""
             if len(header) < BLOCK:
                 # Some writers leave out the end marker; a cut is only sure when a member is incomplete.
                 if position == start or position < end:
@@ -230,7 +230,7 @@ def _header_name(header: bytes) -> str:
 def _extended_header(descriptor: int, offset: int, size: int, end: int, path: Path) -> bytes:
     if size > _MAX_EXTENDED_HEADER or offset + size > end:
         raise TarError(f"{path}: extended header of {size} bytes at byte {offset} is damaged or cut short", offset)
-    return os.pread(descriptor, size, offset)
+    return pread(descriptor, size, offset)
 
 
 def _pax_records(data: bytes, path: Path, offset: int) -> dict[str, str]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from support.faults import DISK, ONCE, Planned, Site, draw, preloaded
+from support.faults import DISK, ONCE, SHORT, STAYS, Planned, Site, draw, preloaded
 from support.faulty_runs import Runner
 from support.faulty_work import ALL, ON_S3
 from support.remote_servers import s3_environment
@@ -72,6 +72,12 @@ def test_what_libraries_do_below_python_fails_as_planned(started, name):
     assert said["made"] == said["schedule"] == [f"ENOSPC at {site.call} {site.path} #1, {DISK}"]
     assert "no space left" in said["text"]
     assert said["outcome"] == "error"
+
+
+def test_a_tar_whose_headers_come_in_halves_is_no_damaged_one(started):
+    site = Site("read", "out/pets-train-000000.tar")
+    said = started().run("verify", 0, [Planned(site=site, number=1, what=SHORT, how_long=STAYS)])
+    assert (len(said["made"]), said["outcome"]) == (1, "same"), said
 
 
 def test_a_seed_draws_the_same_faults_from_the_same_sites():

@@ -27,12 +27,12 @@ from support.remote_servers import Fault, faulty
 
 ONCE, STAYS, DISK = "once", "from then on", "a full disk from then on"
 _SCOPES = {ONCE: 0, STAYS: 1, DISK: 2}
-_SHORT = "half of the bytes"
+SHORT = "half of the bytes"
 _FILES: Mapping[str, Sequence[tuple[str, str]]] = {
     "open": [("EIO", ONCE), ("EIO", STAYS), ("EMFILE", ONCE), ("ESTALE", ONCE)],
     "create": [("ENOSPC", DISK), ("EIO", ONCE), ("EACCES", STAYS), ("EMFILE", ONCE)],
-    "read": [(_SHORT, ONCE), (_SHORT, STAYS), ("EIO", ONCE), ("EIO", STAYS)],
-    "write": [(_SHORT, ONCE), (_SHORT, STAYS), ("ENOSPC", DISK), ("EIO", ONCE), ("EIO", STAYS)],
+    "read": [(SHORT, ONCE), (SHORT, STAYS), ("EIO", ONCE), ("EIO", STAYS)],
+    "write": [(SHORT, ONCE), (SHORT, STAYS), ("ENOSPC", DISK), ("EIO", ONCE), ("EIO", STAYS)],
     "sync": [("EIO", ONCE), ("ENOSPC", ONCE)],
     "resize": [("ENOSPC", DISK), ("EIO", ONCE)],
     "rename": [("EIO", ONCE), ("EIO", STAYS), ("ENOSPC", DISK)],
@@ -116,7 +116,7 @@ def failing(folder: Path, planned: Sequence[Planned], met: Met) -> Iterator[None
     library.faults_met.restype = ctypes.c_void_p
     files = [one for one in planned if one.site.call in _FILES]
     lines = [
-        f"{_SCOPES[one.how_long]} {-1 if one.what == _SHORT else getattr(errno, one.what)} {one.number} "
+        f"{_SCOPES[one.how_long]} {-1 if one.what == SHORT else getattr(errno, one.what)} {one.number} "
         f"{one.site.call} {one.site.path}"
         for one in files
     ]
