@@ -162,13 +162,16 @@ def scan_tar(tar: Path, image_ext: tuple[str, ...], source: str, hash: HashKind)
     `source` says where labels are, `hash` how the whole tar is hashed. Raises `ShardError`.
     """
     rows = _Rows(tar, LabelReader(source))
-    contents = tar_contents(tar, image_ext)
-    with open_tar(tar) as file:
-        for sample, extension in contents.samples:
-            end_if_stopped()
-            rows.add(sample, extension, file.fileno())
-        num_bytes = os.fstat(file.fileno()).st_size
-    digest = file_hash(tar, hash)
+    try:
+        contents = tar_contents(tar, image_ext)
+        with open_tar(tar) as file:
+            for sample, extension in contents.samples:
+                end_if_stopped()
+                rows.add(sample, extension, file.fileno())
+            num_bytes = os.fstat(file.fileno()).st_size
+        digest = file_hash(tar, hash)
+    except OSError as error:
+        raise ShardError(f"{tar}: can't be read: {error.strerror or error}") from error
     if not rows.members:
         raise ShardError(f"{tar}: no sample with an image in it; leave this tar out, or name it with --image-ext")
     write_dali_index(dali_index_path(tar), rows.members)
