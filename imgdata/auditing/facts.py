@@ -125,6 +125,8 @@ def pixel_hashes(samples: Samples, numbers: Sequence[int], workers: Workers | No
     Each is decoded whole: five times as slow as a thumbnail. The numbers ascend; `workers` look at them, by default
     this thread. Raises `ShardError`.
     """
+    if not len(numbers):
+        return np.empty(0, np.uint64)
     pieces = [numbers[start : start + _DECODED] for start in range(0, len(numbers), _DECODED)]
     hash_of: dict[int, int] = {}
     for piece, found in (workers or Threads(1)).run(samples, partial(_hasher, _max_pixels(samples)), pieces):
