@@ -137,7 +137,7 @@ def draw(drawing: Drawing, rows: Sequence[Mapping[str, Any]], path: Path) -> Non
             axes.plot(x_N, [row[name] for row in columns], color=colour, label=label, marker="o", markersize=3)
         axes.set(xlabel=drawing.label, title=panel.label)
         if not panel.log and panel.from_zero:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
         _scale(axes.xaxis, drawing.log, axes.set_xscale)
         _scale(axes.yaxis, panel.log, axes.set_yscale)
         if len(x_N) <= 8 and not isinstance(x_N[0], str):
@@ -172,8 +172,8 @@ def _scale(axis: Any, log: bool, set_scale: Callable[[str], None]) -> None:
 
 
 def _short(value: float) -> str:
-    """20000000 as 20M, 20000 as 20k."""
-    for size, letter in ((1e6, "M"), (1e4, "k")):
+    """2000000000 as 2B, 20000000 as 20M, 20000 as 20k."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
         if value >= size:
             return f"{value / (1e3 if letter == 'k' else size):.3g}{letter}"
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"

@@ -14,13 +14,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from imgdata import native
 from imgdata.arrow import text_array
 from imgdata.errors import SourceError
 from imgdata.sample import SampleRef
 from imgdata.sources.listing import Listing
 from imgdata.sources.readers import LEADS_NOWHERE, PlainReader
 from imgdata.storage.file_names import escape_name, unescape_name
-from imgdata.storage.file_state import file_state
+from imgdata.storage.file_state import file_state, steady_devices
+from imgdata.storage.file_state import state_of as hashed
 
 CHUNK = 16_384
 """Rows whose references are held at a time."""
@@ -158,7 +160,17 @@ def state_of(path: str) -> int:
     return _states([path])[0][1]
 
 
-def _states(paths: Iterable[str]) -> list[tuple[int, int]]:
+def _states(paths: Sequence[str]) -> list[tuple[int, int]]:
+    """Return size and state of each file, by one call of the extension where it is there and none has a fault."""
+    found_N7 = native.stat_files(paths) if native.AVAILABLE else None
+    if found_N7 is not None and np.isin(found_N7[:, 0], [0, *LEADS_NOWHERE]).all():
+        size_N, mtime_N, _, inode_N, device_N = found_N7[:, 2:].T
+        steady_N = np.isin(device_N.view(np.uint64), list(steady_devices()))
+        facts = np.stack([size_N, mtime_N, inode_N * steady_N], axis=1).astype("<i8").tobytes()
+        states = (hashed(facts[at : at + 24]) for at in range(0, len(facts), 24))
+        lost_N = found_N7[:, 0] != 0
+        rows = zip(lost_N.tolist(), size_N.tolist(), states, strict=True)
+        return [(0, 0) if lost else (size, state) for lost, size, state in rows]
     found = []
     for path in paths:
         try:

@@ -82,6 +82,7 @@ def is_unchanged(index: Index, root: Path) -> bool:
 
 def _are_unchanged(index: Index, member: str, root: Path, pool: ThreadPoolExecutor) -> bool:
     """Return whether the pictures, or the further images `member`, are as they were. Raises `SourceError`."""
+    before = "" if root == Path() else os.fspath(root) + os.sep
     file, state, path = loose_columns(member)
     file_N, state_N = index.array(file), index.array(state)
     for start in range(0, len(index), CHUNK):
@@ -93,7 +94,8 @@ def _are_unchanged(index: Index, member: str, root: Path, pool: ThreadPoolExecut
         sources = [""] * len(named) if member else index.column("source")[rows].to_pylist()
         names = [own or source for own, source, is_own in zip(named, sources, own_K.tolist(), strict=True) if is_own]
         # A sample without this image has no name, and no state.
-        paths = [os.path.join(root, unescape_name(name)) if name else "" for name in names]
+        plain = map(unescape_name, names)
+        paths = [name if not name or name[0] == os.sep else before + name for name in plain]
         if not np.array_equal(states(paths, pool)[1], state_N[rows][own_K]):
             return False
     return True
