@@ -4,7 +4,6 @@ Such a file is fetched column by column, each into a file of the cache folder th
 the rest, so that whoever reads a column reads a Parquet file on this machine. Single rows come by their row group.
 """
 
-import io
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from imgdata.arrow import number_array
 from imgdata.storage.folder import DatasetFolder
 from imgdata.storage.reading import require_regular
+from imgdata.storage.remote_file import RangeFile
 from imgdata.storage.remote_folder import RemoteFolder
 
 WHOLE_BYTES = 64 * 2**20
@@ -152,36 +152,16 @@ class TableFile:
         return ranges
 
 
-class _Ranges(io.RawIOBase):
+class _Ranges(RangeFile):
     """An object as a file for pyarrow. What `ranges` say is fetched at once, side by side; anything else by itself."""
 
     def __init__(self, folder: RemoteFolder, name: str, ranges: Sequence[tuple[int, int]] = ()) -> None:
+        super().__init__(folder.size(name))
         self._folder, self._name = folder, name
-        self._size = folder.size(name)
-        self._position = 0
         self._known = list(zip(ranges, folder.read_ranges(name, ranges), strict=True)) if ranges else []
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        return self._position
-
-    def read(self, size: int | None = -1) -> bytes:
-        start = self._position
-        count = self._size - start if size is None or size < 0 else min(size, self._size - start)
-        for (offset, length), data in self._known:
-            if offset <= start and start + count <= offset + length:
-                found = data[start - offset : start - offset + count]
-                break
-        else:
-            found = self._folder.read(self._name, start, count) if count > 0 else b""
-        self._position += len(found)
-        return found
+    def fetch(self, offset: int, size: int) -> bytes:
+        for (first, length), data in self._known:
+            if first <= offset and offset + size <= first + length:
+                return data[offset - first : offset - first + size]
+        return self._folder.read(self._name, offset, size)

@@ -90,7 +90,7 @@ class Evaluation:
     """Whether the logits of each crop are the mean of it and of its mirror image."""
     said: "Said | None" = None
     """What the network says of each sample, where that isn't one class: `predictions` has no rows then."""
-    _samples: Split | None = None
+    _samples: Split
 
     def __str__(self) -> str:
         scores = self.scores
@@ -179,14 +179,13 @@ class Evaluation:
         """
         self._require_one_class("a sheet of the worst samples")
         found = self.predictions
-        samples = open_dataset(self.dataset)[self.split] if self._samples is None else self._samples
         rows = found.worst(count)
         titles = [
             f"{_name(self.classes[found.label_N[row]])}\n{_name(self.classes[found.predicted_N[row]])} "
             f"{found.probability_N[row]:.0%}"
             for row in rows
         ]
-        save_sheet([samples[int(found.position_N[row])].image for row in rows], titles, path)
+        save_sheet([self._samples[int(found.position_N[row])].image for row in rows], titles, path)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures as plain values, for JSON; `confusion` has labels as rows, predictions as columns."""

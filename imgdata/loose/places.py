@@ -21,8 +21,7 @@ from imgdata.sample import SampleRef
 from imgdata.sources.listing import Listing
 from imgdata.sources.readers import LEADS_NOWHERE, PlainReader
 from imgdata.storage.file_names import escape_name, unescape_name
-from imgdata.storage.file_state import file_state, steady_devices
-from imgdata.storage.file_state import state_of as hashed
+from imgdata.storage.file_state import file_state, states_of, steady_inodes
 
 CHUNK = 16_384
 """Rows whose references are held at a time."""
@@ -63,7 +62,7 @@ def find_places(listing: Listing, root: Path) -> Places:
     reader = listing.reader
     assert isinstance(reader, PlainReader)
     number_of: dict[str, int] = {}
-    before = "" if root == Path() else os.fspath(root) + os.sep
+    before = beginning(root)
     pictures = _places(reader, listing.refs, listing.size_N, before, number_of)
     members = {
         columns.member.name: _places(reader, columns.refs, columns.size_N, before, number_of, has_names=False)
@@ -125,6 +124,11 @@ def _places(
     )
 
 
+def beginning(root: Path) -> str:
+    """Return what the paths of files in a dataset begin with."""
+    return "" if root == Path() else os.fspath(root) + os.sep
+
+
 def _below(path: str, before: str) -> str:
     """Return a path relative to the dataset, which paths in it begin with; the whole path of a file outside of it.
 
@@ -165,9 +169,7 @@ def _states(paths: Sequence[str]) -> list[tuple[int, int]]:
     found_N7 = native.stat_files(paths) if native.AVAILABLE else None
     if found_N7 is not None and np.isin(found_N7[:, 0], [0, *LEADS_NOWHERE]).all():
         size_N, mtime_N, _, inode_N, device_N = found_N7[:, 2:].T
-        steady_N = np.isin(device_N.view(np.uint64), list(steady_devices()))
-        facts = np.stack([size_N, mtime_N, inode_N * steady_N], axis=1).astype("<i8").tobytes()
-        states = (hashed(facts[at : at + 24]) for at in range(0, len(facts), 24))
+        states = states_of(size_N, mtime_N, steady_inodes(inode_N, device_N))
         lost_N = found_N7[:, 0] != 0
         rows = zip(lost_N.tolist(), size_N.tolist(), states, strict=True)
         return [(0, 0) if lost else (size, state) for lost, size, state in rows]

@@ -17,7 +17,7 @@ from imgdata.dataset.index import Index
 from imgdata.dataset.members import loose_columns
 from imgdata.errors import SourceError
 from imgdata.images.info import IMAGE_SUFFIXES
-from imgdata.loose.places import CHUNK, OWN, THREADS, state_of, states
+from imgdata.loose.places import CHUNK, OWN, THREADS, beginning, state_of, states
 from imgdata.sources.options import SourceOptions
 from imgdata.storage.atomic import write_atomic
 from imgdata.storage.file_names import escape_name, unescape_name
@@ -82,7 +82,7 @@ def is_unchanged(index: Index, root: Path) -> bool:
 
 def _are_unchanged(index: Index, member: str, root: Path, pool: ThreadPoolExecutor) -> bool:
     """Return whether the pictures, or the further images `member`, are as they were. Raises `SourceError`."""
-    before = "" if root == Path() else os.fspath(root) + os.sep
+    before = beginning(root)
     file, state, path = loose_columns(member)
     file_N, state_N = index.array(file), index.array(state)
     for start in range(0, len(index), CHUNK):

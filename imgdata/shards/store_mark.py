@@ -76,17 +76,7 @@ def fetch_mark(store: RemoteStore) -> tuple[dict[str, Any], str] | None:
 
 def replace_mark(store: RemoteStore, values: Mapping[str, Any], etag: str | None) -> None:
     """Write the mark where it has the ETag `etag` still, None for no mark. Raises `RemoteConflictError`."""
-    data = to_json(values)
-    if etag is None:
-        put_new(store, MARK, data)
-        return
-    try:
-        store.put(MARK, data, if_match=etag)
-    except RemoteConflictError:
-        raise
-    except (OptionError, OutputError):
-        # A server without conditions; what else is wrong shows here again.
-        store.put(MARK, data)
+    _put_where(store, MARK, to_json(values), etag)
 
 
 def read_manifest_at(store: RemoteStore) -> Manifest | None:
@@ -99,8 +89,13 @@ def read_manifest_at(store: RemoteStore) -> Manifest | None:
 
 def put_new(store: RemoteStore, name: str, data: bytes) -> None:
     """Write an object that is not there yet. Raises `RemoteConflictError` where it is, and `OutputError`."""
+    _put_where(store, name, data, None)
+
+
+def _put_where(store: RemoteStore, name: str, data: bytes, etag: str | None) -> None:
+    """Write an object where it has the ETag `etag` still, None for no object. Raises as `put_new`."""
     try:
-        store.put(name, data, only_if_absent=True)
+        store.put(name, data, only_if_absent=etag is None, if_match=etag)
     except RemoteConflictError:
         raise
     except (OptionError, OutputError):

@@ -23,7 +23,7 @@ from imgdata.errors import SourceError
 from imgdata.sample import SampleRef
 from imgdata.sources.listing import Listing, Reader
 from imgdata.sources.readers import LEADS_NOWHERE
-from imgdata.storage.file_state import both_states, state_of, steady_devices, steady_inode
+from imgdata.storage.file_state import both_states, states_of, steady_inode, steady_inodes
 
 RETRY_S = (0.1, 0.3, 1.0, 2.0)
 """Seconds between tries; a temporary failure (too many open files, a server that restarts) is mostly shorter."""
@@ -113,10 +113,9 @@ def _quick_facts(paths: Sequence[str], inodes: bool) -> tuple[list[int], bytes] 
     if found_N7 is None or found_N7[:, 0].any():
         return None
     size_N, mtime_N, ctime_N, inode_N, device_N = found_N7[:, 2:].T
-    inode_N = np.where(np.isin(device_N.view(np.uint64), list(steady_devices())), inode_N, 0)
+    inode_N = steady_inodes(inode_N, device_N)
     facts = np.stack([size_N, mtime_N, ctime_N, inode_N], axis=1).astype("<i8").tobytes()
-    telling = np.stack([size_N, mtime_N, inode_N * inodes], axis=1).astype("<i8").tobytes()
-    return [state_of(telling[at : at + 24]) for at in range(0, len(telling), 24)], facts
+    return states_of(size_N, mtime_N, inode_N if inodes else 0), facts
 
 
 def _all_facts(paths: Sequence[str], refs: Sequence[SampleRef], inodes: bool) -> tuple[list[int], bytes]:

@@ -4,7 +4,9 @@ import functools
 import os
 import struct
 
+import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 _STEADY_INODES = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay", "bcachefs"))
 """File systems on which a file keeps its inode number; network and user-space file systems may change it."""
@@ -18,6 +20,21 @@ def file_state(info: os.stat_result) -> int:
 def both_states(info: os.stat_result) -> tuple[int, int]:
     """Return `file_state`, and the state without the inode, which is the same on all machines that read the file."""
     return file_state(info), state_of(struct.pack("<qqQ", info.st_size, info.st_mtime_ns, 0))
+
+
+def steady_inodes(inode_N: NDArray[np.int64], device_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return `steady_inode` of each file."""
+    return np.where(np.isin(device_N.view(np.uint64), list(steady_devices())), inode_N, 0)
+
+
+def states_of(
+    size_N: NDArray[np.int64],
+    mtime_N: NDArray[np.int64],
+    inode_N: NDArray[np.int64] | int,
+) -> list[int]:
+    """Return `file_state` of each file, by its steady inode."""
+    facts = np.stack(np.broadcast_arrays(size_N, mtime_N, inode_N), axis=1).astype("<i8").tobytes()
+    return [state_of(facts[at : at + 24]) for at in range(0, len(facts), 24)]
 
 
 def state_of(facts: bytes) -> int:
