@@ -2,7 +2,6 @@
 
 import csv
 import json
-from dataclasses import replace
 
 import pytest
 from imgdata_cli.main import main
@@ -10,6 +9,7 @@ from imgdata_cli.main import main
 import imgdata
 from imgdata.storage import remote
 from support.animals import animals
+from support.remote_servers import impatient
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +20,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     """Short pauses, and a cache folder of the test's own."""
-    monkeypatch.setattr(remote, "SETTINGS", replace(remote.SETTINGS, backoff_s=0.001, tries=3))
-    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "cache"))
+    impatient(monkeypatch, tmp_path / "cache", tries=3)
     monkeypatch.setenv("IMGDATA_DATA", str(tmp_path / "data"))
 
 

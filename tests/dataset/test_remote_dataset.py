@@ -4,7 +4,6 @@ import os
 import pickle
 import sys
 import threading
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ import imgdata
 from imgdata.storage import remote
 from support.animals import animals
 from support.patience import PATIENCE_S, settles
-from support.remote_servers import Fault, faulty, web_server
+from support.remote_servers import Fault, faulty, impatient, web_server
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +23,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     """Short pauses, and a cache folder of the test's own."""
-    monkeypatch.setattr(remote, "SETTINGS", replace(remote.SETTINGS, backoff_s=0.001, tries=3))
-    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "cache"))
+    impatient(monkeypatch, tmp_path / "cache", tries=3)
     monkeypatch.setenv("IMGDATA_DATA", str(tmp_path / "data"))
 
 

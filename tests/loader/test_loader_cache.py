@@ -5,17 +5,16 @@ import os
 import pickle
 import shutil
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import imgdata
-from imgdata.storage import remote, shard_fetching
+from imgdata.storage import shard_fetching
 from imgdata.storage.cache_folder import CacheWarning
 from support.animals import animals
-from support.remote_servers import faulty, web_server
+from support.remote_servers import faulty, impatient, web_server
 
 RECIPE = imgdata.recipes.imagenet_train(32)
 
@@ -28,8 +27,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     """Short pauses, and a cache folder of the test's own."""
-    monkeypatch.setattr(remote, "SETTINGS", replace(remote.SETTINGS, backoff_s=0.001, tries=3))
-    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "cache"))
+    impatient(monkeypatch, tmp_path / "cache", tries=3)
 
 
 @pytest.fixture

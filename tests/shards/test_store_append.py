@@ -3,23 +3,20 @@
 import contextlib
 import hashlib
 import os
-from dataclasses import replace
 
 import pytest
 
 import imgdata
 from imgdata.shards.store_append import StoreAppend
-from imgdata.storage import remote
 from imgdata.storage.remote import RemoteStore
 from support.rawdata import pictures_of
-from support.remote_servers import Fault, faulty
+from support.remote_servers import Fault, faulty, impatient
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     """Short pauses, and a cache folder of the test's own."""
-    monkeypatch.setattr(remote, "SETTINGS", replace(remote.SETTINGS, backoff_s=0.001, tries=2, stall_s=2.0))
-    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "cache"))
+    impatient(monkeypatch, tmp_path / "cache", tries=2, stall_s=2.0)
 
 
 @pytest.fixture(scope="module")

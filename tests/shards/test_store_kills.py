@@ -3,14 +3,13 @@
 import hashlib
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 
 import imgdata
-from imgdata.storage import remote
 from imgdata.storage.remote import RemoteStore
 from support.rawdata import encoded, pictures_of
+from support.remote_servers import impatient
 
 KILLED = """
 import os, sys
@@ -33,8 +32,7 @@ exec(call)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     """Short pauses, and a cache folder of the test's own."""
-    monkeypatch.setattr(remote, "SETTINGS", replace(remote.SETTINGS, backoff_s=0.001, tries=2, stall_s=2.0))
-    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "cache"))
+    impatient(monkeypatch, tmp_path / "cache", tries=2, stall_s=2.0)
 
 
 def killed(call, last):

@@ -17,13 +17,12 @@ from imgdata.shards.part_files import ClosedError
 from imgdata.shards.store_parts import StoreParts, planned_at
 from imgdata.shards.unfinished import unfinished
 from imgdata.shards.writer import write_shard
-from imgdata.storage import remote
 from imgdata.storage.remote import RemoteStore
 from support.clouds import cloud
 from support.inline_ray import InlineRay, RayError
 from support.patience import PATIENCE_S
 from support.rawdata import class_folders, encoded
-from support.remote_servers import Fault, faulty
+from support.remote_servers import Fault, faulty, impatient
 
 OPTIONS = ShardOptions(shard_samples=3, json_members=True)
 
@@ -31,8 +30,7 @@ OPTIONS = ShardOptions(shard_samples=3, json_members=True)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     """Short pauses, and a cache folder of the test's own."""
-    monkeypatch.setattr(remote, "SETTINGS", replace(remote.SETTINGS, backoff_s=0.001, tries=3, stall_s=2.0))
-    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "cache"))
+    impatient(monkeypatch, tmp_path / "cache", tries=3, stall_s=2.0)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import io
 import os
 import shutil
 import zipfile
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +15,11 @@ from benchmarks import data
 from imgdata import ShardOptions
 from imgdata.shards import begun, store_source
 from imgdata.shards.summary import Watcher
-from imgdata.storage import remote, remote_ahead
+from imgdata.storage import remote_ahead
 from imgdata.storage.remote import RemoteStore
 from support.masks import image_folder, numbers
 from support.rawdata import class_folders, encoded
-from support.remote_servers import Fault, faulty, web_server
+from support.remote_servers import Fault, faulty, impatient, web_server
 from support.tars import shard_writer
 
 OPTIONS = ShardOptions(name="pets", shard_samples=10)
@@ -29,8 +28,7 @@ OPTIONS = ShardOptions(name="pets", shard_samples=10)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     """Short pauses, and a cache folder of the test's own."""
-    monkeypatch.setattr(remote, "SETTINGS", replace(remote.SETTINGS, backoff_s=0.001, tries=3, stall_s=2.0))
-    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "cache"))
+    impatient(monkeypatch, tmp_path / "cache", tries=3, stall_s=2.0)
 
 
 @pytest.fixture

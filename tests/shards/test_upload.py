@@ -14,11 +14,10 @@ import pytest
 import imgdata
 from imgdata import ShardOptions
 from imgdata.shards.summary import Watcher
-from imgdata.storage import remote
 from imgdata.storage.remote import RemoteStore
 from support.patience import PATIENCE_S
 from support.rawdata import class_folders, encoded, picture
-from support.remote_servers import Fault, faulty
+from support.remote_servers import Fault, faulty, impatient
 
 SOURCE = "synthetic:samples=120,classes=3,width=48,height=40,val=30"
 OPTIONS = ShardOptions(name="syn", shard_samples=20)
@@ -27,8 +26,7 @@ OPTIONS = ShardOptions(name="syn", shard_samples=20)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     """Short pauses, and a cache folder of the test's own."""
-    monkeypatch.setattr(remote, "SETTINGS", replace(remote.SETTINGS, backoff_s=0.001, tries=3, stall_s=2.0))
-    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "cache"))
+    impatient(monkeypatch, tmp_path / "cache", tries=3, stall_s=2.0)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """HDF5 files as h5py writes them: arrays by name and group, pairs of files, encoded images; faults name the file."""
 
-import builtins
 import io
 import shutil
+import sys
 
 import h5py
 import numpy as np
@@ -107,14 +107,7 @@ def test_a_cut_file_is_an_error(tmp_path):
 
 def test_without_h5py_the_extra_is_named_and_folders_beside_are_read(tmp_path, monkeypatch):
     path = by_names(tmp_path)
-    real = builtins.__import__
-
-    def missing(name, *rest):
-        if name == "h5py":
-            raise ModuleNotFoundError(name=name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(SourceError, match=r"pip install 'imgdata\[hdf5\]'"):
         listed(path)
     folder = class_folders(tmp_path / "photos", {"": 1})

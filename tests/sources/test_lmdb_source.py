@@ -1,8 +1,8 @@
 """Databases that the lmdb package writes: names and images, words, Caffe's messages; faults name the database."""
 
-import builtins
 import pickle
 import shutil
+import sys
 
 import lmdb
 import numpy as np
@@ -189,14 +189,7 @@ def test_what_can_not_be_read_is_one_error(tmp_path, values, change, message):
 
 def test_without_lmdb_the_extra_is_named_and_folders_beside_are_read(tmp_path, monkeypatch):
     path = by_folders(tmp_path)
-    real = builtins.__import__
-
-    def missing(name, *rest):
-        if name == "lmdb":
-            raise ModuleNotFoundError(name=name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setitem(sys.modules, "lmdb", None)
     with pytest.raises(SourceError, match=r"pip install 'imgdata\[lmdb\]'"):
         listed(path)
     folder = class_folders(tmp_path / "folders", {"": 1})

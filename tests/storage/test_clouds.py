@@ -8,12 +8,11 @@ import pytest
 
 import imgdata
 from imgdata import ShardOptions
-from imgdata.storage import remote
 from imgdata.storage.remote import RemoteConflictError, RemoteMissingError, RemoteStore
 from imgdata.storage.remote_environment import client_settings
 from support.clouds import ACCOUNT, ACCOUNT_KEY, BUCKET, VARIABLES, cloud
 from support.rawdata import class_folders
-from support.remote_servers import Fault, faulty
+from support.remote_servers import Fault, faulty, impatient
 
 DATA = bytes(range(256)) * 40
 """10,240 bytes."""
@@ -23,9 +22,7 @@ OPTIONS = ShardOptions(name="ds", shard_samples=10)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     """Short pauses, small parts, and a cache folder of the test's own."""
-    settings = replace(remote.SETTINGS, backoff_s=0.001, tries=3, part_bytes=2**16, put_bytes=5 * 2**20)
-    monkeypatch.setattr(remote, "SETTINGS", settings)
-    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "cache"))
+    impatient(monkeypatch, tmp_path / "cache", tries=3, part_bytes=2**16, put_bytes=5 * 2**20)
 
 
 @pytest.fixture(params=["gs", "az"])

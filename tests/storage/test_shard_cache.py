@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import imgdata
-from imgdata.storage import remote, shard_cache, shard_shelves
+from imgdata.storage import shard_cache, shard_shelves
 from imgdata.storage.atomic import pread
 from imgdata.storage.cache_folder import CacheWarning, cache_entries
 from imgdata.storage.remote_folder import RemoteFolder
@@ -28,7 +28,7 @@ from imgdata.storage.shard_parts import BLOCK, MISSING, THERE, OpenShard, Remote
 from imgdata.storage.shard_shelves import Place
 from imgdata.storage.shard_state import CacheSettings, Need
 from support.patience import PATIENCE_S
-from support.remote_servers import Fault, faulty, web_server
+from support.remote_servers import Fault, faulty, impatient, web_server
 
 SIZE = 300_000
 COUNT = 5
@@ -37,10 +37,8 @@ COUNT = 5
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     """Short pauses, small requests, and a cache folder of the test's own."""
-    quick = replace(remote.SETTINGS, backoff_s=0.001, tries=2, part_bytes=2 * BLOCK)
-    monkeypatch.setattr(remote, "SETTINGS", quick)
+    impatient(monkeypatch, tmp_path / "cache", tries=2, part_bytes=2 * BLOCK)
     monkeypatch.setattr(shard_cache, "_AGAIN_S", 0.01)
-    monkeypatch.setenv("IMGDATA_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

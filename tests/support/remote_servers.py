@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,6 +29,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import imgdata
+from imgdata.storage import remote
 from imgdata.storage.remote import RemoteStore
 from imgdata.storage.remote_client import RemoteSettings
 from support.patience import PATIENCE_S
@@ -200,6 +201,13 @@ class Proxy:
                 found.times -= 1
                 return found
         return self.choose(request)
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch, cache: Path, *, tries: int, **settings: Any) -> None:
+    """Let stores be asked again without a pause, and `cache` be the cache folder."""
+    changed = replace(remote.SETTINGS, backoff_s=0.001, tries=tries, **settings)
+    monkeypatch.setattr(remote, "SETTINGS", changed)
+    monkeypatch.setenv("IMGDATA_CACHE", str(cache))
 
 
 @contextlib.contextmanager
