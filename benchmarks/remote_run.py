@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -60,43 +60,25 @@ def webdataset(task: Task, address: str, kept: Path) -> Batches:
 
 def streaming(task: Task, address: str, kept: Path) -> Batches:
     """MosaicML's `StreamingDataset` from S3."""
-    from streaming import StreamingDataset
-    from streaming.base.util import clean_stale_shared_memory
+    from benchmarks.loader_peers.torch_loaders import mds_images
 
-    transform = tensor_transform(task)
-
-    class Images(StreamingDataset):
-        def __getitem__(self, at: int) -> Any:
-            row = super().__getitem__(at)
-            return transform(row["image"]), row["label"]
-
-    clean_stale_shared_memory()
-    images = Images(remote="s3://mds/", local=str(kept), shuffle=True, batch_size=task.batch)
+    images = mds_images(task, remote="s3://mds/", local=str(kept))
     # With workers that stay, its second epoch never begins.
     return data_loader(task, images)
 
 
 def litdata(task: Task, address: str, kept: Path) -> Batches:
     """Lightning's `StreamingDataset` from S3, with its own loader."""
-    from litdata import StreamingDataLoader, StreamingDataset
     from litdata.streaming import downloader
     from litdata.streaming.resolver import Dir
 
+    from benchmarks.loader_peers.torch_loaders import lit_loader
+
     # The server speaks plain HTTP.
     downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True
-    transform = tensor_transform(task)
-
-    class Images(StreamingDataset):
-        def __getitem__(self, at: Any) -> Any:
-            row = super().__getitem__(at)
-            return transform(row["image"]), row["label"]
-
     storage = {"endpoint_url": address, "aws_access_key_id": "x", "aws_secret_access_key": "y"}
-    dataset = Images(Dir(path=str(kept), url="s3://litdata/"), shuffle=True, drop_last=True, storage_options=storage)
-    loader: Batches = StreamingDataLoader(
-        dataset, batch_size=task.batch, num_workers=task.threads, persistent_workers=True
-    )
-    return loader
+    place = Dir(path=str(kept), url="s3://litdata/")
+    return lit_loader(task, place, persistent_workers=True, storage_options=storage)
 
 
 class Peer(NamedTuple):

@@ -106,6 +106,11 @@ def hugging_face(task: Task) -> Batches:
 
 def streaming(task: Task) -> Batches:
     """MosaicML's `StreamingDataset` over local MDS shards."""
+    return data_loader(task, mds_images(task, local=str(task.data / "mds")))
+
+
+def mds_images(task: Task, **place: str) -> Any:
+    """Return MosaicML's dataset of MDS shards at a place, shuffled."""
     from streaming import StreamingDataset
     from streaming.base.util import clean_stale_shared_memory
 
@@ -118,11 +123,16 @@ def streaming(task: Task) -> Batches:
 
     # A process that was ended leaves its shared memory behind, and the next one takes it for its own.
     clean_stale_shared_memory()
-    return data_loader(task, Images(local=str(task.data / "mds"), shuffle=True, batch_size=task.batch))
+    return Images(**place, shuffle=True, batch_size=task.batch)
 
 
 def litdata(task: Task) -> Batches:
     """Lightning's `StreamingDataset` over local chunks, with its own loader."""
+    return lit_loader(task, str(task.data / "litdata"))
+
+
+def lit_loader(task: Task, place: Any, *, persistent_workers: bool = False, **options: Any) -> Batches:
+    """Return Lightning's loader of its chunks at a place, shuffled."""
     from litdata import StreamingDataLoader, StreamingDataset
 
     transform = tensor_transform(task)
@@ -132,5 +142,10 @@ def litdata(task: Task) -> Batches:
             row = super().__getitem__(at)
             return transform(row["image"]), row["label"]
 
-    dataset = Images(str(task.data / "litdata"), shuffle=True, drop_last=True)
-    return StreamingDataLoader(dataset, batch_size=task.batch, num_workers=task.threads)  # type: ignore[no-any-return]
+    loader: Batches = StreamingDataLoader(
+        Images(place, shuffle=True, drop_last=True, **options),
+        batch_size=task.batch,
+        num_workers=task.threads,
+        persistent_workers=persistent_workers,
+    )
+    return loader
